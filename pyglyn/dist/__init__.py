@@ -1,0 +1,1 @@
+"""The distribution protocol without sockets: bytes in, events out. Layer: dist, pure."""

@@ -1,0 +1,286 @@
+"""Every public exception of pyglyn. Layer: the lowest; imports nothing of ours.
+
+The tree::
+
+    PyglynError
+      EtfError              DecodeError(offset, tag) > TruncatedTerm, UnknownTag, LimitExceeded
+                            EncodeError(value), TermSyntaxError(text, position)
+      DistributionError     HandshakeError > NameRefused(status), MissingFlags(names), WrongCookie
+                            EpmdError, LocalProtocolError (our caller's fault),
+                            RemoteProtocolError (the peer's fault), NodeDisconnected(node, reason)
+      ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy
+      RemoteError           BadRpc(reason), RemoteException(kind, reason, stack)
+      GleamError            DecodeErrors(errors), ValueEncodeError
+      GroupError            NotInGroup, RegistrationFailed
+      SupervisionError      ChildStartError(child_id, reason), IntensityExceeded
+      EventStoreError       VersionConflict(aggregate_id, expected, actual), StoreUnavailable
+
+Fields are for programs, ``str()`` is for people. Constructors do not log, and no text ever holds a
+cookie, a digest or a message body. Where OTP has an exit reason for the same event, the class carries
+its name in ``reason``.
+"""
+
+from __future__ import annotations
+
+
+class PyglynError(Exception):
+    """The base of every exception of this package."""
+
+
+# --- terms -----------------------------------------------------------------------------------------
+
+
+class EtfError(PyglynError):
+    """The external term format: reading, writing, or the text syntax."""
+
+
+class DecodeError(EtfError, ValueError):
+    """Bytes that are not a term.
+
+    Attributes:
+        offset: where in the input the offending byte is, counted from 0.
+        tag: the number of the tag being read there, or None before any tag.
+    """
+
+    def __init__(self, message: str, *, offset: int = 0, tag: int | None = None) -> None:
+        super().__init__(message)
+        self.offset = offset
+        self.tag = tag
+
+
+class TruncatedTerm(DecodeError):
+    """The input ends before the term does."""
+
+
+class UnknownTag(DecodeError):
+    """A tag byte that the external term format does not have, or does not allow here."""
+
+
+class LimitExceeded(DecodeError):
+    """A depth, count or size beyond the limits given by the caller."""
+
+
+class EncodeError(EtfError, ValueError):
+    """A Python value that is no term.
+
+    Attributes:
+        value: the offending (innermost) value.
+    """
+
+    def __init__(self, message: str, *, value: object = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+
+class TermSyntaxError(EtfError, ValueError):
+    """Text that is not a term in Erlang syntax.
+
+    Attributes:
+        text: the whole input.
+        position: the offending character, counted from 0.
+    """
+
+    def __init__(self, message: str, *, text: str = "", position: int = 0) -> None:
+        super().__init__(message)
+        self.text = text
+        self.position = position
+
+
+# --- distribution ----------------------------------------------------------------------------------
+
+
+class DistributionError(PyglynError):
+    """The distribution protocol, EPMD included."""
+
+
+class HandshakeError(DistributionError, ConnectionError):
+    """A connection between two nodes could not be set up; the text says why in one sentence."""
+
+
+class NameRefused(HandshakeError):
+    """The peer refused our node name.
+
+    Attributes:
+        status: the peer's word for it: ``not_allowed``, ``nok``, ``alive``, …
+    """
+
+    def __init__(self, message: str, *, status: str = "not_allowed") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class MissingFlags(HandshakeError):
+    """One side lacks capabilities that the other requires.
+
+    Attributes:
+        names: the missing flags, under their OTP names without ``DFLAG_``.
+    """
+
+    def __init__(self, message: str, *, names: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.names = names
+
+
+class WrongCookie(HandshakeError):
+    """The two nodes do not share a cookie."""
+
+
+class EpmdError(DistributionError, ConnectionError):
+    """EPMD cannot be reached, refused the name, or does not know the node."""
+
+
+class LocalProtocolError(DistributionError):
+    """A call that the protocol does not allow now: our own caller's fault."""
+
+
+class RemoteProtocolError(DistributionError):
+    """The peer broke the protocol; the connection has to go."""
+
+
+class NodeDisconnected(DistributionError, ConnectionError):
+    """The connection to a node is gone, or could not be had.
+
+    Attributes:
+        node: the node's name.
+        cause: why, in words.
+    """
+
+    reason = "noconnection"
+
+    def __init__(self, node: str, cause: str) -> None:
+        super().__init__(f"no connection to {node}: {cause}")
+        self.node = node
+        self.cause = cause
+
+
+# --- processes -------------------------------------------------------------------------------------
+
+
+class ProcessError(PyglynError):
+    """Processes, names and calls between them."""
+
+
+class NoProcess(ProcessError, LookupError):
+    """There is no such process, or no process of that name."""
+
+    reason = "noproc"
+
+
+class NameTaken(ProcessError, ValueError):
+    """The name is registered already, or is not allowed."""
+
+    reason = "badarg"
+
+
+class NodeBusy(ProcessError, BlockingIOError):
+    """Too much is queued for a node that does not take it off: the message was not sent."""
+
+
+class CallTimeout(ProcessError, TimeoutError):
+    """No reply came in time."""
+
+    reason = "timeout"
+
+
+class CallFailed(ProcessError):
+    """The called process, or its node, is gone.
+
+    Attributes:
+        reason: the exit reason as a term: ``Atom("noproc")``, ``(Atom("nodedown"), Node)``, …
+    """
+
+    def __init__(self, message: str, *, reason: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RemoteError(PyglynError):
+    """A function called on another node failed there."""
+
+
+class BadRpc(RemoteError):
+    """``{badrpc, Reason}``: what ``rpc:call`` returns for any failure.
+
+    Attributes:
+        reason: the term.
+    """
+
+    def __init__(self, message: str, *, reason: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RemoteException(RemoteError):
+    """The called function raised.
+
+    Attributes:
+        kind: ``error``, ``exit`` or ``throw``.
+        reason: the raised term.
+        stack: the stack trace as a term (a list), empty for exits and throws.
+    """
+
+    def __init__(self, message: str, *, kind: str, reason: object, stack: object = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.reason = reason
+        self.stack = stack
+
+
+# --- above -----------------------------------------------------------------------------------------
+
+
+class GleamError(PyglynError, ValueError):
+    """Python values that do not fit Gleam values, or the reverse."""
+
+
+class GroupError(PyglynError):
+    """Process groups and registries."""
+
+
+class SupervisionError(PyglynError):
+    """Supervision trees."""
+
+
+class ChildStartError(SupervisionError):
+    """A child could not be started.
+
+    Attributes:
+        child_id: the id in its child specification.
+        reason: why, as a term.
+    """
+
+    def __init__(self, message: str, *, child_id: object, reason: object) -> None:
+        super().__init__(message)
+        self.child_id = child_id
+        self.reason = reason
+
+
+class IntensityExceeded(SupervisionError):
+    """More restarts within the period than the supervisor allows."""
+
+    reason = "shutdown"
+
+
+class EventStoreError(PyglynError):
+    """Event stores."""
+
+
+class VersionConflict(EventStoreError):
+    """Another writer appended to the aggregate first.
+
+    Attributes:
+        aggregate_id: which aggregate.
+        expected: the sequence number this writer had seen last.
+        actual: the one the store has, where the store can tell.
+    """
+
+    def __init__(self, aggregate_id: str, expected: int, actual: int | None) -> None:
+        found = "another writer appended first" if actual is None else f"the store is at {actual}"
+        super().__init__(f"aggregate {aggregate_id!r}: expected sequence {expected}, {found}")
+        self.aggregate_id = aggregate_id
+        self.expected = expected
+        self.actual = actual
+
+
+class StoreUnavailable(EventStoreError, ConnectionError):
+    """The database cannot be reached or is shutting down; trying again may help."""

@@ -1,0 +1,274 @@
+"""Erlang's own types that Python lacks: atoms, pids, references and the like. Layer: etf, pure.
+
+Source: Erlang External Term Format (erts, "ext_dist"). Equality here is Erlang's ``=:=``: every field
+counts, the creation included. The classes built once per decoded term are plain attrs classes that are
+immutable by convention: measured on Python 3.11, a frozen one costs more than twice as much to build.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias, Union, final
+
+import attrs
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+MAX_ATOM_CHARACTERS = 255
+_RESERVED = {"true": "True", "false": "False", "nil": "None"}
+
+
+@final
+class Atom:
+    """An Erlang atom; two atoms of one name are one object, and no atom equals a string.
+
+    ``true``, ``false`` and ``nil`` are Python's ``True``, ``False`` and ``None``, so there is no
+    ``Atom`` of those names. ``case Atom("ping")`` works as a pattern. Names nobody uses any more are
+    forgotten, so a peer cannot fill the memory with new atoms.
+
+    Raises:
+        ValueError: more than 255 characters, or one of the three names above.
+    """
+
+    __slots__ = ("__weakref__", "name")
+    __match_args__ = ("name",)
+    name: str
+
+    def __new__(cls, name: str) -> Self:
+        known = _interned.get(name)
+        if known is not None:
+            return known
+        if not isinstance(name, str):
+            raise TypeError(f"an atom's name is a str, got {type(name).__name__}")
+        if name in _RESERVED:
+            raise ValueError(f"the atom {name} is {_RESERVED[name]} in Python")
+        if len(name) > MAX_ATOM_CHARACTERS:
+            raise ValueError(f"an atom has at most {MAX_ATOM_CHARACTERS} characters, got {len(name)}")
+        atom = object.__new__(cls)
+        object.__setattr__(atom, "name", str(name))
+        _interned[atom.name] = atom
+        return atom
+
+    def __setattr__(self, key: str, value: object) -> None:
+        raise AttributeError("atoms are immutable")
+
+    def __repr__(self) -> str:
+        return f"Atom({self.name!r})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[type[Atom], tuple[str]]:
+        return Atom, (self.name,)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+_interned: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+
+@attrs.define(unsafe_hash=True, repr=False)
+class Pid:
+    """The identity of a process: ``<id.serial>`` of one incarnation (creation) of a node."""
+
+    node: str
+    id: int
+    serial: int
+    creation: int
+
+    def __repr__(self) -> str:
+        return f"<{self.node}.{self.id}.{self.serial}>"
+
+    def sort_key(self) -> tuple[int, int, str, int]:
+        """Erlang's order of pids: serial, then number, then node, then creation (checked on OTP 25, 28)."""
+        return self.serial, self.id, self.node, self.creation
+
+
+@attrs.define(unsafe_hash=True, repr=False)
+class Port:
+    """The identity of an Erlang port."""
+
+    node: str
+    id: int
+    creation: int
+
+    def __repr__(self) -> str:
+        return f"#Port<{self.node}.{self.id}>"
+
+
+@attrs.define(unsafe_hash=True, repr=False)
+class Reference:
+    """A unique reference; also a monitor and a process alias. One to five 32-bit words."""
+
+    node: str
+    creation: int
+    words: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"#Ref<{self.node}.{'.'.join(map(str, reversed(self.words)))}>"
+
+
+@attrs.define(unsafe_hash=True)
+class Export:
+    """``fun Module:Function/Arity``."""
+
+    module: str
+    function: str
+    arity: int
+
+
+@attrs.define(unsafe_hash=True, repr=False)
+class Fun:
+    """A local fun of some BEAM module: opaque here, and sent back byte for byte.
+
+    Attributes:
+        raw: NEW_FUN_EXT without its tag byte: size, arity and all the rest, as it came.
+        module, arity, index, uniq: read out of ``raw``, to look at.
+    """
+
+    raw: bytes
+    module: str = attrs.field(eq=False)
+    arity: int = attrs.field(eq=False)
+    index: int = attrs.field(eq=False)
+    uniq: bytes = attrs.field(eq=False)
+
+    def __repr__(self) -> str:
+        return f"#Fun<{self.module}.{self.index}.{self.uniq.hex()[:8]}>/{self.arity}"
+
+
+@attrs.define(unsafe_hash=True)
+class BitString:
+    """A bitstring whose length is not a multiple of 8; the other ones are ``bytes``.
+
+    Attributes:
+        data: the bytes; the last one holds its bits in the high places, the rest are 0.
+        bits: how many bits of the last byte count, 1 to 7.
+    """
+
+    data: bytes
+    bits: int = attrs.field()
+
+    @bits.validator
+    def _check(self, attribute: object, value: int) -> None:
+        if not 1 <= value <= 7 or not self.data:
+            raise ValueError("a BitString has at least one byte and 1 to 7 bits in the last; use bytes")
+        unused = (1 << (8 - value)) - 1
+        if self.data[-1] & unused:
+            self.data = self.data[:-1] + bytes((self.data[-1] & ~unused,))
+
+
+@attrs.define(unsafe_hash=True)
+class ImproperList:
+    """A list whose last tail is not the empty list: ``[a, b | tail]``."""
+
+    elements: tuple[Term, ...] = attrs.field(converter=tuple)
+    tail: Term = attrs.field()
+
+    def __attrs_post_init__(self) -> None:
+        if not self.elements or isinstance(self.tail, list):
+            raise ValueError("an ImproperList has elements and a tail that is no list; use list")
+        if isinstance(self.tail, ImproperList):
+            self.elements, self.tail = self.elements + self.tail.elements, self.tail.tail
+
+
+@final
+class TermMap:
+    """A map whose keys a ``dict`` would merge or refuse: ``1`` beside ``1.0``, lists and maps as keys.
+
+    Looks up by Erlang's ``=:=``, iterates over its keys, and has ``items``, ``keys`` (a list view),
+    ``values`` and ``get``. Decoding gives a plain ``dict`` wherever one can hold the map.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, items: Iterable[tuple[Term, Term]]) -> None:
+        self._entries: dict[object, tuple[Term, Term]] = {}
+        for key, value in items:
+            self._entries[exact_key(key)] = (key, value)
+
+    def __getitem__(self, key: Term) -> Term:
+        try:
+            return self._entries[exact_key(key)][1]
+        except KeyError:
+            raise KeyError(key) from None
+
+    def get(self, key: Term, default: Term = None) -> Term:
+        """The value of a key, or the default."""
+        entry = self._entries.get(exact_key(key))
+        return default if entry is None else entry[1]
+
+    def __contains__(self, key: Term) -> bool:
+        return exact_key(key) in self._entries
+
+    def __iter__(self) -> Iterator[Term]:
+        return (key for key, _ in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def items(self) -> Iterable[tuple[Term, Term]]:
+        """The pairs, in the order they came."""
+        return self._entries.values()
+
+    def keys(self) -> Iterable[Term]:
+        """The keys, in the order they came."""
+        return [key for key, _ in self._entries.values()]
+
+    def values(self) -> Iterable[Term]:
+        """The values, in the order of the keys."""
+        return [value for _, value in self._entries.values()]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TermMap):
+            return NotImplemented
+        return exact_key(self) == exact_key(other)
+
+    def __hash__(self) -> int:
+        return hash(exact_key(self))
+
+    def __repr__(self) -> str:
+        return f"TermMap({list(self._entries.values())!r})"
+
+
+Term: TypeAlias = Union[
+    Atom,
+    bool,
+    None,
+    int,
+    float,
+    bytes,
+    str,
+    BitString,
+    "list[Any]",
+    ImproperList,
+    "tuple[Any, ...]",
+    "dict[Any, Any]",
+    TermMap,
+    Pid,
+    Port,
+    Reference,
+    Fun,
+    Export,
+]
+"""What ``decode`` returns and ``encode`` takes (which also takes bytearray and memoryview)."""
+
+
+def exact_key(term: Term) -> object:
+    """A hashable stand-in for a term: two of them are equal exactly when the terms are in Erlang."""
+    if isinstance(term, (list, tuple)):
+        return (type(term), *map(exact_key, term))
+    if isinstance(term, dict):
+        return dict, frozenset((exact_key(k), exact_key(v)) for k, v in term.items())
+    if isinstance(term, TermMap):
+        return dict, frozenset((exact_key(k), exact_key(v)) for k, v in term.items())
+    if isinstance(term, ImproperList):
+        return ImproperList, *map(exact_key, term.elements), exact_key(term.tail)
+    if isinstance(term, (bool, float)):
+        return type(term), repr(term)
+    return term
