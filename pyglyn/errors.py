@@ -13,7 +13,13 @@ The tree::
       GleamError            DecodeErrors(errors), ValueEncodeError
       GroupError            NotInGroup, RegistrationFailed
       SupervisionError      ChildStartError(child_id, reason), IntensityExceeded
-      EventStoreError       VersionConflict(aggregate_id, expected, actual), StoreUnavailable
+      EventSourcingError    DomainError(error), InvalidHandlerResult, NonPositiveArgument,
+                            EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms)
+                            EventStoreError(text) > VersionConflict(aggregate_id, expected, actual),
+                              StoreUnavailable(outcome_unknown), TransactionFailed, TransactionRolledBack,
+                              EventEncodeError(value),
+                              EventDecodeError(aggregate_id, sequence, payload, errors),
+                              CheckpointConflict(query, expected, actual)
 
 Fields are for programs, ``str()`` is for people. Constructors do not log, and no text ever holds a
 cookie, a digest or a message body. Where OTP has an exit reason for the same event, the class carries
@@ -261,8 +267,71 @@ class IntensityExceeded(SupervisionError):
     reason = "shutdown"
 
 
-class EventStoreError(PyglynError):
-    """Event stores."""
+# --- event sourcing --------------------------------------------------------------------------------
+
+
+class EventSourcingError(PyglynError):
+    """Commands, aggregates and event stores: Gleam's ``EventSourcingError`` as exceptions."""
+
+
+class DomainError(EventSourcingError):
+    """A command was refused by ``handle``; nothing was written.
+
+    Attributes:
+        error: the value that says why, of the application's own type.
+    """
+
+    def __init__(self, error: object) -> None:
+        super().__init__(f"domain error: {error!r}")
+        self.error = error
+
+
+class InvalidHandlerResult(EventSourcingError, TypeError):
+    """``handle`` returned something that is no list of events; nothing was written."""
+
+
+class NonPositiveArgument(EventSourcingError, ValueError):
+    """A frequency, a timeout or a size that is zero or less."""
+
+
+class EntityNotFound(EventSourcingError, LookupError):
+    """The aggregate has no events.
+
+    Attributes:
+        aggregate_id: which aggregate.
+    """
+
+    def __init__(self, aggregate_id: str = "") -> None:
+        super().__init__(f"no events of aggregate {aggregate_id!r}")
+        self.aggregate_id = aggregate_id
+
+
+class ActorTimeout(EventSourcingError, TimeoutError):
+    """An operation of an event sourcing service took longer than its caller waits.
+
+    Attributes:
+        operation: its name.
+        timeout_ms: how long was waited, in milliseconds.
+    """
+
+    reason = "timeout"
+
+    def __init__(self, operation: str, timeout_ms: int) -> None:
+        super().__init__(f"{operation} failed after {timeout_ms} ms")
+        self.operation = operation
+        self.timeout_ms = timeout_ms
+
+
+class EventStoreError(EventSourcingError):
+    """An event store could not do what was asked.
+
+    Attributes:
+        text: what went wrong, in words.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
 class VersionConflict(EventStoreError):
@@ -283,4 +352,76 @@ class VersionConflict(EventStoreError):
 
 
 class StoreUnavailable(EventStoreError, ConnectionError):
-    """The database cannot be reached or is shutting down; trying again may help."""
+    """The database cannot be reached, is shutting down, busy for too long or full; trying again may help.
+
+    Attributes:
+        outcome_unknown: True when the connection broke after a write was sent: it may have been
+            committed. Only then is repeating the write not safe.
+    """
+
+    def __init__(self, text: str, *, outcome_unknown: bool = False) -> None:
+        super().__init__(text)
+        self.outcome_unknown = outcome_unknown
+
+
+class TransactionFailed(EventStoreError):
+    """A transaction could not be carried out; nothing of it was written."""
+
+
+class TransactionRolledBack(EventStoreError):
+    """The database undid the transaction (deadlock, serialisation failure); it may be tried again."""
+
+
+class EventEncodeError(EventStoreError, ValueError):
+    """An event, a state or a metadata pair cannot be written as its type's JSON.
+
+    Attributes:
+        value: the offending value.
+    """
+
+    def __init__(self, text: str, *, value: object = None) -> None:
+        super().__init__(text)
+        self.value = value
+
+
+class EventDecodeError(EventStoreError, ValueError):
+    """A stored event or snapshot that is no JSON, or not of the expected type. It is never skipped.
+
+    Attributes:
+        aggregate_id: whose it is; None when the text came from elsewhere.
+        sequence: which of its events.
+        payload: the stored text, unchanged.
+        errors: one line per fault, each with its path in the JSON (``$.items[0].price``).
+    """
+
+    def __init__(
+        self,
+        errors: list[str],
+        *,
+        payload: str,
+        aggregate_id: str | None = None,
+        sequence: int | None = None,
+        what: str = "event",
+    ) -> None:
+        where = "" if aggregate_id is None else f" {sequence} of aggregate {aggregate_id!r}"
+        super().__init__(f"{what}{where} does not decode: {'; '.join(errors)}")
+        self.errors = errors
+        self.payload = payload
+        self.aggregate_id = aggregate_id
+        self.sequence = sequence
+
+
+class CheckpointConflict(EventStoreError):
+    """Another instance of the same query moved its checkpoint; nothing of this batch was written.
+
+    Attributes:
+        query: the query's name.
+        expected: the position this instance had seen last.
+        actual: the stored one.
+    """
+
+    def __init__(self, query: str, expected: int, actual: int) -> None:
+        super().__init__(f"query {query!r}: expected its checkpoint at {expected}, it is at {actual}")
+        self.query = query
+        self.expected = expected
+        self.actual = actual
