@@ -1,10 +1,10 @@
 """Erlang modules on a node without a compiler: their functions interpreted by the node's own `erl_eval`.
 
-The wheel with OTP 28 has the parser and the evaluator (they are in stdlib) but no compiler. Any process must be
-able to call the module, compiled callers such as `gen_server` included, so a real module has to be loaded. It is
-assembled by hand: each of its functions gathers its arguments in a list and passes them to a fun that interprets
-the function of that name and arity. The object code needs a dozen instructions, the same since long before
-OTP 25.
+The wheel with OTP 28 has the parser and the evaluator (they are in stdlib) but no compiler. Any
+process must be able to call the module, compiled callers such as `gen_server` included, so a real
+module has to be loaded. It is assembled by hand: each of its functions gathers its arguments in a
+list and passes them to a fun that interprets the function of that name and arity. The object code
+needs a dozen instructions, the same since long before OTP 25.
 
 Other than compiled code does: all functions are exported, and it is many times slower.
 """

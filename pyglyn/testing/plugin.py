@@ -11,10 +11,11 @@ fixture             scope       what it is
 ``epmd_port``       function    a port in ``ERL_EPMD_PORT`` on which *no* EPMD runs
 ==================  ==========  ==========================================================================
 
-A test that uses one of the first four runs once per OTP installation found, with ids such as ``otp25``; where
-none is found it is skipped. All of them work in plain and in async tests and ask for no asyncio plugin; what is
-awaited is awaited in the test's own event loop. Every node is killed and EPMD stopped at the end, also after a
-failure, and a failing test's report shows what its nodes printed.
+A test that uses one of the first four runs once per OTP installation found, with ids such as
+``otp25``; where none is found it is skipped. All of them work in plain and in async tests and ask
+for no asyncio plugin; what is awaited is awaited in the test's own event loop. Every node is killed
+and EPMD stopped at the end, also after a failure, and a failing test's report shows what its nodes
+printed.
 """
 
 from __future__ import annotations
