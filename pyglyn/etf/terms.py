@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, Union, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 import attrs
 
@@ -236,26 +236,26 @@ class TermMap:
         return f"TermMap({list(self._entries.values())!r})"
 
 
-Term: TypeAlias = Union[
-    Atom,
-    bool,
-    None,
-    int,
-    float,
-    bytes,
-    str,
-    BitString,
-    "list[Any]",
-    ImproperList,
-    "tuple[Any, ...]",
-    "dict[Any, Any]",
-    TermMap,
-    Pid,
-    Port,
-    Reference,
-    Fun,
-    Export,
-]
+Term: TypeAlias = (
+    Atom
+    | bool
+    | int
+    | float
+    | bytes
+    | str
+    | BitString
+    | list[Any]
+    | ImproperList
+    | tuple[Any, ...]
+    | dict[Any, Any]
+    | TermMap
+    | Pid
+    | Port
+    | Reference
+    | Fun
+    | Export
+    | None
+)
 """What ``decode`` returns and ``encode`` takes (which also takes bytearray and memoryview)."""
 
 
