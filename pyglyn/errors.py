@@ -12,7 +12,8 @@ The tree::
       RemoteError           BadRpc(reason), RemoteException(kind, reason, stack)
       GleamError            DecodeErrors(errors), ValueEncodeError
       GroupError            NotInGroup, RegistrationFailed
-      SupervisionError      ChildStartError(child_id, reason), IntensityExceeded
+      SupervisionError      ChildStartError(child_id, reason), IntensityExceeded,
+                            SpecificationError(reason), ForkUnsafe
       EventSourcingError    DomainError(error), InvalidHandlerResult, NonPositiveArgument,
                             EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms)
                             EventStoreError(text) > VersionConflict(aggregate_id, expected, actual),
@@ -265,6 +266,22 @@ class IntensityExceeded(SupervisionError):
     """More restarts within the period than the supervisor allows."""
 
     reason = "shutdown"
+
+
+class SpecificationError(SupervisionError, ValueError):
+    """A child specification or a supervisor's flags make no sense.
+
+    Attributes:
+        reason: the term OTP has for it: ``{invalid_restart_type, foo}``, ``missing_id``, …
+    """
+
+    def __init__(self, message: str, *, reason: object) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ForkUnsafe(SupervisionError):
+    """This OS process has threads, so a fork of it could hang; start the child by ``spawn``."""
 
 
 # --- event sourcing --------------------------------------------------------------------------------
