@@ -10,7 +10,8 @@ The tree::
                             RemoteProtocolError (the peer's fault), NodeDisconnected(node, reason)
       ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy
       RemoteError           BadRpc(reason), RemoteException(kind, reason, stack)
-      GleamError            DecodeErrors(errors), ValueEncodeError
+      GleamError            DecodeErrors(errors), ValueEncodeError(expected, found, path),
+                            UnsupportedType
       GroupError            NotInGroup, RegistrationFailed
       SupervisionError      ChildStartError(child_id, reason), IntensityExceeded,
                             SpecificationError(reason), ForkUnsafe
@@ -28,6 +29,9 @@ its name in ``reason``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 
 class PyglynError(Exception):
@@ -238,6 +242,63 @@ class RemoteException(RemoteError):
 
 class GleamError(PyglynError, ValueError):
     """Python values that do not fit Gleam values, or the reverse."""
+
+
+class Misfit(Protocol):
+    """What ``pyglyn.gleam.decode.DecodeError`` records: one thing that did not fit, and where."""
+
+    @property
+    def expected(self) -> str: ...
+
+    @property
+    def found(self) -> str: ...
+
+    @property
+    def path(self) -> tuple[str, ...]: ...
+
+
+def _where(path: Sequence[str]) -> str:
+    return f" at {'.'.join(path)[:200]}" if path else ""
+
+
+class DecodeErrors(GleamError):
+    """A term that is not the value expected.
+
+    Attributes:
+        errors: ``pyglyn.gleam.decode.DecodeError`` records: expected, found, path. Never empty.
+    """
+
+    def __init__(self, errors: Iterable[Misfit]) -> None:
+        self.errors: tuple[Misfit, ...] = tuple(errors)
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        texts = [f"expected {e.expected}, found {e.found}{_where(e.path)}" for e in self.errors[:5]]
+        more = len(self.errors) - len(texts)
+        return "; ".join(texts) + (f"; and {more} more" if more > 0 else "")
+
+
+class ValueEncodeError(GleamError):
+    """A Python value that is not the Gleam value it should be sent as.
+
+    Attributes:
+        expected: the type it should have had.
+        found: what it is; never its contents.
+        path: field names, list positions and dict keys that lead to it.
+    """
+
+    def __init__(self, expected: str, found: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(expected, found, path)
+        self.expected = expected
+        self.found = found
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"expected {self.expected}, got {self.found}{_where(self.path)}"
+
+
+class UnsupportedType(GleamError, TypeError):
+    """An annotation that has no Gleam counterpart, or an ambiguous one; the text says why."""
 
 
 class GroupError(PyglynError):
