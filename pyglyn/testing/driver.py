@@ -1,4 +1,4 @@
-"""What a node under test runs to be driven over its own stdio, and the frames it understands.        [pure]
+"""What a node under test runs to be driven over its own stdio, and the frames it understands.
 
 The driver is Erlang *expressions*, not a module, so that it runs on an installation without a compiler.
 Requests come in on the node's standard input and answers go out on a pipe it inherits; what the node prints

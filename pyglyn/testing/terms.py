@@ -1,4 +1,4 @@
-"""The few encoded terms that the driver of a node itself needs, whatever state the codec is in.   [pure]"""
+"""The few encoded terms that the driver of a node itself needs, whatever state the codec is in."""
 
 from __future__ import annotations
 
