@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import attrs
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 MAX_ATOM_CHARACTERS = 255
 _RESERVED = {"true": "True", "false": "False", "nil": "None"}
@@ -36,7 +33,7 @@ class Atom:
     __match_args__ = ("name",)
     name: str
 
-    def __new__(cls, name: str) -> Self:
+    def __new__(cls, name: str) -> Atom:
         known = _interned.get(name)
         if known is not None:
             return known
@@ -63,14 +60,14 @@ class Atom:
     def __reduce__(self) -> tuple[type[Atom], tuple[str]]:
         return Atom, (self.name,)
 
-    def __copy__(self) -> Self:
+    def __copy__(self) -> Atom:
         return self
 
-    def __deepcopy__(self, memo: object) -> Self:
+    def __deepcopy__(self, memo: object) -> Atom:
         return self
 
 
-_interned: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_interned: weakref.WeakValueDictionary[str, Atom] = weakref.WeakValueDictionary()
 
 
 @attrs.define(unsafe_hash=True, repr=False)
