@@ -9,27 +9,50 @@ calls by name.
 
 from __future__ import annotations
 
-from pyglyn.testing.beam import Beam, BeamDown, BeamError, Beams
-from pyglyn.testing.epmd import PrivateEpmd, free_port
-from pyglyn.testing.leaks import count_file_descriptors, count_tasks, no_leaks
-from pyglyn.testing.otp import Otp, find_otps, otp_versions
-from pyglyn.testing.require import REQUIRE_ALL, require
-from pyglyn.testing.waiting import eventually
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "REQUIRE_ALL",
-    "Beam",
-    "BeamDown",
-    "BeamError",
-    "Beams",
-    "Otp",
-    "PrivateEpmd",
-    "count_file_descriptors",
-    "count_tasks",
-    "eventually",
-    "find_otps",
-    "free_port",
-    "no_leaks",
-    "otp_versions",
-    "require",
-]
+if TYPE_CHECKING:
+    from pyglyn.testing.beam import Beam as Beam
+    from pyglyn.testing.beam import BeamDown as BeamDown
+    from pyglyn.testing.beam import BeamError as BeamError
+    from pyglyn.testing.beam import Beams as Beams
+    from pyglyn.testing.epmd import PrivateEpmd as PrivateEpmd
+    from pyglyn.testing.epmd import free_port as free_port
+    from pyglyn.testing.leaks import count_file_descriptors as count_file_descriptors
+    from pyglyn.testing.leaks import count_tasks as count_tasks
+    from pyglyn.testing.leaks import no_leaks as no_leaks
+    from pyglyn.testing.otp import Otp as Otp
+    from pyglyn.testing.otp import find_otps as find_otps
+    from pyglyn.testing.otp import otp_versions as otp_versions
+    from pyglyn.testing.requirement import REQUIRE_ALL as REQUIRE_ALL
+    from pyglyn.testing.requirement import require as require
+    from pyglyn.testing.waiting import eventually as eventually
+
+# pytest imports this package in every session, for the plugin's sake; the modules only where they are used.
+_MODULE_OF = {
+    "Beam": "beam",
+    "BeamDown": "beam",
+    "BeamError": "beam",
+    "Beams": "beam",
+    "Otp": "otp",
+    "PrivateEpmd": "epmd",
+    "REQUIRE_ALL": "requirement",
+    "count_file_descriptors": "leaks",
+    "count_tasks": "leaks",
+    "eventually": "waiting",
+    "find_otps": "otp",
+    "free_port": "epmd",
+    "no_leaks": "leaks",
+    "otp_versions": "otp",
+    "require": "requirement",
+}
+
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -18,14 +18,11 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from pyglyn.etf import Atom, Limits, Term, decode, encode
 from pyglyn.testing import driver
 from pyglyn.testing.epmd import PrivateEpmd
 from pyglyn.testing.otp import Otp, find_otps
-
-if TYPE_CHECKING:
-    from pyglyn.etf import Term
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
@@ -46,7 +43,7 @@ class BeamError(Exception):
     """
 
     def __init__(self, kind: str, reason: Term, stack: Term, text: str) -> None:
-        super().__init__(f"{kind}: {reason!r}\n  evaluating: {text.strip()}\n  stack: {stack!r}")
+        super().__init__(f"{kind}: {reason!r}\n  evaluating: {text.strip()}")
         self.kind = kind
         self.reason = reason
         self.stack = stack
@@ -174,16 +171,17 @@ class Beam:
             BeamDown: the node is gone.
             TimeoutError: no result in time.
         """
-        from pyglyn.etf import Limits, decode, encode
-
         limits = Limits(depth=1_000_000, elements=100_000_000, size=1 << 32)
         variables = {name: encode(value) for name, value in bindings.items()}
         status, term = await self._request(text, variables, timeout)
         value = decode(term, limits=limits)
         if status == driver.OK:
             return value
-        kind, reason, stack = value
-        raise BeamError(kind.name, reason, stack, text)
+        match value:
+            case (Atom() as kind, reason, stack):
+                raise BeamError(kind.name, reason, stack, text)
+            case _:
+                raise AssertionError(f"not an answer of the driver: {value!r}")
 
     async def eval_bytes(self, text: str, *, timeout: float | None = 10.0, **bindings: bytes) -> bytes:
         """Do as `eval` does, with all terms as bytes: what ``term_to_binary`` gives, both ways.
@@ -268,8 +266,6 @@ class Beam:
 
     async def disconnect(self, node: str) -> bool:
         """Cut the distribution connection to ``node``; False when there was none."""
-        from pyglyn.etf import Atom
-
         return await self.eval("erlang:disconnect_node(Node)", Node=Atom(node)) is True
 
     def suspend(self) -> None:

@@ -39,14 +39,15 @@ spawn(fun() ->
                         Self(Rest, erl_eval:add_binding(Variable, binary_to_term(Term), Bound));
                     Self(<<>>, Bound) -> Bound
                 end,
+    Describe = fun(M, E) -> unicode:characters_to_binary(M:format_error(E)) end,
     Parse = fun(Text) ->
                 case erl_scan:string(unicode:characters_to_list(Text)) of
                     {ok, Tokens, _} ->
                         case erl_parse:parse_exprs(Tokens) of
                             {ok, Exprs} -> Exprs;
-                            {error, {_, M, E}} -> error({syntax, lists:flatten(M:format_error(E))})
+                            {error, {_, M, E}} -> error({syntax, Describe(M, E)})
                         end;
-                    {error, {_, M, E}, _} -> error({syntax, lists:flatten(M:format_error(E))})
+                    {error, {_, M, E}, _} -> error({syntax, Describe(M, E)})
                 end
             end,
     Evaluate = fun(Id, <<L:32, Text:L/binary, Rest/binary>>) ->

@@ -25,7 +25,7 @@ Path = unicode:characters_to_list(Source),
 {ok, Parsed} = epp:parse_file(Path, [{includes, [filename:dirname(Path)]}]),
 case [M:format_error(E) || {error, {_, M, E}} <- Parsed] of
     [] -> ok;
-    Errors -> error({syntax, unicode:characters_to_list(lists:join("; ", Errors))})
+    Errors -> error({syntax, unicode:characters_to_binary(lists:join("; ", Errors))})
 end,
 [Module | _] = [M || {attribute, _, module, M} <- Parsed],
 Qualify = fun Self({'fun', A, {function, F, Arity}}) ->
