@@ -29,7 +29,7 @@ def make_map(keys: list[Any], values: list[Any]) -> dict[Any, Any] | TermMap:
     """Build the map of decoded (or normalised) keys and values.
 
     Raises:
-        DuplicateKey: its argument is one of the two keys.
+        DuplicateKey: two keys are the same term.
     """
     types = set(map(type, keys))
     if types <= _SCALARS or all(_fits_dict(key, MAX_KEY_DEPTH) for key in keys):
@@ -40,7 +40,7 @@ def make_map(keys: list[Any], values: list[Any]) -> dict[Any, Any] | TermMap:
                 return made
     exact = TermMap(zip(keys, values, strict=True))
     if len(exact) != len(keys):
-        raise DuplicateKey(_repeated(keys))
+        raise DuplicateKey
     return exact
 
 
@@ -53,12 +53,3 @@ def _fits_dict(key: Term, depth: int) -> bool:
 
 def _collide(keys: list[Term]) -> bool:
     return max(Counter(map(hash, keys)).values()) > MAX_COLLISIONS
-
-
-def _repeated(keys: list[Term]) -> Term:
-    seen = TermMap(())
-    for key in keys:
-        if key in seen:
-            return key
-        seen = TermMap([*seen.items(), (key, None)])
-    raise AssertionError("called for keys that repeat")

@@ -21,7 +21,7 @@ Buffer: TypeAlias = bytes | memoryview
 Reader: TypeAlias = Callable[[Buffer, int, int], tuple[Any, int]]
 
 CACHE_SIZE = 8192
-"""Entries of each cache below; a full one starts anew, so ever new atoms cost a peer time and us no memory."""
+"""Entries of each cache below; a full one starts anew, so ever new atoms cannot fill the memory."""
 
 MAX_REFERENCE_WORDS = 5
 

@@ -7,11 +7,17 @@ immutable by convention: measured on Python 3.11, a frozen one costs more than t
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from itertools import chain
+from struct import pack
 from typing import Any, TypeAlias, final
 
 import attrs
+
+from pyglyn.errors import EncodeError
 
 MAX_ATOM_CHARACTERS = 255
 _RESERVED = {"true": "True", "false": "False", "nil": "None"}
@@ -26,7 +32,7 @@ class Atom:
     forgotten, so a peer cannot fill the memory with new atoms.
 
     Raises:
-        ValueError: more than 255 characters, or one of the three names above.
+        ValueError: more than 255 characters, lone surrogates, or one of the three names above.
     """
 
     __slots__ = ("__weakref__", "name")
@@ -43,6 +49,10 @@ class Atom:
             raise ValueError(f"the atom {name} is {_RESERVED[name]} in Python")
         if len(name) > MAX_ATOM_CHARACTERS:
             raise ValueError(f"an atom has at most {MAX_ATOM_CHARACTERS} characters, got {len(name)}")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"an atom's name is Unicode text, got lone surrogates in {name!r}") from None
         atom = object.__new__(cls)
         object.__setattr__(atom, "name", str(name))
         _interned[atom.name] = atom
@@ -209,6 +219,11 @@ class TermMap:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def exact_items(self) -> Iterator[tuple[object, Term]]:
+        """The pairs with keys that need no second look: for ``exact_key``."""
+        for exact, (_, value) in self._entries.items():
+            yield (_Known(exact[0]) if isinstance(exact, tuple) else exact), value
+
     def items(self) -> Iterable[tuple[Term, Term]]:
         """The pairs, in the order they came."""
         return self._entries.values()
@@ -256,16 +271,162 @@ Term: TypeAlias = (
 """What ``decode`` returns and ``encode`` takes (which also takes bytearray and memoryview)."""
 
 
+# --- equality as in Erlang -------------------------------------------------------------------------
+
+_PLAIN_INTEGER = 1 << 60
+"""Integers below it have a hash of their own; larger ones can be made to share one."""
+_PLAIN_SIZE = 64
+_END = object()
+"""Ends a key or a value among the parts of a map."""
+
+
 def exact_key(term: Term) -> object:
-    """A hashable stand-in for a term: two of them are equal exactly when the terms are in Erlang."""
-    if isinstance(term, (list, tuple)):
-        return (type(term), *map(exact_key, term))
-    if isinstance(term, dict):
-        return dict, frozenset((exact_key(k), exact_key(v)) for k, v in term.items())
-    if isinstance(term, TermMap):
-        return dict, frozenset((exact_key(k), exact_key(v)) for k, v in term.items())
-    if isinstance(term, ImproperList):
-        return ImproperList, *map(exact_key, term.elements), exact_key(term.tail)
-    if isinstance(term, (bool, float)):
-        return type(term), repr(term)
-    return term
+    """Give a hashable stand-in for a term: two of them are equal exactly when the terms are in Erlang.
+
+    ``1``, ``1.0`` and ``True`` have three different ones, ``"a"`` and ``b"a"`` the same. It is the term
+    itself or a tuple of bytes: an unambiguous form of the term, of which long ones are hashed (BLAKE2b,
+    256 bits). So it is small, its hash cannot be steered from outside, and depth does not matter.
+
+    Raises:
+        EncodeError: something in it is no term, or contains itself.
+    """
+    plain: Any = term
+    kind = _canonical_type(term)
+    if kind is str:
+        return plain.encode("utf-8", "surrogatepass")
+    if kind is bytearray or kind is memoryview:
+        return bytes(plain)
+    if kind is int and -_PLAIN_INTEGER < plain < _PLAIN_INTEGER:
+        return plain
+    if kind is bytes or kind is Atom or term is None:
+        return plain
+    return (_shortened(_canonical(term)),)
+
+
+def _shortened(form: bytes) -> bytes:
+    return form if len(form) <= _PLAIN_SIZE else b"D" + blake2b(form, digest_size=32).digest()
+
+
+def _sized(mark: bytes, data: bytes) -> bytes:
+    return mark + len(data).to_bytes(8, "big") + data
+
+
+def _integer_form(value: int) -> bytes:
+    return _sized(b"i", value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
+
+
+def _fields_form(*fields: object) -> bytes:
+    return _sized(b"o", repr(fields).encode("utf-8", "surrogatepass"))
+
+
+_FORMS: dict[type, Callable[[Any], bytes]] = {
+    bool: lambda value: b"T" if value else b"F",
+    type(None): lambda value: b"N",
+    int: _integer_form,
+    float: lambda value: b"f" + pack(">d", value),
+    bytes: lambda value: _sized(b"b", value),
+    bytearray: lambda value: _sized(b"b", value),
+    memoryview: lambda value: _sized(b"b", bytes(value)),
+    str: lambda value: _sized(b"b", value.encode("utf-8", "surrogatepass")),
+    Atom: lambda value: _sized(b"a", value.name.encode()),
+    Pid: lambda pid: _fields_form("pid", pid.node, pid.id, pid.serial, pid.creation),
+    Port: lambda port: _fields_form("port", port.node, port.id, port.creation),
+    Reference: lambda ref: _fields_form("ref", ref.node, ref.creation, ref.words),
+    Export: lambda fun: _fields_form("export", fun.module, fun.function, fun.arity),
+    Fun: lambda fun: _fields_form("fun", fun.raw),
+    BitString: lambda value: _fields_form("bits", bytes(value.data), value.bits),
+}
+
+
+class _Form:
+    """The form of a map under way: a TermMap knows those of its keys already."""
+
+    __slots__ = ("entries", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.entries: list[bytes] = []
+
+    def end_part(self) -> None:
+        self.entries.append(_shortened(b"".join(self.parts)))
+        self.parts.clear()
+
+    def finished(self) -> bytes:
+        entries = sorted(map(operator.add, self.entries[::2], self.entries[1::2]))
+        return _sized(b"m", _shortened(b"".join(entries)))
+
+
+def _canonical(term: object) -> bytes:
+    """Write the unambiguous form, with an explicit stack, each part of the term visited once."""
+    forms = [_Form()]
+    stack: list[tuple[Iterator[Any], object]] = [(iter((term,)), None)]
+    active: set[int] = set()
+    while stack:
+        elements, container = stack[-1]
+        for item in elements:
+            if item is _END:
+                forms[-1].end_part()
+            elif type(item) is _Known:
+                forms[-1].parts.append(item.form)
+            elif (form := _FORMS.get(_canonical_type(item))) is not None:
+                forms[-1].parts.append(form(item))
+            elif id(item) in active:
+                raise EncodeError(f"a {type(item).__name__} that contains itself")
+            else:
+                active.add(id(item))
+                stack.append((_elements(item, forms), item))
+                break
+        else:
+            stack.pop()
+            active.discard(id(container))
+            if isinstance(container, (dict, TermMap)):
+                done = forms.pop().finished()
+                forms[-1].parts.append(done)
+    return b"".join(forms[0].parts)
+
+
+class _Known:
+    """A key's form, already shortened."""
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: bytes) -> None:
+        self.form = form
+
+
+def _canonical_type(item: object) -> type:
+    kind = type(item)
+    if kind in _FORMS or kind in _CONTAINERS:
+        return kind
+    for base in (int, float, str, bytes, bytearray, list, dict):
+        if isinstance(item, base):
+            return base
+    raise EncodeError(f"a value of type {kind.__name__} is no term", value=item)
+
+
+_CONTAINERS = frozenset((list, tuple, dict, ImproperList, TermMap))
+
+
+def _elements(item: Any, forms: list[_Form]) -> Iterator[Any]:
+    """Begin a container: what it holds, with marks between the parts of a map."""
+    if isinstance(item, (dict, TermMap)):
+        forms.append(_Form())
+        return _map_elements(item)
+    if isinstance(item, ImproperList):
+        forms[-1].parts.append(b"I" + len(item.elements).to_bytes(8, "big"))
+        return chain(item.elements, (item.tail,))
+    mark = b"t" if isinstance(item, tuple) else b"l"
+    forms[-1].parts.append(mark + len(item).to_bytes(8, "big"))
+    return iter(item)
+
+
+def _map_elements(item: dict[Any, Any] | TermMap) -> Iterator[Any]:
+    if isinstance(item, dict):
+        pairs: Iterable[tuple[Any, Any]] = item.items()
+    else:
+        pairs = item.exact_items()
+    for key, value in pairs:
+        yield key
+        yield _END
+        yield value
+        yield _END
