@@ -6,6 +6,9 @@ Several op numbers carry one meaning (with or without a trace token, with the re
 tuple or as the payload after it). Each meaning is one class here; ``to_term`` picks the op number that the
 negotiated flags call for, ``from_term`` reads every one of them.
 
+Not supported: acting on trace tokens, and sending the priority signals of OTP 28 to a peer that has not
+negotiated them (they go as ordinary ones, as OTP does).
+
 Attributes that recur: ``sender`` and ``to`` are the two ends, ``token`` is a sequential trace token (None
 for none; carried along, never acted on). ``reason`` is ``IN_PAYLOAD`` where the exit reason is the term
 after the control message.
@@ -14,11 +17,14 @@ after the control message.
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-from pyglyn.etf.terms import Atom, Pid, Reference, Term
+from pyglyn.dist.flags import DistFlags
+from pyglyn.errors import LocalProtocolError, RemoteProtocolError
+from pyglyn.etf import Atom, Pid, Reference, Term
 
 
 class Op(enum.IntEnum):
@@ -65,6 +71,8 @@ class _InPayload(enum.Enum):
 
 IN_PAYLOAD: Final = _InPayload.IN_PAYLOAD
 Reason: TypeAlias = "Term | _InPayload"
+Name: TypeAlias = "Atom | bool | None"
+"""A registered name: any atom, and so the three atoms that are Python's own values."""
 
 
 @attrs.define
@@ -115,7 +123,7 @@ class RegSend:
     """REG_SEND: a message to a registered name."""
 
     sender: Pid
-    name: Term
+    name: Name
     token: Term = None
 
 
@@ -144,7 +152,7 @@ class AltactSend:
 
     bits: Altact
     sender: Pid
-    to: Pid | Reference | Atom
+    to: Pid | Reference | Name
     token: Term = None
 
 
@@ -181,7 +189,7 @@ class MonitorP:
     """MONITOR_P: ``watcher`` monitors a pid or a registered name of the receiving node."""
 
     watcher: Pid
-    watched: Pid | Atom
+    watched: Pid | Name
     ref: Reference
 
 
@@ -190,7 +198,7 @@ class DemonitorP:
     """DEMONITOR_P: ``watcher`` gives the monitor up."""
 
     watcher: Pid
-    watched: Pid | Atom
+    watched: Pid | Name
     ref: Reference
 
 
@@ -201,7 +209,7 @@ class MonitorPExit:
     ``watched`` is of the kind (pid or name) that the monitor was asked with.
     """
 
-    watched: Pid | Atom
+    watched: Pid | Name
     watcher: Pid
     ref: Reference
     reason: Reason = IN_PAYLOAD
@@ -213,8 +221,8 @@ class SpawnRequest:
 
     request_id: Reference
     sender: Pid
-    group_leader: Pid | Atom
-    mfa: tuple[Atom, Atom, int]
+    group_leader: Pid | Name
+    mfa: tuple[Name, Name, int]
     options: list[Term]
     token: Term = None
 
@@ -233,7 +241,7 @@ class SpawnReply:
     request_id: Reference
     to: Pid
     flags: SpawnFlags
-    result: Pid | Atom
+    result: Pid | Name
     token: Term = None
 
 
@@ -255,3 +263,276 @@ Control: TypeAlias = (
     | SpawnRequest
     | SpawnReply
 )
+
+# --- writing ---------------------------------------------------------------------------------------
+
+_NO_COOKIE = Atom("")
+"""Fills the place where a cookie once was."""
+
+# Plain integers: testing an IntFlag costs a microsecond, and this is done for every message.
+_SEND_SENDER = DistFlags.SEND_SENDER.value
+_UNLINK_ID = DistFlags.UNLINK_ID.value
+_ALTACT_SIG = DistFlags.ALTACT_SIG.value
+
+
+def to_term(control: Control, flags: int) -> tuple[Any, ...]:
+    """Write a control message as the tuple that goes on the wire.
+
+    Where a meaning has several op numbers, the flags that both sides offered decide. A ``reason`` that
+    is no ``IN_PAYLOAD`` stays inside the tuple, which every release accepts. ``flags`` may be a
+    ``DistFlags``, but its plain integer is faster.
+
+    Raises:
+        LocalProtocolError: the peer has not negotiated this message and there is no older form of it,
+            or the reason is to travel as payload to a peer that cannot read it there.
+    """
+    return _WRITERS[type(control)](control, flags)
+
+
+def _need(flags: int, needed: DistFlags, what: str) -> None:
+    if not flags & needed.value:
+        raise LocalProtocolError(f"the peer has not negotiated {needed.name}: no {what}")
+
+
+def _write_unlink_id(c: UnlinkId, flags: int) -> tuple[Any, ...]:
+    if flags & _UNLINK_ID:
+        return 35, c.id, c.sender, c.to
+    return 4, c.sender, c.to
+
+
+def _write_unlink_id_ack(c: UnlinkIdAck, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.UNLINK_ID, "UNLINK_ID_ACK")
+    return 36, c.id, c.sender, c.to
+
+
+def _write_send(c: Send, flags: int) -> tuple[Any, ...]:
+    if c.sender is not None and flags & _SEND_SENDER:
+        return (22, c.sender, c.to) if c.token is None else (23, c.sender, c.to, c.token)
+    return (2, _NO_COOKIE, c.to) if c.token is None else (12, _NO_COOKIE, c.to, c.token)
+
+
+def _write_reg_send(c: RegSend, flags: int) -> tuple[Any, ...]:
+    if c.token is None:
+        return 6, c.sender, _NO_COOKIE, c.name
+    return 16, c.sender, _NO_COOKIE, c.name, c.token
+
+
+def _write_alias_send(c: AliasSend, flags: int) -> tuple[Any, ...]:
+    return (33, c.sender, c.alias) if c.token is None else (34, c.sender, c.alias, c.token)
+
+
+def _write_altact_send(c: AltactSend, flags: int) -> tuple[Any, ...]:
+    bits = c.bits & ~Altact.TOKEN
+    if flags & _ALTACT_SIG:
+        if c.token is None:
+            return 37, int(bits), c.sender, c.to
+        return 37, int(bits | Altact.TOKEN), c.sender, c.to, c.token
+    to = c.to
+    if isinstance(to, Pid):
+        if Altact.EXIT in bits:
+            return _write_exit2(Exit2(c.sender, to, IN_PAYLOAD, c.token), flags)
+        return _write_send(Send(c.sender, to, c.token), flags)
+    if Altact.EXIT in bits:
+        _need(flags, DistFlags.ALTACT_SIG, "exit signal to an alias or a name")
+    if isinstance(to, Reference):
+        return _write_alias_send(AliasSend(c.sender, to, c.token), flags)
+    return _write_reg_send(RegSend(c.sender, to, c.token), flags)
+
+
+def _write_exit(c: Exit, flags: int) -> tuple[Any, ...]:
+    return _exit_tuple((24, 25, 3, 13), c, flags)
+
+
+def _write_exit2(c: Exit2, flags: int) -> tuple[Any, ...]:
+    return _exit_tuple((26, 27, 8, 18), c, flags)
+
+
+def _exit_tuple(ops: tuple[int, int, int, int], c: Exit | Exit2, flags: int) -> tuple[Any, ...]:
+    """Choose among payload, payload with token, reason inside, reason inside with token."""
+    if c.reason is IN_PAYLOAD:
+        _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
+        return (ops[0], c.sender, c.to) if c.token is None else (ops[1], c.sender, c.to, c.token)
+    if c.token is None:
+        return ops[2], c.sender, c.to, c.reason
+    return ops[3], c.sender, c.to, c.token, c.reason
+
+
+def _write_monitor_p(c: MonitorP, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.DIST_MONITOR, "MONITOR_P")
+    return 19, c.watcher, c.watched, c.ref
+
+
+def _write_demonitor_p(c: DemonitorP, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.DIST_MONITOR, "DEMONITOR_P")
+    return 20, c.watcher, c.watched, c.ref
+
+
+def _write_monitor_p_exit(c: MonitorPExit, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.DIST_MONITOR, "MONITOR_P_EXIT")
+    if c.reason is IN_PAYLOAD:
+        _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
+        return 28, c.watched, c.watcher, c.ref
+    return 21, c.watched, c.watcher, c.ref, c.reason
+
+
+def _write_spawn_request(c: SpawnRequest, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.SPAWN, "SPAWN_REQUEST")
+    fields = (c.request_id, c.sender, c.group_leader, c.mfa, c.options)
+    return (29, *fields) if c.token is None else (30, *fields, c.token)
+
+
+def _write_spawn_reply(c: SpawnReply, flags: int) -> tuple[Any, ...]:
+    fields = (c.request_id, c.to, int(c.flags), c.result)
+    return (31, *fields) if c.token is None else (32, *fields, c.token)
+
+
+_WRITERS: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
+    Link: lambda c, flags: (1, c.sender, c.to),
+    Unlink: lambda c, flags: (4, c.sender, c.to),
+    UnlinkId: _write_unlink_id,
+    UnlinkIdAck: _write_unlink_id_ack,
+    Send: _write_send,
+    RegSend: _write_reg_send,
+    AliasSend: _write_alias_send,
+    AltactSend: _write_altact_send,
+    Exit: _write_exit,
+    Exit2: _write_exit2,
+    GroupLeader: lambda c, flags: (7, c.leader, c.to),
+    MonitorP: _write_monitor_p,
+    DemonitorP: _write_demonitor_p,
+    MonitorPExit: _write_monitor_p_exit,
+    SpawnRequest: _write_spawn_request,
+    SpawnReply: _write_spawn_reply,
+}
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+PAYLOAD_OPS: Final = frozenset((2, 6, 12, 16, 22, 23, 24, 25, 26, 27, 28, 29, 30, 33, 34, 37))
+"""The ops that are followed by a payload term."""
+
+_PID = frozenset((Pid,))
+_REFERENCE = frozenset((Reference,))
+_NAME = frozenset((Atom, bool, type(None)))
+_PID_OR_NAME = _PID | _NAME
+_INTEGER = frozenset((int,))
+_TUPLE = frozenset((tuple,))
+_LIST = frozenset((list,))
+_ANY: frozenset[type] = frozenset()
+_LAST_UNLINK_ID = (1 << 64) - 1
+
+
+def from_term(term: Term) -> Control:
+    """Read a control message, as strict about its shape as a real node is.
+
+    Whether the pids in it belong to the right nodes is for the channel to check, which knows them.
+
+    Raises:
+        RemoteProtocolError: no tuple, unknown op, wrong arity, or a field of the wrong type. A real
+            node closes the connection for any of these (erts_net_message in dist.c).
+    """
+    if type(term) is not tuple or not term:
+        raise RemoteProtocolError("a control message must be a tuple that starts with its op number")
+    op = term[0]
+    layout = _LAYOUTS.get(op) if type(op) is int else None
+    if layout is None:
+        raise RemoteProtocolError(f"unknown control message op {op!r:.40}")
+    kinds, build = layout
+    fields = term[1:]
+    if len(fields) != len(kinds):
+        if op == Op.ALTACT_SIG_SEND and len(fields) == len(kinds) + 1:
+            return _read_altact_send(*fields)
+        raise RemoteProtocolError(
+            f"{Op(op).name}: expected a tuple of {len(kinds) + 1} elements, got {len(term)}"
+        )
+    for index, kind in enumerate(kinds):
+        if kind and type(fields[index]) not in kind:
+            raise _wrong_type(op, index + 2, kind, fields[index])
+    return build(*fields)
+
+
+def _wrong_type(op: int, position: int, kind: frozenset[type], value: object) -> RemoteProtocolError:
+    expected = " or ".join(sorted("atom" if k is Atom else k.__name__ for k in kind - {bool, type(None)}))
+    return RemoteProtocolError(
+        f"{Op(op).name}: expected {expected} as element {position}, got {type(value).__name__}"
+    )
+
+
+def _read_unlink_id(id_: int, sender: Pid, to: Pid) -> UnlinkId:
+    return UnlinkId(_checked_unlink_id(id_), sender, to)
+
+
+def _read_unlink_id_ack(id_: int, sender: Pid, to: Pid) -> UnlinkIdAck:
+    return UnlinkIdAck(_checked_unlink_id(id_), sender, to)
+
+
+def _checked_unlink_id(id_: int) -> int:
+    if not 1 <= id_ <= _LAST_UNLINK_ID:
+        raise RemoteProtocolError("UNLINK_ID: an id is between 1 and 2^64-1")
+    return id_
+
+
+def _read_spawn_request(
+    request_id: Reference,
+    sender: Pid,
+    leader: Pid | Name,
+    mfa: tuple[Any, ...],
+    options: list[Term],
+    *token: Term,
+) -> SpawnRequest:
+    if len(mfa) != 3 or not {type(mfa[0]), type(mfa[1])} <= _NAME or type(mfa[2]) is not int:
+        raise RemoteProtocolError("SPAWN_REQUEST: expected {Module, Function, Arity} as element 5")
+    if not 0 <= mfa[2] <= 255:
+        raise RemoteProtocolError("SPAWN_REQUEST: an arity is between 0 and 255")
+    return SpawnRequest(request_id, sender, leader, mfa, options, *token)
+
+
+def _read_spawn_reply(
+    request_id: Reference, to: Pid, flags: int, result: Pid | Name, *token: Term
+) -> SpawnReply:
+    return SpawnReply(request_id, to, SpawnFlags(flags & 3), result, *token)
+
+
+def _read_altact_send(bits: int, sender: Pid, to: Any, *token: Term) -> AltactSend:
+    if type(bits) is not int or bits < 0 or type(sender) is not Pid:
+        raise RemoteProtocolError("ALTACT_SIG_SEND: expected bits and a pid as elements 2 and 3")
+    kind = _REFERENCE if bits & Altact.ALIAS else _NAME if bits & Altact.NAME else _PID
+    if type(to) not in kind:
+        raise _wrong_type(Op.ALTACT_SIG_SEND, 4, kind, to)
+    if bool(token) != bool(bits & Altact.TOKEN):
+        raise RemoteProtocolError("ALTACT_SIG_SEND: the token bit and the tuple disagree")
+    return AltactSend(Altact(bits & 31), sender, to, *token)
+
+
+_LAYOUTS: dict[int, tuple[tuple[frozenset[type], ...], Callable[..., Control]]] = {
+    1: ((_PID, _PID), Link),
+    2: ((_ANY, _PID), lambda _, to: Send(None, to)),
+    3: ((_PID, _PID, _ANY), Exit),
+    4: ((_PID, _PID), Unlink),
+    6: ((_PID, _ANY, _NAME), lambda sender, _, name: RegSend(sender, name)),
+    7: ((_PID, _PID), GroupLeader),
+    8: ((_PID, _PID, _ANY), Exit2),
+    12: ((_ANY, _PID, _ANY), lambda _, to, token: Send(None, to, token)),
+    13: ((_PID, _PID, _ANY, _ANY), lambda sender, to, token, reason: Exit(sender, to, reason, token)),
+    16: ((_PID, _ANY, _NAME, _ANY), lambda sender, _, name, token: RegSend(sender, name, token)),
+    18: ((_PID, _PID, _ANY, _ANY), lambda sender, to, token, reason: Exit2(sender, to, reason, token)),
+    19: ((_PID, _PID_OR_NAME, _REFERENCE), MonitorP),
+    20: ((_PID, _PID_OR_NAME, _REFERENCE), DemonitorP),
+    21: ((_PID_OR_NAME, _PID, _REFERENCE, _ANY), MonitorPExit),
+    22: ((_PID, _PID), Send),
+    23: ((_PID, _PID, _ANY), Send),
+    24: ((_PID, _PID), Exit),
+    25: ((_PID, _PID, _ANY), lambda sender, to, token: Exit(sender, to, IN_PAYLOAD, token)),
+    26: ((_PID, _PID), Exit2),
+    27: ((_PID, _PID, _ANY), lambda sender, to, token: Exit2(sender, to, IN_PAYLOAD, token)),
+    28: ((_PID_OR_NAME, _PID, _REFERENCE), MonitorPExit),
+    29: ((_REFERENCE, _PID, _PID_OR_NAME, _TUPLE, _LIST), _read_spawn_request),
+    30: ((_REFERENCE, _PID, _PID_OR_NAME, _TUPLE, _LIST, _ANY), _read_spawn_request),
+    31: ((_REFERENCE, _PID, _INTEGER, _PID_OR_NAME), _read_spawn_reply),
+    32: ((_REFERENCE, _PID, _INTEGER, _PID_OR_NAME, _ANY), _read_spawn_reply),
+    33: ((_PID, _REFERENCE), AliasSend),
+    34: ((_PID, _REFERENCE, _ANY), AliasSend),
+    35: ((_INTEGER, _PID, _PID), _read_unlink_id),
+    36: ((_INTEGER, _PID, _PID), _read_unlink_id_ack),
+    37: ((_INTEGER, _PID, _ANY), _read_altact_send),
+}

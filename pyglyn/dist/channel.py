@@ -1,0 +1,584 @@
+"""An established connection: bytes in, events out; calls in, bytes out. Layer: dist, pure.
+
+Source: erl_dist_protocol, "Protocol between Connected Nodes"; dist.c, dist_util.erl (OTP 25.2, 28).
+
+The driver feeds ``receive_data`` and dispatches the events in order, writes what ``data_to_send`` gives, and
+calls ``handle_timeout`` at ``next_deadline``. Payloads are handed up undecoded, as bare terms (no 131), so
+that a message can be forwarded untouched.
+
+**Order.** Signals between two processes keep their order. A large message goes out in fragments, and while
+one is under way its sender's further signals wait behind it, whereas other senders' overtake it. Which
+process a control message comes from is read off it; where it does not say (a monitor by name that fired),
+the caller may name the sender, else the message waits for everything that is under way.
+
+Not supported: sending distribution headers with an atom cache.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import attrs
+
+from pyglyn.dist import headers
+from pyglyn.dist.control import (
+    PAYLOAD_OPS,
+    Control,
+    DemonitorP,
+    Exit,
+    Exit2,
+    GroupLeader,
+    MonitorP,
+    MonitorPExit,
+    Op,
+    SpawnReply,
+    from_term,
+    to_term,
+)
+from pyglyn.dist.flags import DistFlags
+from pyglyn.dist.framing import (
+    DIST_FRAG_CONT,
+    DIST_FRAG_HEADER,
+    DIST_HEADER,
+    FRAGMENT_HEADER_SIZE,
+    FRAGMENT_SIZE,
+    LARGE,
+    LAST_LENGTH,
+    TICK,
+    VERSION_MAGIC,
+    Assembler,
+    Buffer,
+    FragmentedMessage,
+    Packet,
+    PacketReader,
+    packet_head,
+    parse_fragment_head,
+)
+from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError
+from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare
+
+DEFAULT_CONTROL_LIMITS = Limits()
+
+
+@attrs.frozen(kw_only=True)
+class ChannelSettings:
+    """Limits and times of a connection.
+
+    Attributes:
+        net_ticktime_s: how long a peer may be silent; must be the same in the whole cluster.
+        tick_intensity: ticks within that time.
+        max_packet_size: bytes; a longer packet closes the connection when its length is read.
+        max_message_size: payload bytes of one fragmented message.
+        max_incomplete_messages: fragmented messages under way at once.
+        max_incomplete_size: payload bytes of all those together.
+        fragment_size: where to cut messages on the way out; bytes of control message and payload.
+        control_limits: bounds for decoding control messages (an exit reason may be in there).
+    """
+
+    net_ticktime_s: float = 60.0
+    tick_intensity: int = 4
+    max_packet_size: int = 512 * 1024 * 1024
+    max_message_size: int = 512 * 1024 * 1024
+    max_incomplete_messages: int = 1024
+    max_incomplete_size: int = 1024 * 1024 * 1024
+    fragment_size: int = FRAGMENT_SIZE
+    control_limits: Limits = DEFAULT_CONTROL_LIMITS
+
+
+@attrs.define
+class MessageReceived:
+    """A control message came, with its undecoded payload if it is of those that have one."""
+
+    control: Control
+    payload: bytes | memoryview | None
+
+
+@attrs.define
+class TickReceived:
+    """The peer showed that it is alive."""
+
+
+@attrs.define
+class ProtocolBroken:
+    """The peer broke the protocol: close the connection. The last event of a channel."""
+
+    error: RemoteProtocolError
+
+
+@attrs.define
+class PeerSilent:
+    """Nothing came for net_ticktime: the peer is as good as dead, close the connection."""
+
+    net_ticktime_s: float
+
+
+Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
+_TICK_RECEIVED: Final = TickReceived()
+
+
+class Channel:
+    """See the module.
+
+    Args:
+        flags: what both sides offered in the handshake.
+        now: the driver's clock, in seconds.
+        settings: limits and times.
+        local_node, peer_node: names; where given, pids in control messages are checked against them.
+    """
+
+    def __init__(
+        self,
+        flags: DistFlags,
+        now: float,
+        settings: ChannelSettings | None = None,
+        *,
+        local_node: str | None = None,
+        peer_node: str | None = None,
+    ) -> None:
+        self.flags = flags
+        self.settings = settings = settings or ChannelSettings()
+        self.closed = False
+        self.reading = True
+        """False while the driver does not read on purpose: then silence proves nothing."""
+        self._local_node = local_node
+        self._peer_node = peer_node
+        self._flag_bits = int(flags)
+        self._exit_payload = DistFlags.EXIT_PAYLOAD in flags
+        self._fragments = DistFlags.FRAGMENTS in flags
+        self._with_header = self._fragments or DistFlags.DIST_HDR_ATOM_CACHE in flags
+        self._reader = PacketReader(settings.max_packet_size)
+        self._assembler = Assembler(
+            settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
+        )
+        self._atom_cache = headers.AtomCache()
+        self._ready: deque[Buffer | _Stream] = deque()
+        self._ready_size = 0
+        self._streams: dict[object, _Stream] = {}  # by sender; each has one large message or more
+        self._active: deque[_Stream] = deque()  # those whose turn has come, in round robin order
+        self._streams_size = 0
+        self._sequence = 0
+        self._ticking = _Ticking(now, settings.net_ticktime_s / settings.tick_intensity)
+        self._received = 0
+        self._sent = 0
+
+    # --- receiving -----------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> list[Event]:
+        """Take received bytes and return what happened, in order.
+
+        Whatever the peer does wrong ends as a ``ProtocolBroken`` event after those of the packets before
+        it; nothing is read after that.
+        """
+        if self.closed:
+            return []
+        self._received += 1
+        events: list[Event] = []
+        packets: list[Packet] = []
+        try:
+            try:
+                self._reader.receive_into(packets, data)
+            finally:
+                for packet in packets:
+                    if packet:
+                        message = self._receive_packet(packet)
+                        if message is not None:
+                            events.append(message)
+                    else:
+                        events.append(_TICK_RECEIVED)
+        except RemoteProtocolError as error:
+            self.closed = True
+            events.append(ProtocolBroken(error))
+        except DecodeError as error:
+            self.closed = True
+            broken = RemoteProtocolError(f"a control message is damaged: {error}")
+            broken.__cause__ = error
+            events.append(ProtocolBroken(broken))
+        return events
+
+    def _receive_packet(self, packet: Packet) -> MessageReceived | None:
+        if isinstance(packet, list):
+            head = bytes(packet[0][:FRAGMENT_HEADER_SIZE])
+            if self._with_header and len(head) == FRAGMENT_HEADER_SIZE and head[:2] == b"\x83F":
+                return self._receive_fragment(head, [packet[0][FRAGMENT_HEADER_SIZE:], *packet[1:]])
+            packet = b"".join(packet)
+        if not self._with_header:
+            return self._receive_pass_through(packet)
+        if packet[0] != VERSION_MAGIC or len(packet) < 3:
+            raise RemoteProtocolError("expected a distribution header, 131 and then 68, 69 or 70")
+        kind = packet[1]
+        if kind == DIST_HEADER:
+            if packet[2]:
+                return self._receive_with_atoms(packet, 2)
+            control, end = decode_bare(packet, 3, limits=self.settings.control_limits)
+            return self._message(control, packet, end)
+        if kind == DIST_FRAG_CONT:
+            head = bytes(packet[:FRAGMENT_HEADER_SIZE])
+            return self._receive_fragment(head, [memoryview(packet)[FRAGMENT_HEADER_SIZE:]])
+        if kind == DIST_FRAG_HEADER:
+            return self._receive_first_fragment(packet)
+        raise RemoteProtocolError(f"expected a distribution header (68, 69 or 70), got {kind}")
+
+    def _receive_pass_through(self, packet: bytes | memoryview) -> MessageReceived:
+        """Read 112 131 control [131 payload]; OTP does not look at the first byte."""
+        if packet[1:2] != b"\x83":
+            raise RemoteProtocolError("expected a control message with 131 in front")
+        control, end = decode_bare(packet, 2, limits=self.settings.control_limits)
+        if end < len(packet):
+            if packet[end] != VERSION_MAGIC:
+                raise RemoteProtocolError(f"expected a payload with 131 in front, got {packet[end]}")
+            end += 1
+        return self._message(control, packet, end)
+
+    def _receive_with_atoms(self, packet: bytes | memoryview, at: int) -> MessageReceived:
+        """Read a message whose atoms are references into the header; spell them out."""
+        atoms, at = self._atom_cache.read_refs(packet, at)
+        control_bytes, at = headers.spell_atoms(packet, at, atoms)
+        control, _ = decode_bare(control_bytes, limits=self.settings.control_limits)
+        if at == len(packet):
+            return self._message(control, b"", 0)
+        payload, _ = headers.spell_atoms(packet, at, atoms)
+        return self._message(control, payload, 0)
+
+    def _receive_first_fragment(self, packet: bytes | memoryview) -> MessageReceived | None:
+        sequence, count = parse_fragment_head(bytes(packet[:FRAGMENT_HEADER_SIZE]))
+        if len(packet) == FRAGMENT_HEADER_SIZE:
+            raise RemoteProtocolError("a first fragment without atom cache field")
+        if count == 1:
+            return self._receive_with_atoms(packet, FRAGMENT_HEADER_SIZE)
+        atoms, at = self._atom_cache.read_refs(packet, FRAGMENT_HEADER_SIZE)
+        if atoms:
+            control_bytes, at = headers.spell_atoms(packet, at, atoms)
+            control, _ = decode_bare(control_bytes, limits=self.settings.control_limits)
+        else:
+            control, at = decode_bare(packet, at, limits=self.settings.control_limits)
+        self._check(control)
+        self._assembler.start(sequence, count, (control, atoms), memoryview(packet)[at:])
+        return None
+
+    def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> MessageReceived | None:
+        sequence, number = parse_fragment_head(head)
+        assembly = self._assembler.proceed(sequence, number, parts)
+        if assembly is None:
+            return None
+        control, atoms = cast("tuple[Term, list[bytes]]", assembly.first)
+        payload: bytes = b"".join(assembly.pieces)
+        if atoms:
+            payload, _ = headers.spell_atoms(payload, 0, atoms)
+        return self._message(control, payload, 0)
+
+    def _message(self, term: Any, data: bytes | memoryview, at: int) -> MessageReceived:
+        """Make the event of a control message and the payload that starts at ``at`` in ``data``."""
+        control = self._check(term)
+        if term[0] not in PAYLOAD_OPS:
+            return MessageReceived(control, None)
+        size = len(data) - at
+        if size <= 0:
+            raise RemoteProtocolError(f"{Op(term[0]).name}: the payload is missing")
+        if size < LARGE:
+            return MessageReceived(control, bytes(data[at:]))
+        return MessageReceived(control, memoryview(data)[at:] if at else data)
+
+    def _check(self, term: Any) -> Control:
+        """Read a control message and check whose the pids in it are, as a real node does."""
+        control = from_term(term)
+        op = term[0]
+        place = _PEERS_PID.get(op)
+        if place is not None and self._peer_node is not None:
+            node = term[place].node
+            if node != self._peer_node:
+                raise RemoteProtocolError(f"{Op(op).name}: from a process of {node}, not of this peer")
+        place = _OUR_PID.get(op)
+        if place is not None and self._local_node is not None:
+            to = term[place]
+            if type(to) is Pid and to.node != self._local_node:
+                raise RemoteProtocolError(f"{Op(op).name}: to a process of {to.node}, not of this node")
+        return control
+
+    # --- sending -------------------------------------------------------------------------------
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes waiting in ``data_to_send``."""
+        return self._ready_size + self._streams_size
+
+    def send(
+        self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
+    ) -> None:
+        """Queue a message.
+
+        Args:
+            control: what to send.
+            payload: parts of an encoded bare term, for the messages that have one. The parts are not
+                copied when large, so they must not change any more.
+            sender: the sending process, where the control message does not name it.
+
+        Raises:
+            LocalProtocolError: the channel is closed, a payload is missing or too much, the message
+                cannot be expressed to this peer, or is longer than 2^31 bytes and may not be cut.
+            EncodeError: a field is no term.
+        """
+        if self.closed:
+            raise LocalProtocolError("the connection is closed")
+        if payload is not None and not self._exit_payload and type(control) in _WITH_REASON:
+            reason, _ = decode_bare(b"".join(payload))
+            control, payload = attrs.evolve(cast(Exit, control), reason=reason), None
+        term = to_term(control, self._flag_bits)
+        if (payload is None) is (term[0] in PAYLOAD_OPS):
+            raise LocalProtocolError(
+                f"{Op(term[0]).name} {'needs a' if payload is None else 'has no'} payload"
+            )
+        head = encode_bare(term)
+        size = len(head) + (sum(map(len, payload)) if payload else 0)
+        if size < self.settings.fragment_size:
+            message = self._pack(head, payload, size)
+            if self._streams:
+                self._send_between(control, sender, message)
+            else:
+                self._ready.append(message)
+                self._ready_size += len(message)
+        else:
+            self._send_large(control, sender, head, payload or (), size)
+
+    def _pack(self, head: bytes, payload: Sequence[Buffer] | None, size: int) -> bytes:
+        """Make one packet of a message."""
+        if payload is None:
+            return packet_head(size, self._with_header) + head
+        if self._with_header:
+            return b"".join((packet_head(size, True), head, *payload))
+        return b"".join((packet_head(size + 1, False), head, b"\x83", *payload))
+
+    def _send_large(
+        self, control: Control, sender: Pid | None, head: bytes, payload: Sequence[Buffer], size: int
+    ) -> None:
+        if self._fragments and payload:
+            self._sequence += 1
+            message = FragmentedMessage(head, payload, self._sequence, self.settings.fragment_size)
+            self._stream_of(_sender_of(control, sender)).messages.append(message)
+            self._streams_size += message.remaining
+            return
+        if size + 3 > LAST_LENGTH:
+            raise LocalProtocolError(f"a message of {size} bytes: one packet takes up to 2^31 - 1")
+        if self._fragments:
+            self._send_between(control, sender, self._pack(head, None, size))
+            return
+        if self._with_header:
+            start = packet_head(size, True) + head
+        elif payload:
+            start = packet_head(size + 1, False) + head + b"\x83"
+        else:
+            start = packet_head(size, False) + head
+        for part in (start, *payload):
+            self._ready.append(part)
+            self._ready_size += len(part)
+
+    def _send_between(self, control: Control, sender: Pid | None, message: bytes) -> None:
+        """Queue a small message while large ones are under way."""
+        key = _sender_of(control, sender)
+        stream = self._streams.get(key)
+        if stream is not None:
+            stream.messages.append(message)
+            self._streams_size += len(message)
+        elif key is _UNKNOWN and self._streams:
+            barrier = _Barrier(message, len(self._streams))
+            for stream in self._streams.values():
+                stream.messages.append(barrier)
+            self._streams_size += len(message)
+        else:
+            self._ready.append(message)
+            self._ready_size += len(message)
+
+    def _stream_of(self, key: object) -> _Stream:
+        """Find or start the stream of a sender; it begins when all that is ready before it is written."""
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = _Stream(key)
+            self._ready.append(stream)
+        return stream
+
+    def data_to_send(self, limit: int = 256 * 1024) -> list[Buffer]:
+        """Take about ``limit`` bytes off the queue, to be written in this order.
+
+        Messages that are ready go first, but after a fragment's worth of them a fragment has its turn;
+        the senders of large messages take turns fragment by fragment.
+        """
+        pieces: list[Buffer] = []
+        taken = 0
+        while taken < limit and (self._ready or self._active):
+            share = self.settings.fragment_size if self._streams else limit - taken
+            taken += self._ready_turn(pieces, share)
+            if self._active:
+                taken += self._stream_turn(pieces)
+        if taken:
+            self._sent += 1
+        return pieces
+
+    def _ready_turn(self, pieces: list[Buffer], share: int) -> int:
+        """Write small messages, about ``share`` bytes of them; return how many bytes that was."""
+        ready, taken = self._ready, 0
+        while ready and taken < share:
+            piece = ready.popleft()
+            if isinstance(piece, _Stream):
+                self._active.append(piece)
+                continue
+            if len(piece) > share and not self._fragments:
+                view = memoryview(piece)
+                piece = view[:share]
+                ready.appendleft(view[share:])
+            pieces.append(piece)
+            taken += len(piece)
+        self._ready_size -= taken
+        return taken
+
+    def _stream_turn(self, pieces: list[Buffer]) -> int:
+        """Let the next sender of a large message write; return how many bytes it wrote."""
+        stream = self._active.popleft()
+        message = stream.messages[0]
+        assert isinstance(message, FragmentedMessage)
+        before = message.remaining
+        fragment = message.next_fragment()
+        pieces += fragment
+        written = sum(map(len, fragment))
+        self._streams_size -= before - message.remaining
+        if not message.remaining:
+            stream.messages.popleft()
+            written += self._release(stream, pieces)
+        if stream.messages:
+            self._active.append(stream)
+        else:
+            del self._streams[stream.sender]
+        return written
+
+    def _release(self, stream: _Stream, pieces: list[Buffer]) -> int:
+        """Write the small messages that waited behind a large one, up to the next large one."""
+        written = 0
+        while stream.messages:
+            message = stream.messages[0]
+            if isinstance(message, FragmentedMessage):
+                break
+            stream.messages.popleft()
+            if isinstance(message, _Barrier):
+                message.waits_for -= 1
+                if not message.waits_for:
+                    self._streams_size -= len(message.message)
+                    self._ready.append(message.message)
+                    self._ready_size += len(message.message)
+            else:
+                self._streams_size -= len(message)
+                pieces.append(message)
+                written += len(message)
+        return written
+
+    # --- ticks ---------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When ``handle_timeout`` has to be called; None once the channel is closed."""
+        return None if self.closed else self._ticking.deadline
+
+    def handle_timeout(self, now: float) -> list[Event]:
+        """Look after the ticks: queue one if due, tell whether the peer has been silent for too long.
+
+        The rules are those of send_tick in dist_util.erl: silence is counted in whole intervals of
+        net_ticktime / intensity, any received byte ends it; a tick is queued after an interval in which
+        nothing was written, or nothing was read.
+        """
+        ticking = self._ticking
+        if self.closed or now < ticking.deadline:
+            return []
+        read = self._received != ticking.received or not self.reading
+        written = self._sent != ticking.sent
+        ticking.start_interval(now, self._received, self._sent)
+        ticking.silent = 0 if read else ticking.silent + 1
+        if ticking.silent >= self.settings.tick_intensity:
+            self.closed = True
+            return [PeerSilent(self.settings.net_ticktime_s)]
+        if not (read and written) and not self.queued_bytes:
+            self._ready.append(TICK)
+            self._ready_size += len(TICK)
+        return []
+
+    def close(self) -> None:
+        """Refuse everything from now on and drop what is queued."""
+        self.closed = True
+        self._ready.clear()
+        self._streams.clear()
+        self._active.clear()
+        self._ready_size = self._streams_size = 0
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """The messages of one sender, in order; the first one is large."""
+
+    sender: object
+    messages: deque[bytes | FragmentedMessage | _Barrier] = attrs.Factory(deque)
+
+
+@attrs.define(eq=False)
+class _Barrier:
+    """A message of unknown sender: it waits until every stream has come to it."""
+
+    message: bytes
+    waits_for: int
+
+
+@attrs.define
+class _Ticking:
+    start: float
+    interval: float
+    deadline: float = 0.0
+    silent: int = 0  # whole intervals without a byte
+    received: int = 0
+    sent: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.deadline = self.start + self.interval
+
+    def start_interval(self, now: float, received: int, sent: int) -> None:
+        self.deadline = now + self.interval
+        self.received, self.sent = received, sent
+
+
+_UNKNOWN: Final = object()
+_WITH_REASON = frozenset((Exit, Exit2, MonitorPExit))
+
+
+def _sender_of(control: Any, sender: Pid | None) -> object:
+    """Find which process a signal comes from: the key in the table of streams."""
+    if sender is not None:
+        return sender
+    kind = type(control)
+    if kind is MonitorP or kind is DemonitorP:
+        return control.watcher
+    if kind is MonitorPExit:
+        return control.watched if type(control.watched) is Pid else _UNKNOWN
+    if kind is SpawnReply:
+        return control.result
+    if kind is GroupLeader:
+        return _UNKNOWN
+    return control.sender
+
+
+_PEERS_PID = {
+    Op.LINK: 1,
+    Op.EXIT: 1,
+    Op.UNLINK: 1,
+    Op.EXIT2: 1,
+    Op.EXIT_TT: 1,
+    Op.EXIT2_TT: 1,
+    Op.MONITOR_P: 1,
+    Op.DEMONITOR_P: 1,
+    Op.PAYLOAD_EXIT: 1,
+    Op.PAYLOAD_EXIT_TT: 1,
+    Op.PAYLOAD_EXIT2: 1,
+    Op.PAYLOAD_EXIT2_TT: 1,
+    Op.SPAWN_REQUEST: 2,
+    Op.SPAWN_REQUEST_TT: 2,
+    Op.UNLINK_ID: 2,
+    Op.UNLINK_ID_ACK: 2,
+}
+"""Op number to the element that must be a pid of the peer; its creation is not looked at (dist.c)."""
+
+_OUR_PID = {Op.LINK: 2, Op.MONITOR_P: 2}
+"""Op number to the element that must be a pid of this node, of whatever creation, if it is a pid."""

@@ -1,0 +1,319 @@
+"""Packets, distribution headers and fragments. Layer: dist, pure.
+
+Source: erl_dist_protocol, "Protocol between Connected Nodes" and erl_ext_dist, "Distribution Header",
+"Distribution Header for fragmented messages"; dist.c, external.c (OTP 25.2).
+
+During the handshake a packet has a length of 2 bytes in front, afterwards one of 4 bytes, where a length of
+0 is a tick. Headers with atom cache references are read (``headers.py``), never written.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import attrs
+
+from pyglyn.errors import RemoteProtocolError
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+
+Packet: TypeAlias = "bytes | memoryview | list[memoryview]"
+"""A received packet; a list where it is large and came in several pieces."""
+
+FRAGMENT_SIZE = 65_536
+"""Where real nodes cut: so many bytes of control message and payload together in one packet."""
+
+LARGE = 65_536
+"""From this size on a payload is not copied if that can be avoided; below, a copy is the cheaper thing."""
+
+LAST_LENGTH = (1 << 31) - 1
+"""The longest packet that real nodes write (dist.c)."""
+
+TICK: Final = b"\0\0\0\0"
+VERSION_MAGIC = 131
+PASS_THROUGH = 112
+DIST_HEADER = 68
+DIST_FRAG_HEADER = 69
+DIST_FRAG_CONT = 70
+
+_LENGTH = struct.Struct(">I")
+_FRAGMENT = struct.Struct(">BBQQ")
+FRAGMENT_HEADER_SIZE = _FRAGMENT.size
+_NORMAL_HEAD = struct.Struct(">I3s")
+_PASS_THROUGH_HEAD = struct.Struct(">I2s")
+_SMALL_PIECE = 4096
+
+
+class PacketReader:
+    """Cut the stream of an established connection into packets (length:4, then so many bytes).
+
+    A packet that comes in one piece with others is handed up as ``bytes``, a large one as a
+    ``memoryview`` of the received data; a large packet that came in several pieces is a list of them, so
+    that its payload need not be joined twice. A tick is ``b""``.
+
+    Args:
+        max_size: a packet longer than this is refused as soon as its length is known.
+    """
+
+    def __init__(self, max_size: int) -> None:
+        self._max_size = max_size
+        self._head = b""  # the first bytes of a length
+        self._pieces: list[memoryview] = []  # of the packet that is not complete yet
+        self._missing = 0  # bytes of that packet that are still to come
+
+    def receive_data(self, data: bytes) -> list[Packet]:
+        """Take what was received and return the packets that are complete now, in order.
+
+        Raises:
+            RemoteProtocolError: a packet is longer than allowed. The reader cannot be used any more.
+        """
+        packets: list[Packet] = []
+        self.receive_into(packets, data)
+        return packets
+
+    def receive_into(self, packets: list[Packet], data: bytes) -> None:
+        """Do as ``receive_data``; packets before an oversized one are in the list when this raises."""
+        at, end = 0, len(data)
+        if self._missing:
+            at = self._continue(packets, data)
+        elif self._head:
+            wanted = 4 - len(self._head)
+            self._head += data[:wanted]
+            if len(self._head) < 4:
+                return
+            head, self._head = self._head, b""
+            at = self._take(packets, data, wanted, int.from_bytes(head))
+        while end - at >= 4:
+            body = at + 4
+            length = int.from_bytes(data[at:body])
+            stop = body + length
+            if stop <= end and length < LARGE and length <= self._max_size:
+                packets.append(data[body:stop])
+                at = stop
+            else:
+                at = self._take(packets, data, body, length)
+        if at < end:
+            self._head = data[at:]
+
+    def _take(self, packets: list[Packet], data: bytes, body: int, length: int) -> int:
+        """Take a packet of known length whose body starts at ``body``; return where the next one starts."""
+        if length > self._max_size:
+            raise RemoteProtocolError(
+                f"a packet of {length} bytes is announced, the limit is {self._max_size}"
+            )
+        stop = body + length
+        if stop <= len(data):
+            packets.append(data[body:stop] if length < LARGE else memoryview(data)[body:stop])
+            return stop
+        self._pieces = [memoryview(data)[body:]] if body < len(data) else []
+        self._missing = stop - len(data)
+        return len(data)
+
+    def _continue(self, packets: list[Packet], data: bytes) -> int:
+        """Add to the incomplete packet; return where the next one starts in ``data``."""
+        if len(data) < self._missing:
+            append_piece(self._pieces, memoryview(data))
+            self._missing -= len(data)
+            return len(data)
+        at, self._missing = self._missing, 0
+        append_piece(self._pieces, memoryview(data)[:at])
+        pieces, self._pieces = self._pieces, []
+        if len(pieces) == 1:
+            packets.append(pieces[0] if len(pieces[0]) >= LARGE else bytes(pieces[0]))
+        elif sum(map(len, pieces)) < LARGE:
+            packets.append(b"".join(pieces))
+        else:
+            packets.append(pieces)
+        return at
+
+
+def append_piece(pieces: list[memoryview], piece: memoryview) -> None:
+    """Add a piece to a list of them, small ones to the bytes gathered at its end.
+
+    A small piece is copied: otherwise it would keep the whole received chunk it points into alive.
+    """
+    if len(piece) >= _SMALL_PIECE:
+        pieces.append(piece)
+        return
+    if not len(piece):
+        return
+    last = pieces[-1].obj if pieces else None
+    if isinstance(last, bytearray) and len(last) < LARGE:
+        pieces.pop().release()
+        last += piece
+        pieces.append(memoryview(last))
+    else:
+        pieces.append(memoryview(bytearray(piece)))
+
+
+# --- writing ---------------------------------------------------------------------------------------
+
+
+def handshake_packet(body: bytes) -> bytes:
+    """Frame a handshake message: length:2 and the body."""
+    return len(body).to_bytes(2) + body
+
+
+def packet_head(size: int, with_header: bool) -> bytes:
+    """Write what stands before the control message of an unfragmented message.
+
+    With a header: length:4 131 68 0 (no atoms). Without (neither FRAGMENTS nor DIST_HDR_ATOM_CACHE
+    negotiated): length:4 112 131; the payload then has another 131 in front, which ``size`` counts.
+
+    Args:
+        size: bytes of control message and payload.
+    """
+    if with_header:
+        return _NORMAL_HEAD.pack(size + 3, b"\x83D\x00")
+    return _PASS_THROUGH_HEAD.pack(size + 2, b"p\x83")
+
+
+class FragmentedMessage:
+    """One large message on its way out, cut when its turn comes, without copying the payload.
+
+    First fragment: 131 69 sequence:8 count:8 0 control part. Next ones: 131 70 sequence:8 number:8 part,
+    the number counting down to 1. The control message is in the first one entirely.
+
+    Args:
+        control: the encoded control message.
+        payload: parts of the encoded payload, which must not change before all is written.
+        sequence: tells the fragments of this message from others' (unique per connection).
+        size: bytes of control message and payload per fragment.
+    """
+
+    def __init__(self, control: bytes, payload: Sequence[Buffer], sequence: int, size: int) -> None:
+        self._control = control
+        self._parts = [memoryview(part).cast("B") for part in payload if len(part)]
+        self._part = 0  # the part the next fragment starts in
+        self._at = 0  # and where in it
+        self._sequence = sequence
+        self._size = size
+        total = sum(map(len, self._parts))
+        self._room = max(0, size - len(control))
+        self._number = 1 + max(0, -(-(total - self._room) // size))
+        self.remaining = len(control) + total
+
+    def next_fragment(self) -> list[Buffer]:
+        """Cut the next packet: a small head, then views of the payload. Empty ``remaining`` ends it."""
+        if self._control:
+            head = _FRAGMENT.pack(VERSION_MAGIC, DIST_FRAG_HEADER, self._sequence, self._number)
+            views, size = self._cut(self._room)
+            head += b"\0" + self._control
+            self.remaining -= len(self._control)
+            self._control = b""
+        else:
+            head = _FRAGMENT.pack(VERSION_MAGIC, DIST_FRAG_CONT, self._sequence, self._number)
+            views, size = self._cut(self._size)
+        self._number -= 1
+        self.remaining -= size
+        return [_LENGTH.pack(len(head) + size) + head, *views]
+
+    def _cut(self, size: int) -> tuple[list[memoryview], int]:
+        """Take up to ``size`` bytes of the payload."""
+        views: list[memoryview] = []
+        taken = 0
+        while taken < size and self._part < len(self._parts):
+            part = self._parts[self._part]
+            view = part[self._at : self._at + size - taken]
+            views.append(view)
+            taken += len(view)
+            self._at += len(view)
+            if self._at == len(part):
+                self._part, self._at = self._part + 1, 0
+        return views, taken
+
+
+# --- reassembling ----------------------------------------------------------------------------------
+
+
+@attrs.define
+class Assembly:
+    """A fragmented message whose fragments have not all come.
+
+    Attributes:
+        first: whatever the reader of the first fragment wants to find again at the end.
+        remaining: fragments still to come.
+        size: payload bytes so far.
+    """
+
+    first: object
+    remaining: int
+    pieces: list[memoryview] = attrs.Factory(list)
+    size: int = 0
+
+
+class Assembler:
+    """Put fragmented messages together; several may be under way, told apart by their sequence.
+
+    Args:
+        max_messages: how many at once.
+        max_message_size: payload bytes of one.
+        max_total_size: payload bytes of all that are incomplete.
+    """
+
+    def __init__(self, max_messages: int, max_message_size: int, max_total_size: int) -> None:
+        self._max_messages = max_messages
+        self._max_message_size = max_message_size
+        self._max_total_size = max_total_size
+        self._assemblies: dict[int, Assembly] = {}
+        self._total = 0
+
+    def start(self, sequence: int, count: int, first: object, part: memoryview) -> None:
+        """Take the first of ``count`` (at least 2) fragments.
+
+        Raises:
+            RemoteProtocolError: the sequence is under way already, or a limit is reached.
+        """
+        if sequence in self._assemblies:
+            raise RemoteProtocolError("a fragmented message starts again before it is complete")
+        if len(self._assemblies) >= self._max_messages:
+            raise RemoteProtocolError(f"more than {self._max_messages} fragmented messages at once")
+        assembly = self._assemblies[sequence] = Assembly(first, count - 1)
+        self._grow(assembly, part)
+
+    def proceed(self, sequence: int, number: int, parts: Sequence[memoryview]) -> Assembly | None:
+        """Take a further fragment; return the assembly when this was the last.
+
+        Raises:
+            RemoteProtocolError: no such message, not the fragment that is next, or a limit is reached.
+        """
+        assembly = self._assemblies.get(sequence)
+        if assembly is None:
+            raise RemoteProtocolError("a fragment of a message that has not started")
+        if number != assembly.remaining:
+            raise RemoteProtocolError(f"expected fragment {assembly.remaining}, got {number}")
+        for part in parts:
+            self._grow(assembly, part)
+        assembly.remaining -= 1
+        if assembly.remaining:
+            return None
+        del self._assemblies[sequence]
+        self._total -= assembly.size
+        return assembly
+
+    def _grow(self, assembly: Assembly, part: memoryview) -> None:
+        assembly.size += len(part)
+        self._total += len(part)
+        if assembly.size > self._max_message_size:
+            raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
+        if self._total > self._max_total_size:
+            raise RemoteProtocolError(
+                f"incomplete fragmented messages exceed {self._max_total_size} bytes together"
+            )
+        append_piece(assembly.pieces, part)
+
+
+def parse_fragment_head(head: bytes) -> tuple[int, int]:
+    """Read sequence and number of a fragment from its first 18 bytes.
+
+    Raises:
+        RemoteProtocolError: fewer bytes, or a number of 0.
+    """
+    if len(head) < _FRAGMENT.size:
+        raise RemoteProtocolError(f"a fragment of {len(head)} bytes, its head alone has {_FRAGMENT.size}")
+    _, _, sequence, number = _FRAGMENT.unpack_from(head)
+    if not number:
+        raise RemoteProtocolError("a fragment with number 0")
+    return sequence, number
