@@ -1,22 +1,15 @@
-"""Settings and fixtures for the whole suite. The nodes come from the plugin in `pyglyn.testing.plugin`."""
+"""Settings and fixtures for the whole suite. Plain nodes come from the plugin in `pyglyn.testing.plugin`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import attrs
 import hypothesis
 import pytest
 
 from pyglyn.testing import Beam, Beams
-
-INTEROP = Path(__file__).parent.parent / "interop"
-
-SYN_EBIN = "PYGLYN_SYN_EBIN"
-"""The environment variable with the `ebin` folders of compiled syn releases, separated by ``:``."""
+from tests.peers import SYN_EBIN, GleamBeams, SynBeams, build_gleam_programs, syn_ebins
 
 # A loaded machine is slow for reasons that no example is to blame for.
 hypothesis.settings.register_profile(
@@ -28,7 +21,7 @@ hypothesis.settings.load_profile("pyglyn")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests of a real syn once per release found."""
     if "syn_ebin" in metafunc.fixturenames:
-        found = [Path(name) for name in os.environ.get(SYN_EBIN, "").split(":") if name]
+        found = syn_ebins()
         ids = [path.parent.name if path.name == "ebin" else path.name for path in found]
         metafunc.parametrize("syn_ebin", found or [None], ids=ids or ["no-syn"], indirect=True)
 
@@ -42,29 +35,6 @@ def syn_ebin(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
 
 
-@attrs.frozen
-class SynBeams:
-    """Starts nodes that run a real syn and the helper module `interop/erlang/syn_driver.erl`."""
-
-    beams: Beams
-    ebin: Path
-
-    async def start(
-        self,
-        name: str | None = None,
-        *,
-        scopes: Sequence[str] = ("example",),
-        args: Sequence[str] = (),
-        hidden: bool = False,
-        env: Mapping[str, str] | None = None,
-    ) -> Beam:
-        """Start a node with syn running in the scopes given."""
-        beam = await self.beams.start(name, args=["-pa", str(self.ebin), *args], hidden=hidden, env=env)
-        await beam.load(INTEROP / "erlang" / "syn_driver.erl")
-        await beam.eval(f"ok = syn_driver:start([{', '.join(scopes)}])")
-        return beam
-
-
 @pytest.fixture
 def syn_beams(beams: Beams, syn_ebin: Path) -> SynBeams:
     """A factory of nodes with a real syn; the test runs once per syn release and OTP release."""
@@ -75,3 +45,15 @@ def syn_beams(beams: Beams, syn_ebin: Path) -> SynBeams:
 def syn_beam(syn_beams: SynBeams) -> Beam:
     """A node with a real syn in scope ``example``."""
     return asyncio.run(syn_beams.start())
+
+
+@pytest.fixture(scope="session")
+def gleam_programs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The compiled programs of `interop/gleam`, as a list of `ebin` folders."""
+    return build_gleam_programs(tmp_path_factory.mktemp("gleam"))
+
+
+@pytest.fixture
+def gleam_beams(gleam_programs: list[Path], beams: Beams) -> GleamBeams:
+    """A factory of nodes with the Gleam programs; the test runs once per OTP release."""
+    return GleamBeams(beams, gleam_programs)

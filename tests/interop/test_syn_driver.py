@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyglyn.etf import Atom
 from pyglyn.testing import Beam, eventually
-from tests.conftest import SynBeams
+from tests.peers import SynBeams
 
 
 async def test_members_remember_what_is_published_to_their_group(syn_beams: SynBeams) -> None:
