@@ -8,6 +8,7 @@ in ``pyglyn.etf.text``.
 
 from __future__ import annotations
 
+from pyglyn.etf import text
 from pyglyn.etf.limits import Limits
 from pyglyn.etf.normaliser import normalise
 from pyglyn.etf.pure import (
@@ -55,4 +56,5 @@ __all__ = [
     "encode_parts",
     "exact_key",
     "normalise",
+    "text",
 ]
