@@ -1,0 +1,328 @@
+"""Python values to Gleam values and back, derived from their types, on cattrs. Layer: gleam, pure.
+
+An attrs class or a dataclass is a constructor, a union of them a custom type; ``docs/gleam.md`` has the
+whole table. What is derived here comes last: a hook that a user registers for a type (cattrs' own
+``register_structure_hook`` and its kin) is taken wherever that type occurs, so register it before the
+first decoder or encoder of a type that contains it is made.
+
+Not supported: keys of unions other than the classes' constructors (no hooks inside a union's dispatch),
+types nested in values more deeply than Python recurses (about 300 levels; a ``GleamError``).
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Iterable
+from types import FunctionType
+from typing import Any, Generic, TypeVar, overload
+
+import cattrs
+from cattrs.dispatch import MultiStrategyDispatch
+
+from pyglyn.errors import DecodeErrors, Misfit, UnsupportedType, ValueEncodeError
+from pyglyn.etf.terms import Term
+from pyglyn.gleam.annotations import is_union, name_of
+from pyglyn.gleam.decoding import decode_hook, errors_of
+from pyglyn.gleam.dynamic import Decoder, Errors, too_deep
+from pyglyn.gleam.encoding import describe, encode_hook
+from pyglyn.gleam.shapes import shape_of
+from pyglyn.gleam.types import Duration, Timestamp
+
+T = TypeVar("T")
+Hook = Callable[..., Any]
+
+
+class DerivedDecoder(Decoder[T]):
+    """The decoder of a Python type; made by ``gleam.decoder``."""
+
+    __slots__ = ("_expected", "_hook")
+
+    def __init__(self, hook: Hook, expected: str) -> None:
+        super().__init__(self._run)
+        self._hook = hook
+        self._expected = expected
+
+    def __repr__(self) -> str:
+        return f"gleam.decoder({self._expected})"
+
+    def decode(self, term: Term) -> T:
+        """Decode a term.
+
+        Raises:
+            DecodeErrors: it does not fit, or is nested too deeply for Python's recursion limit.
+        """
+        try:
+            return self._hook(term)  # type: ignore[no-any-return]
+        except DecodeErrors:
+            raise
+        except Exception as error:
+            raise DecodeErrors(self._errors(error, term)) from error
+
+    def _run(self, term: Term) -> tuple[Any, Errors]:
+        try:
+            return self._hook(term), ()
+        except Exception as error:
+            return None, tuple(self._errors(error, term))
+
+    def _errors(self, error: Exception, term: Term) -> Iterable[Misfit]:
+        if isinstance(error, RecursionError):
+            return [too_deep(term)]
+        return errors_of(error, self._expected, term)
+
+
+class Encoder(Generic[T]):
+    """Turns the values of one Python type into terms; made by ``gleam.encoder``."""
+
+    __slots__ = ("_hook", "_type")
+
+    def __init__(self, hook: Hook, type_: object) -> None:
+        self._hook = hook
+        self._type = type_
+
+    def __repr__(self) -> str:
+        return f"gleam.encoder({name_of(self._type)})"
+
+    def encode(self, value: T) -> Term:
+        """Encode a value.
+
+        Raises:
+            ValueEncodeError: it, or something in it, is not of the declared type.
+        """
+        return encoded(self._hook, value, self._type)
+
+
+def encoded(hook: Hook, value: object, type_: object) -> Term:
+    """Call an encoding function; whatever it raises ends as a ``ValueEncodeError``."""
+    try:
+        return hook(value)  # type: ignore[no-any-return]
+    except (ValueEncodeError, UnsupportedType):
+        raise
+    except RecursionError:
+        raise ValueEncodeError("less deeply nested data", describe(value)) from None
+    except Exception as error:
+        raise ValueEncodeError(name_of(type_), describe(value)) from error
+
+
+class Converter(cattrs.Converter):
+    """Derives decoders and encoders, and is where hooks for types of your own are registered.
+
+    A structure hook gets the term and the type and returns the value, or raises; an unstructure hook gets
+    the value and returns the term.
+
+    Args:
+        legacy_names: name constructors as Gleam before 1.11 did (``http_server``, not ``h_t_t_p_server``).
+            Only names with acronyms differ. Decoding takes both in any case.
+    """
+
+    def __init__(self, *, legacy_names: bool = False) -> None:
+        super().__init__(detailed_validation=False)
+        self.legacy_names = legacy_names
+        self._local = threading.local()
+        self._derived_hooks = set[Hook]()
+        # cattrs' own hooks coerce (int("1"), str(b"")), so nothing of them is left: only what users register,
+        # and then what is derived.
+        self._structure_func = MultiStrategyDispatch(self._derived_structure, self)
+        self._structure_func.register_func_list(
+            [(self._has_union_hook, lambda union: self._union_struct_registry[union], True)]
+        )
+        self._unstructure_func = MultiStrategyDispatch(self._derived_unstructure, self)
+        self._register_times()
+
+    def _has_union_hook(self, annotation: Any) -> bool:
+        return is_union(annotation) and annotation in self._union_struct_registry
+
+    def copy(self, **_: Any) -> Converter:  # type: ignore[override]
+        """Make a converter with the same hooks, to register others."""
+        made = Converter(legacy_names=self.legacy_names)
+        made._union_struct_registry = dict(self._union_struct_registry)
+        own = made._structure_func.get_num_fns()
+        for old, new, skip in (
+            (self._structure_func, made._structure_func, own),
+            (self._unstructure_func, made._unstructure_func, 0),
+        ):
+            pairs = old._function_dispatch._handler_pairs
+            new._function_dispatch._handler_pairs[:0] = pairs[: len(pairs) - skip]
+            for cls, hook in old._single_dispatch.registry.items():
+                new._single_dispatch.register(cls, hook)
+            new.clear_cache()
+        return made
+
+    # --- making decoders and encoders --------------------------------------------------------------
+
+    @overload
+    def decoder(self, type_: type[T]) -> Decoder[T]: ...
+
+    @overload
+    def decoder(self, type_: object) -> Decoder[Any]: ...
+
+    def decoder(self, type_: Any) -> Decoder[Any]:
+        """Make the decoder of a type; what it does is compiled once per type and converter.
+
+        Raises:
+            UnsupportedType: the type has no Gleam counterpart, or an ambiguous one.
+        """
+        return DerivedDecoder(self._compiled(self._decode_lookup, type_), name_of(type_))
+
+    @overload
+    def encoder(self, type_: type[T]) -> Encoder[T]: ...
+
+    @overload
+    def encoder(self, type_: object) -> Encoder[Any]: ...
+
+    def encoder(self, type_: Any) -> Encoder[Any]:
+        """Make the encoder of a type; what it does is compiled once per type and converter.
+
+        Raises:
+            UnsupportedType: the type has no Gleam counterpart, or an ambiguous one.
+        """
+        return Encoder(self._compiled(self._encode_lookup, type_), type_)
+
+    def encode(self, value: object, type_: object = None) -> Term:
+        """Encode a value by its class, or by a type where the class alone does not tell.
+
+        The class does not tell what a bare ``None`` or a list of options is, nor what stands for a type
+        variable: ``encode(None)`` is ``nil``, ``encode(None, int | None)`` is ``none``.
+
+        Raises:
+            ValueEncodeError: it, or something in it, is not of the declared type.
+            UnsupportedType: the class or type has no Gleam counterpart.
+        """
+        kind = type(value) if type_ is None else type_
+        return encoded(self._compiled(self._encode_lookup, kind), value, kind)
+
+    def _compiled(self, lookup: Callable[[Any], Hook], type_: Any) -> Hook:
+        try:
+            return lookup(type_)
+        except RecursionError:
+            raise UnsupportedType(f"{name_of(type_)} expands without end") from None
+        except TypeError as error:
+            if isinstance(error, UnsupportedType):
+                raise
+            raise UnsupportedType(f"{name_of(type_)} is not a type: {error}") from error
+
+    # --- between cattrs and the derived functions --------------------------------------------------
+
+    def _decode_lookup(self, annotation: Any) -> Hook:
+        pending = self._pending("structure")
+        if annotation in pending:
+            return _later(pending[annotation])
+        hook = self.get_structure_hook(annotation)
+        if type(hook) is FunctionType and hook in self._derived_hooks:
+            return hook
+        return lambda term: hook(term, annotation)
+
+    def _encode_lookup(self, annotation: Any) -> Hook:
+        pending = self._pending("unstructure")
+        return _later(pending[annotation]) if annotation in pending else self.get_unstructure_hook(annotation)
+
+    def _derived_structure(self, annotation: Any) -> Hook:
+        return self._derive(
+            "structure",
+            annotation,
+            lambda: decode_hook(shape_of(annotation), annotation, self._decode_lookup),
+        )
+
+    def _derived_unstructure(self, annotation: Any) -> Hook:
+        def make() -> Hook:
+            shape = shape_of(annotation)
+            return encode_hook(
+                shape, annotation, self._encode_lookup, self._encode_by_class, self.legacy_names
+            )
+
+        return self._derive("unstructure", annotation, make)
+
+    def _encode_by_class(self, value: object) -> Term:
+        term: Term = self.get_unstructure_hook(type(value))(value)
+        return term
+
+    def _pending(self, kind: str) -> dict[Any, list[Hook]]:
+        """Give the types whose functions are being made right now, in this thread: they may recur."""
+        pending: dict[Any, list[Hook]] = self._local.__dict__.setdefault(kind, {})
+        return pending
+
+    def _derive(self, kind: str, annotation: Any, make: Callable[[], Hook]) -> Hook:
+        pending = self._pending(kind)
+        cell = pending[annotation] = list[Hook]()
+        try:
+            cell.append(make())
+        except BaseException:
+            # functions made meanwhile may refer to this one, which will never be
+            self._structure_func.clear_cache()
+            self._unstructure_func.clear_cache()
+            raise
+        finally:
+            del pending[annotation]
+        return cell[0]
+
+    def _register_times(self) -> None:
+        timestamp, duration = self.decoder(Timestamp), self.decoder(Duration)
+        self.register_structure_hook(datetime.datetime, lambda term, _: timestamp.decode(term).to_datetime())
+        self.register_structure_hook(datetime.timedelta, lambda term, _: duration.decode(term).to_timedelta())
+        self.register_unstructure_hook(
+            datetime.datetime, lambda moment: self.encode(Timestamp.from_datetime(moment))
+        )
+        self.register_unstructure_hook(
+            datetime.timedelta, lambda span: self.encode(Duration.from_timedelta(span))
+        )
+
+
+def _later(cell: list[Hook]) -> Hook:
+    """Refer to a function that is still being made."""
+
+    def decode(subject: Any, _: object = None) -> Any:
+        return cell[0](subject)
+
+    return decode
+
+
+default_converter = Converter()
+"""The converter behind ``gleam.decoder``, ``gleam.encoder`` and ``gleam.encode``; register hooks here."""
+
+
+@overload
+def decoder(type_: type[T]) -> Decoder[T]: ...
+
+
+@overload
+def decoder(type_: object) -> Decoder[Any]: ...
+
+
+def decoder(type_: Any) -> Decoder[Any]:
+    """Make the decoder of a type, by the default converter; see ``Converter.decoder``."""
+    return default_converter.decoder(type_)
+
+
+@overload
+def encoder(type_: type[T]) -> Encoder[T]: ...
+
+
+@overload
+def encoder(type_: object) -> Encoder[Any]: ...
+
+
+def encoder(type_: Any) -> Encoder[Any]:
+    """Make the encoder of a type, by the default converter; see ``Converter.encoder``."""
+    return default_converter.encoder(type_)
+
+
+def encode(value: object, type_: object = None) -> Term:
+    """Encode a value by its class or a type, by the default converter; see ``Converter.encode``."""
+    return default_converter.encode(value, type_)
+
+
+@overload
+def as_decoder(type_or_decoder: Decoder[T]) -> Decoder[T]: ...
+
+
+@overload
+def as_decoder(type_or_decoder: type[T]) -> Decoder[T]: ...
+
+
+@overload
+def as_decoder(type_or_decoder: object) -> Decoder[Any]: ...
+
+
+def as_decoder(type_or_decoder: Any) -> Decoder[Any]:
+    """Give a decoder as it is, and for a type its derived one: for whatever takes either."""
+    return type_or_decoder if isinstance(type_or_decoder, Decoder) else decoder(type_or_decoder)
