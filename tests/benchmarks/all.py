@@ -1,0 +1,8 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from tests.benchmarks.codec import codec
+from tests.benchmarks.harness import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {"codec": codec}
