@@ -244,6 +244,13 @@ class Supervisor:
     ) -> None:
         self.strategy: Strategy = one_of(Strategy, "invalid_strategy", strategy)
         self.auto_shutdown: AutoShutdown = one_of(AutoShutdown, "invalid_auto_shutdown", auto_shutdown)
+        if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE and self.auto_shutdown is not AutoShutdown.NEVER:
+            words = (("auto_shutdown", self.auto_shutdown), ("strategy", self.strategy))
+            raise reject(
+                "a simple_one_for_one supervisor cannot shut down by its significant children",
+                "bad_combination",
+                [(Atom(key), Atom(word)) for key, word in words],
+            )
         if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
             raise reject(f"intensity is a number from 0, got {intensity!r}", "invalid_intensity", intensity)
         if isinstance(period, bool) or not isinstance(period, (int, float)) or not _whole(period):

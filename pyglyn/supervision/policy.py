@@ -15,6 +15,7 @@ Where this is deliberately not OTP: an unknown request is answered with ``{error
 does not crash the supervisor; a dynamic child whose restart is answered with ``ignore`` is forgotten (OTP
 keeps an entry without a pid and then crashes when it stops); ``count_children`` of a factory does not
 miscount after a child was terminated between two restart attempts; backoff between restarts is ours alone.
+Where releases differ, it is as in 28: a start that fails with ``{already_started, Pid}`` is answered so.
 """
 
 from __future__ import annotations
@@ -347,8 +348,6 @@ class Policy:
             return False
         if self.auto_shutdown is AutoShutdown.ANY_SIGNIFICANT:
             return True
-        if self.is_simple:
-            return not self.dynamics
         return not any(child.spec.significant and child.pid is not None for child in self.children.values())
 
     # --- restarting ------------------------------------------------------------------------------------
