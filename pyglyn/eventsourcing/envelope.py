@@ -1,0 +1,69 @@
+"""Events as they are stored and sent: with their aggregate, their sequence number and their metadata. Pure.
+
+The two envelope classes and :class:`ProcessEvents` are the Gleam library's own constructors (its spelling
+included), so they are also what travels: ``{serialized_event_envelop, Id, Seq, Payload, [{K, V}], EventType,
+EventVersion, AggregateType}`` and ``{memory_store_event_envelop, Id, Seq, Payload, [{K, V}]}``. Field order
+is the wire order.
+
+Source: ``eventsourcing.gleam`` 9.1, types ``EventEnvelop`` and ``QueryMessage``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeAlias, TypeVar
+
+import attrs
+
+E = TypeVar("E")
+
+Metadata: TypeAlias = list[tuple[str, str]]
+"""Pairs of strings, in order; a key may occur twice."""
+
+
+def metadata_pairs(pairs: Iterable[tuple[str, str]]) -> Metadata:
+    """Check and copy metadata pairs.
+
+    Raises:
+        TypeError: an entry is no pair of two strings.
+    """
+    checked: Metadata = []
+    for pair in pairs:
+        if len(pair) != 2 or not (isinstance(pair[0], str) and isinstance(pair[1], str)):
+            raise TypeError(f"metadata is pairs of two strings, got {pair!r}")
+        checked.append((pair[0], pair[1]))
+    return checked
+
+
+@attrs.frozen
+class MemoryStoreEventEnvelop(Generic[E]):
+    """An event of the memory store: no type names beside it."""
+
+    aggregate_id: str
+    sequence: int
+    payload: E
+    metadata: Metadata = attrs.field(factory=list)
+
+
+@attrs.frozen
+class SerializedEventEnvelop(Generic[E]):
+    """An event of a store that keeps text: with the three constants of its store."""
+
+    aggregate_id: str
+    sequence: int
+    payload: E
+    metadata: Metadata
+    event_type: str
+    event_version: str
+    aggregate_type: str
+
+
+EventEnvelope: TypeAlias = MemoryStoreEventEnvelop[E] | SerializedEventEnvelop[E]
+
+
+@attrs.frozen
+class ProcessEvents(Generic[E]):
+    """What a query process receives: committed events of one aggregate, in order."""
+
+    aggregate_id: str
+    events: list[EventEnvelope[E]]

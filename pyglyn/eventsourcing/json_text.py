@@ -1,0 +1,130 @@
+"""JSON values <-> text, under the rules of the Gleam stores. Pure.
+
+What the Gleam side reads and writes (``gleam_json``): no spaces, UTF-8 unescaped, and a float always with a
+decimal point, because its float decoder refuses ``10``. Python's encoder writes ``1e+22``; here it is
+``1.0e+22``. NaN and the infinities are refused both ways. Not supported: JSON with duplicate keys keeps the
+last one, as Python does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TypeAlias
+
+from pyglyn.errors import EventDecodeError, EventEncodeError
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+
+MAX_DEPTH = 200
+"""Nesting beyond which a value is refused: far more than data has, far less than the interpreter's stack."""
+
+# A float whose shortest form has an exponent but no decimal point. It may also match inside a string, which
+# costs only the slower writer.
+_EXPONENT_WITHOUT_POINT = re.compile(r"(?<![\d.])\d+e[-+]?\d")
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+_quote = json.encoder.encode_basestring
+
+
+def dump(value: JsonValue) -> str:
+    """Write a JSON value.
+
+    Raises:
+        EventEncodeError: not a JSON value, not a finite number, nested too deeply, or text that is no
+        Unicode.
+    """
+    try:
+        text = _encoder.encode(value)
+        if _EXPONENT_WITHOUT_POINT.search(text):
+            parts: list[str] = []
+            _write(value, parts, 0)
+            text = "".join(parts)
+        if not text.isascii():
+            text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventEncodeError(f"not writable as JSON: {error}", value=value) from error
+    return text
+
+
+def _write(value: JsonValue, parts: list[str], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(value, str):
+        parts.append(_quote(value))
+    elif isinstance(value, float):
+        parts.append(_float_text(value))
+    elif isinstance(value, dict):
+        for index, (key, item) in enumerate(value.items()):
+            parts.append(("," if index else "{") + _quote(key) + ":")
+            _write(item, parts, depth + 1)
+        parts.append("}" if value else "{}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            parts.append("," if index else "[")
+            _write(item, parts, depth + 1)
+        parts.append("]" if value else "[]")
+    else:
+        parts.append(_encoder.encode(value))
+
+
+def _float_text(value: float) -> str:
+    text = float.__repr__(value)
+    mantissa, exponent, power = text.partition("e")
+    return text if "." in mantissa else f"{mantissa}.0{exponent}{power}"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _load_float(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} does not fit a float")
+    return number
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_load_float)
+
+
+def load(text: str) -> JsonValue:
+    """Read a JSON text.
+
+    Raises:
+        EventDecodeError: not JSON, or nested too deeply; it has the text in ``payload``.
+    """
+    try:
+        value: JsonValue = _decoder.decode(text)
+    except json.JSONDecodeError as error:
+        raise EventDecodeError([f"no JSON: {error.msg} at character {error.pos}"], payload=text) from error
+    except ValueError as error:
+        raise EventDecodeError([f"no JSON: {error}"], payload=text) from error
+    except RecursionError as error:
+        raise EventDecodeError(["no JSON: nested too deeply"], payload=text) from error
+    return value
+
+
+def dump_metadata(pairs: list[tuple[str, str]]) -> str:
+    """Write metadata as the stores keep it: ``[["k","v"]]``, ``[]`` when empty."""
+    return dump([[key, value] for key, value in pairs]) if pairs else "[]"
+
+
+def load_metadata(text: str | None) -> list[tuple[str, str]]:
+    """Read stored metadata; NULL (allowed in SQLite) counts as empty.
+
+    Raises:
+        EventDecodeError: not an array of arrays of two strings.
+    """
+    if text is None or text == "[]":
+        return []
+    rows = load(text)
+    if not isinstance(rows, list):
+        raise EventDecodeError(["metadata is no array"], payload=text)
+    pairs: list[tuple[str, str]] = []
+    for index, row in enumerate(rows):
+        match row:
+            case [str() as key, str() as value]:
+                pairs.append((key, value))
+            case _:
+                raise EventDecodeError([f"expected two strings @ metadata[{index}]"], payload=text)
+    return pairs

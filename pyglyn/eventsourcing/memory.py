@@ -1,0 +1,314 @@
+"""The memory store: events as objects in lists. For development, tests, and state that may be lost.
+
+Its envelopes are ``MemoryStoreEventEnvelop``, as those of the Gleam library's memory store. It belongs to
+the OS process and the event loop that use it. Nothing is copied or encoded: events are expected to be
+immutable.
+
+Differences from the Gleam store: the expected sequence is checked, and there are positions and side tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+import attrs
+
+from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
+from pyglyn.eventsourcing.envelope import EventEnvelope, MemoryStoreEventEnvelop, metadata_pairs
+from pyglyn.eventsourcing.snapshot import Snapshot
+from pyglyn.eventsourcing.store import (
+    BATCH,
+    Checkpoint,
+    EventStore,
+    Loaded,
+    OutboxEntry,
+    OutboxMessage,
+    ParkedEvent,
+    RecordedEvent,
+    Transaction,
+)
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+
+class MemoryStore(EventStore[E, S]):
+    """Events of one aggregate type in memory."""
+
+    def __init__(self, aggregate_type: str | None = None) -> None:
+        self.aggregate_type = aggregate_type
+        self._streams: dict[str, list[MemoryStoreEventEnvelop[E]]] = {}
+        self._log: list[RecordedEvent[E]] = []  # position n is at index n - 1
+        self._snapshots: dict[str, Snapshot[S]] = {}
+        self._checkpoints: dict[str, Checkpoint] = {}
+        self._parked: dict[int, ParkedEvent] = {}
+        self._outbox: dict[int, tuple[OutboxEntry, float]] = {}  # entry, and when it may be taken
+        self._last_id = 0
+        self._lock = asyncio.Lock()
+        self._grown = asyncio.Event()
+
+    async def start(self) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    async def close(self) -> None:
+        """Do nothing: the events stay, as they would in a database."""
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        snapshot = self._snapshots.get(aggregate_id) if use_snapshot else None
+        after = snapshot.sequence if snapshot is not None else 0
+        return Loaded(snapshot, list(self._streams.get(aggregate_id, ())[after:]))
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        async with self._lock:
+            tx = _MemoryTransaction(self)
+            try:
+                return await tx.append(
+                    aggregate_id,
+                    events,
+                    expected=expected,
+                    metadata=metadata,
+                    snapshot=snapshot,
+                    outbox=outbox,
+                )
+            except BaseException:
+                tx.roll_back()
+                raise
+            finally:
+                self._wake()
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        stream = self._streams.get(aggregate_id, [])
+        start = max(start_from, 0)
+        return list(stream[start : None if limit is None else start + limit])
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        return self._snapshots.get(aggregate_id)
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        async with self._lock:  # not in the middle of a transaction that may be rolled back
+            start = max(after, 0)
+            if aggregate_id is None:
+                return self._log[start : start + limit]
+            found: list[RecordedEvent[E]] = []
+            for event in self._log[start:]:
+                if event.aggregate_id == aggregate_id:
+                    found.append(event)
+                    if len(found) >= limit:
+                        break
+            return found
+
+    async def last_position(self) -> int:
+        async with self._lock:
+            return len(self._log)
+
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while len(self._log) <= after:
+                    await self._grown.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        async with self._lock:
+            tx = _MemoryTransaction(self)
+            try:
+                yield tx
+            except BaseException:
+                tx.roll_back()
+                raise
+            finally:
+                self._wake()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    def _next_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+
+class _MemoryTransaction(Transaction[E, S]):
+    """Changes the store at once and keeps a list of how to undo it."""
+
+    def __init__(self, store: MemoryStore[E, S]) -> None:
+        self._store = store
+        self._undo: list[Callable[[], object]] = []
+
+    def roll_back(self) -> None:
+        while self._undo:
+            self._undo.pop()()
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        return await self._store.load(aggregate_id, use_snapshot=use_snapshot)
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        if not events:
+            return []
+        store = self._store
+        stream = store._streams.get(aggregate_id, [])
+        if len(stream) != expected:
+            raise VersionConflict(aggregate_id, expected, len(stream))
+        pairs = metadata_pairs(metadata)
+        now = time.time()
+        appended: list[EventEnvelope[E]] = []
+        for sequence, event in enumerate(events, expected + 1):
+            envelope = MemoryStoreEventEnvelop(aggregate_id, sequence, event, list(pairs))
+            stream.append(envelope)
+            appended.append(envelope)
+            store._log.append(
+                RecordedEvent(
+                    position=len(store._log) + 1,
+                    aggregate_id=aggregate_id,
+                    sequence=sequence,
+                    envelope=envelope,
+                    recorded_at=now,
+                )
+            )
+        store._streams[aggregate_id] = stream
+        self._undo.append(lambda: self._forget_events(aggregate_id, len(events)))
+        if snapshot is not None:
+            self._set(store._snapshots, aggregate_id, snapshot)
+        await self.put_outbox(outbox)
+        return appended
+
+    def _forget_events(self, aggregate_id: str, count: int) -> None:
+        del self._store._streams[aggregate_id][-count:]
+        del self._store._log[-count:]
+
+    def _set(self, table: dict[_K, _V], key: _K, value: _V) -> None:
+        if key in table:
+            before = table[key]
+            self._undo.append(lambda: table.__setitem__(key, before))
+        else:
+            self._undo.append(lambda: table.pop(key, None))
+        table[key] = value
+
+    def _delete(self, table: dict[_K, _V], key: _K) -> bool:
+        if key not in table:
+            return False
+        value = table.pop(key)
+        self._undo.append(lambda: table.__setitem__(key, value))
+        return True
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        raise EventStoreError("the memory store has no SQL")
+
+    async def checkpoint(self, query: str) -> int:
+        found = self._store._checkpoints.get(query)
+        return found.position if found is not None else 0
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        return [self._store._checkpoints[query] for query in sorted(self._store._checkpoints)]
+
+    async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
+        found = self._store._checkpoints.get(query, Checkpoint(query, 0))
+        if expected is not None and found.position != expected:
+            raise CheckpointConflict(query, expected, found.position)
+        moved = attrs.evolve(found, position=position, updated_at=time.time())
+        self._set(self._store._checkpoints, query, moved)
+
+    async def set_paused(self, query: str, paused: bool) -> None:
+        found = self._store._checkpoints.get(query, Checkpoint(query, 0))
+        self._set(self._store._checkpoints, query, attrs.evolve(found, paused=paused, updated_at=time.time()))
+
+    async def park(self, event: ParkedEvent) -> None:
+        for parked in self._store._parked.values():
+            if _same_event(parked, event):
+                assert parked.id is not None
+                changed = attrs.evolve(parked, error=event.error, attempts=event.attempts)
+                self._set(self._store._parked, parked.id, changed)
+                return
+        id = self._store._next_id()
+        self._set(self._store._parked, id, attrs.evolve(event, id=id))
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        found = [
+            event
+            for _, event in sorted(self._store._parked.items())
+            if query in (None, event.query) and aggregate_id in (None, event.aggregate_id)
+        ]
+        return found[:limit]
+
+    async def unpark(self, id: int) -> bool:
+        return self._delete(self._store._parked, id)
+
+    async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
+        for message in messages:
+            id = self._store._next_id()
+            entry = OutboxEntry(
+                id=id, topic=message.topic, body=message.body, attempts=0, created_at=time.time()
+            )
+            self._set(self._store._outbox, id, (entry, 0.0))
+
+    async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
+        now = time.time()
+        taken: list[OutboxEntry] = []
+        for id, (entry, available_at) in list(self._store._outbox.items()):
+            if len(taken) >= limit:
+                break
+            if entry.topic == topic and available_at <= now:
+                self._set(self._store._outbox, id, (entry, now + lease_s))
+                taken.append(entry)
+        return taken
+
+    async def finish_outbox(self, ids: Sequence[int]) -> None:
+        for id in ids:
+            self._delete(self._store._outbox, id)
+
+    async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
+        for id in ids:
+            if id in self._store._outbox:
+                entry, _ = self._store._outbox[id]
+                again = attrs.evolve(entry, attempts=entry.attempts + 1)
+                self._set(self._store._outbox, id, (again, time.time() + retry_after_s))
+
+    async def outbox_size(self, topic: str | None = None) -> int:
+        return sum(topic in (None, entry.topic) for entry, _ in self._store._outbox.values())
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _same_event(one: ParkedEvent, other: ParkedEvent) -> bool:
+    return (one.query, one.aggregate_type, one.aggregate_id, one.sequence) == (
+        other.query,
+        other.aggregate_type,
+        other.aggregate_id,
+        other.sequence,
+    )

@@ -1,0 +1,397 @@
+"""The PostgreSQL store. Shares its database with the Gleam store ``eventsourcing_postgres``. Needs psycopg 3.
+
+How it excludes other writers: a Gleam service takes ``LOCK TABLE event IN ACCESS EXCLUSIVE MODE`` before it
+reads, so it waits for our transaction and sees its events. We take no lock: an append is one statement whose
+condition is the expected sequence; if a Gleam service (or anybody) commits first, the condition or the
+primary key refuses it, which is a ``VersionConflict``. Appends to different aggregates do not wait for each
+other.
+
+How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
+there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
+
+Waking up: the trigger's NOTIFY, whoever inserted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyglyn.errors import EventStoreError, VersionConflict
+from pyglyn.eventsourcing.envelope import EventEnvelope
+from pyglyn.eventsourcing.postgres_database import PostgresDatabase, import_psycopg, translate
+from pyglyn.eventsourcing.rows import EventRow, RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.snapshot import Snapshot
+from pyglyn.eventsourcing.sql import (
+    EVENT_COLUMNS,
+    NO_LIMIT,
+    SELECT_CHECKPOINT,
+    SELECT_CHECKPOINTS,
+    SELECT_EVENTS,
+    SELECT_SEQUENCE,
+    SELECT_SNAPSHOT,
+    Row,
+    SqlTransaction,
+    now_ms,
+    position_exists,
+    positioned_rows,
+    positioned_statement,
+    read_checkpoints,
+    read_parked,
+    select_parked,
+)
+from pyglyn.eventsourcing.store import (
+    BATCH,
+    Checkpoint,
+    EventStore,
+    Loaded,
+    OutboxMessage,
+    ParkedEvent,
+    RecordedEvent,
+    Transaction,
+)
+
+if TYPE_CHECKING:
+    from pyglyn.eventsourcing.postgres_database import Connection
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+_UNIQUE_VIOLATION = "23505"
+_POSITIONS_AT_ONCE = 10_000
+
+# One statement, so one round trip and one transaction: the events if the sequence is the expected one, and
+# what goes with them if there were events.
+_APPEND = f"""
+WITH inserted AS (
+  INSERT INTO event ({EVENT_COLUMNS})
+  SELECT %s::text, %s::text, new.sequence, %s::text, %s::text, new.payload, %s::text
+  FROM unnest(%s::bigint[], %s::text[]) AS new (sequence, payload)
+  WHERE (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
+  RETURNING 1
+)"""
+_WITH_SNAPSHOT = """, snapped AS (
+  INSERT INTO snapshot (aggregate_type, aggregate_id, sequence, entity, timestamp)
+  SELECT %s::text, %s::text, %s::bigint, %s::text, %s::int WHERE EXISTS (SELECT 1 FROM inserted)
+  ON CONFLICT (aggregate_type, aggregate_id)
+  DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
+)"""
+_WITH_OUTBOX = """, outgoing AS (
+  INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at)
+  SELECT message.topic, message.body, 0, 0, %s::bigint
+  FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
+  WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
+)"""
+_COUNT = " SELECT count(*) FROM inserted"
+
+_ASSIGN = """
+SELECT CASE WHEN EXISTS (SELECT 1 FROM pyglyn_pending) THEN pyglyn_assign_positions(%s) ELSE 0 END
+"""
+
+
+class PostgresStore(EventStore[E, S]):
+    """Events of one aggregate type in a PostgreSQL database (in the first schema of the ``search_path``)."""
+
+    has_sql = True
+
+    def __init__(
+        self,
+        conninfo: str,
+        codec: RowCodec[E, S],
+        *,
+        pool_size: int = 10,
+        timeout: float = 10.0,
+        prepare_threshold: int | None = 5,
+    ) -> None:
+        """Describe the store; it connects at the first use.
+
+        Args:
+            conninfo: a ``postgresql://`` URL or libpq's key=value form. Never shown: it may have a password.
+            codec: writes and reads the rows.
+            pool_size: connections at most, the listening one not counted.
+            timeout: seconds to wait for a free connection, or for the server to come back.
+            prepare_threshold: psycopg's; None behind a pooler that does not keep prepared statements.
+
+        Raises:
+            EventStoreError: psycopg is not installed.
+        """
+        import_psycopg()
+        self.aggregate_type = codec.aggregate_type
+        self._conninfo = conninfo
+        self._codec = codec
+        self._pool_size = pool_size
+        self._timeout = timeout
+        self._prepare_threshold = prepare_threshold
+        self._open: tuple[int, PostgresDatabase] | None = None
+
+    def _database(self) -> PostgresDatabase:
+        if self._open is not None:
+            os_pid, database = self._open
+            if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+                return database
+            _inherited.append(database)  # sockets of another OS process or loop: neither used nor closed
+        database = PostgresDatabase(
+            self._conninfo,
+            pool_size=self._pool_size,
+            timeout=self._timeout,
+            prepare_threshold=self._prepare_threshold,
+        )
+        self._open = (os.getpid(), database)
+        return database
+
+    async def start(self) -> None:
+        await self._database().start()
+
+    async def close(self) -> None:
+        if self._open is None:
+            return
+        os_pid, database = self._open
+        self._open = None
+        if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+            await database.close()
+
+    # --- aggregates ----------------------------------------------------------------------------------
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        key = (self._codec.writable_type(), aggregate_id)
+        database = self._database()
+        snapshot: Snapshot[S] | None = None
+        if use_snapshot:
+            rows = await database.query(SELECT_SNAPSHOT, key)
+            snapshot = self._codec.usable_snapshot(SnapshotRow(*rows[0]) if rows else None)
+        # Events committed since that statement come along: the log only grows, so the sum is a later moment.
+        after = snapshot.sequence if snapshot is not None else 0
+        rows = await database.query(SELECT_EVENTS, (*key, after, NO_LIMIT))
+        return Loaded(snapshot, [self._codec.envelope(EventRow(*row)) for row in rows])
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        most = NO_LIMIT if limit is None else limit
+        parameters = (self._codec.writable_type(), aggregate_id, start_from, most)
+        rows = await self._database().query(SELECT_EVENTS, parameters)
+        return [self._codec.envelope(EventRow(*row)) for row in rows]
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        rows = await self._database().query(SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
+        return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        if not events:
+            return []
+        envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
+        statement, parameters = self._append_statement(
+            self._codec.rows(envelopes), expected, snapshot, outbox
+        )
+        async with self._database().connection() as connection:
+            if not await self._insert(connection, statement, parameters):
+                raise await self._conflict(connection, aggregate_id, expected)
+        return list(envelopes)
+
+    def _append_statement(
+        self,
+        rows: list[EventRow],
+        expected: int,
+        snapshot: Snapshot[S] | None,
+        outbox: Iterable[OutboxMessage],
+    ) -> tuple[str, list[object]]:
+        first = rows[0]
+        statement = _APPEND
+        parameters: list[object] = [
+            first.aggregate_type,
+            first.aggregate_id,
+            first.event_type,
+            first.event_version,
+            first.metadata,
+            [row.sequence for row in rows],
+            [row.payload for row in rows],
+            first.aggregate_type,
+            first.aggregate_id,
+            expected,
+        ]
+        if snapshot is not None:
+            row = self._codec.snapshot_row(snapshot)
+            statement += _WITH_SNAPSHOT
+            parameters += [row.aggregate_type, row.aggregate_id, row.sequence, row.entity, row.timestamp]
+        messages = list(outbox)
+        if messages:
+            statement += _WITH_OUTBOX
+            topics = [storable_text(message.topic, "topic") for message in messages]
+            parameters += [
+                now_ms(),
+                topics,
+                [storable_text(message.body, "message body") for message in messages],
+            ]
+        return statement + _COUNT, parameters
+
+    async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> bool:
+        """Run an append; False when another writer was first."""
+        import psycopg
+
+        try:
+            cursor = await connection.execute(statement.encode(), parameters)
+            row = await cursor.fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate == _UNIQUE_VIOLATION and error.diag.table_name == "event":
+                return False
+            raise translate(error, writing=True) from error
+        return row is not None and row[0] > 0
+
+    async def _conflict(self, connection: Connection, aggregate_id: str, expected: int) -> VersionConflict:
+        try:
+            cursor = await connection.execute(SELECT_SEQUENCE, (self.aggregate_type, aggregate_id))
+            row = await cursor.fetchone()
+        except Exception as error:
+            raise translate(error) from error
+        return VersionConflict(aggregate_id, expected, row[0] if row is not None else None)
+
+    # --- readers by position -------------------------------------------------------------------------
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
+        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
+        statement = positioned_statement(by_type=by_type, by_id=by_id)
+        database = self._database()
+        while True:
+            rows = await database.query(statement, (after, *keys, limit))
+            found = positioned_rows(rows)
+            if found:
+                return [self._codec.recorded(row) for row in found]
+            if len(rows) == limit:
+                after = rows[-1][0]
+            elif not await self._assign_positions():
+                return []
+
+    async def _assign_positions(self) -> int:
+        """Give positions to events committed since; return to how many."""
+        rows = await self._database().query(_ASSIGN, (_POSITIONS_AT_ONCE,))
+        assigned: int = rows[0][0]
+        return assigned
+
+    async def last_position(self) -> int:
+        while await self._assign_positions():
+            pass
+        rows = await self._database().query("SELECT last_position FROM pyglyn_counter")
+        position: int = rows[0][0]
+        return position
+
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        database = self._database()
+        statement = position_exists(by_type=self.aggregate_type is not None)
+        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        try:
+            async with asyncio.timeout(timeout):
+                await database.listen()
+                while True:
+                    grown = database.grown
+                    while await self._assign_positions():
+                        pass
+                    if (await database.query(statement, parameters))[0][0]:
+                        return True
+                    await grown.wait()
+        except TimeoutError:
+            return False
+
+    # --- side tables ---------------------------------------------------------------------------------
+
+    async def checkpoint(self, query: str) -> int:
+        rows = await self._database().query(SELECT_CHECKPOINT, (query,))
+        return rows[0][0] if rows else 0
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        return read_checkpoints(await self._database().query(SELECT_CHECKPOINTS))
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        return read_parked(await self._database().query(*select_parked(query, aggregate_id, limit)))
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        async with self._database().connection() as connection:
+            tx = _PostgresTransaction(self._codec, connection)
+            await tx.run("BEGIN")
+            try:
+                yield tx
+                await tx.run("COMMIT", writing=True)
+            except BaseException:
+                await asyncio.shield(_roll_back(connection))
+                raise
+            finally:
+                tx.ended = True
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Undo the open transaction; a connection that cannot even do that is thrown away by the pool."""
+    import psycopg
+
+    try:
+        await connection.execute(b"ROLLBACK")
+    except psycopg.Error:
+        await connection.close()
+
+
+class _PostgresTransaction(SqlTransaction[E, S]):
+    _lock_rows = " FOR UPDATE SKIP LOCKED"
+
+    def __init__(self, codec: RowCodec[E, S], connection: Connection) -> None:
+        super().__init__(codec)
+        self._connection = connection
+        self.ended = False
+
+    async def run(
+        self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
+    ) -> tuple[list[Row], int]:
+        if self.ended:
+            raise EventStoreError("the transaction has ended")
+        try:
+            cursor = await self._connection.execute(statement.encode(), parameters or None)
+            rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
+            return rows, cursor.rowcount
+        except Exception as error:
+            raise translate(error, writing=writing) from error
+
+    async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
+        return await self.run(statement, parameters)
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return (await self.run(statement, parameters))[0]
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        try:
+            return await super().append(
+                aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
+            )
+        except EventStoreError as error:
+            if getattr(error.__cause__, "sqlstate", None) == _UNIQUE_VIOLATION:
+                raise VersionConflict(aggregate_id, expected, None) from error
+            raise
+
+
+_inherited: list[PostgresDatabase] = []
