@@ -1,7 +1,7 @@
 """The import rule: which part of the package may import which, and what pure modules never import.
 
-A module says that it is pure at the end of its docstring's first line ("Layer: groups, pure."). Imports count
-wherever they stand, inside functions and under TYPE_CHECKING too.
+A module says that it is pure in its docstring ("Layer: groups, pure."). Imports count wherever they stand, inside
+functions and under TYPE_CHECKING too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parent.parent / "pyglyn"
 
 BANNED_WHEN_PURE = {
     "asyncio", "concurrent", "multiprocessing", "os", "random", "secrets", "select", "selectors", "signal",
-    "socket", "socketserver", "sqlite3", "ssl", "subprocess", "threading", "time",
+    "socket", "socketserver", "sqlite3", "ssl", "subprocess", "time",
 }  # fmt: skip
 
 ALL_PURE = {"etf", "dist"}
@@ -121,7 +121,7 @@ def is_pure(path: Path) -> bool:
     if part_of(path) in ALL_PURE or name_of(path) in PURE_FILES:
         return True
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return bool(re.search(r"\b[Pp]ure\.$", docstring.partition("\n")[0]))
+    return bool(re.search(r"\bPure\.$|\bLayer: \w+, pure\.", docstring, re.MULTILINE))
 
 
 def own_modules(imported: Import) -> Iterator[Path]:
