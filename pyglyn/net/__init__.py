@@ -1,0 +1,10 @@
+"""Connections to other nodes over asyncio: the only place with sockets. Layer: net."""
+
+from __future__ import annotations
+
+from pyglyn.net.connection import Connection
+from pyglyn.net.epmd_server import EpmdServer
+from pyglyn.net.peers import Peers
+from pyglyn.net.settings import LocalNode, NetSettings
+
+__all__ = ["Connection", "EpmdServer", "LocalNode", "NetSettings", "Peers"]

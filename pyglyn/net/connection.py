@@ -1,0 +1,420 @@
+"""One connection to another node: the handshake's driver, then the channel's. Layer: net.
+
+Both are asyncio protocols that read, feed a machine of ``pyglyn.dist``, write what is due and dispatch. When
+the handshake is over, the transport changes hands from ``HandshakeDriver`` to ``Connection``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from pyglyn.dist import (
+    Acceptor,
+    Buffer,
+    Channel,
+    DistFlags,
+    HandshakeComplete,
+    Initiator,
+    MessageReceived,
+    PeerSilent,
+    ProtocolBroken,
+    TickReceived,
+)
+from pyglyn.errors import HandshakeError
+from pyglyn.net.settings import NetSettings
+from pyglyn.net.transport import explain, no_delay
+
+if TYPE_CHECKING:
+    from pyglyn.dist.control import Control
+    from pyglyn.dist.handshake import Event as HandshakeEvent
+    from pyglyn.etf import Pid
+
+logger = logging.getLogger("pyglyn.net")
+
+LINGER_S = 2.0
+"""How long a closed connection may take to get rid of what is written."""
+
+_COPY_BELOW = 16 * 1024
+"""Pieces smaller than this are joined before they are written, larger ones are written as they are."""
+
+
+class HandshakeDriver(asyncio.Protocol):
+    """Run one handshake over one transport; ``on_event`` and ``on_failure`` say how it goes.
+
+    ``on_failure`` is called at most once, not after the handshake is complete, and not after ``abort``.
+
+    Attributes:
+        machine: the side of the handshake that is ours.
+        order: connections that began later have a higher one.
+    """
+
+    def __init__(
+        self,
+        machine: Initiator | Acceptor,
+        settings: NetSettings,
+        order: int,
+        on_event: Callable[[HandshakeDriver, HandshakeEvent], None],
+        on_failure: Callable[[HandshakeDriver, HandshakeError], None],
+    ) -> None:
+        self.machine = machine
+        self.order = order
+        self.transport: asyncio.Transport | None = None
+        self.peer_address = "?"
+        self._settings = settings
+        self._on_event = on_event
+        self._on_failure = on_failure
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple):
+            self.peer_address = f"{peer[0]}:{peer[1]}"
+        if self._over:  # aborted while it was connecting
+            transport.abort()
+            return
+        no_delay(transport)
+        self._restart_timer()
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self._over:
+            return
+        self._run(lambda: self.machine.receive_data(data))
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._over:
+            return
+        if exc is not None and not isinstance(exc, ConnectionError):
+            self._fail(HandshakeError(f"the connection broke during the handshake: {exc}"))
+            return
+        try:
+            self.machine.receive_eof()
+        except HandshakeError as error:
+            self._fail(error)
+
+    def answer(self, call: Callable[[], list[HandshakeEvent]]) -> None:
+        """Call a ``send_…`` method of the machine, write what it wants written and dispatch its events."""
+        self._run(call)
+
+    def _run(self, call: Callable[[], list[HandshakeEvent]]) -> None:
+        try:
+            events = call()
+        except HandshakeError as error:
+            self._flush()
+            self._fail(error)
+            return
+        self._flush()
+        for event in events:
+            if self._over:
+                return
+            self._restart_timer()
+            if isinstance(event, HandshakeComplete):
+                self._finish()
+            self._on_event(self, event)
+
+    def _flush(self) -> None:
+        data = self.machine.data_to_send()
+        if data and self.transport is not None:
+            self.transport.write(data)
+
+    def _restart_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._settings.setup_timeout_s, self._timed_out)
+
+    def _timed_out(self) -> None:
+        self._fail(
+            HandshakeError(
+                f"{self.machine.peer_name} did not answer the handshake "
+                f"within {self._settings.setup_timeout_s:g} s"
+            )
+        )
+
+    def _fail(self, error: HandshakeError) -> None:
+        if not self._over:
+            self.close()
+            self._on_failure(self, error)
+
+    def _finish(self) -> None:
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def close(self) -> None:
+        """End the attempt without a call of ``on_failure``; what is written still goes out."""
+        self._finish()
+        if self.transport is not None:
+            self.transport.close()
+            asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
+
+
+class Connection(asyncio.Protocol):
+    """An established connection to a node.
+
+    The callbacks are called synchronously from the event loop: ``on_message`` for each message in the
+    order of arrival, ``on_busy`` when the queue passes the limit upwards (True) and when it is half empty
+    again (False), ``on_down`` once, at the very end.
+
+    Attributes:
+        name: the other node.
+        creation: its incarnation.
+        flags: what both sides offered.
+        hidden: whether one of the two is a hidden node.
+        busy: whether too much is queued; whoever sends should wait.
+    """
+
+    def __init__(
+        self,
+        complete: HandshakeComplete,
+        order: int,
+        local_name: str,
+        settings: NetSettings,
+        on_message: Callable[[Connection, Control, bytes | memoryview | None], None],
+        on_down: Callable[[Connection, str], None],
+        on_busy: Callable[[Connection, bool], None],
+    ) -> None:
+        self.name = complete.name
+        self.creation = complete.creation
+        self.flags = complete.flags
+        self.hidden = DistFlags.PUBLISHED not in complete.flags
+        self.order = order
+        self.busy = False
+        self._settings = settings
+        self._on_message = on_message
+        self._on_down = on_down
+        self._on_busy = on_busy
+        self._loop = asyncio.get_running_loop()
+        self._channel = Channel(
+            complete.flags,
+            self._loop.time(),
+            settings.channel,
+            local_node=local_name,
+            peer_node=complete.name,
+        )
+        self._trailing = complete.trailing_data
+        self._transport: asyncio.Transport | None = None
+        self._gone = asyncio.Event()
+        self._writable = True
+        self._flush_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._held: list[MessageReceived] = []  # received, but reading is paused
+        self._resuming = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "up"
+        return f"<Connection to {self.name} ({state})>"
+
+    def start(self, transport: asyncio.Transport) -> None:
+        """Take the transport over from the handshake; messages that came along are dispatched."""
+        if self._closed:
+            transport.abort()
+            return
+        self._transport = transport
+        transport.set_protocol(self)
+        transport.set_write_buffer_limits(self._settings.write_buffer)
+        self._schedule_tick()
+        if self._trailing:
+            trailing, self._trailing = self._trailing, b""
+            self.data_received(trailing)
+
+    # --- for the node --------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone: nothing is sent and nothing dispatched any more."""
+        return self._closed
+
+    @property
+    def gone(self) -> bool:
+        """Whether the socket is closed too."""
+        return self._gone.is_set()
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that are not written to the socket yet."""
+        unwritten = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._channel.queued_bytes + unwritten
+
+    def send(
+        self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
+    ) -> None:
+        """Queue a message; it is written when the event loop turns. See ``Channel.send``.
+
+        Nothing is refused for the length of the queue: look at ``busy``.
+
+        Raises:
+            LocalProtocolError: the connection is closed, or the peer cannot be told this.
+            EncodeError: a field of the control message is no term.
+        """
+        self._channel.send(control, payload, sender=sender)
+        if not self._flush_due and self._writable:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        if not self.busy and self.queued_bytes >= self._settings.busy_limit:
+            self.busy = True
+            self._on_busy(self, True)
+
+    def pause_reading(self) -> None:
+        """Stop dispatching and reading, until ``resume_reading``: the peer will have to wait."""
+        self._channel.reading = False
+        if self._transport is not None and not self._closed:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on after ``pause_reading``, with what was received but not dispatched first."""
+        if self._channel.reading:
+            return
+        self._channel.reading = True
+        if not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
+    def close(self, reason: str) -> None:
+        """Close the connection; what is queued is still written, if the peer takes it soon.
+
+        Args:
+            reason: in words, for ``on_down``.
+        """
+        if self._closed:
+            return
+        if self._transport is not None and not self._channel.closed:
+            self._write(self._channel.data_to_send(self._settings.busy_limit))
+            self._transport.close()
+            self._loop.call_later(LINGER_S, self._transport.abort)
+        self._down(reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed, after ``close``."""
+        await self._gone.wait()
+
+    # --- the socket's side ---------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        events = self._channel.receive_data(data)
+        if self._held:
+            self._held += [event for event in events if isinstance(event, MessageReceived)]
+            events = [event for event in events if not isinstance(event, MessageReceived)]
+        for event in events:
+            if self._closed:
+                return
+            if isinstance(event, MessageReceived):
+                if self._channel.reading:
+                    self._dispatch(event)
+                else:
+                    self._held.append(event)
+            elif isinstance(event, ProtocolBroken):
+                logger.warning("closing the connection to %s: %s", self.name, event.error)
+                self._abort(f"protocol error: {event.error}")
+            else:
+                assert isinstance(event, TickReceived)
+
+    def _dispatch(self, message: MessageReceived) -> None:
+        try:
+            self._on_message(self, message.control, message.payload)
+        except Exception:
+            logger.exception("a message from %s could not be handled", self.name)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        held, self._held = self._held, []
+        for index, message in enumerate(held):
+            if self._closed:
+                return
+            if not self._channel.reading:
+                self._held = held[index:] + self._held
+                return
+            self._dispatch(message)
+        if self._transport is not None and not self._closed and self._channel.reading:
+            self._transport.resume_reading()
+
+    def _flush(self) -> None:
+        """Write what is queued, as far as the socket takes it."""
+        self._flush_due = False
+        if self._closed:
+            return
+        while self._writable:
+            pieces = self._channel.data_to_send(self._settings.write_buffer)
+            if not pieces:
+                break
+            self._write(pieces)
+        self._check_idle_queue()
+
+    def _write(self, pieces: list[Buffer]) -> None:
+        assert self._transport is not None
+        small: list[Buffer] = []
+        for piece in pieces:
+            if len(piece) < _COPY_BELOW:
+                small.append(piece)
+                continue
+            if small:
+                self._transport.write(b"".join(small))
+                small = []
+            self._transport.write(piece)
+        if small:
+            self._transport.write(small[0] if len(small) == 1 else b"".join(small))
+
+    def _check_idle_queue(self) -> None:
+        if self.busy and self.queued_bytes <= self._settings.busy_limit // 2:
+            self.busy = False
+            self._on_busy(self, False)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._flush()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set()
+        if isinstance(exc, OSError):
+            self._down(f"connection lost: {explain(exc)}")
+        else:
+            self._down("connection closed by the peer")
+
+    # --- ticks and the end ---------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        deadline = self._channel.next_deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._tick)
+
+    def _tick(self) -> None:
+        for event in self._channel.handle_timeout(self._loop.time()):
+            assert isinstance(event, PeerSilent)
+            logger.warning("%s has been silent for %g s, closing", self.name, event.net_ticktime_s)
+            self._abort("net tick timeout")
+            return
+        self._flush()
+        self._schedule_tick()
+
+    def _abort(self, reason: str) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self._down(reason)
+
+    def _down(self, reason: str) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._channel.close()
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is None:
+            self._gone.set()
+        self._on_down(self, reason)

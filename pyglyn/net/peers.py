@@ -1,0 +1,430 @@
+"""All connections of a node: made, accepted, deduplicated. Layer: net.
+
+Source: net_kernel.erl, dist_util.erl (OTP 25.2); "Distribution Handshake" in erl_dist_protocol.
+
+One connection per peer name. What can collide:
+
+- two callers connect to one node: they wait for the same attempt;
+- both nodes dial each other: the one with the greater name wins (``nok`` and ``ok_simultaneous``);
+- a peer dials while we hold a connection with that name: it is asked (``alive``), and if it knows nothing of
+  the old connection, the new one replaces it, but not before the cookie is proved, and not before
+  ``on_down`` has been called for the old one.
+
+All decisions are made in the event loop's callbacks, without awaiting anything in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pyglyn.dist import (
+    Acceptor,
+    AliveReceived,
+    DistFlags,
+    HandshakeComplete,
+    Initiator,
+    LocalSide,
+    NameReceived,
+    NokReceived,
+    is_node_name,
+)
+from pyglyn.dist.handshake import MAX_NAME
+from pyglyn.errors import DistributionError, HandshakeError, LocalProtocolError
+from pyglyn.net import epmd_client, transport
+from pyglyn.net.connection import Connection, HandshakeDriver
+from pyglyn.net.epmd_server import EpmdServer
+from pyglyn.net.listener import Listener
+from pyglyn.net.registrar import Registrar, random_creation
+from pyglyn.net.settings import LocalNode, NetSettings
+
+if TYPE_CHECKING:
+    from pyglyn.dist.control import Control
+    from pyglyn.dist.handshake import Event as HandshakeEvent
+
+logger = logging.getLogger("pyglyn.net")
+
+
+@attrs.define(eq=False)
+class _Dial:
+    """An attempt to reach a node, and everyone who waits for it."""
+
+    node: str
+    future: asyncio.Future[Connection]
+    task: asyncio.Task[None] | None = None
+    driver: HandshakeDriver | None = None  # our own connection, once there is one
+    adopted: HandshakeDriver | None = None  # the peer's, where it takes the place of ours
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name_sent(self) -> bool:
+        """Whether the peer may know of this attempt already."""
+        return self.driver is not None and self.driver.transport is not None
+
+    def abandon(self) -> None:
+        """Stop our own attempt, whoever waits."""
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        if self.driver is not None:
+            self.driver.close()
+            self.driver = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Peers:
+    """The table of connections of a node.
+
+    The callbacks are called synchronously: ``on_up(connection)`` before the first message of a connection,
+    ``on_message(connection, control, payload)`` in the order of arrival with the undecoded bare payload
+    (None for messages that have none), ``on_busy(connection, busy)``, and ``on_down(connection, reason)``
+    once, after which nothing more comes from that connection. They must not raise.
+
+    Args:
+        local: who we are; ``start`` fills in the creation.
+        settings: limits, times and choices.
+    """
+
+    def __init__(
+        self,
+        local: LocalNode,
+        on_up: Callable[[Connection], None],
+        on_message: Callable[[Connection, Control, bytes | memoryview | None], None],
+        on_down: Callable[[Connection, str], None],
+        on_busy: Callable[[Connection, bool], None],
+        settings: NetSettings | None = None,
+    ) -> None:
+        _check_local(local)
+        self.local = local
+        self.settings = settings or NetSettings()
+        self._on_up = on_up
+        self._on_message = on_message
+        self._on_down = on_down
+        self._on_busy = on_busy
+        self._side: LocalSide | None = None
+        self._connections: dict[str, Connection] = {}
+        self._closing: set[Connection] = set()
+        self._dials: dict[str, _Dial] = {}
+        self._accepting: set[HandshakeDriver] = set()
+        self._orders = itertools.count(1)
+        self._listener = Listener(local, self.settings, self._accept)
+        self._registrar = Registrar(local, self.settings)
+
+    # --- for the node --------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """Where other nodes reach this one."""
+        return self._listener.port
+
+    @property
+    def epmd(self) -> EpmdServer | None:
+        """Our own EPMD, where this node serves it."""
+        return self._registrar.server
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections that are up."""
+        return list(self._connections.values())
+
+    def get(self, node: str) -> Connection | None:
+        """The connection with a node, if it is up."""
+        return self._connections.get(node)
+
+    async def start(self) -> None:
+        """Listen and register with EPMD; the creation is known after that.
+
+        Raises:
+            HandshakeError: the port cannot be listened on.
+            EpmdError: the name is taken, or there is no EPMD and we cannot be it.
+        """
+        if self._side is not None:
+            raise LocalProtocolError("already started")
+        await self._listener.start()
+        try:
+            self.local.creation = await self._registrar.start(self.port) or random_creation()
+        except BaseException:
+            self._listener.close()
+            raise
+        self._side = LocalSide(
+            name=self.local.name,
+            creation=self.local.creation,
+            flags=self.settings.flags | (DistFlags(0) if self.local.hidden else DistFlags.PUBLISHED),
+            cookie=self.local.cookie.encode("latin-1"),
+            required=self.settings.required_flags,
+        )
+
+    async def stop(self) -> None:
+        """Unregister, close everything, and wait until the sockets are closed."""
+        self._side = None
+        self._listener.close()
+        await self._registrar.stop()
+        for dial in list(self._dials.values()):
+            self._fail_dial(dial, HandshakeError(f"{self.local.name} is stopping"))
+        for driver in list(self._accepting):
+            driver.close()
+        self._accepting.clear()
+        for connection in list(self._connections.values()):
+            connection.close("this node is stopping")
+        while self._closing:
+            connection = next(iter(self._closing))
+            await connection.wait_closed()
+            self._closing.discard(connection)
+
+    async def connect(self, node: str) -> Connection:
+        """Connect to a node, or return the connection there is.
+
+        Cancelling one of several waiting callers does not stop the attempt.
+
+        Raises:
+            HandshakeError: it did not work; the text says why in one sentence. Also ``WrongCookie``,
+                ``MissingFlags``, ``NameRefused``.
+            EpmdError: EPMD is unreachable or does not know the node.
+            LocalProtocolError: not started, or the name is our own.
+        """
+        connection = self._connections.get(node)
+        if connection is not None:
+            return connection
+        dial = self._dials.get(node)
+        if dial is None:
+            dial = self._start_dial(node)
+        return await asyncio.shield(dial.future)
+
+    def disconnect(self, node: str) -> bool:
+        """Close the connection with a node and call off an attempt; False where there is neither."""
+        dial = self._dials.get(node)
+        if dial is not None:
+            self._fail_dial(dial, HandshakeError(f"the attempt to connect to {node} was called off"))
+        connection = self._connections.get(node)
+        if connection is not None:
+            connection.close("disconnected by this node")
+        return connection is not None or dial is not None
+
+    # --- dialling ------------------------------------------------------------------------------
+
+    def _start_dial(self, node: str) -> _Dial:
+        if self._side is None:
+            raise LocalProtocolError("this node is not started")
+        if node == self.local.name:
+            raise LocalProtocolError("a node does not connect to itself")
+        problem = self._name_problem(node)
+        if problem:
+            raise HandshakeError(problem)
+        loop = asyncio.get_running_loop()
+        dial = self._dials[node] = _Dial(node, loop.create_future())
+        dial.future.add_done_callback(_mark_retrieved)
+        dial.task = loop.create_task(self._reach(dial, self._side), name=f"pyglyn dial {node}")
+        return dial
+
+    async def _reach(self, dial: _Dial, side: LocalSide) -> None:
+        """Find the node and connect; the handshake goes on in callbacks."""
+        settings = self.settings
+        try:
+            address, port = await self._find(dial.node)
+        except DistributionError as error:
+            dial.task = None
+            self._fail_dial(dial, error)
+            return
+        dial.driver = HandshakeDriver(
+            Initiator(side, dial.node, secrets.randbits(32)),
+            settings,
+            next(self._orders),
+            lambda driver, event: self._initiator_event(dial, driver, event),
+            lambda _, error: self._fail_dial(dial, error),
+        )
+        driver = dial.driver
+        try:
+            await transport.dial(address, port, lambda: driver, settings.setup_timeout_s)
+            dial.task = None
+        except OSError as error:
+            dial.task = None
+            problem = f"{dial.node} cannot be reached at {address}:{port}: {transport.explain(error)}"
+            self._fail_dial(dial, HandshakeError(problem))
+
+    async def _find(self, node: str) -> tuple[str, int]:
+        """Find out where a node listens."""
+        timeout_s = self.settings.setup_timeout_s
+        known = self.settings.address_of(node) if self.settings.address_of is not None else None
+        alive_name, _, host = node.partition("@")
+        if known is not None:
+            return await transport.resolve(known[0], timeout_s), known[1]
+        if not self.settings.epmd_port:
+            raise HandshakeError(f"there is no EPMD to ask where {node} is")
+        address = await transport.resolve(host, timeout_s)
+        entry = await epmd_client.lookup(alive_name, address, self.settings.epmd_port, timeout_s=timeout_s)
+        return address, entry.port
+
+    def _initiator_event(self, dial: _Dial, driver: HandshakeDriver, event: HandshakeEvent) -> None:
+        machine = driver.machine
+        assert isinstance(machine, Initiator)
+        if isinstance(event, AliveReceived):
+            take_over = dial.node not in self._connections
+            driver.answer(lambda: machine.send_alive(take_over))
+        elif isinstance(event, NokReceived):
+            dial.abandon()
+            timeout_s = self.settings.setup_timeout_s
+            problem = f"{dial.node} wanted to connect itself, but did not within {timeout_s:g} s"
+            loop = asyncio.get_running_loop()
+            dial.timer = loop.call_later(timeout_s, self._fail_dial, dial, HandshakeError(problem))
+        elif isinstance(event, HandshakeComplete):
+            self._up(driver, event)
+
+    def _fail_dial(self, dial: _Dial, error: DistributionError) -> None:
+        dial.abandon()
+        if self._dials.get(dial.node) is dial:
+            del self._dials[dial.node]
+        if not dial.future.done():
+            dial.future.set_exception(error)
+
+    # --- accepting -----------------------------------------------------------------------------
+
+    def _accept(self) -> HandshakeDriver:
+        """Make the protocol of an accepted connection."""
+        side = self._side or LocalSide(name="nonode@nohost", creation=0, flags=DistFlags(0), cookie=b"")
+        driver = HandshakeDriver(
+            Acceptor(side, secrets.randbits(32)),
+            self.settings,
+            next(self._orders),
+            self._acceptor_event,
+            self._acceptor_failed,
+        )
+        if self._side is None or len(self._accepting) >= self.settings.max_handshakes:
+            driver.close()
+        else:
+            self._accepting.add(driver)
+        return driver
+
+    def _acceptor_event(self, driver: HandshakeDriver, event: HandshakeEvent) -> None:
+        if isinstance(event, NameReceived):
+            self._answer_name(driver, event)
+        elif isinstance(event, HandshakeComplete):
+            self._accepting.discard(driver)
+            self._up(driver, event)
+
+    def _answer_name(self, driver: HandshakeDriver, event: NameReceived) -> None:
+        """Decide what status a calling node gets."""
+        machine = driver.machine
+        assert isinstance(machine, Acceptor)
+        name = event.name
+        if event.dynamic:
+            name = f"{secrets.token_hex(6)}@{event.name.rpartition('@')[2]}"
+        problem = self._name_problem(name) or self._not_allowed(name)
+        if problem:
+            driver.answer(lambda: machine.send_status("not_allowed"))
+            self._accepting.discard(driver)
+            driver.close()
+            logger.warning("refused a connection from %s: %s", driver.peer_address, problem)
+            return
+        if event.dynamic:
+            driver.answer(lambda: machine.send_named(name, random_creation()))
+            return
+        dial = self._dials.get(name)
+        if dial is None:
+            status = "alive" if name in self._connections else "ok"
+        elif dial.name_sent and self.local.name > name:
+            status = "nok"
+        else:
+            status = "ok_simultaneous"
+            dial.abandon()
+            dial.adopted = driver
+        driver.answer(lambda: machine.send_status(status))
+        if status == "nok":
+            self._accepting.discard(driver)
+            driver.close()
+
+    def _acceptor_failed(self, driver: HandshakeDriver, error: HandshakeError) -> None:
+        self._accepting.discard(driver)
+        logger.warning("refused a connection from %s: %s", driver.peer_address, error)
+        for dial in list(self._dials.values()):
+            if dial.adopted is driver:
+                self._fail_dial(dial, error)
+
+    def _name_problem(self, node: str) -> str | None:
+        """Say why we cannot talk to a node of this name at all."""
+        if not is_node_name(node) or len(node) > MAX_NAME or not _is_latin1(node):
+            return f"{node[:80]!r} is no node name: expected name@host"
+        host = node.partition("@")[2]
+        if ("." in host) != self.local.long_names:
+            kinds = ("a long", "short ones") if "." in host else ("a short", "long ones")
+            return f"{node} has {kinds[0]} host name, but this node, {self.local.name}, uses {kinds[1]}"
+        return None
+
+    def _not_allowed(self, name: str) -> str | None:
+        if name == self.local.name:
+            return f"it has our own name, {name}"
+        if self.settings.allowed is not None and not self.settings.allowed(name):
+            return f"{name} is not among the allowed nodes"
+        return None
+
+    # --- up and down ---------------------------------------------------------------------------
+
+    def _up(self, driver: HandshakeDriver, complete: HandshakeComplete) -> None:
+        """Put a connection that has proved the cookie into the table."""
+        sock = driver.transport
+        assert sock is not None
+        name = complete.name
+        old = self._connections.get(name)
+        if old is not None:
+            if old.order > driver.order:
+                sock.abort()  # it was overtaken by a connection that began later
+                return
+            old.close("replaced by a newer connection from the same node")
+        connection = Connection(
+            complete,
+            driver.order,
+            self.local.name,
+            self.settings,
+            self._on_message,
+            self._down,
+            self._on_busy,
+        )
+        self._connections[name] = connection
+        dial = self._dials.pop(name, None)
+        if dial is not None:
+            if dial.driver is driver:
+                # The task may be about to return from connecting: to cancel it now would close the socket.
+                dial.driver = dial.task = None
+            dial.abandon()
+        logger.info("%s is up (%s)", name, "hidden" if connection.hidden else "visible")
+        self._on_up(connection)
+        connection.start(sock)
+        if dial is not None and not dial.future.done():
+            if connection.closed:
+                dial.future.set_exception(HandshakeError(f"the connection to {name} closed at once"))
+            else:
+                dial.future.set_result(connection)
+
+    def _down(self, connection: Connection, reason: str) -> None:
+        if self._connections.get(connection.name) is connection:
+            del self._connections[connection.name]
+        self._closing = {closing for closing in self._closing if not closing.gone}
+        if not connection.gone:
+            self._closing.add(connection)
+        logger.info("%s is down: %s", connection.name, reason)
+        self._on_down(connection, reason)
+
+
+def _check_local(local: LocalNode) -> None:
+    name_bytes = local.name.encode("latin-1", errors="replace")
+    if not is_node_name(local.name) or not _is_latin1(local.name) or len(name_bytes) > MAX_NAME:
+        raise LocalProtocolError(f"{local.name[:80]!r} is no node name: expected name@host")
+    if not _is_latin1(local.cookie) or not local.cookie:
+        raise LocalProtocolError("a cookie must be Latin-1 text, and not empty")
+
+
+def _is_latin1(text: str) -> bool:
+    return all(ord(character) < 256 for character in text)
+
+
+def _mark_retrieved(future: asyncio.Future[Connection]) -> None:
+    """Keep asyncio from complaining when nobody waits for a failed attempt any more."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,136 @@
+"""Keep a node registered with EPMD, and be the EPMD where there is none. Layer: net.
+
+Real nodes start the ``epmd`` program when they start; later, when it goes away, they only try to register
+again every two seconds (erl_epmd.erl). This one does the same, and whenever nothing answers at EPMD's port
+it serves EPMD itself. So when the process that does ends, the next of our nodes takes over, and every node
+keeps the creation it had.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+
+from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType
+from pyglyn.errors import EpmdError
+from pyglyn.net import epmd_client
+from pyglyn.net.epmd_client import EpmdUnreachable, Registration
+from pyglyn.net.epmd_server import LOOPBACK, EpmdServer
+from pyglyn.net.settings import LocalNode, NetSettings, epmd_addresses_from_environment
+from pyglyn.net.transport import explain
+
+logger = logging.getLogger("pyglyn.net.epmd")
+
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+def random_creation() -> int:
+    """Choose a creation where no EPMD gives one."""
+    return secrets.randbelow(LAST_CREATION - FIRST_CREATION) + FIRST_CREATION
+
+
+class Registrar:
+    """Register a node and keep it registered.
+
+    Attributes:
+        server: our own EPMD while we serve it, else None.
+    """
+
+    def __init__(self, local: LocalNode, settings: NetSettings) -> None:
+        self.server: EpmdServer | None = None
+        self._local = local
+        self._settings = settings
+        self._entry: NodeEntry | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def start(self, port: int) -> int:
+        """Register the node as listening on a port.
+
+        Returns:
+            The creation EPMD gave; a random one where the settings say that there is no EPMD.
+
+        Raises:
+            EpmdError: the name is taken, or there is no EPMD and we may not or cannot be it.
+        """
+        if not self._settings.epmd_port:
+            return random_creation()
+        node_type = NodeType.HIDDEN if self._local.hidden else NodeType.NORMAL
+        self._entry = NodeEntry(name=self._local.alive_name, port=port, node_type=node_type)
+        try:
+            registration = await self._register()
+        except BaseException:
+            self._stop_server()
+            raise
+        logger.info(
+            "registered as %s with %s on port %d",
+            self._entry.name,
+            "our own EPMD" if self.server else "the EPMD",
+            self._settings.epmd_port,
+        )
+        self._keeper = asyncio.create_task(self._keep(registration), name="pyglyn EPMD registration")
+        return registration.creation or random_creation()
+
+    async def stop(self) -> None:
+        """Unregister, and stop our EPMD if we serve it: another node will take over."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+        self._stop_server()
+
+    def _stop_server(self) -> None:
+        server, self.server = self.server, None
+        if server is not None:
+            server.stop()
+
+    async def _register(self) -> Registration:
+        """Register with whoever is EPMD, be it ourselves from now on."""
+        assert self._entry is not None
+        port = self._settings.epmd_port
+        try:
+            return await epmd_client.register(self._entry, "127.0.0.1", port)
+        except EpmdUnreachable:
+            if not self._settings.embedded_epmd:
+                raise
+        self._stop_server()
+        server = EpmdServer(port, self._addresses())
+        try:
+            await server.start()
+            self.server = server
+        except OSError as error:
+            # Another one may have been quicker; if not, registering fails and this is why.
+            logger.info("cannot serve EPMD on port %d: %s", port, explain(error))
+        return await epmd_client.register(self._entry, "127.0.0.1", port)
+
+    def _addresses(self) -> tuple[str, ...]:
+        chosen = self._settings.epmd_addresses
+        if chosen is None:
+            chosen = epmd_addresses_from_environment() or (() if self._local.loopback_only else EVERYWHERE)
+        if set(chosen) & set(EVERYWHERE):
+            return chosen
+        return tuple(dict.fromkeys((*LOOPBACK, *chosen)))
+
+    async def _keep(self, registration: Registration) -> None:
+        """Register again whenever the registration is lost, for as long as it takes."""
+        while True:
+            try:
+                await registration.lost()
+            finally:
+                registration.close()
+            logger.warning("the connection to EPMD is lost, trying again")
+            registration = await self._register_again()
+            logger.info("registered again with %s", "our own EPMD" if self.server else "EPMD")
+
+    async def _register_again(self) -> Registration:
+        complaint = ""
+        while True:
+            await asyncio.sleep(self._settings.epmd_retry_s)
+            try:
+                return await self._register()
+            except EpmdError as error:
+                if str(error) != complaint:
+                    complaint = str(error)
+                    logger.warning("cannot register again yet: %s", complaint)

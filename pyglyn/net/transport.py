@@ -1,0 +1,141 @@
+"""Sockets: dialling, listening, resolving. Layer: net.
+
+IPv4 between nodes, as OTP's ``inet_tcp`` has it; EPMD is served on IPv6 loopback too. Not supported: IPv6
+distribution (``inet6_tcp``), TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pyglyn.errors import HandshakeError
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+
+def explain(error: OSError) -> str:
+    """Say an operating system's error in words."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__
+
+
+async def resolve(host: str, timeout_s: float) -> str:
+    """Find the IPv4 address of a host.
+
+    Raises:
+        HandshakeError: the name does not resolve.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_s):
+            found = await loop.getaddrinfo(host, 0, family=socket.AF_INET, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise HandshakeError(f"the host name {host!r} cannot be resolved") from error
+    return str(found[0][4][0])
+
+
+async def dial(address: str, port: int, factory: Callable[[], P], timeout_s: float) -> P:
+    """Connect and return the protocol that talks over the connection.
+
+    Raises:
+        OSError: refused, unreachable, or no answer in time (TimeoutError).
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout_s):
+        transport, protocol = await loop.create_connection(factory, address, port)
+    no_delay(transport)
+    return protocol
+
+
+def no_delay(transport: asyncio.BaseTransport) -> None:
+    """Switch Nagle's algorithm off (asyncio does, other event loops may not)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class ListeningSockets:
+    """Servers on the same port of several addresses.
+
+    Attributes:
+        port: that port.
+        addresses: where it listens.
+    """
+
+    def __init__(self, servers: list[asyncio.Server], port: int, addresses: list[str]) -> None:
+        self._servers = servers
+        self.port = port
+        self.addresses = addresses
+
+    def close(self) -> None:
+        """Stop accepting; what was accepted is the protocols' business."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+
+async def listen(
+    addresses: Sequence[str], port: int, factory: Callable[[], asyncio.Protocol]
+) -> ListeningSockets:
+    """Listen on the same port of several addresses; those this machine does not have are left out.
+
+    With port 0 the first address gets any free port and the others follow it.
+
+    Raises:
+        OSError: the port is in use on one of them, or not one address can be bound.
+    """
+    sockets: list[socket.socket] = []
+    bound: list[str] = []
+    problem: OSError | None = None
+    loop = asyncio.get_running_loop()
+    servers: list[asyncio.Server] = []
+    try:
+        for address in addresses:
+            try:
+                sockets.append(_bound(address, sockets[0].getsockname()[1] if sockets else port))
+                bound.append(address)
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                problem = error
+        if not sockets:
+            raise problem or OSError(errno.EADDRNOTAVAIL, "no address to listen on")
+        port = sockets[0].getsockname()[1]
+        while sockets:
+            servers.append(await loop.create_server(factory, sock=sockets[0]))
+            del sockets[0]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        for server in servers:
+            server.close()
+        raise
+    return ListeningSockets(servers, port, bound)
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(128)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
