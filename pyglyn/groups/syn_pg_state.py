@@ -247,6 +247,16 @@ class SynGroups(SynScope):
             for pid, (meta, _) in members.items()
         ]
 
+    def _prune(self, node: str, entries: list[Entry]) -> list[Effect]:
+        there = {(exact_key(group), pid) for group, pid, _, _ in entries}
+        gone = [
+            (key, name, pid)
+            for key, (name, members) in self._tables.get(node, {}).items()
+            for pid in members
+            if (key, pid) not in there
+        ]
+        return [self._event("left", name, pid, self._delete(key, pid), UNDEFINED) for key, name, pid in gone]
+
     # --- tables -----------------------------------------------------------------------------------
 
     def _insert(self, key: object, group: Term, pid: Pid, meta: Term, time: int) -> None:

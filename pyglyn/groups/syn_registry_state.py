@@ -225,7 +225,7 @@ class SynRegistry(SynScope):
                 key = exact_key(name)
                 known = self._names.get(key)
                 if known is None or known.pid != pid:
-                    self._hidden.get(key, set()).discard(pid.node)
+                    self._reveal(key, pid.node)
                     return []
                 self._remove(key)
                 return [self._event("unregistered", name, pid, meta, reason), *self._uncover(key)]
@@ -245,7 +245,7 @@ class SynRegistry(SynScope):
             return [self._event("name_updated", name, pid, meta, reason, before)]
         if known.pid.node == self.node:
             return self._on_conflict(key, known, (pid, meta, time), system_ns)
-        # Equal times: syn keeps what came first, which differs from node to node; the owners keep the greater.
+        # Equal times: syn keeps what came first, which may differ from node to node; owners keep the greater.
         is_older = (known.time, known.pid.sort_key()) >= (time, pid.sort_key())
         if known.pid.node != pid.node:
             self._hidden.setdefault(key, set()).add(pid.node if is_older else known.pid.node)
@@ -275,13 +275,22 @@ class SynRegistry(SynScope):
         return effects
 
     def _purge(self, node: str) -> list[Effect]:
-        for nodes in self._hidden.values():
-            nodes.discard(node)
+        for key in [key for key, nodes in self._hidden.items() if node in nodes]:
+            self._reveal(key, node)
         reason = self._down_reason(node)
         keys = self._keys.pop(node, {})
         gone = [self._names.pop(key) for key in keys]
         effects: list[Effect] = [
             self._event("unregistered", each.name, each.pid, each.meta, reason) for each in gone
+        ]
+        return effects + self._uncover(*keys)
+
+    def _prune(self, node: str, entries: list[Entry]) -> list[Effect]:
+        there = {exact_key(name) for name, _, _, _ in entries}
+        keys = [key for key in self._keys.get(node, ()) if key not in there]
+        gone = [self._remove(key) for key in keys]
+        effects: list[Effect] = [
+            self._event("unregistered", each.name, each.pid, each.meta, UNDEFINED) for each in gone
         ]
         return effects + self._uncover(*keys)
 
@@ -291,6 +300,12 @@ class SynRegistry(SynScope):
         for key in keys:
             nodes |= self._hidden.pop(key, set())
         return [effect for node in sorted(nodes) for effect in self._ask_again(node)]
+
+    def _reveal(self, key: object, node: str) -> None:
+        nodes = self._hidden.get(key, set())
+        nodes.discard(node)
+        if not nodes:
+            self._hidden.pop(key, None)
 
     # --- conflicts --------------------------------------------------------------------------------
 

@@ -17,8 +17,10 @@ Rules that keep the other side alive and right:
   exit was signalled (two pids for one node crash it).
 - An ``ack_sync`` of a node we do not know yet is answered with ours; it is the only way for our data to get
   to a peer that we discovered.
-- A change of a node that has not acknowledged yet is not lost as in syn: it is kept until the ack arrives and
-  applied after it. In 3.3.0 two processes send the ack and the changes, so a change can overtake the ack.
+- A change of a node that has not acknowledged yet is ignored, as in syn: it may have been sent before the
+  connection (or our scope process) was replaced. But it may also have overtaken the ack, which two processes
+  send in 3.3.0; syn loses it then. So when such a change was seen, the data are asked for once more, until no
+  change comes between question and answer; that answer is exact, and what it lacks is removed.
 - Only processes of the sending node are taken from its data, and nobody changes entries of our processes.
 
 Time stamps are nanoseconds since the epoch (``erlang:system_time()`` on Unix), strictly growing here.
@@ -29,6 +31,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
+
+import attrs
 
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.groups.discovery import Discovery
@@ -57,12 +61,25 @@ FUNCTION_REFUSED = (ERROR, Atom("notsup"))
 NODE_UP = Atom("syn_remote_scope_node_up")
 NODE_DOWN = Atom("syn_remote_scope_node_down")
 
-MAX_EARLY_CHANGES = 10_000
-"""How many changes of a node are kept while its first ack_sync is awaited; further ones are dropped."""
+MAX_QUESTIONS = 5
+"""How often the data of a node are asked for while changes keep coming in between."""
 
 Entry: TypeAlias = "tuple[Term, Pid, Term, int]"
 """``{Name, Pid, Meta, Time}``, as on the wire."""
 Version: TypeAlias = "tuple[int, ...]"
+
+
+@attrs.define
+class _Unsettled:
+    """A node whose data may be off.
+
+    Attributes:
+        changes: how many came since the data were asked for last.
+        questions: how often they were asked for again.
+    """
+
+    changes: int = 0
+    questions: int = 0
 
 
 class SynScope(ABC):
@@ -88,7 +105,7 @@ class SynScope(ABC):
         self._is_alive = is_alive
         self._monitors = Monitors()
         self.discovery = Discovery(self.process_name, self._monitors, lambda: (V3, DISCOVER, self.pid))
-        self._early: dict[str, list[tuple[Term, ...]]] = {}
+        self._unsettled: dict[str, _Unsettled] = {}
         self._last_time = 0
 
     # --- what the data classes provide ------------------------------------------------------------
@@ -116,6 +133,10 @@ class SynScope(ABC):
     @abstractmethod
     def _purge(self, node: str) -> list[Effect]:
         """Forget the entries of a node whose scope is gone."""
+
+    @abstractmethod
+    def _prune(self, node: str, entries: list[Entry]) -> list[Effect]:
+        """Forget the entries of a node that are not among these."""
 
     @abstractmethod
     def _ended(self, pid: Pid, reason: Term) -> list[Effect]:
@@ -206,9 +227,22 @@ class SynScope(ABC):
                 effects += self.rejections.reject(node, "a name that is too large")
             else:
                 effects += self._merge(entry, reason, system_ns)
-        for change in self._early.pop(node, ()):
-            effects += self._on_change(change, system_ns)
+        effects += self._settle(node, entries)
         return [*effects, self._ack(node)] if is_new else effects
+
+    def _settle(self, node: str, entries: list[Entry]) -> list[Effect]:
+        doubt = self._unsettled.get(node)
+        if doubt is None:
+            return []
+        if doubt.questions and not doubt.changes:
+            del self._unsettled[node]
+            return self._prune(node, entries)
+        if doubt.questions >= MAX_QUESTIONS:
+            del self._unsettled[node]
+            return []
+        doubt.questions += 1
+        doubt.changes = 0
+        return self._ask_again(node)
 
     def _on_sync(self, message: tuple[Term, ...], name: Term, pid: Pid, system_ns: int) -> list[Effect]:
         node = pid.node
@@ -216,13 +250,10 @@ class SynScope(ABC):
             return self.rejections.reject(node, "a change by a node without a connection")
         if too_large(name):
             return self.rejections.reject(node, "a name that is too large")
-        if self.discovery.pid_of(node) is not None:
-            return self._on_change(message, system_ns)
-        early = self._early.setdefault(node, [])
-        if len(early) < MAX_EARLY_CHANGES:
-            early.append(message)
-            return []
-        return self.rejections.reject(node, "too many changes before the first ack_sync")
+        is_known = self.discovery.pid_of(node) is not None
+        if node in self._unsettled or not is_known:
+            self._unsettled.setdefault(node, _Unsettled()).changes += 1
+        return self._on_change(message, system_ns) if is_known else []
 
     def _learn(self, peer: Pid, now: float) -> tuple[bool, list[Effect]]:
         known = self.discovery.pid_of(peer.node)
@@ -235,7 +266,7 @@ class SynScope(ABC):
         return True, [*effects, AskVersion(peer.node)]
 
     def _forget(self, node: str) -> list[Effect]:
-        self._early.pop(node, None)
+        self._unsettled.pop(node, None)
         self.versions.pop(node, None)
         return self._purge(node)
 

@@ -505,5 +505,3 @@ class BeamSynRegistry(BeamSyn):
 
     def purge(self, node: str) -> None:
         self.table = {name: entry for name, entry in self.table.items() if entry[0].node != node}
-
-
