@@ -16,6 +16,11 @@ os.environ.pop("PYGLYN_TEST_ERL", None)
 """
 
 
+@pytest.fixture(autouse=True)
+def _skips_are_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYGLYN_REQUIRE_ALL", raising=False)
+
+
 def test_a_plain_test_uses_a_node_without_any_asyncio_plugin(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("""
         import asyncio
