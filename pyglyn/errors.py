@@ -31,7 +31,7 @@ its name in ``reason``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class PyglynError(Exception):
@@ -200,7 +200,7 @@ class CallFailed(ProcessError):
         reason: the exit reason as a term: ``Atom("noproc")``, ``(Atom("nodedown"), Node)``, …
     """
 
-    def __init__(self, message: str, *, reason: object) -> None:
+    def __init__(self, message: str, *, reason: Any) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -216,7 +216,7 @@ class BadRpc(RemoteError):
         reason: the term.
     """
 
-    def __init__(self, message: str, *, reason: object) -> None:
+    def __init__(self, message: str, *, reason: Any) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -230,7 +230,7 @@ class RemoteException(RemoteError):
         stack: the stack trace as a term (a list), empty for exits and throws.
     """
 
-    def __init__(self, message: str, *, kind: str, reason: object, stack: object = ()) -> None:
+    def __init__(self, message: str, *, kind: str, reason: Any, stack: Any = ()) -> None:
         super().__init__(message)
         self.kind = kind
         self.reason = reason
@@ -336,7 +336,7 @@ class SpecificationError(SupervisionError, ValueError):
         reason: the term OTP has for it: ``{invalid_restart_type, foo}``, ``missing_id``, …
     """
 
-    def __init__(self, message: str, *, reason: object) -> None:
+    def __init__(self, message: str, *, reason: Any) -> None:
         super().__init__(message)
         self.reason = reason
 

@@ -170,11 +170,15 @@ class BitString:
             self.data = self.data[:-1] + bytes((self.data[-1] & ~unused,))
 
 
+def _as_tuple(elements: Iterable[Term]) -> tuple[Term, ...]:
+    return tuple(elements)
+
+
 @attrs.define(unsafe_hash=True)
 class ImproperList:
     """A list whose last tail is not the empty list: ``[a, b | tail]``."""
 
-    elements: tuple[Term, ...] = attrs.field(converter=tuple)
+    elements: tuple[Term, ...] = attrs.field(converter=_as_tuple)
     tail: Term = attrs.field()
 
     def __attrs_post_init__(self) -> None:

@@ -1,0 +1,5 @@
+"""``python -m pyglyn``: the command line."""
+
+from pyglyn.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The command line: arguments to calls, no logic. Layer: cli; nobody imports it.
+
+Each command is a function in a module of its own, attached here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from pyglyn._version import __version__
+from pyglyn.cli.call import call, ping
+from pyglyn.cli.demo import demo
+from pyglyn.cli.epmd import epmd, names
+from pyglyn.cli.node import node
+from pyglyn.errors import PyglynError
+
+click.rich_click.TEXT_MARKUP = "markdown"
+click.rich_click.SHOW_ARGUMENTS = True
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pyglyn")
+def cli() -> None:
+    """Python services inside Erlang, Gleam and Elixir clusters.
+
+    Start a node with `pyglyn node --sname inventory@localhost --app my_service:app`, look around with
+    `pyglyn names`, `pyglyn ping` and `pyglyn call`.
+    """
+
+
+for command in (node, demo, epmd, names, ping, call):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on standard error and exit status 1."""
+    try:
+        cli(prog_name="pyglyn")
+    except PyglynError as error:
+        click.echo(f"pyglyn: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

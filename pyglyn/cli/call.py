@@ -1,0 +1,67 @@
+"""``pyglyn ping`` and ``pyglyn call``. Layer: cli."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import rich_click as click
+
+from pyglyn import etf
+from pyglyn.cli.options import client_node, client_options, run, set_up_logging
+from pyglyn.errors import DistributionError, ProcessError, RemoteException
+
+
+@click.command()
+@click.argument("node", metavar="NODE")
+@client_options
+def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
+    """Ask NODE whether it is there: prints pong, or pang with the reason and exits with 1."""
+    set_up_logging(log_level)
+
+    async def go() -> float:
+        async with client_node(node, cookie) as local:
+            start = time.perf_counter()
+            if not await local.ping(node, timeout):
+                raise DistributionError(f"{node} does not answer as a node does")
+            return time.perf_counter() - start
+
+    try:
+        seconds = run(go())
+    except (DistributionError, ProcessError) as error:
+        click.echo(f"pang: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"pong ({seconds * 1000:.1f} ms)")
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("node", metavar="NODE")
+@click.argument("module", metavar="MODULE")
+@click.argument("function", metavar="FUNCTION")
+@click.argument("terms", metavar="[TERM]...", nargs=-1)
+@client_options
+def call(
+    node: str,
+    module: str,
+    function: str,
+    terms: tuple[str, ...],
+    cookie: str,
+    timeout: float,
+    log_level: str,
+) -> None:
+    """Call MODULE:FUNCTION on NODE with arguments in Erlang syntax and print the result in it.
+
+    Example: `pyglyn call order@localhost pricing quote '<<"laptop">>' 3`
+    """
+    set_up_logging(log_level)
+    args = [etf.text.parse(term) for term in terms]
+
+    async def go() -> etf.Term:
+        async with client_node(node, cookie) as local:
+            return await local.erpc(node, module, function, args, timeout)
+
+    try:
+        click.echo(etf.text.format(run(go())))
+    except RemoteException as error:
+        click.echo(f"pyglyn: {error}", err=True)
+        sys.exit(1)

@@ -1,0 +1,46 @@
+"""``pyglyn epmd`` and ``pyglyn names``. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+
+from pyglyn.cli.options import log_level_option, run, set_up_logging
+from pyglyn.net import EpmdServer, epmd_client
+from pyglyn.net.settings import epmd_port_from_environment
+
+
+@click.command()
+@click.option("--port", type=int, default=None, help="Port to serve on. [default: ERL_EPMD_PORT or 4369]")
+@log_level_option("info")
+def epmd(port: int | None, log_level: str) -> None:
+    """Run an EPMD (the port mapper of Erlang nodes) until SIGINT or SIGTERM."""
+    set_up_logging(log_level)
+
+    async def go() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        server = EpmdServer(epmd_port_from_environment() if port is None else port)
+        await server.start()
+        try:
+            await stop.wait()
+        finally:
+            server.stop()
+
+    run(go())
+
+
+@click.command()
+@click.argument("host", default="localhost")
+def names(host: str) -> None:
+    """List the nodes registered at the EPMD of HOST (this machine)."""
+    found = run(epmd_client.names(host, epmd_port_from_environment()))
+    table = Table("node", "port", title=f"nodes on {host}")
+    for name, port in sorted(found):
+        table.add_row(f"{name}@{host}", str(port))
+    Console().print(table if found else f"no nodes on {host}")

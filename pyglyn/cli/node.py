@@ -1,0 +1,141 @@
+"""``pyglyn node``: run a node until it is told to stop. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
+from pyglyn.node import Node
+
+logger = logging.getLogger("pyglyn.node")
+
+
+def load_app(reference: str) -> Callable[[Node], Any]:
+    """Find ``module:function`` or ``path.py:function``.
+
+    Raises:
+        click.UsageError: there is no such thing; says what is missing.
+    """
+    where, separator, name = reference.rpartition(":")
+    if not separator or not name:
+        raise click.UsageError(f"--app {reference}: write module:function or path.py:function")
+    try:
+        module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"--app {reference}: {error}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise click.UsageError(f"--app {reference}: {where} has no function {name}")
+    return function  # type: ignore[no-any-return]
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise click.UsageError(f"--app: there is no file {path}")
+    sys.path.insert(0, str(path.parent.resolve()))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@click.command()
+@click.option("--sname", metavar="NAME@HOST", help="Short node name; without @HOST, this machine's.")
+@click.option("--name", metavar="NAME@HOST", help="Long node name; the host has a dot or is an address.")
+@cookie_option
+@click.option(
+    "--connect", multiple=True, metavar="NODE", help="Connect to NODE and stay connected; repeatable."
+)
+@click.option(
+    "--app",
+    metavar="MODULE:FUNCTION",
+    help="What to run: an async function that receives the node; also path.py:function.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="TCP port to listen on. [default: any]"
+)
+@click.option(
+    "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
+)
+@log_level_option("info")
+def node(
+    sname: str | None,
+    name: str | None,
+    cookie: str,
+    connect: tuple[str, ...],
+    app: str | None,
+    port: int,
+    hidden: bool,
+    log_level: str,
+) -> None:
+    """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once."""
+    set_up_logging(log_level)
+    sys.path.insert(0, "")
+    full_name = _node_name(sname, name)
+    function = load_app(app) if app else None
+
+    async def go() -> int:
+        async with Node(full_name, cookie=cookie or None, hidden=hidden, port=port) as local:
+            for peer in connect:
+                local.keep_connected(peer)
+            return await _serve(local, function)
+
+    sys.exit(run(go()))
+
+
+def _node_name(sname: str | None, name: str | None) -> str:
+    if (sname is None) == (name is None):
+        raise click.UsageError(
+            "give the node a name: --sname inventory@localhost, or --name with a full host"
+        )
+    given = sname or name or ""
+    alive, separator, host = given.partition("@")
+    if not separator:
+        import socket
+
+        host = socket.gethostname().split(".")[0] if sname else socket.getfqdn()
+    if sname and "." in host:
+        raise click.UsageError(f"--sname takes a host without dots; use --name {alive}@{host}")
+    if name and "." not in host:
+        raise click.UsageError(f"--name takes a full host name; use --sname {alive}@{host}")
+    if not alive:
+        raise click.UsageError(f"{given!r} is no node name: write name@host")
+    return f"{alive}@{host}"
+
+
+async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
+    """Run the app beside the node; an app that fails ends the node with exit status 1."""
+    if function is None:
+        await local.run()
+        return 0
+    failed = False
+
+    async def run_app() -> None:
+        nonlocal failed
+        try:
+            result = function(local)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            failed = True
+            logger.exception("the app failed")
+            local.request_stop()
+
+    task = asyncio.create_task(run_app())
+    await local.run()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return int(failed)

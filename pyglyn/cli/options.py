@@ -1,0 +1,94 @@
+"""Options that several commands share, and how a command becomes a node for a moment. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+import rich_click as click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pyglyn.node import Node
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+LEVELS = ["debug", "info", "warning", "error"]
+
+
+def cookie_option(function: F) -> F:
+    """``--cookie``: with no value, or left out, the environment and the file decide."""
+    return click.option(
+        "--cookie",
+        is_flag=False,
+        flag_value="",
+        default="",
+        metavar="[COOKIE]",
+        help="The cluster's cookie. Without it (or without a value): PYGLYN_COOKIE, then ~/.erlang.cookie, "
+        "which is created if absent.",
+    )(function)
+
+
+def log_level_option(default: str) -> Callable[[F], F]:
+    """``--log-level``."""
+    return click.option(
+        "--log-level",
+        type=click.Choice(LEVELS),
+        default=default,
+        show_default=True,
+        help="How much to log, on standard error.",
+    )
+
+
+def client_options(function: F) -> F:
+    """The options of a command that connects to a node, asks something and leaves."""
+    function = click.option(
+        "--timeout", type=float, default=10.0, show_default=True, help="Seconds to wait for an answer."
+    )(function)
+    return log_level_option("error")(cookie_option(function))
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error: coloured on a terminal, plain lines elsewhere."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=True)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    logger = logging.getLogger("pyglyn")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+
+
+def own_name(peer: str) -> str:
+    """A node name for this command, short or long like the peer's and on the peer's host if that is local."""
+    _, _, host = peer.partition("@")
+    if not host:
+        raise click.UsageError(f"{peer!r} is no node name: write name@host, as in inventory@localhost")
+    if host not in ("localhost", "127.0.0.1"):
+        import socket
+
+        full = socket.getfqdn() if "." in host else socket.gethostname().split(".")[0]
+        host = full if ("." in full) == ("." in host) else host
+    return f"pyglyn_{os.getpid()}@{host}"
+
+
+@contextlib.asynccontextmanager
+async def client_node(peer: str, cookie: str) -> AsyncIterator[Node]:
+    """A hidden node of this command, connected to ``peer``."""
+    async with Node(own_name(peer), cookie=cookie or None) as node:
+        await node.connect(peer)
+        yield node
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine."""
+    return asyncio.run(coroutine)

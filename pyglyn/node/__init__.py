@@ -1,0 +1,27 @@
+"""A running node: processes, signals, routing, and what other nodes expect of any node. Layer: node."""
+
+from pyglyn.node.calls import Caller
+from pyglyn.node.exits import Exit, Throw
+from pyglyn.node.exports import Exports, export
+from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError, Stop
+from pyglyn.node.node import Node, NodeEvent, Reconnect, Settings
+from pyglyn.node.process import Process
+
+__all__ = [
+    "Caller",
+    "Exit",
+    "Exports",
+    "GenServer",
+    "Ignore",
+    "NoReply",
+    "Node",
+    "NodeEvent",
+    "Process",
+    "Reconnect",
+    "Reply",
+    "Settings",
+    "StartError",
+    "Stop",
+    "Throw",
+    "export",
+]

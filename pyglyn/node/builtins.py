@@ -1,0 +1,156 @@
+"""The functions of Erlang's modules that every pyglyn node exports: read-only, for shells and tools.
+
+Layer: node. Source: erlang(3), "process_info"; otp-messages on what Observer and ``rpc`` users ask.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING, Any
+
+from pyglyn.errors import PyglynError
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node.exits import atom_of
+from pyglyn.node.exports import Exports
+from pyglyn.node.process import Process
+
+if TYPE_CHECKING:
+    from pyglyn.node.node import Node
+
+UNDEFINED = Atom("undefined")
+_VISIBLE = Atom("visible")
+
+
+class Badarg(PyglynError):
+    """An argument a built-in function does not accept."""
+
+    reason = "badarg"
+
+
+def builtins(node: Node) -> Exports:
+    """The exports of module ``erlang`` for a node. They are ``async`` to run at once, not in a thread."""
+
+    async def name() -> Term:
+        return Atom(node.name)
+
+    async def nodes(kind: Term = _VISIBLE) -> Term:
+        return _nodes(node, kind)
+
+    async def whereis(wanted: Term) -> Term:
+        return _whereis(node, wanted)
+
+    async def registered() -> Term:
+        return [atom_of(wanted) for wanted in node.runtime.names]
+
+    async def processes() -> Term:
+        return [process.pid for process in node.runtime.processes.values()]
+
+    async def is_process_alive(pid: Term) -> Term:
+        return _process(node, pid) is not None
+
+    async def process_info(pid: Term, items: Term = None) -> Term:
+        return _process_info(node, pid, items)
+
+    async def memory() -> Term:
+        return [(Atom("total"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)]
+
+    table = Exports()
+    table.add("erlang", name, "node")
+    for function in (nodes, whereis, registered, processes, is_process_alive, process_info, memory):
+        table.add("erlang", function)
+    return table
+
+
+def _nodes(node: Node, kind: Term) -> Term:
+    kinds = kind if isinstance(kind, list) else [kind]
+    hidden = {name for name in node.nodes() if node.is_hidden(name)}
+    names: set[str] = set()
+    for each in kinds:
+        match each:
+            case Atom("visible"):
+                names |= set(node.nodes()) - hidden
+            case Atom("hidden"):
+                names |= hidden
+            case Atom("connected"):
+                names |= set(node.nodes())
+            case Atom("this"):
+                names.add(node.name)
+            case Atom("known"):
+                names |= {*node.nodes(), node.name}
+            case _:
+                raise Badarg("nodes: visible, hidden, connected, this or known")
+    return [Atom(name) for name in sorted(names)]
+
+
+def _whereis(node: Node, name: Term) -> Term:
+    if not isinstance(name, Atom):
+        raise Badarg("whereis needs an atom")
+    return node.whereis(name.name) or UNDEFINED
+
+
+def _process(node: Node, pid: Term) -> Process | None:
+    if not isinstance(pid, Pid) or pid.node != node.name:
+        raise Badarg("a pid of this node is needed")
+    return node.runtime.processes.get(pid.id) if node.runtime.is_here(pid) else None
+
+
+_DEFAULT_ITEMS = [
+    "registered_name",
+    "current_function",
+    "initial_call",
+    "status",
+    "message_queue_len",
+    "links",
+    "dictionary",
+    "trap_exit",
+    "group_leader",
+]
+
+
+def _process_info(node: Node, pid: Term, items: Term) -> Term:
+    process = _process(node, pid)
+    if process is None:
+        return UNDEFINED
+    if isinstance(items, Atom):
+        value = _item(process, items)
+        return [] if value == [] and items is Atom("registered_name") else (items, value)
+    wanted = [Atom(name) for name in _DEFAULT_ITEMS] if items is None else items
+    if not isinstance(wanted, list) or not all(isinstance(item, Atom) for item in wanted):
+        raise Badarg("process_info needs an item or a list of items")
+    pairs: list[Term] = [(item, _item(process, item)) for item in wanted]
+    if items is None and pairs[0] == (Atom("registered_name"), []):
+        pairs = pairs[1:]
+    return pairs
+
+
+def _item(process: Process, item: Atom) -> Term:
+    python = (Atom("python"), Atom(process.label[:255] or "process"), 1)
+    values: dict[str, Any] = {
+        "registered_name": lambda: Atom(process.names[0]) if process.names else [],
+        "current_function": lambda: python,
+        "current_location": lambda: (*python, []),
+        "current_stacktrace": lambda: [(*python, [])],
+        "initial_call": lambda: python,
+        "status": lambda: Atom("waiting"),
+        "message_queue_len": lambda: process.message_queue_len,
+        "links": lambda: [pid for pid, state in process.signals.links.items() if state == 0],
+        "monitors": lambda: [
+            (Atom("process"), t if isinstance(t, Pid) else (t[0], Atom(t[1])))
+            for t in process.signals.monitors.values()
+        ],
+        "monitored_by": lambda: [watcher for watcher, _ in process.signals.watchers.values()],
+        "dictionary": list,
+        "trap_exit": lambda: process.trap_exit,
+        "group_leader": lambda: process.group_leader or UNDEFINED,
+        "memory": lambda: 0,
+        "reductions": lambda: 0,
+        "heap_size": lambda: 0,
+        "stack_size": lambda: 0,
+        "total_heap_size": lambda: 0,
+        "priority": lambda: Atom("normal"),
+        "error_handler": lambda: Atom("error_handler"),
+        "suspending": list,
+    }
+    if item.name not in values:
+        raise Badarg(f"process_info has no item {item}")
+    return values[item.name]()  # type: ignore[no-any-return]

@@ -1,0 +1,146 @@
+"""The client side of OTP's call protocol, and how a server answers. Layer: node.
+
+Source: gen.erl (OTP 25, 28). A call monitors the server with a reference that is also an alias, sends
+``{'$gen_call', {Pid, [alias|Ref]}, Request}``, and waits for ``{[alias|Ref], Reply}`` or the monitor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import CallFailed, CallTimeout
+from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.node.signals import NOCONNECTION, NOPROC
+
+if TYPE_CHECKING:
+    from pyglyn.node.process import Process, ServerRef
+
+GEN_CALL = Atom("$gen_call")
+GEN_CAST = Atom("$gen_cast")
+ALIAS = Atom("alias")
+
+
+@attrs.frozen
+class Caller:
+    """Who waits for a reply: OTP's ``From``. Keep it to answer later, from any process.
+
+    Attributes:
+        pid: the calling process.
+        tag: sent back unchanged with the reply.
+    """
+
+    pid: Pid
+    tag: Term
+
+    @classmethod
+    def from_term(cls, term: Term) -> Caller | None:
+        """Read ``{Pid, Tag}``; None if it is something else."""
+        if isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], Pid):
+            return cls(term[0], term[1])
+        return None
+
+    def destination(self) -> Pid | Reference:
+        """Where the reply goes: the alias in the tag where there is one, as ``gen:reply`` does."""
+        match self.tag:
+            case ImproperList((Atom("alias"),), Reference() as alias):
+                return alias
+            case ImproperList((ImproperList((Atom("alias"),), Reference() as alias),), _):
+                return alias
+            case _:
+                return self.pid
+
+
+def reply(me: Process, caller: Caller, answer: Term) -> None:
+    """Answer a call."""
+    me.send(caller.destination(), (caller.tag, answer))
+
+
+def _failure(server: ServerRef, reason: Term) -> CallFailed:
+    where = describe(server)
+    if reason is NOPROC:
+        return CallFailed(f"call to {where}: there is no such process", reason=reason)
+    if reason is NOCONNECTION:
+        node = server.node if isinstance(server, Pid) else str(server[1]) if isinstance(server, tuple) else ""
+        reason = (Atom("nodedown"), Atom(node)) if node else reason
+        return CallFailed(f"call to {where}: no connection to its node", reason=reason)
+    text = etf.text.format(reason)
+    return CallFailed(f"call to {where}: the process ended: {text[:500]}", reason=reason)
+
+
+def describe(server: ServerRef) -> str:
+    """A server reference for people."""
+    return f"{server[0]} on {server[1]}" if isinstance(server, tuple) else str(server)
+
+
+async def call(me: Process, server: ServerRef, request: Term, timeout: float | None) -> Term:
+    """See ``Process.call``."""
+    return await exchange(me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True)
+
+
+async def exchange(
+    me: Process,
+    server: ServerRef,
+    make_message: Any,
+    timeout: float | None,
+    *,
+    alias_tag: bool = False,
+) -> Term:
+    """Send ``make_message(tag)`` and wait for ``{tag, Reply}``.
+
+    Args:
+        alias_tag: the tag is ``[alias|Ref]`` as ``gen`` has it, else the plain reference.
+    """
+    ref, future = me.expect_reply(server)
+    answered: bool
+    value: Term
+    try:
+        tag = ImproperList((ALIAS,), ref) if alias_tag else ref
+        me.send(server, make_message(tag))
+        answered, value = await wait(future, timeout)
+    except TimeoutError:
+        raise CallTimeout(f"call to {describe(server)}: no reply within {timeout} s") from None
+    finally:
+        me.forget_reply(ref)
+    if answered:
+        return value
+    raise _failure(server, value)
+
+
+async def wait(future: asyncio.Future[Any], timeout: float | None) -> Any:
+    """The future's result; cheaper than ``asyncio.wait_for``, which makes a task.
+
+    Raises:
+        TimeoutError: not within ``timeout`` seconds.
+    """
+    if timeout is None:
+        return await future
+    timer = asyncio.get_running_loop().call_later(timeout, _expire, future)
+    try:
+        return await future
+    finally:
+        timer.cancel()
+
+
+def _expire(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
+
+
+async def multi_call(
+    me: Process, nodes: Sequence[str], name: str, request: Term, timeout: float | None = 5.0
+) -> tuple[list[tuple[str, Term]], list[str]]:
+    """Call the servers registered as ``name`` on several nodes; returns the replies and the bad nodes."""
+
+    async def one(node: str) -> tuple[str, bool, Term]:
+        try:
+            return node, True, await call(me, (name, node), request, timeout)
+        except (CallFailed, CallTimeout):
+            return node, False, None
+
+    answers = await asyncio.gather(*map(one, nodes))
+    return [(node, value) for node, ok, value in answers if ok], [node for node, ok, _ in answers if not ok]

@@ -1,0 +1,106 @@
+"""Exit reasons: how a process says why it ends, and what a Python exception is on the BEAM. Layer: node.
+
+An uncaught exception becomes ``{{exception, 'ValueError', <<"bad quantity">>}, Stack}``, the shape of an
+Erlang error with its stack trace (``[{Module, Function, Arity, [{file, F}, {line, N}]}]``, innermost call
+first), so that BEAM tools print it as they print their own.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from types import TracebackType
+
+from pyglyn.errors import CallFailed, CallTimeout, PyglynError
+from pyglyn.etf import Atom, Term
+from pyglyn.node.signals import NORMAL, SHUTDOWN
+
+EXCEPTION = Atom("exception")
+MAX_STACK_FRAMES = 8
+_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+MAX_MESSAGE_CHARACTERS = 1000
+
+
+class Exit(BaseException):
+    """Raise in a process to end it with a reason, as Erlang's ``exit/1``.
+
+    It is no ``Exception``, so that ``except Exception`` does not keep a process alive.
+
+    Attributes:
+        reason: any term; ``"shutdown"`` stands for the atom.
+    """
+
+    def __init__(self, reason: Term = NORMAL) -> None:
+        super().__init__(reason)
+        self.reason: Term = Atom(reason) if isinstance(reason, str) else reason
+
+
+class Throw(BaseException):
+    """Raise in an exported function to answer its caller with a throw, as Erlang's ``throw/1``."""
+
+    def __init__(self, value: Term) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def as_reason(reason: Term) -> Term:
+    """An exit reason given by a user: a plain string stands for the atom."""
+    return Atom(reason) if isinstance(reason, str) else reason
+
+
+def exception_term(exception: BaseException) -> Term:
+    """``{exception, Type, Message}``; our own errors and ``ErlangError`` reasons keep their term."""
+    message = str(exception)[:MAX_MESSAGE_CHARACTERS]
+    return (EXCEPTION, Atom(type(exception).__name__[:255]), message.encode("utf-8", "replace"))
+
+
+def stack_term(tb: TracebackType | None) -> list[Term]:
+    """A traceback as an Erlang stack trace, innermost call first, at most 8 entries, none of this package."""
+    frames = list(traceback.extract_tb(tb))
+    outside = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
+    frames = (outside or frames)[-MAX_STACK_FRAMES:]
+    stack: list[Term] = []
+    for frame in reversed(frames):
+        module = frame.filename.rsplit("/", 1)[-1].removesuffix(".py") or "python"
+        where: list[Term] = [
+            (Atom("file"), list(frame.filename.encode())),
+            (Atom("line"), frame.lineno or 0),
+        ]
+        stack.append((atom_of(module), atom_of(frame.name), 0, where))
+    return stack
+
+
+def atom_of(name: str) -> Term:
+    """The term of a name: also ``true``, ``false`` and ``nil``, cut to 255 characters."""
+    special: dict[str, Term] = {"true": True, "false": False, "nil": None}
+    return special[name] if name in special else Atom(name[:255])
+
+
+def exit_reason(exception: BaseException) -> Term:
+    """The exit reason of a process that ended with this exception."""
+    if isinstance(exception, Exit):
+        return exception.reason
+    if isinstance(exception, Throw):
+        return ((Atom("nocatch"), exception.value), stack_term(exception.__traceback__))
+    if isinstance(exception, SystemExit):
+        return NORMAL if not exception.code else (Atom("exit_status"), _status(exception.code))
+    if isinstance(exception, CallFailed):
+        reason: Term = exception.reason
+        return reason
+    if isinstance(exception, CallTimeout):
+        return Atom("timeout")
+    word = getattr(exception, "reason", None) if isinstance(exception, PyglynError) else None
+    if isinstance(word, str):
+        return (Atom(word), stack_term(exception.__traceback__))
+    return (exception_term(exception), stack_term(exception.__traceback__))
+
+
+def is_clean(reason: Term) -> bool:
+    """True of ``normal``, ``shutdown`` and ``{shutdown, _}``, which are not logged as crashes."""
+    if reason is NORMAL or reason is SHUTDOWN:
+        return True
+    return isinstance(reason, tuple) and len(reason) == 2 and reason[0] is SHUTDOWN
+
+
+def _status(code: object) -> int:
+    return code if isinstance(code, int) else 1

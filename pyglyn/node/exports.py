@@ -1,0 +1,158 @@
+"""Functions that other nodes may call: ``rpc``, ``erpc`` and remote ``spawn`` reach these and no others.
+
+Layer: node. Arguments are decoded by the function's annotations and the result is encoded by its return
+annotation (see ``pyglyn.gleam``); what has no annotation passes as a plain term. A function whose first
+parameter is annotated ``Process`` gets the process that runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import attrs
+
+from pyglyn import etf, gleam
+from pyglyn.errors import GleamError
+from pyglyn.etf import Atom, Term
+from pyglyn.node.process import Process
+
+F = TypeVar("F", bound=Callable[..., Any])
+BADARG = Atom("badarg")
+
+
+class BadArgument(Exception):
+    """An argument that does not fit its annotation.
+
+    Attributes:
+        reason: ``{badarg, Text}``, the error the caller sees.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.reason: Term = (BADARG, text.encode("utf-8", "replace"))
+
+
+@attrs.frozen
+class Exported:
+    """One exported function, its decoders made once.
+
+    Attributes:
+        function: the Python function, sync or async.
+        decoders: one a parameter, None where the term passes as it is.
+        encoder: for the result, None where it passes as it is.
+        minimum: how many arguments it needs; ``len(decoders)`` is the most it takes.
+        wants_process: the first parameter is the running process.
+    """
+
+    function: Callable[..., Any]
+    decoders: tuple[Any, ...]
+    encoder: Any
+    minimum: int
+    wants_process: bool
+
+    def takes(self, arity: int) -> bool:
+        """Whether a call with so many arguments is possible."""
+        return self.minimum <= arity <= len(self.decoders)
+
+    async def run(self, me: Process, args: list[Term]) -> Term:
+        """Call the function. A plain function runs in a thread, so that a slow one blocks nobody.
+
+        Raises:
+            BadArgument: an argument does not fit; or whatever the function raises.
+        """
+        values = [self._decode(index, arg) for index, arg in enumerate(args)]
+        if self.wants_process:
+            values.insert(0, me)
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(*values)
+        else:
+            result = await asyncio.to_thread(self.function, *values)
+            if inspect.isawaitable(result):
+                result = await result
+        return etf.normalise(result if self.encoder is None else self.encoder.encode(result))
+
+    def _decode(self, index: int, arg: Term) -> Any:
+        decoder = self.decoders[index]
+        if decoder is None:
+            return arg
+        try:
+            return decoder.decode(arg)
+        except GleamError as error:
+            raise BadArgument(f"argument {index + 1}: {error}") from error
+
+
+def _inspect(function: Callable[..., Any]) -> Exported:
+    hints = typing.get_type_hints(function)
+    parameters = list(inspect.signature(function).parameters.values())
+    wants_process = bool(parameters) and hints.get(parameters[0].name) is Process
+    if wants_process:
+        parameters = parameters[1:]
+    for parameter in parameters:
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            raise TypeError(f"{function.__qualname__}: exported functions take positional parameters only")
+    decoders = tuple(_codec(hints.get(p.name), gleam.decoder) for p in parameters)
+    minimum = sum(p.default is p.empty for p in parameters)
+    encoder = _codec(hints.get("return"), gleam.encoder)
+    return Exported(function, decoders, encoder, minimum, wants_process)
+
+
+def _codec(annotation: Any, make: Callable[[Any], Any]) -> Any:
+    if annotation is None or annotation is Any or annotation is Term:
+        return None
+    return make(type(None) if annotation is type(None) else annotation)
+
+
+class Exports:
+    """A table of exported functions, by module and function name."""
+
+    def __init__(self) -> None:
+        self._table: dict[tuple[str, str], Exported] = {}
+
+    def add(self, module: str, function: Callable[..., Any], name: str | None = None) -> None:
+        """Export one function.
+
+        Raises:
+            ValueError: another function has that name already.
+            TypeError: keyword-only or variadic parameters.
+        """
+        key = (module, name or function.__name__)
+        if key in self._table and self._table[key].function is not function:
+            raise ValueError(f"{module}:{key[1]} is exported already")
+        self._table[key] = _inspect(function)
+
+    def find(self, module: Term, function: Term, arity: int) -> Exported | None:
+        """The function for a call, None if it is not exported with that many arguments."""
+        if not (isinstance(module, Atom) and isinstance(function, Atom)):
+            return None
+        exported = self._table.get((module.name, function.name))
+        return exported if exported is not None and exported.takes(arity) else None
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._table)
+
+    def __or__(self, other: Exports) -> Exports:
+        merged = Exports()
+        merged._table = {**other._table, **self._table}
+        return merged
+
+
+DEFAULT = Exports()
+"""What ``@export`` fills; every node of the program serves it."""
+
+
+def export(module: str, name: str | None = None) -> Callable[[F], F]:
+    """Export the decorated function as ``module:name`` (by default the function's own name).
+
+    The names are Erlang atoms: ``@export("pricing")`` on ``quote`` serves
+    ``rpc:call(Node, pricing, quote, Args)``.
+    """
+
+    def decorate(function: F) -> F:
+        DEFAULT.add(module, function, name)
+        return function
+
+    return decorate

@@ -1,0 +1,427 @@
+"""The node: name, cookie, connections, processes, and the way into all of it for a program. Layer: node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import DistributionError, LocalProtocolError
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.net import Connection, LocalNode, NetSettings, Peers
+from pyglyn.node import rpc
+from pyglyn.node.builtins import builtins
+from pyglyn.node.cookie import find_cookie
+from pyglyn.node.exports import DEFAULT, Exports
+from pyglyn.node.gen_server import GenServer, start_server
+from pyglyn.node.io_server import IoServer
+from pyglyn.node.process import Destination, Process, ServerRef
+from pyglyn.node.router import Router
+from pyglyn.node.runtime import Identity, Runtime
+from pyglyn.node.services import Services
+from pyglyn.node.signals import SHUTDOWN
+from pyglyn.node.workers import WorkerLink, Workers
+
+logger = logging.getLogger("pyglyn.node")
+
+NODEUP, NODEDOWN = Atom("nodeup"), Atom("nodedown")
+NODE_TYPE, REASON = Atom("node_type"), Atom("nodedown_reason")
+
+
+@attrs.frozen(kw_only=True)
+class Reconnect:
+    """How often to try again to reach a node that should stay connected (``Node.keep_connected``).
+
+    Attributes:
+        first: seconds before the second attempt.
+        factor: each wait is so many times the one before.
+        longest: seconds a wait has at most.
+    """
+
+    first: float = 0.25
+    factor: float = 2.0
+    longest: float = 15.0
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Settings of a node; the defaults are OTP's where OTP has one.
+
+    Attributes:
+        net_ticktime: seconds after which a silent peer counts as dead (60; the cluster's value).
+        auto_connect: connect to a node when something is sent to it.
+        reconnect: the policy of ``keep_connected``.
+        send_limit: bytes queued for one node above which ``send`` raises ``NodeBusy`` (256 MiB). Long before,
+            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``.
+        worker_queue_limit: bytes queued for a worker above which the sources that send to it are no longer
+            read (64 MiB).
+        limits: depth, count and size of the terms accepted from peers.
+    """
+
+    net_ticktime: float = 60.0
+    auto_connect: bool = True
+    reconnect: Reconnect = Reconnect()
+    send_limit: int = 256 * 1024 * 1024
+    worker_queue_limit: int = 64 * 1024 * 1024
+    limits: etf.Limits = attrs.field(factory=etf.Limits)
+
+
+@attrs.frozen
+class NodeEvent:
+    """A node came up or went down.
+
+    Attributes:
+        node: its name.
+        up: which of the two.
+        hidden: how it is connected.
+        reason: why it went down, in words; empty when it came up.
+    """
+
+    node: str
+    up: bool
+    hidden: bool
+    reason: str = ""
+
+
+class Node:
+    """A node of the cluster: ``async with Node("inventory@localhost", cookie="…") as node: …``.
+
+    Args:
+        name: ``alive@host``; a host with a dot or an address makes it a long name.
+        cookie: the cluster's; None reads ``PYGLYN_COOKIE``, then ``~/.erlang.cookie``.
+        hidden: False announces the node to the cluster as a visible one.
+        port: the TCP port to listen on, 0 for any.
+        exports: the functions other nodes may call; by default those marked with ``@export``.
+        settings: see ``Settings``.
+        net: settings of the network layer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cookie: str | None = None,
+        *,
+        hidden: bool = True,
+        port: int = 0,
+        exports: Exports | None = None,
+        settings: Settings | None = None,
+        net: NetSettings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.local = LocalNode(name=name, cookie=find_cookie(cookie), hidden=hidden)
+        net = net or NetSettings()
+        channel = attrs.evolve(net.channel, net_ticktime_s=self.settings.net_ticktime)
+        self.net = attrs.evolve(net, listen_port=port or net.listen_port, channel=channel)
+        self.peers = Peers(
+            self.local,
+            on_up=self._on_up,
+            on_message=self._on_message,
+            on_down=self._on_down,
+            on_busy=self._on_busy,
+            settings=self.net,
+        )
+        self.router = Router(self)
+        self.workers = Workers(self)
+        self.worker_listeners: list[Callable[[WorkerLink, Term], None]] = []
+        self.exports = DEFAULT if exports is None else exports
+        self.runtime: Runtime
+        self.system: Process
+        self._watchers: dict[Pid, bool] = {}
+        self._listeners: list[Callable[[NodeEvent], None]] = []
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._changed: dict[str, asyncio.Event] = {}
+        self._stopping = asyncio.Event()
+        self._started = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The full node name."""
+        return self.local.name
+
+    @property
+    def net_ticktime(self) -> float:
+        """Seconds after which a silent peer counts as dead."""
+        return self.settings.net_ticktime
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Node:
+        await self.start_node()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start_node(self) -> None:
+        """Listen, register at EPMD (starting one where none runs), and serve.
+
+        Raises:
+            EpmdError: the name is taken, or EPMD cannot be used.
+            DistributionError: the port cannot be listened on.
+        """
+        if self._started:
+            raise LocalProtocolError("this node has been started already")
+        self._started = True
+        await self.peers.start()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The creation is known and no peer is connected yet: make everything a peer may ask for."""
+        identity = Identity(self.name, self.local.creation)
+        self.runtime = Runtime(identity, self.router.forward, limits=self.settings.limits)
+        io_server = self.runtime.spawn(IoServer(), name="user", label="user")
+        self.runtime.group_leader = io_server.pid
+        self.system = self.runtime.attach("system")
+        Services(self, self.exports | builtins(self)).start()
+
+    async def stop(self) -> None:
+        """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
+        self._stopping.set()
+        for task in self._keepers.values():
+            task.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        if hasattr(self, "runtime"):
+            await self._stop_processes()
+        await self.workers.stop()
+        await self.router.stop()
+        await self.peers.stop()
+
+    async def _stop_processes(self, grace: float = 5.0) -> None:
+        tasks = []
+        for process in list(self.runtime.processes.values()):
+            if process._task is not None:
+                tasks.append(process._task)
+            process.die(SHUTDOWN)
+        tasks = [task for task in tasks if task is not asyncio.current_task()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace)
+        self.runtime.kill_all(SHUTDOWN)
+
+    async def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or ``request_stop``. A second signal ends the program at once."""
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int) -> None:
+            if self._stopping.is_set():
+                logger.warning("%s again: ending at once", signal.Signals(number).name)
+                os._exit(128 + number)
+            logger.info("%s: stopping", signal.Signals(number).name)
+            self._stopping.set()
+
+        handled = (signal.SIGINT, signal.SIGTERM)
+        for number in handled:
+            loop.add_signal_handler(number, on_signal, number)
+        try:
+            await self._stopping.wait()
+        finally:
+            if not self._stopping.is_set():
+                for number in handled:
+                    loop.remove_signal_handler(number)
+
+    def request_stop(self) -> None:
+        """Make ``run`` return."""
+        self._stopping.set()
+
+    # --- connections ------------------------------------------------------------------------------
+
+    async def connect(self, node: str) -> None:
+        """Connect to a node; nothing happens if it is connected.
+
+        Raises:
+            HandshakeError, EpmdError: one sentence that says why not.
+        """
+        await self.peers.connect(node)
+
+    def disconnect(self, node: str) -> None:
+        """Close the connection to a node, if there is one."""
+        self.peers.disconnect(node)
+
+    def nodes(self) -> list[str]:
+        """The names of the connected nodes."""
+        return sorted(connection.name for connection in self.peers.connections)
+
+    def is_hidden(self, node: str) -> bool:
+        """Whether the connection to a connected node is a hidden one."""
+        connection = self.peers.get(node)
+        return connection is None or connection.hidden
+
+    def keep_connected(self, node: str) -> None:
+        """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``."""
+        if node not in self._keepers:
+            self._keepers[node] = asyncio.get_running_loop().create_task(self._keep(node))
+
+    async def _keep(self, node: str) -> None:
+        policy = self.settings.reconnect
+        wait = policy.first
+        changed = self._changed.setdefault(node, asyncio.Event())
+        said = ""
+        while True:
+            changed.clear()
+            try:
+                await self.peers.connect(node)
+                wait, said = policy.first, ""
+                if self.peers.get(node) is not None:
+                    await changed.wait()
+                continue
+            except DistributionError as error:
+                if str(error) != said:
+                    logger.warning("cannot connect to %s, trying again: %s", node, error)
+                said = str(error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), wait)
+            wait = min(wait * policy.factor, policy.longest)
+
+    def on_node_event(self, listener: Callable[[NodeEvent], None]) -> Callable[[], None]:
+        """Call ``listener`` at each node up and down, before anything of that node; returns its removal."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def monitor_nodes(self, pid: Pid) -> None:
+        """Send ``{nodeup, Node, Info}`` and ``{nodedown, Node, Info}`` to a process, until it ends.
+
+        As ``net_kernel:monitor_nodes(true, [{node_type, all}, nodedown_reason])``.
+        """
+        self._watchers[pid] = True
+
+    async def events(self) -> AsyncIterator[NodeEvent]:
+        """The node ups and downs from now on."""
+        queue: asyncio.Queue[NodeEvent] = asyncio.Queue()
+        remove = self.on_node_event(queue.put_nowait)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            remove()
+
+    def _on_up(self, connection: Connection) -> None:
+        logger.info("%s is up (%s)", connection.name, "hidden" if connection.hidden else "visible")
+        self._notify(NodeEvent(connection.name, True, connection.hidden))
+        self.router.connected(connection)
+
+    def _on_down(self, connection: Connection, reason: str) -> None:
+        logger.info("%s is down: %s", connection.name, reason)
+        self._unbusy(connection.name)
+        self.node_lost(connection.name)
+        self._notify(NodeEvent(connection.name, False, connection.hidden, reason))
+
+    def node_lost(self, node: str) -> None:
+        """End every link and monitor across the connection to a node, in the hub and in the workers."""
+        self.runtime.node_down(node)
+        self.workers.node_down(node)
+
+    def _notify(self, event: NodeEvent) -> None:
+        changed = self._changed.get(event.node)
+        if changed is not None:
+            changed.set()
+        for listener in list(self._listeners):
+            listener(event)
+        info: list[Term] = [(NODE_TYPE, Atom("hidden" if event.hidden else "visible"))]
+        if not event.up:
+            info.insert(0, (REASON, event.reason.encode()))
+        for pid in [pid for pid in self._watchers if pid.id not in self.runtime.processes]:
+            del self._watchers[pid]
+        for pid in self._watchers:
+            self.system.send(pid, (NODEUP if event.up else NODEDOWN, Atom(event.node), info))
+
+    def _on_message(self, connection: Connection, control: Any, payload: bytes | memoryview | None) -> None:
+        self.router.from_peer(connection, control, payload)
+
+    def _on_busy(self, connection: Connection, busy: bool) -> None:
+        if busy:
+            self.runtime.busy.setdefault(connection.name, asyncio.Event())
+            self.workers.busy(connection.name, True)
+        else:
+            self._unbusy(connection.name)
+
+    def _unbusy(self, node: str) -> None:
+        event = self.runtime.busy.pop(node, None)
+        if event is not None:
+            event.set()
+            self.workers.busy(node, False)
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def spawn(self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> Pid:
+        """Start a process in the node's own operating-system process.
+
+        Raises:
+            NameTaken: another process has the name.
+        """
+        return self.runtime.spawn(body, args, name=name).pid
+
+    async def start(
+        self, server: type[GenServer], *args: Any, name: str | None = None, **kwargs: Any
+    ) -> Pid | None:
+        """Start a ``GenServer`` and wait for its ``init``; None if that said ``Ignore``.
+
+        Raises:
+            StartError: ``init`` failed.
+            NameTaken: another process has the name.
+        """
+        return await start_server(self.runtime, server, *args, name=name, **kwargs)
+
+    @contextlib.asynccontextmanager
+    async def process(self, name: str | None = None) -> AsyncIterator[Process]:
+        """Make the calling coroutine a process for a while, with pid and mailbox."""
+        process = self.runtime.attach("attached")
+        try:
+            if name is not None:
+                self.runtime.register(name, process.pid)
+            yield process
+        finally:
+            process.end()
+
+    def whereis(self, name: str) -> Pid | None:
+        """The pid registered under a name of this node."""
+        return self.runtime.names.get(name)
+
+    def send(self, to: Destination, message: Term) -> None:
+        """Send a message from no process in particular."""
+        self.system.send(to, message)
+
+    async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
+        """Call a ``gen_server``; see ``Process.call``."""
+        return await self.system.call(server, request, timeout)
+
+    def cast(self, server: ServerRef, request: Term) -> None:
+        """Send a request to a ``gen_server`` without waiting."""
+        self.system.cast(server, request)
+
+    async def rpc(
+        self, node: str, module: str, function: str, args: Sequence[Term] = (), timeout: float | None = 5.0
+    ) -> Term:
+        """Call a function on a node as ``rpc:call``; see ``node.rpc.rpc``."""
+        return await rpc.rpc(self.system, node, module, function, args, timeout)
+
+    async def erpc(
+        self, node: str, module: str, function: str, args: Sequence[Term] = (), timeout: float | None = 5.0
+    ) -> Term:
+        """Call a function on a node as ``erpc:call``; see ``node.rpc.erpc``."""
+        return await rpc.erpc(self.system, node, module, function, args, timeout)
+
+    async def ping(self, node: str, timeout: float | None = 10.0) -> bool:
+        """``net_adm:ping``: connect if needed and ask the other node's ``net_kernel``.
+
+        Raises:
+            HandshakeError, EpmdError: the node cannot be connected; the text says why.
+        """
+        await self.connect(node)
+        answer = await self.call(("net_kernel", node), (Atom("is_auth"), Atom(self.name)), timeout)
+        return answer is Atom("yes")
+
+    def make_ref(self) -> Reference:
+        """A new unique reference."""
+        return self.runtime.make_ref()

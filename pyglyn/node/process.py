@@ -1,0 +1,435 @@
+"""A process: pid, mailbox, links, monitors, and the methods its body calls on itself. Layer: node.
+
+The body is ``async def body(me, …)``; ``me`` is the ``Process``. It ends with reason ``normal`` when it
+returns, with ``raise Exit(reason)``, or with an exception (see ``exits``). An exit signal cancels the body at
+its next ``await``: ``finally`` blocks run, then links and monitors are told; only ``kill`` does not wait.
+
+Every destination (``to``) is a ``Pid``, a registered name on this node (``"stock"``), a name on some node
+(``("stock", "order@localhost")``), or an alias (``Reference``). Durations are seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pyglyn import etf
+from pyglyn.dist.control import AliasSend, Exit2, GroupLeader, RegSend, Send
+from pyglyn.errors import EncodeError, NoProcess
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node import calls, exits
+from pyglyn.node.mailbox import Mailbox, Match
+from pyglyn.node.signals import (
+    EXIT,
+    KILLED,
+    NORMAL,
+    SHUTDOWN,
+    Down,
+    Effect,
+    MonitorTarget,
+    Signals,
+    demonitor_signal,
+)
+
+if TYPE_CHECKING:
+    from pyglyn.node.runtime import Runtime
+
+ServerRef: TypeAlias = "Pid | str | Atom | tuple[str | Atom, str | Atom]"
+Destination: TypeAlias = "ServerRef | Reference"
+
+logger = logging.getLogger("pyglyn.process")
+current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
+
+
+def name_and_node(to: tuple[object, ...]) -> tuple[Atom, str]:
+    """Read a ``(name, node)`` destination.
+
+    Raises:
+        TypeError: not two names.
+    """
+    if len(to) != 2 or not all(isinstance(part, (str, Atom)) for part in to):
+        raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
+    name, node = to
+    return (name if isinstance(name, Atom) else Atom(str(name))), str(node)
+
+
+class Process:
+    """The identity and the methods of a running process (``me`` in its body).
+
+    Attributes:
+        pid: its pid.
+        names: what it is registered as.
+        label: what it runs, for people.
+        group_leader: the pid that answers its I/O requests.
+        dictionary: free use, like Erlang's process dictionary.
+        quiet: an abnormal end is not logged.
+        on_end: called with the exit reason once it has ended, for code in the same operating-system process.
+    """
+
+    def __init__(self, runtime: Runtime, pid: Pid, label: str) -> None:
+        self.runtime = runtime
+        self.pid = pid
+        self.label = label
+        self.names: list[str] = []
+        self.aliases: set[Reference] = set()
+        self.signals = Signals(pid)
+        self.group_leader: Pid | None = runtime.group_leader
+        self.dictionary: dict[str, Any] = {}
+        self.exit_reason: Term = NORMAL
+        self.alive = True
+        self.quiet = False
+        self.on_end: list[Callable[[Term], None]] = []
+        self._exiting = False
+        self._mailbox = Mailbox()
+        self._suspended: list[asyncio.Event] = []
+        self._task: asyncio.Task[Any] | None = None
+        self._pending: dict[Reference, asyncio.Future[Term]] = {}
+        self._timers: dict[Reference, asyncio.TimerHandle] = {}
+
+    def __repr__(self) -> str:
+        name = f" {self.names[0]}" if self.names else ""
+        return f"<Process {self.pid}{name} {self.label}>"
+
+    @property
+    def node(self) -> str:
+        """The name of the node it runs on."""
+        return self.pid.node
+
+    @property
+    def message_queue_len(self) -> int:
+        """How many messages wait."""
+        return len(self._mailbox)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def start(self, body: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:
+        """Run the body as a task; for the runtime."""
+        context = contextvars.copy_context()
+        context.run(current.set, self)
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._run(body, args), name=f"pyglyn {self.pid}", context=context)
+        self._task.add_done_callback(self._on_task_done)
+
+    async def _run(self, body: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:
+        try:
+            await body(self, *args)
+        except SystemExit as error:
+            raise exits.Exit(exits.exit_reason(error)) from error
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._exiting:
+            reason = self.exit_reason
+        elif task.cancelled():
+            reason, error = SHUTDOWN, None
+        else:
+            reason = NORMAL if error is None else exits.exit_reason(error)
+        self._finish(reason, None if self._exiting else error)
+
+    def die(self, reason: Term, *, at_once: bool = False) -> None:
+        """An exit signal ends this process; for the runtime."""
+        if not self.alive:
+            return
+        if not self._exiting:
+            self._exiting = True
+            self.exit_reason = reason
+            if self._task is not None:
+                self._task.cancel()
+        if at_once or self._task is None:
+            self._finish(KILLED if at_once and reason is KILLED else reason, None)
+
+    def _finish(self, reason: Term, error: BaseException | None) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        try:
+            self.exit_reason = etf.normalise(reason)
+        except EncodeError:
+            self.exit_reason = (Atom("bad_exit_reason"), repr(reason)[:1000].encode())
+        self._mailbox.close(exits.Exit(self.exit_reason))
+        for timer in self._timers.values():
+            timer.cancel()
+        for future in self._pending.values():
+            if not future.done():
+                future.set_result((False, self.exit_reason))
+        self._pending.clear()
+        self._log_end(error)
+        self.runtime.ended(self, self.exit_reason)
+        for callback in self.on_end:
+            callback(self.exit_reason)
+
+    def _log_end(self, error: BaseException | None) -> None:
+        if self.quiet or exits.is_clean(self.exit_reason):
+            return
+        who = f"{self.pid} ({self.names[0] if self.names else self.label})"
+        if error is not None and not isinstance(error, exits.Exit):
+            logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=error)
+        else:
+            logger.info("process %s ended: %s", who, etf.text.format(self.exit_reason))
+
+    def end(self, reason: Term = NORMAL) -> None:
+        """End a process that has no body of its own (see ``Node.process``)."""
+        self._finish(exits.as_reason(reason), None)
+
+    def _check_alive(self) -> None:
+        if not self.alive:
+            raise exits.Exit(self.exit_reason)
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def put(self, message: Term) -> None:
+        """A message arrives; replies to pending calls go to the waiting call."""
+        if self._pending and type(message) is tuple and len(message) == 2:
+            tag = message[0]
+            if type(tag) is etf.ImproperList:
+                tag = tag.tail
+            if type(tag) is Reference:
+                future = self._pending.get(tag)
+                if future is not None and not future.done():
+                    future.set_result((True, message[1]))
+                    return
+        self._mailbox.put(message)
+
+    def down(self, effect: Down) -> None:
+        """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""
+        future = self._pending.get(effect.ref)
+        if future is None:
+            self._mailbox.put(effect.message)
+        elif not future.done():
+            future.set_result((False, effect.reason))
+
+    def send(self, to: Destination, message: Term) -> None:
+        """Send a message; never waits. To a process or name that does not exist it does nothing.
+
+        While much is queued for another node, the next ``receive`` or ``call`` waits until it has gone out.
+
+        Raises:
+            EncodeError: the message is no term.
+            NodeBusy: far too much is queued for the other node already.
+        """
+        if type(to) is Pid:
+            self.runtime.send(Send(self.pid, to), message)
+        elif isinstance(to, (str, Atom)):
+            self.runtime.send(RegSend(self.pid, to if isinstance(to, Atom) else Atom(to)), message)
+        elif isinstance(to, Reference):
+            self.runtime.send(AliasSend(self.pid, to), message)
+        elif isinstance(to, tuple):
+            name, node = name_and_node(to)
+            self.runtime.send(RegSend(self.pid, name), message, node)
+        else:
+            raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
+        if self.runtime.busy:
+            self._note_busy(to)
+
+    def _note_busy(self, to: Destination) -> None:
+        node = getattr(to, "node", None) or (str(to[1]) if isinstance(to, tuple) else None)
+        event = self.runtime.busy.get("") or (self.runtime.busy.get(node) if node else None)
+        if event is not None and event not in self._suspended:
+            self._suspended.append(event)
+
+    async def drain(self) -> None:
+        """Wait until the nodes this process has sent much to have taken it."""
+        while self._suspended:
+            await self._suspended[-1].wait()
+            self._suspended.pop()
+
+    async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
+        """Take the next message, or the first one for which ``match(message)`` is true.
+
+        Messages passed over stay, in order. ``match`` may be a function with a ``match`` statement in it that
+        returns ``True`` in the cases it wants.
+
+        Raises:
+            TimeoutError: none came within ``timeout`` seconds; 0 looks only at what is here.
+        """
+        self._check_alive()
+        if self._suspended:
+            await self.drain()
+        return await self._mailbox.get(match, timeout)
+
+    def send_after(self, seconds: float, to: Destination, message: Term) -> Reference:
+        """Send a message later; returns the timer's reference. The timer ends with this process."""
+        self._check_alive()
+        ref = self.runtime.make_ref()
+
+        def fire() -> None:
+            del self._timers[ref]
+            self.send(to, message)
+
+        self._timers[ref] = asyncio.get_running_loop().call_later(seconds, fire)
+        return ref
+
+    def cancel_timer(self, timer: Reference) -> float | None:
+        """Stop a timer; returns the seconds it had left, None if it has fired or is unknown."""
+        handle = self._timers.pop(timer, None)
+        if handle is None:
+            return None
+        handle.cancel()
+        return max(0.0, handle.when() - asyncio.get_running_loop().time())
+
+    def make_ref(self) -> Reference:
+        """A new unique reference."""
+        return self.runtime.make_ref()
+
+    def alias(self) -> Reference:
+        """A new alias: others can send to it until ``unalias``; then their messages are dropped."""
+        ref = self.runtime.make_ref()
+        self._add_alias(ref)
+        return ref
+
+    def unalias(self, alias: Reference) -> bool:
+        """Deactivate an alias; False if it was not active."""
+        self.aliases.discard(alias)
+        return self.runtime.aliases.pop(alias, None) is not None
+
+    def _add_alias(self, ref: Reference) -> None:
+        self.aliases.add(ref)
+        self.runtime.aliases[ref] = self
+
+    # --- links, monitors, exits -------------------------------------------------------------------
+
+    @property
+    def trap_exit(self) -> bool:
+        """Whether exit signals arrive as messages ``(Atom("EXIT"), pid, reason)``."""
+        return self.signals.trap_exit
+
+    @trap_exit.setter
+    def trap_exit(self, value: bool) -> None:
+        self.signals.trap_exit = bool(value)
+
+    def _apply(self, effects: list[Effect]) -> None:
+        self.runtime.apply(self, effects)
+
+    def link(self, to: Pid) -> None:
+        """Link to a process.
+
+        Raises:
+            NoProcess: it is of this operating-system process and dead, and exits are not trapped. In every
+                other case a dead process answers with exit signal ``noproc``.
+        """
+        here = self.runtime.is_here(to)
+        if here and to.id not in self.runtime.processes and not self.trap_exit:
+            raise NoProcess(f"cannot link to {to}: there is no such process")
+        self._apply(self.signals.link(to))
+
+    def unlink(self, to: Pid) -> None:
+        """Remove a link, and an exit message of it that waits in the mailbox."""
+        self._apply(self.signals.unlink(to))
+        self._mailbox.take(lambda m: type(m) is tuple and len(m) == 3 and m[0] is EXIT and m[1] == to)
+
+    def monitor(self, to: ServerRef, *, alias: bool = False) -> Reference:
+        """Monitor a process; when it ends ``(Atom("DOWN"), ref, Atom("process"), item, reason)`` comes.
+
+        ``item`` is the pid, or ``(name, node)``. With ``alias`` the reference is an alias of this process
+        too, until the monitor fires or is removed (OTP's ``{alias, demonitor}``).
+        """
+        ref = self.runtime.make_ref()
+        if alias:
+            self._add_alias(ref)
+        self._apply(self.signals.monitor(ref, self._monitor_target(to)))
+        return ref
+
+    def _monitor_target(self, to: ServerRef) -> MonitorTarget:
+        if isinstance(to, Pid):
+            return to
+        if isinstance(to, tuple):
+            return name_and_node(to)
+        return (to if isinstance(to, Atom) else Atom(to)), self.node
+
+    def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
+        """Stop a monitor; with ``flush`` also take its DOWN message out of the mailbox."""
+        target = self.signals.demonitor(ref)
+        if target is not None:
+            self._apply([demonitor_signal(self.pid, ref, target)])
+        if ref in self.aliases:
+            self.unalias(ref)
+        if flush:
+            self._mailbox.take(lambda m: type(m) is tuple and len(m) == 5 and m[1] == ref)
+
+    def exit(self, to: Pid, reason: Term) -> None:
+        """Send an exit signal, as ``exit/2``; a string stands for the atom. ``raise Exit`` ends oneself."""
+        self.runtime.send(Exit2(self.pid, to), exits.as_reason(reason))
+
+    def set_group_leader(self, leader: Pid, to: Pid) -> None:
+        """Make ``leader`` the group leader of a process."""
+        self.runtime.send(GroupLeader(leader, to))
+
+    # --- other processes --------------------------------------------------------------------------
+
+    def spawn(self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> Pid:
+        """Start a process in this operating-system process.
+
+        Raises:
+            NameTaken: another process has the name.
+        """
+        self._check_alive()
+        return self.runtime.spawn(body, args, name=name).pid
+
+    def spawn_link(self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> Pid:
+        """Start a process linked to this one."""
+        self._check_alive()
+        process = self.runtime.spawn(body, args, name=name, link_to=self.pid)
+        self.signals.links[process.pid] = 0
+        return process.pid
+
+    def spawn_monitor(
+        self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None
+    ) -> tuple[Pid, Reference]:
+        """Start a process monitored by this one."""
+        pid = self.spawn(body, *args, name=name)
+        return pid, self.monitor(pid)
+
+    async def register(self, name: str, pid: Pid | None = None) -> None:
+        """Register this process (or another of this operating-system process) under a name of the node.
+
+        Raises:
+            NameTaken: another process has it.
+        """
+        await self.runtime.register_name(name, pid or self.pid)
+
+    async def unregister(self, name: str) -> None:
+        """Give a name up."""
+        self.runtime.unregister(name)
+
+    async def whereis(self, name: str) -> Pid | None:
+        """The pid registered under a name of this node."""
+        return await self.runtime.find_name(name)
+
+    # --- calls ------------------------------------------------------------------------------------
+
+    def expect_reply(self, to: ServerRef) -> tuple[Reference, asyncio.Future[Any]]:
+        """Monitor a process whose answer to the returned reference (an alias) resolves the future.
+
+        The future's result is ``(True, reply)`` or ``(False, exit reason)``. End with ``forget_reply``.
+        """
+        self._check_alive()
+        ref = self.runtime.make_ref()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._pending[ref] = future
+        self._add_alias(ref)
+        self._apply(self.signals.monitor(ref, self._monitor_target(to)))
+        return ref, future
+
+    def forget_reply(self, ref: Reference) -> None:
+        """No longer wait for a reply: the monitor and the alias go, a late reply is dropped."""
+        self._pending.pop(ref, None)
+        self.demonitor(ref)
+
+    async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
+        """Call a ``gen_server``, ``gen_statem``, Elixir or pyglyn ``GenServer`` and return its reply.
+
+        Raises:
+            CallTimeout: no reply within ``timeout`` seconds (None waits for ever).
+            CallFailed: the server is not there (``noproc``), ended during the call, or its node is gone
+                (``{nodedown, Node}``); ``reason`` says which. At once, not after the timeout.
+        """
+        if self._suspended:
+            await self.drain()
+        return await calls.call(self, server, request, timeout)
+
+    def cast(self, server: ServerRef, request: Term) -> None:
+        """Send a request to a ``gen_server`` without waiting for anything."""
+        self.send(server, (calls.GEN_CAST, request))

@@ -1,0 +1,472 @@
+"""The processes of one operating-system process, and the one way signals take between them. Layer: node.
+
+The hub and every worker has one runtime. Signals are the control messages of the distribution protocol,
+also between two processes of the same runtime, so that each rule exists once. A signal goes one of two ways:
+to a process here, at once; or to ``forward``, encoded. Handling a signal may cause others (a death tells its
+links): those queue up behind it and nothing recurses, however long a chain of links is.
+
+A pid says where its process is: ``serial`` is the number of the runtime (0 is the hub), ``id`` counts within
+it. References end in the same number. So routing needs no table of processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.dist.control import (
+    IN_PAYLOAD,
+    AliasSend,
+    Altact,
+    AltactSend,
+    Control,
+    DemonitorP,
+    Exit,
+    Exit2,
+    GroupLeader,
+    Link,
+    MonitorP,
+    MonitorPExit,
+    RegSend,
+    Send,
+    SpawnReply,
+    SpawnRequest,
+    Unlink,
+    UnlinkId,
+    UnlinkIdAck,
+)
+from pyglyn.errors import DecodeError, NameTaken, ProcessError
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node import signals
+from pyglyn.node.process import Process
+from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
+
+logger = logging.getLogger("pyglyn.process")
+
+MAX_PID_ID = 2**28
+Parts = Sequence["bytes | memoryview"]
+Body = Callable[..., Awaitable[Any]]
+
+
+def label_of(body: Body) -> str:
+    """What a process runs, for people."""
+    return str(getattr(body, "__qualname__", type(body).__name__))
+
+
+class Forward(Protocol):
+    """Where signals go that are not for a process of this runtime.
+
+    Args of the call: the control message, its encoded term if it has one, and the destination node.
+    """
+
+    def __call__(self, control: Control, parts: Parts | None, node: str) -> None: ...
+
+
+@attrs.frozen
+class Identity:
+    """Who this runtime is.
+
+    Attributes:
+        node: the node's full name.
+        creation: this incarnation of the node.
+        serial: the number of this runtime within the node; 0 is the hub.
+    """
+
+    node: str
+    creation: int
+    serial: int = 0
+
+
+_DESTINATION: dict[type, Callable[[Any], Pid | Reference | Term]] = {
+    Send: lambda c: c.to,
+    RegSend: lambda c: c.name,
+    AliasSend: lambda c: c.alias,
+    AltactSend: lambda c: c.to,
+    Link: lambda c: c.to,
+    Unlink: lambda c: c.to,
+    UnlinkId: lambda c: c.to,
+    UnlinkIdAck: lambda c: c.to,
+    Exit: lambda c: c.to,
+    Exit2: lambda c: c.to,
+    GroupLeader: lambda c: c.to,
+    MonitorP: lambda c: c.watched,
+    DemonitorP: lambda c: c.watched,
+    MonitorPExit: lambda c: c.watcher,
+    SpawnReply: lambda c: c.to,
+}
+_WITH_PAYLOAD = (Send, RegSend, AliasSend, AltactSend, Exit, Exit2, MonitorPExit, SpawnRequest)
+_MESSAGES = (Send, RegSend, AliasSend, AltactSend)
+
+
+def destination(control: Control) -> Pid | Reference | Term:
+    """Whom a control message is for: a pid, an alias, or a name."""
+    return _DESTINATION[type(control)](control)
+
+
+class Runtime:
+    """A table of processes with the signals between them.
+
+    Attributes:
+        names: registered name -> pid. The hub has every name of the node, a worker its own ones.
+        on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
+        busy: nodes with too much queued for them; the event is set when that is over. In a worker the empty
+            name stands for the hub.
+        refused: payloads that did not decode and were dropped (each one is logged).
+    """
+
+    def __init__(self, identity: Identity, forward: Forward, *, limits: etf.Limits | None = None) -> None:
+        self.identity = identity
+        self.node = identity.node
+        self.serial = identity.serial
+        self.creation = identity.creation
+        self.forward = forward
+        self.limits = limits or etf.Limits()
+        self.processes: dict[int, Process] = {}
+        self.names: dict[str, Pid] = {}
+        self.aliases: dict[Reference, Process] = {}
+        self.spawn_replies: dict[Reference, tuple[str, Callable[[SpawnReply], None]]] = {}
+        self.on_spawn_request: Callable[[SpawnRequest, Term], None] | None = None
+        self.on_unregistered: Callable[[str, Pid], None] | None = None
+        self.group_leader: Pid | None = None
+        self.busy: dict[str, asyncio.Event] = {}
+        self.refused = 0
+        self._named_monitors: dict[Reference, Pid] = {}
+        self._next_id = 0
+        self._next_ref = 0
+        self._queue: deque[tuple[Control, Term, str | None]] = deque()
+        self._draining = False
+
+    # --- identities -------------------------------------------------------------------------------
+
+    def make_pid(self) -> Pid:
+        """A pid never used before in this runtime (ids wrap after 2^28 and skip live ones)."""
+        while True:
+            self._next_id = self._next_id % (MAX_PID_ID - 1) + 1
+            if self._next_id not in self.processes:
+                return Pid(self.node, self._next_id, self.serial, self.creation)
+
+    def make_ref(self) -> Reference:
+        """A new reference; 18 + 32 bits count, the last word is the runtime's number."""
+        self._next_ref += 1
+        count = self._next_ref
+        return Reference(self.node, self.creation, (count & 0x3FFFF, (count >> 18) & 0xFFFFFFFF, self.serial))
+
+    def is_here(self, dest: Pid | Reference) -> bool:
+        """True if a pid or reference belongs to this runtime, dead or alive."""
+        serial = dest.serial if type(dest) is Pid else dest.words[-1]  # type: ignore[union-attr]
+        return serial == self.serial and dest.creation == self.creation and dest.node == self.node
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        body: Body,
+        args: Sequence[Any] = (),
+        *,
+        name: str | None = None,
+        link_to: Pid | None = None,
+        label: str | None = None,
+    ) -> Process:
+        """Start ``body(me, *args)`` as a process; it runs when the caller next waits.
+
+        Raises:
+            NameTaken: another process has the name.
+        """
+        process = Process(self, self.make_pid(), label or label_of(body))
+        self.processes[process.pid.id] = process
+        if name is not None:
+            try:
+                self.register(name, process.pid)
+            except ProcessError:
+                del self.processes[process.pid.id]
+                raise
+        if link_to is not None:
+            process.signals.on_link(link_to)
+        process.start(body, args)
+        return process
+
+    def attach(self, label: str) -> Process:
+        """A process without a body of its own: the calling coroutine acts as it (see ``Node.process``)."""
+        process = Process(self, self.make_pid(), label)
+        self.processes[process.pid.id] = process
+        return process
+
+    def ended(self, process: Process, reason: Term) -> None:
+        """Take a process out and tell everyone who asked; called once for each process."""
+        if self.processes.pop(process.pid.id, None) is None:
+            return
+        for name in process.names:
+            if self.names.get(name) == process.pid:
+                del self.names[name]
+                if self.on_unregistered is not None:
+                    self.on_unregistered(name, process.pid)
+        for ref in process.aliases:
+            self.aliases.pop(ref, None)
+        for ref, (_, asked) in process.signals.watchers.items():
+            if not isinstance(asked, Pid):
+                self._named_monitors.pop(ref, None)
+        self.apply(process, process.signals.on_own_end(reason))
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Give a process of this runtime a name.
+
+        Raises:
+            NameTaken: the name is in use, or is ``undefined``.
+            ProcessError: the process is not alive.
+        """
+        process = self.processes.get(pid.id) if self.is_here(pid) else None
+        if process is None:
+            raise ProcessError(f"cannot register {name!r}: {pid} is not a live process here")
+        self.claim_name(name, pid)
+        process.names.append(name)
+
+    def claim_name(self, name: str, pid: Pid) -> None:
+        """Enter a name in the table, for a process here or (in the hub) in a worker."""
+        if name == "undefined":
+            raise NameTaken("the name 'undefined' cannot be registered")
+        taken = self.names.get(name)
+        if taken is not None:
+            raise NameTaken(f"the name {name!r} is registered by {taken}")
+        self.names[Atom(name).name] = pid
+
+    async def register_name(self, name: str, pid: Pid) -> None:
+        """As ``register``; in a worker this asks the hub.
+
+        Raises:
+            NameTaken: another process of the node has the name.
+        """
+        self.register(name, pid)
+
+    async def find_name(self, name: str) -> Pid | None:
+        """The pid of a name of this node; in a worker this asks the hub."""
+        return self.names.get(name)
+
+    def unregister(self, name: str) -> None:
+        """Remove a name; nothing happens if nobody has it."""
+        pid = self.names.pop(name, None)
+        if pid is None:
+            return
+        process = self.processes.get(pid.id) if self.is_here(pid) else None
+        if process is not None:
+            process.names.remove(name)
+        if self.on_unregistered is not None:
+            self.on_unregistered(name, pid)
+
+    # --- signals: out and between processes here --------------------------------------------------
+
+    def send(self, control: Control, body: Term = None, node: str | None = None) -> None:
+        """Send a signal. Signals sent while one is being handled wait until that one is done.
+
+        Args:
+            control: the signal.
+            body: its term: the message, the exit reason, the argument list.
+            node: where the name in ``control`` is registered; None for this node or where a pid tells.
+
+        Raises:
+            EncodeError: ``body`` is no term, and the signal leaves this runtime.
+        """
+        if self._draining:
+            self._queue.append((control, body, node))
+            return
+        self._draining = True
+        try:
+            self._route(control, body, node)
+            while self._queue:
+                self._route(*self._queue.popleft())
+        finally:
+            self._draining = False
+
+    def _route(self, control: Control, body: Term, node: str | None) -> None:
+        if type(control) is SpawnRequest:
+            self._forward(control, body, node or self.node)
+            return
+        dest = destination(control)
+        if type(dest) is Pid or type(dest) is Reference:
+            if self.is_here(dest):
+                if isinstance(control, _MESSAGES):
+                    body = etf.normalise(body)
+                self._deliver(control, dest, body)
+            else:
+                self._forward(control, body, dest.node)
+        elif node is not None and node != self.node:
+            self._forward(control, body, node)
+        else:
+            self._route_name(control, dest, body)
+
+    def _forward(self, control: Control, body: Term, node: str) -> None:
+        parts = etf.encode_parts(body) if isinstance(control, _WITH_PAYLOAD) else None
+        self.forward(control, parts, node)
+
+    def _route_name(self, control: Control, name: Term, body: Term) -> None:
+        pid = self.resolve(control, name)
+        if pid is not None and self.is_here(pid):
+            self._deliver(control, pid, etf.normalise(body))
+        elif pid is not None or self.serial:
+            self._forward(control, body, self.node)
+        else:
+            self.answer_for_the_dead(control)
+
+    def resolve(self, control: Control, name: Term) -> Pid | None:
+        """The pid a by-name signal is for. A name is looked up once a monitor: the reference remembers."""
+        if type(control) is DemonitorP:
+            return self._named_monitors.pop(control.ref, None)
+        pid = self.names.get(name.name) if isinstance(name, Atom) else None
+        if type(control) is MonitorP and pid is not None:
+            self._named_monitors[control.ref] = pid
+        return pid
+
+    def forget_named_monitor(self, ref: Reference) -> None:
+        """A monitor by name of a process in a worker has fired."""
+        self._named_monitors.pop(ref, None)
+
+    def answer_for_the_dead(self, control: Control) -> None:
+        """Answer a signal whose receiver does not exist."""
+        for effect in signals.answer_for_the_dead(control):
+            assert isinstance(effect, Emit)
+            self.send(effect.control, effect.reason, effect.node)
+
+    # --- signals: in ------------------------------------------------------------------------------
+
+    def receive(self, control: Control, payload: bytes | memoryview | None) -> None:
+        """Take a signal from outside for this runtime, its term still encoded."""
+        dest = destination(control)
+        if not isinstance(dest, (Pid, Reference)):
+            pid = self.resolve(control, dest)
+            if pid is None:
+                self.answer_for_the_dead(control)
+                return
+            dest = pid
+        if not self.is_here(dest):
+            self.answer_for_the_dead(control)
+            return
+        reason = getattr(control, "reason", IN_PAYLOAD)
+        if reason is not IN_PAYLOAD:
+            body: Term = reason
+        elif payload is None:
+            body = None
+        else:
+            try:
+                body, _ = etf.decode_bare(payload, limits=self.limits)
+            except DecodeError as error:
+                self._refuse(control, error)
+                return
+        self.send_here(control, dest, body)
+
+    def send_here(self, control: Control, dest: Pid | Reference, body: Term) -> None:
+        """Deliver to a process of this runtime, then what that causes."""
+        if self._draining:
+            raise RuntimeError("a signal from outside arrived while one is being handled")
+        self._draining = True
+        try:
+            self._deliver(control, dest, body)
+            while self._queue:
+                self._route(*self._queue.popleft())
+        finally:
+            self._draining = False
+
+    def _refuse(self, control: Control, error: DecodeError) -> None:
+        self.refused += 1
+        logger.warning("dropped %s: its term does not decode: %s", type(control).__name__, error)
+
+    def _deliver(self, control: Control, dest: Pid | Reference, body: Term) -> None:
+        if type(dest) is Reference:
+            process = self.aliases.get(dest)
+            if process is not None:
+                self._deliver_alias(process, control, body)
+            return
+        assert isinstance(dest, Pid)
+        process = self.processes.get(dest.id)
+        if process is None:
+            if type(control) is SpawnReply:
+                self._deliver_spawn_reply(control)
+            else:
+                self.answer_for_the_dead(control)
+            return
+        handler = _HANDLERS.get(type(control))
+        if handler is not None:
+            handler(self, process, control, body)
+
+    def _deliver_message(self, process: Process, control: Control, body: Term) -> None:
+        process.put(body)
+
+    def _deliver_alias(self, process: Process, control: Control, body: Term) -> None:
+        if type(control) is AltactSend and control.bits & Altact.EXIT:
+            self.apply(process, process.signals.on_exit2(control.sender, body))
+        else:
+            process.put(body)
+
+    def _deliver_spawn_reply(self, control: Control) -> None:
+        assert isinstance(control, SpawnReply)
+        waiting = self.spawn_replies.pop(control.request_id, None)
+        if waiting is not None:
+            waiting[1](control)
+
+    def apply(self, process: Process, effects: list[Effect]) -> None:
+        """Carry out what the signal rules decided for a process."""
+        for effect in effects:
+            if type(effect) is Deliver:
+                process.put(effect.message)
+            elif type(effect) is Emit:
+                self.send(effect.control, effect.reason, effect.node)
+            elif type(effect) is Down:
+                process.down(effect)
+            elif type(effect) is Die:
+                process.die(effect.reason, at_once=effect.at_once)
+
+    def node_down(self, node: str) -> None:
+        """The connection to a node is gone: links, monitors and spawn requests across it end."""
+        for process in list(self.processes.values()):
+            self.apply(process, process.signals.on_node_down(node))
+        for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
+            del self.spawn_replies[ref]
+
+    def kill_all(self, reason: Term) -> None:
+        """End every process at once, at the end of the node."""
+        for process in list(self.processes.values()):
+            process.die(reason, at_once=True)
+
+
+def _on_exit2(runtime: Runtime, process: Process, control: Any, body: Term) -> None:
+    runtime.apply(process, process.signals.on_exit2(control.sender, body))
+
+
+def _on_altact(runtime: Runtime, process: Process, control: Any, body: Term) -> None:
+    if control.bits & Altact.EXIT:
+        runtime.apply(process, process.signals.on_exit2(control.sender, body))
+    else:
+        process.put(body)
+
+
+def _on_group_leader(runtime: Runtime, process: Process, control: Any, body: Term) -> None:
+    process.group_leader = control.leader
+
+
+def _on_spawn_reply(runtime: Runtime, process: Process, control: Any, body: Term) -> None:
+    runtime._deliver_spawn_reply(control)
+
+
+_Handler = Callable[[Runtime, Process, Any, Term], None]
+_HANDLERS: dict[type, _Handler] = {
+    Send: Runtime._deliver_message,
+    RegSend: Runtime._deliver_message,
+    AltactSend: _on_altact,
+    Exit: lambda r, p, c, body: r.apply(p, p.signals.on_exit(c.sender, body)),
+    Exit2: _on_exit2,
+    Link: lambda r, p, c, body: r.apply(p, p.signals.on_link(c.sender)),
+    Unlink: lambda r, p, c, body: r.apply(p, p.signals.on_unlink(c.sender)),
+    UnlinkId: lambda r, p, c, body: r.apply(p, p.signals.on_unlink_id(c.sender, c.id)),
+    UnlinkIdAck: lambda r, p, c, body: r.apply(p, p.signals.on_unlink_ack(c.sender, c.id)),
+    MonitorP: lambda r, p, c, body: r.apply(p, p.signals.on_monitor(c.watcher, c.watched, c.ref)),
+    DemonitorP: lambda r, p, c, body: r.apply(p, p.signals.on_demonitor(c.watcher, c.ref)),
+    MonitorPExit: lambda r, p, c, body: r.apply(p, p.signals.on_down(c.ref, body)),
+    GroupLeader: _on_group_leader,
+    SpawnReply: _on_spawn_reply,
+}

@@ -1,0 +1,228 @@
+"""What other nodes expect of any node: ``net_kernel``, ``rex``, spawn requests, ``erpc``. Layer: node.
+
+Source: net_kernel.erl, rpc.erl, erpc.erl (OTP 25, 28). Spawn requests, ``rpc`` and ``erpc`` reach exported
+functions only (see ``exports``); everything else is ``undef``. A few read-only functions of module
+``erlang`` are exported here, since shells and tools ask them of every node.
+
+Not supported: ``rpc:block_call`` blocking others (each call has its own process), ``change_code``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyglyn import etf
+from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
+from pyglyn.errors import EncodeError
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node import exits
+from pyglyn.node.calls import Caller, reply
+from pyglyn.node.exits import Exit, Throw
+from pyglyn.node.exports import BadArgument, Exported, Exports
+from pyglyn.node.process import Process
+
+if TYPE_CHECKING:
+    from pyglyn.node.node import Node
+
+UNDEF = Atom("undef")
+BADRPC = Atom("badrpc")
+EXIT = Atom("EXIT")
+RETURN, ERROR, THROW, EXIT_KIND = Atom("return"), Atom("error"), Atom("throw"), Atom("exit")
+BADOPT = Atom("badopt")
+REX = Atom("rex")
+
+
+def label_of(module: Term, function: Term) -> str:
+    """What a process runs, for people."""
+    return f"{etf.text.format(module)}:{etf.text.format(function)}"
+
+
+class Services:
+    """Serves one node; the hub's runtime hands it spawn requests, and it runs ``net_kernel`` and ``rex``."""
+
+    def __init__(self, node: Node, exports: Exports) -> None:
+        self.node = node
+        self.exports = exports
+
+    def start(self) -> None:
+        """Register the named processes."""
+        runtime = self.node.runtime
+        runtime.on_spawn_request = self.spawn_request
+        runtime.spawn(self._net_kernel, name="net_kernel", label="net_kernel")
+        runtime.spawn(self._rex, name="rex", label="rex")
+
+    # --- spawn requests ---------------------------------------------------------------------------
+
+    def spawn_request(self, request: SpawnRequest, args: Term) -> None:
+        """Start the process asked for, and answer before it runs."""
+        flags = self._flags(request.options)
+        if flags is None or not isinstance(args, list):
+            self._spawn_reply(request, SpawnFlags(0), BADOPT)
+            return
+        body, label, quiet = self._body(request, args)
+        link_to = request.sender if flags & SpawnFlags.LINK else None
+        process = self.node.runtime.spawn(body, link_to=link_to, label=label)
+        process.quiet = quiet
+        if isinstance(request.group_leader, Pid):
+            process.group_leader = request.group_leader
+        if flags & SpawnFlags.MONITOR:
+            process.signals.on_monitor(request.sender, process.pid, request.request_id)
+        self._spawn_reply(request, flags, process.pid)
+
+    def _flags(self, options: Term) -> SpawnFlags | None:
+        flags = SpawnFlags(0)
+        if not isinstance(options, list):
+            return None
+        for option in options:
+            match option:
+                case Atom("link"):
+                    flags |= SpawnFlags.LINK
+                case Atom("monitor"):
+                    flags |= SpawnFlags.MONITOR
+                case (Atom(), _):
+                    pass  # scheduling hints: priority, heap sizes, message_queue_data
+                case _:
+                    return None
+        return flags
+
+    def _spawn_reply(self, request: SpawnRequest, flags: SpawnFlags, result: Pid | Atom) -> None:
+        self.node.runtime.send(SpawnReply(request.request_id, request.sender, flags, result))
+
+    def _body(self, request: SpawnRequest, args: list[Term]) -> tuple[Any, str, bool]:
+        module, function, _ = request.mfa
+        match module, function, args:
+            case Atom("erpc"), Atom("execute_call"), [ref, m, f, call_args]:
+                return (lambda me: self._execute_call(me, ref, m, f, call_args)), label_of(m, f), True
+            case Atom("erpc"), Atom("execute_cast"), [m, f, call_args]:
+                return (lambda me: self._execute(me, m, f, call_args)), label_of(m, f), False
+            case _:
+                return (
+                    (lambda me: self._execute(me, module, function, args)),
+                    label_of(module, function),
+                    False,
+                )
+
+    async def _execute_call(self, me: Process, ref: Term, module: Term, function: Term, args: Term) -> None:
+        kind, *details = await self.run(me, module, function, args)
+        raise Exit((ref, kind, *details))
+
+    async def _execute(self, me: Process, module: Term, function: Term, args: Term) -> None:
+        kind, *details = await self.run(me, module, function, args)
+        if kind is EXIT_KIND:
+            raise Exit(details[0])
+        if kind is THROW:
+            raise Exit(((Atom("nocatch"), details[0]), []))
+        if kind is ERROR:
+            raise Exit((details[0], details[1]))
+
+    async def run(self, me: Process, module: Term, function: Term, args: Term) -> tuple[Term, ...]:
+        """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
+        found: Exported | None = None
+        if isinstance(args, list):
+            found = self.exports.find(module, function, len(args))
+        if found is None:
+            return (ERROR, UNDEF, [(module, function, args, [])])
+        try:
+            return (RETURN, await found.run(me, list(args)))  # type: ignore[arg-type]
+        except Throw as throw:
+            return (THROW, etf.normalise(throw.value))
+        except Exit as error:
+            return (EXIT_KIND, error.reason)
+        except BadArgument as error:
+            return (ERROR, error.reason, [(module, function, args, [])])
+        except EncodeError as error:
+            return (ERROR, exits.exception_term(error), [(module, function, args, [])])
+        except Exception as error:
+            reason = exits.exit_reason(error)
+            if isinstance(reason, tuple) and len(reason) == 2 and isinstance(reason[1], list):
+                return (ERROR, reason[0], reason[1])
+            return (ERROR, reason, exits.stack_term(error.__traceback__))
+
+    # --- net_kernel -------------------------------------------------------------------------------
+
+    async def _net_kernel(self, me: Process) -> None:
+        """Answers ``net_adm:ping`` and the tick time; other requests get no reply, as in OTP."""
+        while True:
+            match await me.receive():
+                case (Atom("$gen_call"), from_, request):
+                    caller = Caller.from_term(from_)
+                    answer = self._net_kernel_answer(request)
+                    if caller is not None and answer is not None:
+                        reply(me, caller, answer)
+
+    def _net_kernel_answer(self, request: Term) -> Term:
+        match request:
+            case (Atom("is_auth"), _):
+                return Atom("yes")
+            case Atom("ticktime"):
+                return int(self.node.net_ticktime * 1000)
+            case (Atom("spawn") | Atom("spawn_link") as how, module, function, list() as args, leader):
+                options: list[Term] = [Atom("link")] if how is Atom("spawn_link") else []
+                return self._old_spawn(module, function, args, leader, options)
+            case _:
+                return None
+
+    def _old_spawn(
+        self, module: Term, function: Term, args: list[Term], leader: Term, options: list[Term]
+    ) -> Term:
+        request = SpawnRequest(
+            self.node.runtime.make_ref(),
+            self.node.runtime.make_pid(),
+            leader if isinstance(leader, Pid) else Atom("user"),
+            (module, function, len(args)),  # type: ignore[arg-type]
+            options,
+        )
+        body, label, _ = self._body(request, args)
+        return self.node.runtime.spawn(body, label=label).pid
+
+    # --- rex --------------------------------------------------------------------------------------
+
+    async def _rex(self, me: Process) -> None:
+        """The rpc server for old callers and ``rpc:block_call``; each call has a process of its own."""
+        while True:
+            match await me.receive():
+                case (Atom("$gen_call"), from_, request):
+                    caller = Caller.from_term(from_)
+                    if caller is not None:
+                        self._rex_call(me, caller, request, wrap=False)
+                case (Pid() as pid, Atom("features_request")):
+                    me.send(pid, (Atom("features_reply"), Atom(self.node.name), [Atom("erpc")]))
+                case (Pid() as pid, (Atom("sbcast"), Atom() as name, message)):
+                    self._sbcast(me, pid, name, message)
+                case (Pid() as pid, request):
+                    self._rex_call(me, Caller(pid, REX), request, wrap=True)
+                case (Atom("$gen_cast"), (Atom("cast"), module, function, args, _)):
+                    me.spawn(lambda m: self._execute(m, module, function, args))
+
+    def _rex_call(self, me: Process, caller: Caller, request: Term, *, wrap: bool) -> None:
+        match request:
+            case (Atom("call") | Atom("block_call"), module, function, args, _):
+                process = self.node.runtime.spawn(
+                    lambda m: self._rex_run(m, caller, module, function, args),
+                    label=label_of(module, function),
+                )
+                process.on_end.append(lambda reason: self._rex_ended(caller, reason))
+
+    def _rex_ended(self, caller: Caller, reason: Term) -> None:
+        """A call's process that was killed has not replied."""
+        if not exits.is_clean(reason):
+            reply(self.node.system, caller, (BADRPC, (EXIT, reason)))
+
+    async def _rex_run(self, me: Process, caller: Caller, module: Term, function: Term, args: Term) -> None:
+        answer: Term
+        match await self.run(me, module, function, args):
+            case (Atom("return") | Atom("throw"), value):
+                answer = value
+            case (Atom("error"), reason, stack):
+                answer = (BADRPC, (EXIT, (reason, stack)))
+            case (_, reason):
+                answer = (BADRPC, (EXIT, reason))
+        reply(me, caller, answer)
+
+    def _sbcast(self, me: Process, pid: Pid, name: Atom, message: Term) -> None:
+        here = Atom(self.node.name)
+        if name.name in self.node.runtime.names:
+            me.send(name, message)
+            me.send(pid, (REX, here, here))
+        else:
+            me.send(pid, (REX, here, (Atom("nonexisting_name"), name)))

@@ -1,0 +1,270 @@
+"""Links, monitors and exits of one process: state and signal in, effects out. Layer: node, pure.
+
+Source: Erlang Reference Manual, "Processes" (links, monitors, exit signals); erl_dist_protocol, "Link
+Protocol"; the exit table was checked on OTP 25 and 28. Two kinds of exit signals exist: one from a link
+(``Exit``) and one from ``exit/2`` (``Exit2``); only the second can carry the untrappable ``kill``.
+
+Not here: where signals travel, mailboxes, registered names.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from pyglyn.dist.control import (
+    Control,
+    DemonitorP,
+    Exit,
+    Link,
+    MonitorP,
+    MonitorPExit,
+    UnlinkId,
+    UnlinkIdAck,
+)
+from pyglyn.etf import Atom, Pid, Reference, Term
+
+NORMAL = Atom("normal")
+KILL = Atom("kill")
+KILLED = Atom("killed")
+SHUTDOWN = Atom("shutdown")
+NOPROC = Atom("noproc")
+NOCONNECTION = Atom("noconnection")
+EXIT = Atom("EXIT")
+DOWN = Atom("DOWN")
+PROCESS = Atom("process")
+
+_ACTIVE = 0
+
+
+@attrs.frozen
+class Emit:
+    """Send this control message.
+
+    Attributes:
+        reason: goes along with exits and downs.
+        node: where a name in the control message is registered; None where a pid tells.
+    """
+
+    control: Control
+    reason: Term = None
+    node: str | None = None
+
+
+@attrs.frozen
+class Deliver:
+    """Put this message into the process's mailbox."""
+
+    message: Term
+
+
+@attrs.frozen
+class Down:
+    """A monitor of ours fired; the message says what goes into the mailbox if nobody waits for it."""
+
+    ref: Reference
+    reason: Term
+    message: Term
+
+
+@attrs.frozen
+class Die:
+    """The process ends with this reason; ``at_once`` when it may not clean up (``kill``)."""
+
+    reason: Term
+    at_once: bool = False
+
+
+Effect: TypeAlias = Emit | Deliver | Down | Die
+MonitorTarget: TypeAlias = "Pid | tuple[Atom, str]"
+"""What a process monitors: a pid, or a registered name and the node it is on."""
+
+
+def target_node(target: MonitorTarget) -> str:
+    """Name the node that a monitor looks at."""
+    return target.node if isinstance(target, Pid) else target[1]
+
+
+class Signals:
+    """The links and monitors of one process.
+
+    Attributes:
+        links: other end -> 0 for an active link, or the id of the UNLINK_ID that waits for its ack.
+        monitors: what this process monitors, by reference.
+        watchers: who monitors this process: reference -> (watcher, the pid or name it asked with).
+        trap_exit: exit signals become messages.
+    """
+
+    __slots__ = ("_next_unlink_id", "links", "monitors", "pid", "trap_exit", "watchers")
+
+    def __init__(self, pid: Pid) -> None:
+        self.pid = pid
+        self.links: dict[Pid, int] = {}
+        self.monitors: dict[Reference, MonitorTarget] = {}
+        self.watchers: dict[Reference, tuple[Pid, Pid | Atom]] = {}
+        self.trap_exit = False
+        self._next_unlink_id = 1
+
+    # --- asked for by the process itself ----------------------------------------------------------
+
+    def link(self, to: Pid) -> list[Effect]:
+        """Make a link; an active one stays, one that is being removed is active again."""
+        if to == self.pid or self.links.get(to) == _ACTIVE:
+            return []
+        self.links[to] = _ACTIVE
+        return [Emit(Link(self.pid, to))]
+
+    def unlink(self, to: Pid) -> list[Effect]:
+        """Remove a link; from now on an exit signal of ``to`` has no effect."""
+        if self.links.get(to) != _ACTIVE:
+            return []
+        unlink_id = self._next_unlink_id
+        self._next_unlink_id = unlink_id % (2**64 - 1) + 1
+        self.links[to] = unlink_id
+        return [Emit(UnlinkId(unlink_id, self.pid, to))]
+
+    def monitor(self, ref: Reference, target: MonitorTarget) -> list[Effect]:
+        """Monitor a process by pid or by ``(name, node)``."""
+        self.monitors[ref] = target
+        if isinstance(target, Pid):
+            return [Emit(MonitorP(self.pid, target, ref))]
+        return [Emit(MonitorP(self.pid, target[0], ref), node=target[1])]
+
+    def demonitor(self, ref: Reference) -> MonitorTarget | None:
+        """Forget a monitor; returns what it looked at, for the DEMONITOR_P that the caller sends."""
+        return self.monitors.pop(ref, None)
+
+    # --- signals that arrive ----------------------------------------------------------------------
+
+    def on_link(self, sender: Pid) -> list[Effect]:
+        """LINK: also ignored while unlinking; the peer keeps its side until our UNLINK_ID arrives."""
+        self.links.setdefault(sender, _ACTIVE)
+        return []
+
+    def on_unlink_id(self, sender: Pid, unlink_id: int) -> list[Effect]:
+        """UNLINK_ID: always acknowledged, before any later signal to the sender."""
+        if self.links.get(sender) == _ACTIVE:
+            del self.links[sender]
+        return [Emit(UnlinkIdAck(unlink_id, self.pid, sender))]
+
+    def on_unlink_ack(self, sender: Pid, unlink_id: int) -> list[Effect]:
+        """UNLINK_ID_ACK: only the latest id counts; a link made anew in between stays."""
+        if unlink_id != _ACTIVE and self.links.get(sender) == unlink_id:
+            del self.links[sender]
+        return []
+
+    def on_unlink(self, sender: Pid) -> list[Effect]:
+        """UNLINK, the form without acknowledgement."""
+        self.links.pop(sender, None)
+        return []
+
+    def on_exit(self, sender: Pid, reason: Term) -> list[Effect]:
+        """EXIT, from a link: no effect unless the link is active."""
+        state = self.links.pop(sender, None)
+        if state != _ACTIVE:
+            return []
+        if self.trap_exit:
+            return [Deliver((EXIT, sender, reason))]
+        return [] if reason is NORMAL else [Die(reason)]
+
+    def on_exit2(self, sender: Pid, reason: Term) -> list[Effect]:
+        """EXIT2, from ``exit(Pid, Reason)``: ``kill`` cannot be trapped and becomes ``killed``."""
+        if reason is KILL:
+            return [Die(KILLED, at_once=True)]
+        if self.trap_exit:
+            return [Deliver((EXIT, sender, reason))]
+        if reason is NORMAL and sender != self.pid:
+            return []
+        return [Die(reason)]
+
+    def on_monitor(self, watcher: Pid, watched: Pid | Atom, ref: Reference) -> list[Effect]:
+        """MONITOR_P: remember with what (pid or name) the watcher asked, the answer uses the same."""
+        self.watchers[ref] = (watcher, watched)
+        return []
+
+    def on_demonitor(self, watcher: Pid, ref: Reference) -> list[Effect]:
+        """DEMONITOR_P: an unknown reference, or one of another watcher, is ignored."""
+        known = self.watchers.get(ref)
+        if known is not None and known[0] == watcher:
+            del self.watchers[ref]
+        return []
+
+    def on_down(self, ref: Reference, reason: Term) -> list[Effect]:
+        """MONITOR_P_EXIT: the DOWN message names what was monitored."""
+        target = self.monitors.pop(ref, None)
+        if target is None:
+            return []
+        item: Term = target if isinstance(target, Pid) else (target[0], Atom(target[1]))
+        return [Down(ref, reason, (DOWN, ref, PROCESS, item, reason))]
+
+    def on_node_down(self, node: str) -> list[Effect]:
+        """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""
+        effects: list[Effect] = []
+        for other in [pid for pid in self.links if pid.node == node]:
+            effects += self.on_exit(other, NOCONNECTION)
+        for ref in [r for r, target in self.monitors.items() if target_node(target) == node]:
+            effects += self.on_down(ref, NOCONNECTION)
+        for ref in [r for r, (watcher, _) in self.watchers.items() if watcher.node == node]:
+            del self.watchers[ref]
+        return effects
+
+    def on_own_end(self, reason: Term) -> list[Effect]:
+        """The process has ended: tell links and watchers, give up its own monitors."""
+        effects: list[Effect] = [
+            Emit(Exit(self.pid, other), reason) for other, state in self.links.items() if state == _ACTIVE
+        ]
+        effects += [
+            Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in self.watchers.items()
+        ]
+        for ref, target in self.monitors.items():
+            effects.append(demonitor_signal(self.pid, ref, target))
+        self.links.clear()
+        self.watchers.clear()
+        self.monitors.clear()
+        return effects
+
+
+def demonitor_signal(watcher: Pid, ref: Reference, target: MonitorTarget) -> Emit:
+    """The DEMONITOR_P that gives a monitor up."""
+    if isinstance(target, Pid):
+        return Emit(DemonitorP(watcher, target, ref))
+    return Emit(DemonitorP(watcher, target[0], ref), node=target[1])
+
+
+def answer_for_the_dead(control: Control) -> list[Effect]:
+    """What a node answers for a process that does not exist; most signals are just dropped.
+
+    Source: erl_dist_protocol; LINK and MONITOR_P to dead pids checked on OTP 25 and 28.
+    """
+    match control:
+        case Link(sender, to):
+            return [Emit(Exit(to, sender), NOPROC)]
+        case MonitorP(watcher, watched, ref):
+            return [Emit(MonitorPExit(watched, watcher, ref), NOPROC)]
+        case UnlinkId(unlink_id, sender, to):
+            return [Emit(UnlinkIdAck(unlink_id, to, sender))]
+        case _:
+            return []
+
+
+__all__ = [
+    "DOWN",
+    "EXIT",
+    "KILL",
+    "KILLED",
+    "NOCONNECTION",
+    "NOPROC",
+    "NORMAL",
+    "SHUTDOWN",
+    "Deliver",
+    "Die",
+    "Down",
+    "Effect",
+    "Emit",
+    "MonitorTarget",
+    "Signals",
+    "answer_for_the_dead",
+    "demonitor_signal",
+    "target_node",
+]

@@ -1,0 +1,207 @@
+"""A worker: an operating-system process of the node that runs Erlang-style processes. Layer: node.
+
+It has one way out, the Unix socket to the hub. Processes of one worker signal each other directly; all else
+goes through the hub. When the hub goes away, the worker ends at once: nothing outlives its node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+
+from pyglyn.dist.control import Control
+from pyglyn.errors import NameTaken, ProcessError
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.process import Process
+from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
+
+LINK = ""
+"""The key in ``Runtime.busy`` that stands for the link to the hub itself."""
+
+
+@attrs.frozen
+class HubAddress:
+    """What a worker needs to find its hub.
+
+    Attributes:
+        path: of the Unix socket.
+        token: shown to the hub.
+        parent: the serial of the worker that started this one, 0 for the hub.
+    """
+
+    path: str
+    token: str = attrs.field(repr=False)
+    parent: int = 0
+
+
+class WorkerRuntime(Runtime):
+    """A runtime whose names are kept by the hub."""
+
+    def __init__(self, identity: Identity, worker: Worker) -> None:
+        super().__init__(identity, worker.forward)
+        self.worker = worker
+        self.on_unregistered = lambda name, pid: worker.request((Atom("unregister"), name.encode()))
+
+    def spawn(
+        self,
+        body: Body,
+        args: Sequence[Any] = (),
+        *,
+        name: str | None = None,
+        link_to: Pid | None = None,
+        label: str | None = None,
+    ) -> Process:
+        """As ``Runtime.spawn``; the body runs once the hub has confirmed the name, else it ends (badarg)."""
+        if name is None:
+            return super().spawn(body, args, link_to=link_to, label=label)
+        wanted = name
+
+        async def named(me: Process, *arguments: Any) -> None:
+            await me.register(wanted)
+            await body(me, *arguments)
+
+        return super().spawn(named, args, link_to=link_to, label=label or label_of(body))
+
+    async def register_name(self, name: str, pid: Pid) -> None:
+        """Register at the hub.
+
+        Raises:
+            NameTaken: another process of the node has the name.
+        """
+        process = self.processes.get(pid.id) if self.is_here(pid) else None
+        if process is None:
+            raise ProcessError(f"cannot register {name!r}: {pid} is not a live process here")
+        answer = await self.worker.ask(Atom("register"), name.encode(), pid)
+        if isinstance(answer, tuple):
+            raise NameTaken(bytes(answer[1]).decode())
+        if process.alive:
+            self.names[name] = pid
+            process.names.append(name)
+        else:
+            self.worker.request((Atom("unregister"), name.encode()))
+
+    async def find_name(self, name: str) -> Pid | None:
+        """Ask the hub who has a name."""
+        answer = await self.worker.ask(Atom("whereis"), name.encode())
+        return answer if isinstance(answer, Pid) else None
+
+
+class Worker:
+    """The connection of this operating-system process to its hub, and the runtime on top of it.
+
+    Args:
+        on_hub_gone: called when the hub is gone, before this operating-system process ends at once.
+    """
+
+    def __init__(self, on_hub_gone: Callable[[], None] = lambda: None) -> None:
+        self.runtime: WorkerRuntime
+        self._on_hub_gone = on_hub_gone
+        self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
+        self._welcome: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
+        self._replies: dict[Reference, asyncio.Future[Term]] = {}
+        self._closing = False
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    async def connect(self, address: HubAddress, title: str) -> None:
+        """Connect to the hub and become part of the node.
+
+        Raises:
+            OSError: there is no hub.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self._protocol, address.path)
+        self.request((Atom("hello"), address.token.encode(), os.getpid(), address.parent, title.encode()))
+        serial, node, creation, leader, busy = await self._welcome
+        self.runtime = WorkerRuntime(Identity(node.name, creation, serial), self)
+        self.runtime.group_leader = leader if isinstance(leader, Pid) else None
+        for name in busy:
+            self._set_busy(name.name, True)
+
+    def forward(self, control: Control, parts: Parts | None, node: str) -> None:
+        """Everything that is not for a process here goes to the hub."""
+        self._protocol.send(control, node, parts)
+
+    def request(self, request: Term) -> None:
+        """Send the hub a private message."""
+        self._protocol.request(request)
+
+    async def ask(self, what: Atom, *args: Term) -> Term:
+        """Send the hub a private message and wait for its reply."""
+        ref = self.runtime.make_ref()
+        future = self._replies[ref] = asyncio.get_running_loop().create_future()
+        try:
+            self.request((what, ref, *args))
+            answer: Term = await future
+            return answer
+        finally:
+            del self._replies[ref]
+
+    async def close(self) -> None:
+        """Say everything that is still to say, then leave the node."""
+        self._closing = True
+        self._protocol.flush()
+        transport = self._protocol.transport
+        if transport is not None:
+            transport.set_write_buffer_limits(high=0)
+            if transport.get_write_buffer_size():
+                await self._drained.wait()
+            transport.close()
+
+    def _on_frame(self, frame: Frame) -> None:
+        if frame.control is not None:
+            self.runtime.receive(frame.control, frame.payload)
+            return
+        match frame.request:
+            case (Atom("welcome"), *details):
+                self._welcome.set_result(tuple(details))
+            case (Atom("reply"), Reference() as ref, answer):
+                future = self._replies.get(ref)
+                if future is not None and not future.done():
+                    future.set_result(answer)
+            case (Atom("node_down"), Atom() as node):
+                self.runtime.node_down(node.name)
+            case (Atom("busy"), Atom() as node, bool() as busy):
+                self._set_busy(node.name, busy)
+
+    def _set_busy(self, node: str, busy: bool) -> None:
+        if busy:
+            self.runtime.busy.setdefault(node, asyncio.Event())
+        else:
+            event = self.runtime.busy.pop(node, None)
+            if event is not None:
+                event.set()
+
+    def _on_link_busy(self, busy: bool) -> None:
+        if busy:
+            self._drained.clear()
+        else:
+            self._drained.set()
+        self._set_busy(LINK, busy)
+
+    def _on_closed(self) -> None:
+        self._drained.set()
+        if not self._closing:
+            with contextlib.suppress(Exception):
+                self._on_hub_gone()
+            os._exit(1)
+
+
+Main = Callable[[Worker], Awaitable[int]]
+
+
+async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: Callable[[], None]) -> int:
+    """Connect, run ``main``, tell what is still to tell; returns the exit status ``main`` gave."""
+    worker = Worker(on_hub_gone)
+    await worker.connect(address, title)
+    try:
+        return await main(worker)
+    finally:
+        worker.runtime.kill_all(Atom("shutdown"))
+        await worker.close()

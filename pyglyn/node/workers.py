@@ -1,0 +1,245 @@
+"""The hub's side of its workers: who they are, what crosses to them, how their death is told. Layer: node.
+
+A worker connects to a Unix socket of the hub, shows the token it was started with, and gets a serial, the
+number that its pids and references carry. It is dead when its socket closes; why is said by the one that is
+its parent to the operating system, which alone can know. Signals in the name of its processes go out then,
+with that reason.
+
+On Linux the socket is in the abstract namespace: no file that a killed hub could leave behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pyglyn.dist.control import Control, MonitorPExit
+from pyglyn.errors import ProcessError
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.boundary import Boundary
+from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.runtime import Parts
+from pyglyn.node.signals import KILLED
+
+if TYPE_CHECKING:
+    from pyglyn.node.node import Node
+
+logger = logging.getLogger("pyglyn.node")
+
+REASON_DEADLINE_S = 1.0
+"""How long the death of a worker waits for its parent to say why, before it is ``killed``."""
+WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
+OK, ERROR, UNDEFINED = Atom("ok"), Atom("error"), Atom("undefined")
+
+
+@attrs.define(eq=False)
+class WorkerLink:
+    """One worker as the hub sees it.
+
+    Attributes:
+        serial: its number in the node.
+        os_pid: the operating system's number.
+        parent: serial of its parent (0: the hub itself).
+        title: what it is, for people.
+        boundary: its links and monitors to others.
+        reason: why it ended, once its parent has said.
+        paused: sources that wait until the worker has taken what is queued for it.
+    """
+
+    serial: int
+    os_pid: int
+    parent: int
+    title: str
+    protocol: LinkProtocol
+    boundary: Boundary = attrs.field(factory=Boundary)
+    reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+    paused: set[Any] = attrs.field(factory=set)
+
+    def send(self, control: Control, parts: Parts | None) -> None:
+        """Pass a signal on to the worker."""
+        self.boundary.incoming(control)
+        self.protocol.send(control, None, parts)
+
+    def pause(self, source: Any) -> None:
+        """Stop reading from a source until this worker has caught up."""
+        if source not in self.paused:
+            self.paused.add(source)
+            source.pause_reading()
+
+    def resume(self) -> None:
+        """Let the paused sources go on."""
+        while self.paused:
+            self.paused.pop().resume_reading()
+
+
+class Workers:
+    """The workers of a node.
+
+    Attributes:
+        address: the path workers connect to.
+        token: what they must show.
+        links: serial -> worker.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.links: dict[int, WorkerLink] = {}
+        self.token = secrets.token_hex(16)
+        self.address = ""
+        self._directory: str | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._next_serial = 0
+        self._exited: dict[int, Term] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen for workers; called when the first supervision tree is started."""
+        if self._server is not None:
+            return
+        name = f"pyglyn-{os.getpid()}-{secrets.token_hex(8)}"
+        if sys.platform == "linux":
+            self.address = "\0" + name
+        else:
+            self._directory = tempfile.mkdtemp(prefix=name)
+            self.address = os.path.join(self._directory, "hub")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._accept, self.address)
+
+    async def stop(self) -> None:
+        """Close every link, and stop listening."""
+        if self._server is None:
+            return
+        self._server.close()
+        for link in list(self.links.values()):
+            link.protocol.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._directory is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.address)
+                os.rmdir(self._directory)
+
+    # --- workers come and go ----------------------------------------------------------------------
+
+    def _accept(self) -> LinkProtocol:
+        link: WorkerLink | None = None
+
+        def on_frame(frame: Frame) -> None:
+            nonlocal link
+            if link is None:
+                link = self._welcome(protocol, frame)
+            elif frame.control is None:
+                self._request(link, frame.request)
+            else:
+                self.node.router.from_worker(link, frame)
+
+        def on_closed() -> None:
+            if link is not None:
+                self._start(self._gone(link))
+
+        def on_busy(busy: bool) -> None:
+            if link is not None and not busy:
+                link.resume()
+
+        limit = self.node.settings.worker_queue_limit
+        protocol = LinkProtocol(on_frame, on_closed, high_water=limit, on_busy=on_busy)
+        return protocol
+
+    def _start(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _welcome(self, protocol: LinkProtocol, frame: Frame) -> WorkerLink | None:
+        match frame.request:
+            case (Atom("hello"), bytes() as token, int() as os_pid, int() as parent, bytes() as title):
+                if not hmac.compare_digest(token, self.token.encode()):
+                    protocol.close()
+                    return None
+            case _:
+                protocol.close()
+                return None
+        self._next_serial += 1
+        link = WorkerLink(self._next_serial, os_pid, parent, title.decode(), protocol)
+        self.links[link.serial] = link
+        node = self.node
+        busy: list[Term] = [Atom(name) for name in node.runtime.busy]
+        leader = node.runtime.group_leader
+        protocol.request(
+            (WELCOME, link.serial, Atom(node.name), node.local.creation, leader or UNDEFINED, busy)
+        )
+        return link
+
+    def exited(self, os_pid: int, reason: Term) -> None:
+        """The parent of an OS process says how it ended."""
+        for link in self.links.values():
+            if link.os_pid == os_pid and not link.reason.done():
+                link.reason.set_result(reason)
+                # Grandchildren may hold the socket open: do not wait for them.
+                asyncio.get_running_loop().call_later(0.1, link.protocol.close)
+                return
+
+    async def _gone(self, link: WorkerLink) -> None:
+        """The socket is closed: once the reason is known, tell everyone."""
+        self.links.pop(link.serial, None)
+        link.resume()
+        try:
+            async with asyncio.timeout(REASON_DEADLINE_S):
+                reason = await asyncio.shield(link.reason)
+        except TimeoutError:
+            reason = KILLED
+        for name, pid in list(self.node.runtime.names.items()):
+            if pid.serial == link.serial:
+                self.node.runtime.unregister(name)
+        for signal in link.boundary.death(reason):
+            if type(signal.control) is MonitorPExit:
+                self.node.runtime.forget_named_monitor(signal.control.ref)
+            self.node.router.emit(signal)
+        for listener in self.node.worker_listeners:
+            listener(link, reason)
+
+    # --- private messages -------------------------------------------------------------------------
+
+    def _request(self, link: WorkerLink, request: Term) -> None:
+        match request:
+            case (Atom("register"), Reference() as ref, bytes() as name, Pid() as pid):
+                link.protocol.request((REPLY, ref, self._register(name.decode(), pid)))
+            case (Atom("unregister"), bytes() as name):
+                self.node.runtime.unregister(name.decode())
+            case (Atom("whereis"), Reference() as ref, bytes() as name):
+                found = self.node.runtime.names.get(name.decode())
+                link.protocol.request((REPLY, ref, found or UNDEFINED))
+            case (Atom("exited"), int() as os_pid, reason):
+                self.exited(os_pid, reason)
+            case _:
+                logger.warning("worker %s (%s) asks for something unknown", link.serial, link.title)
+
+    def _register(self, name: str, pid: Pid) -> Term:
+        try:
+            self.node.runtime.claim_name(name, pid)
+        except (ProcessError, ValueError) as error:
+            return (ERROR, str(error).encode())
+        return OK
+
+    # --- for all workers --------------------------------------------------------------------------
+
+    def node_down(self, node: str) -> None:
+        """Tell every worker that the connection to a node is gone."""
+        for link in self.links.values():
+            link.boundary.node_down(node)
+            link.protocol.request((NODE_DOWN, Atom(node)))
+
+    def busy(self, node: str, busy: bool) -> None:
+        """Tell every worker that much, or no longer much, is queued for a node."""
+        for link in self.links.values():
+            link.protocol.request((BUSY, Atom(node), busy))

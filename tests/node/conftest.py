@@ -1,0 +1,22 @@
+"""A Python node beside the BEAM nodes of a test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from pyglyn.node import Node
+
+
+def unique_name(prefix: str = "py") -> str:
+    """A node name nobody has."""
+    return f"{prefix}_{secrets.token_hex(4)}@localhost"
+
+
+@pytest_asyncio.fixture
+async def node(beam) -> AsyncIterator[Node]:
+    """A running Python node with the cookie of ``beam``; not connected yet."""
+    async with Node(unique_name(), cookie=beam.cookie) as running:
+        yield running

@@ -1,0 +1,218 @@
+"""rpc, erpc, remote spawn and ping between a Python node and real BEAM nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import attrs
+import pytest
+import pytest_asyncio
+
+from pyglyn.errors import BadRpc, CallTimeout, RemoteException
+from pyglyn.etf import Atom
+from pyglyn.node import Exit, Exports, Node, Process, Throw
+from tests.node.conftest import unique_name
+
+
+@attrs.frozen
+class Product:
+    id: str
+    price: int
+
+
+async def quote(product: str, quantity: int) -> float:
+    return quantity * 2.5 if product == "laptop" else 0.0
+
+
+def slow(seconds: float) -> str:
+    time.sleep(seconds)
+    return "done"
+
+
+async def double(product: Product) -> Product:
+    return Product(product.id, product.price * 2)
+
+
+async def fail(how):
+    match how:
+        case Atom("throw"):
+            raise Throw(Atom("ball"))
+        case Atom("exit"):
+            raise Exit("gone")
+        case Atom("error"):
+            raise ValueError("no such product")
+        case Atom("object"):
+            return object()
+
+
+async def loop(me: Process, owner) -> None:
+    me.send(owner, (Atom("started"), me.pid))
+    while True:
+        match await me.receive():
+            case (Atom("echo"), what):
+                me.send(owner, what)
+            case Atom("stop"):
+                raise Exit("stopped")
+
+
+def exports() -> Exports:
+    table = Exports()
+    for function in (quote, slow, double, fail, loop):
+        table.add("pricing", function)
+    return table
+
+
+@pytest_asyncio.fixture
+async def serving(beam):
+    async with Node(unique_name("serving"), cookie=beam.cookie, exports=exports()) as node:
+        yield node
+
+
+async def test_ping_both_ways(beam, serving):
+    assert await beam.eval("net_adm:ping(Node)", Node=Atom(serving.name)) is Atom("pong")
+    assert await serving.ping(beam.name)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'rpc:call(N, pricing, quote, [<<"laptop">>, 3])',
+        'erpc:call(N, pricing, quote, [<<"laptop">>, 3])',
+        'erpc:receive_response(erpc:send_request(N, pricing, quote, [<<"laptop">>, 3]))',
+        'rpc:block_call(N, pricing, quote, [<<"laptop">>, 3])',
+        'rpc:yield(rpc:async_call(N, pricing, quote, [<<"laptop">>, 3]))',
+        '{[R], []} = rpc:multicall([N], pricing, quote, [<<"laptop">>, 3]), R',
+        '[{ok, R}] = erpc:multicall([N], pricing, quote, [<<"laptop">>, 3]), R',
+    ],
+)
+async def test_every_kind_of_call_reaches_an_exported_function(beam, serving, call):
+    assert await beam.eval(call, N=Atom(serving.name)) == 7.5
+
+
+async def test_typed_arguments_and_results(beam, serving):
+    where = Atom(serving.name)
+    doubled = await beam.eval('erpc:call(N, pricing, double, [{product, <<"laptop">>, 20}])', N=where)
+    assert doubled == (Atom("product"), b"laptop", 40)
+    badarg = await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, <<"three">>])', N=where)
+    assert badarg[0] is Atom("badrpc")
+    ((tag, text), _stack) = badarg[1][1]
+    assert tag is Atom("badarg")
+    assert b"argument 2" in text
+
+
+async def test_failures_are_what_an_erlang_caller_expects(beam, serving):
+    where = Atom(serving.name)
+    rpc = "rpc:call(N, pricing, fail, [%s])"
+    erpc = "try erpc:call(N, pricing, fail, [%s]) catch C:R -> {C, R} end"
+    assert await beam.eval(rpc % "throw", N=where) is Atom("ball")
+    assert await beam.eval(erpc % "throw", N=where) == (Atom("throw"), Atom("ball"))
+    assert await beam.eval(rpc % "exit", N=where) == (Atom("badrpc"), (Atom("EXIT"), Atom("gone")))
+    assert await beam.eval(erpc % "exit", N=where) == (Atom("exit"), (Atom("exception"), Atom("gone")))
+    exception = (Atom("exception"), Atom("ValueError"), b"no such product")
+    (_, (_, (reason, stack))) = await beam.eval(rpc % "error", N=where)
+    assert reason == exception
+    assert stack[0][1] is Atom("fail")
+    kind, (tag, reason, _stack) = await beam.eval(erpc % "error", N=where)
+    assert (kind, tag, reason) == (Atom("error"), Atom("exception"), exception)
+    kind, (tag, reason, _stack) = await beam.eval(erpc % "object", N=where)
+    assert (kind, reason[1]) == (Atom("error"), Atom("EncodeError"))
+
+
+@pytest.mark.parametrize("call", ["os:cmd([])", "pricing:nothing()", "pricing:quote(1)", "erlang:halt()"])
+async def test_what_is_not_exported_is_undef(beam, serving, call):
+    module, rest = call.split(":")
+    function, args = rest.rstrip(")").split("(")
+    text = f"rpc:call(N, {module}, {function}, [{args}])"
+    (badrpc, (exit_, (undef, stack))) = await beam.eval(text, N=Atom(serving.name))
+    assert (badrpc, exit_, undef) == (Atom("badrpc"), Atom("EXIT"), Atom("undef"))
+    assert stack[0][:2] == (Atom(module), Atom(function))
+    text = (
+        f"try erpc:call(N, {module}, {function}, [{args}]) catch error:{{exception, undef, [_|_]}} -> ok end"
+    )
+    assert await beam.eval(text, N=Atom(serving.name)) is Atom("ok")
+    assert await beam.eval("N =:= node() orelse rpc:call(N, erlang, node, []) =:= N", N=Atom(serving.name))
+
+
+async def test_a_slow_export_does_not_block_other_calls(beam, serving):
+    where = Atom(serving.name)
+    slow_call = asyncio.create_task(beam.eval("rpc:call(N, pricing, slow, [1.5])", N=where))
+    for _ in range(20):
+        assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
+    assert not slow_call.done()
+    assert await slow_call == b"done"
+    assert await beam.eval("rpc:call(N, pricing, slow, [5.0], 100)", N=where) == (
+        Atom("badrpc"),
+        Atom("timeout"),
+    )
+
+
+async def test_remote_spawn_link_and_monitor_of_an_exported_function(beam, serving):
+    assert await beam.eval(
+        """
+        process_flag(trap_exit, true), Self = self(),
+        P1 = spawn(N, pricing, loop, [Self]), receive {started, P1} -> ok end,
+        P1 ! {echo, one}, receive one -> ok end,
+        P2 = spawn_link(N, pricing, loop, [Self]), receive {started, P2} -> ok end,
+        P2 ! stop, receive {'EXIT', P2, R2} -> ok end,
+        {P3, M} = spawn_monitor(N, pricing, loop, [Self]), receive {started, P3} -> ok end,
+        P3 ! stop, receive {'DOWN', M, process, P3, R3} -> ok end,
+        {P4, M4} = spawn_monitor(N, pricing, nothing, []), receive {'DOWN', M4, process, P4, {R4, _}} -> ok end,
+        exit(P1, kill), {R2, R3, R4}
+        """,
+        N=Atom(serving.name),
+    ) == (Atom("stopped"), Atom("stopped"), Atom("undef"))
+
+
+async def test_casts_reach_exported_functions(beam, serving):
+    async with serving.process() as me:
+        await beam.eval(
+            "rpc:cast(N, pricing, loop, [Pid]), erpc:cast(N, pricing, loop, [Pid])",
+            N=Atom(serving.name),
+            Pid=me.pid,
+        )
+        for _ in range(2):
+            assert (await me.receive(timeout=5))[0] is Atom("started")
+
+
+async def test_python_calls_functions_on_the_beam(beam, serving):
+    where = beam.name
+    assert await serving.rpc(where, "lists", "seq", [1, 3]) == [1, 2, 3]
+    assert await serving.erpc(where, "erlang", "node") is Atom(where)
+    with pytest.raises(BadRpc) as undef:
+        await serving.rpc(where, "nothing", "here")
+    assert undef.value.reason[1][0] is Atom("undef")
+    with pytest.raises(RemoteException) as error:
+        await serving.erpc(where, "erlang", "hd", [[]])
+    assert (error.value.kind, error.value.reason) == ("error", Atom("badarg"))
+    with pytest.raises(RemoteException) as thrown:
+        await serving.erpc(where, "erlang", "throw", [Atom("ball")])
+    assert (thrown.value.kind, thrown.value.reason) == ("throw", Atom("ball"))
+    assert await serving.rpc(where, "erlang", "throw", [Atom("ball")]) is Atom("ball")
+    with pytest.raises(RemoteException) as exit_:
+        await serving.erpc(where, "erlang", "exit", [Atom("gone")])
+    assert (exit_.value.kind, exit_.value.reason) == ("exit", Atom("gone"))
+    with pytest.raises(CallTimeout):
+        await serving.erpc(where, "timer", "sleep", [5000], timeout=0.1)
+    with pytest.raises(BadRpc) as nodedown:
+        await serving.rpc("nowhere@localhost", "erlang", "node")
+    assert nodedown.value.reason is Atom("nodedown")
+
+
+async def test_output_of_a_function_called_on_the_beam_comes_back_to_the_log(beam, serving, caplog):
+    with caplog.at_level("INFO", logger="pyglyn.io"):
+        assert await serving.rpc(
+            beam.name, "io", "format", [list(b"hello ~p ~s~n"), [Atom("you"), b"x"]]
+        ) is Atom("ok")
+    assert "hello you x" in caplog.text
+
+
+async def test_shells_and_tools_get_their_read_only_functions(beam, serving):
+    where = Atom(serving.name)
+    pid = serving.whereis("net_kernel")
+    assert await beam.eval("rpc:call(N, erlang, whereis, [net_kernel])", N=where) == pid
+    info = await beam.eval("rpc:call(N, erlang, process_info, [P, message_queue_len])", N=where, P=pid)
+    assert info == (Atom("message_queue_len"), 0)
+    info = await beam.eval("rpc:call(N, erlang, process_info, [P])", N=where, P=pid)
+    assert (Atom("registered_name"), Atom("net_kernel")) in info
+    assert Atom("rex") in await beam.eval("rpc:call(N, erlang, registered, [])", N=where)
