@@ -50,6 +50,8 @@ from pyglyn.eventsourcing.json_codec import (
 )
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.opening import open_store
+from pyglyn.eventsourcing.recorder import RecorderStore
+from pyglyn.eventsourcing.rows import RowCodec
 from pyglyn.eventsourcing.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.store import (
     Checkpoint,
@@ -92,6 +94,8 @@ __all__ = [
     "ParkedEvent",
     "ProcessEvents",
     "RecordedEvent",
+    "RecorderStore",
+    "RowCodec",
     "SerializedEventEnvelop",
     "Snapshot",
     "SnapshotConfig",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,14 @@ def bank(url: str) -> es.EventStore[Any, Any]:
     return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
 
 
+CODEC: es.RowCodec[Any, Any] = es.RowCodec(
+    aggregate_type="BankAccount", events=BankAccountEvent, state=BankAccount
+)
+
+
 class TestMemoryStore(EventStoreContract):
     shared = False
+    encodes = False
 
     @pytest.fixture
     def open_store(self) -> Callable[[], es.EventStore[Any, Any]]:
@@ -35,3 +41,26 @@ class TestPostgresStore(EventStoreContract):
     @pytest.fixture
     def open_store(self, any_postgres: str) -> Callable[[], es.EventStore[Any, Any]]:
         return lambda: bank(any_postgres)
+
+
+class TestPopoRecorder(EventStoreContract):
+    @pytest.fixture
+    def open_store(self) -> Callable[[], es.EventStore[Any, Any]]:
+        from eventsourcing.popo import POPOAggregateRecorder, POPOApplicationRecorder
+
+        events, snapshots = POPOApplicationRecorder(), POPOAggregateRecorder()
+        return lambda: es.RecorderStore(events, CODEC, snapshots)
+
+
+class TestSqliteRecorder(EventStoreContract):
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> Iterator[Callable[[], es.EventStore[Any, Any]]]:
+        from eventsourcing.sqlite import SQLiteAggregateRecorder, SQLiteApplicationRecorder, SQLiteDatastore
+
+        datastore = SQLiteDatastore(str(tmp_path / "recorder.db"), originator_id_type="text")
+        events = SQLiteApplicationRecorder(datastore)
+        snapshots = SQLiteAggregateRecorder(datastore, events_table_name="snapshots")
+        events.create_table()
+        snapshots.create_table()
+        yield lambda: es.RecorderStore(events, CODEC, snapshots)
+        datastore.close()

@@ -1,0 +1,262 @@
+"""JSON derived from types: the Gleam examples' spelling, strictness, errors with paths."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import uuid
+from typing import Any, Generic, Literal, NewType, TypeVar
+
+import attrs
+import pytest
+from hypothesis import given, strategies
+
+from pyglyn import eventsourcing as es
+from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, CustomerDepositedCash
+
+EVENTS: es.JsonCodec[Any] = es.JsonCodec(BankAccountEvent, tagged=True)
+
+
+class Color(enum.Enum):
+    RED = 1
+    DARK_BLUE = 2
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Mode(enum.StrEnum):
+    ON_LINE = "x"
+
+
+@attrs.frozen
+class Point:
+    x: float
+    label: str = ""
+
+
+@attrs.frozen
+class Leaf:
+    pass
+
+
+@attrs.frozen
+class Branch:
+    left: Branch | Leaf
+    right: Branch | Leaf
+
+
+T = TypeVar("T")
+Cents = NewType("Cents", int)
+
+
+@attrs.frozen
+class Box(Generic[T]):
+    item: T
+
+
+@dataclasses.dataclass(frozen=True)
+class Everything:
+    number: int
+    ratio: float
+    flag: bool
+    data: bytes
+    when: datetime.datetime
+    day: datetime.date
+    key: uuid.UUID
+    price: decimal.Decimal
+    color: Color
+    level: Level
+    mode: Mode
+    maybe: float | None
+    point: Point | None
+    shape: Point | Leaf
+    tree: Branch
+    pairs: list[tuple[str, float]]
+    names: dict[str, list[Point]]
+    either: list[int | str]
+    word: Literal["a", "b"]
+    cents: Cents
+    many: frozenset[int]
+    box: Box[int]
+
+
+EVERYTHING: es.JsonCodec[Everything] = es.JsonCodec(Everything)
+floats = strategies.floats(allow_nan=False, allow_infinity=False)
+texts = strategies.text(strategies.characters(exclude_categories=["Cs"]))
+points = strategies.builds(Point, floats, texts)
+trees = strategies.recursive(
+    strategies.just(Leaf()), lambda inner: strategies.builds(Branch, inner, inner), max_leaves=8
+)
+everything = strategies.builds(
+    Everything,
+    number=strategies.integers(),
+    ratio=floats,
+    maybe=strategies.none() | floats,
+    point=strategies.none() | points,
+    shape=points | strategies.just(Leaf()),
+    tree=strategies.builds(Branch, trees, trees),
+    pairs=strategies.lists(strategies.tuples(texts, floats)),
+    names=strategies.dictionaries(texts, strategies.lists(points, max_size=3), max_size=3),
+    either=strategies.lists(strategies.integers() | texts),
+    price=strategies.decimals(allow_nan=False, allow_infinity=False),
+    word=strategies.sampled_from(["a", "b"]),
+    many=strategies.frozensets(strategies.integers()),
+    box=strategies.builds(Box, strategies.integers()),
+)
+
+
+@given(everything)
+def test_what_is_written_reads_back(value: Everything) -> None:
+    assert EVERYTHING.decode(EVERYTHING.encode(value)) == value
+
+
+@given(floats)
+def test_a_float_has_a_decimal_point_and_is_the_same_number(number: float) -> None:
+    text = es.JsonCodec(Point).encode(Point(number))
+    literal = text[len('{"x":') :].split(",")[0]
+    assert "." in literal.partition("e")[0]
+    assert math.copysign(1, json.loads(literal)) == math.copysign(1, number)
+    assert json.loads(literal) == number
+
+
+def test_events_are_spelled_as_in_the_gleam_examples() -> None:
+    assert EVENTS.encode(AccountOpened("42")) == '{"event-type":"account-opened","account-id":"42"}'
+    deposited = '{"event-type":"customer-deposited-cash","amount":10.0,"balance":1.0e+22}'
+    assert EVENTS.encode(CustomerDepositedCash(10, 1e22)) == deposited
+    assert es.JsonCodec(BankAccount).encode(BankAccount(True, 4.01)) == '{"opened":true,"balance":4.01}'
+
+
+def test_tags_and_keys_can_be_spelled_otherwise() -> None:
+    style = es.JsonStyle(
+        tag_key="kind",
+        tag_spelling=es.pascal_case,
+        key_spelling=es.camel_case,
+        tags={CustomerDepositedCash: "deposit"},
+    )
+    codec: es.JsonCodec[Any] = es.JsonCodec(BankAccountEvent, style, tagged=True)
+    assert codec.encode(AccountOpened("1")) == '{"kind":"AccountOpened","accountId":"1"}'
+    assert codec.encode(CustomerDepositedCash(1, 2)) == '{"kind":"deposit","amount":1.0,"balance":2.0}'
+
+
+@pytest.mark.parametrize(
+    ("name", "kebab", "snake", "camel", "pascal"),
+    [
+        ("AccountOpened", "account-opened", "account_opened", "accountOpened", "AccountOpened"),
+        ("HTTPServer2", "http-server2", "http_server2", "httpServer2", "HttpServer2"),
+        ("account_id", "account-id", "account_id", "accountId", "AccountId"),
+        ("A", "a", "a", "a", "A"),
+    ],
+)
+def test_spellings(name: str, kebab: str, snake: str, camel: str, pascal: str) -> None:
+    spelled = (es.kebab_case(name), es.snake_case(name), es.camel_case(name), es.pascal_case(name))
+    assert spelled == (kebab, snake, camel, pascal)
+
+
+def test_a_type_can_have_its_own_codec() -> None:
+    style = es.JsonStyle(codecs={Point: (lambda p: [p.x, p.label], lambda v: Point(v[0], v[1]))})
+    codec = es.JsonCodec[Box[Point]](Box[Point], style)
+    assert codec.encode(Box(Point(1.0, "a"))) == '{"item":[1.0,"a"]}'
+    assert codec.decode('{"item":[1.0,"a"]}') == Box(Point(1.0, "a"))
+
+
+def test_without_a_type_plain_json_goes_through() -> None:
+    codec: es.JsonCodec[Any] = es.JsonCodec(None)
+    assert codec.decode(codec.encode({"a": [1, 2.0, None, "é"]})) == {"a": [1, 2.0, None, "é"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("{", "no JSON"),
+        ("", "no JSON"),
+        ('{"event-type":"account-opened","account-id":"1"} x', "no JSON: Extra data"),
+        ("[" * 100_000, "nested too deeply"),
+        ("1" * 5000, "no JSON"),
+        ("[]", "expected an object, got an array @ $"),
+        ("{}", "expected a string under 'event-type', got nothing"),
+        ('{"event-type":7}', "expected a string under 'event-type', got an integer"),
+        ('{"event-type":"closed"}', "unknown event-type 'closed'"),
+        ('{"event-type":"account-opened"}', "missing field 'account-id'"),
+        (
+            '{"event-type":"account-opened","account-id":1}',
+            r"expected a string, got an integer @ $.account_id",
+        ),
+        (
+            '{"event-type":"customer-withdrew-cash","amount":"1","balance":1.0}',
+            r"float, got a string @ $.amount",
+        ),
+        (
+            '{"event-type":"customer-withdrew-cash","amount":true,"balance":1.0}',
+            "expected a float, got a boolean",
+        ),
+        ('{"event-type":"customer-withdrew-cash","amount":NaN,"balance":1.0}', "NaN is no JSON number"),
+        ('{"event-type":"customer-withdrew-cash","amount":1e999,"balance":1.0}', "does not fit a float"),
+        ('{"event-type":"customer-withdrew-cash","amount":9007199254740993,"balance":1.0}', "no float holds"),
+    ],
+)
+def test_what_does_not_decode_says_why_and_where(text: str, fault: str) -> None:
+    with pytest.raises(es.EventDecodeError) as caught:
+        EVENTS.decode(text)
+    assert fault in str(caught.value)
+    assert caught.value.payload == text
+
+
+def test_an_integer_literal_is_read_as_a_float() -> None:
+    text = '{"event-type":"customer-deposited-cash","amount":10,"balance":10,"more":[1]}'
+    event = EVENTS.decode(text)
+    assert event == CustomerDepositedCash(10.0, 10.0)
+    assert type(event.amount) is float
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        (CustomerDepositedCash(float("nan"), 1.0), "not JSON compliant"),
+        (CustomerDepositedCash(float("inf"), 1.0), "not JSON compliant"),
+        (CustomerDepositedCash("1", 1.0), "expected a float, got a string"),  # type: ignore[arg-type]
+        (CustomerDepositedCash(True, 1.0), "expected a float, got a boolean"),
+        (CustomerDepositedCash(2**53 + 1, 1.0), "no float holds"),
+        (AccountOpened(b"a"), "expected a string"),  # type: ignore[arg-type]
+        (AccountOpened("\ud800"), "surrogates"),
+        (BankAccount(), "expected one of AccountOpened"),
+        (None, "expected one of AccountOpened"),
+    ],
+)
+def test_what_is_not_of_the_type_is_not_written(value: Any, fault: str) -> None:
+    with pytest.raises(es.EventEncodeError, match=fault):
+        EVENTS.encode(value)
+
+
+@attrs.frozen
+class EventType:
+    event_type: str
+
+
+@attrs.frozen
+class HasObject:
+    anything: object
+
+
+def test_ambiguous_types_are_refused_when_the_codec_is_made() -> None:
+    with pytest.raises(ValueError, match="which is the tag's"):
+        es.JsonCodec(EventType, tagged=True)
+    with pytest.raises(ValueError, match="the same tag"):
+        es.JsonCodec(BankAccountEvent, es.JsonStyle(tag_spelling=lambda name: "x"), tagged=True)
+    with pytest.raises(TypeError, match="no JSON for"):
+        es.JsonCodec(HasObject)
+    with pytest.raises(TypeError, match="expected an attrs class"):
+        es.JsonCodec(AccountOpened | int, tagged=True)
+
+
+@given(strategies.binary())
+def test_any_bytes_as_text_decode_or_say_why(data: bytes) -> None:
+    for text in (data.decode("latin-1"), base64.b64encode(data).decode()):
+        with pytest.raises(es.EventDecodeError):
+            EVENTS.decode(text)
