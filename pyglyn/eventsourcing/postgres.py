@@ -268,13 +268,12 @@ class PostgresStore(EventStore[E, S]):
         database = self._database()
         while True:
             rows = await database.query(statement, (after, *keys, limit))
+            if len(rows) < limit and await self._assign_positions():
+                continue
             found = positioned_rows(rows)
-            if found:
+            if found or len(rows) < limit:
                 return [self._codec.recorded(row) for row in found]
-            if len(rows) == limit:
-                after = rows[-1][0]
-            elif not await self._assign_positions():
-                return []
+            after = rows[-1][0]
 
     async def _assign_positions(self) -> int:
         """Give positions to events committed since; return to how many."""
