@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import rich_click as click
 from rich.console import Console
 
 from pyglyn.testing import PrivateEpmd, find_otps
@@ -15,16 +14,16 @@ from tests.benchmarks.all import BENCHMARKS
 from tests.benchmarks.harness import QUICK, Measurement, Scale, bench, save, show
 
 
-def main(
-    only: Annotated[list[str] | None, typer.Argument(help=f"some of: {', '.join(BENCHMARKS)}")] = None,
-    quick: Annotated[bool, typer.Option(help="Only see that everything runs.")] = False,
-    otp: Annotated[int | None, typer.Option(help="The OTP release to compare with.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the measurements to this file.")] = None,
-) -> None:
+@click.command()
+@click.argument("only", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+@click.option("--quick", is_flag=True, help="Only see that everything runs.")
+@click.option("--otp", type=int, help="The OTP release to compare with.")
+@click.option("--json", type=click.Path(path_type=Path), help="Also write the measurements to this file.")
+def main(only: tuple[str, ...], quick: bool, otp: int | None, json: Path | None) -> None:
     """Measure pyglyn against a hidden BEAM peer in the same run."""
     found = [installed for installed in find_otps() if otp in (None, installed.release)]
     if not found:
-        raise typer.BadParameter("no such OTP release here")
+        raise click.UsageError("no such OTP release here")
     chosen = found[-1]
 
     async def run() -> list[Measurement]:
@@ -43,4 +42,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

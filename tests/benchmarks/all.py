@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tests.benchmarks.codec import codec
 from tests.benchmarks.harness import Benchmark
+from tests.benchmarks.node import node
 
-BENCHMARKS: dict[str, Benchmark] = {"codec": codec}
+BENCHMARKS: dict[str, Benchmark] = {"codec": codec, "node": node}
