@@ -1,0 +1,575 @@
+"""An established connection without sockets: forms of packets, fragments, order, limits, ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyglyn.dist import (
+    RECOMMENDED,
+    Channel,
+    ChannelSettings,
+    DistFlags,
+    MessageReceived,
+    PeerSilent,
+    ProtocolBroken,
+    TickReceived,
+)
+from pyglyn.dist.control import (
+    Altact,
+    AltactSend,
+    Control,
+    DemonitorP,
+    Exit,
+    Exit2,
+    GroupLeader,
+    Link,
+    MonitorP,
+    MonitorPExit,
+    RegSend,
+    Send,
+    SpawnFlags,
+    SpawnReply,
+    SpawnRequest,
+    UnlinkId,
+)
+from pyglyn.errors import LocalProtocolError
+from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, encode_bare, encode_parts
+
+A = Pid("a@host", 1, 0, 5)
+A2 = Pid("a@host", 2, 0, 5)
+B = Pid("b@host", 2, 1, 6)
+REF = Reference("a@host", 5, (1, 2, 3))
+FRAGMENTS = DistFlags.FRAGMENTS
+CACHE = DistFlags.DIST_HDR_ATOM_CACHE
+NEITHER = RECOMMENDED & ~FRAGMENTS
+SMALL_FRAGMENTS = ChannelSettings(fragment_size=100)
+
+
+def pair(flags: DistFlags = RECOMMENDED, settings: ChannelSettings | None = None) -> tuple[Channel, Channel]:
+    """Two ends of one connection, with names so that pids are checked."""
+    return (
+        Channel(flags, 0.0, settings, local_node="a@host", peer_node="b@host"),
+        Channel(flags, 0.0, settings, local_node="b@host", peer_node="a@host"),
+    )
+
+
+def wire(channel: Channel, limit: int = 1 << 40) -> bytes:
+    return b"".join(channel.data_to_send(limit))
+
+
+def sent(flags: DistFlags, control: Control, *payload: Term) -> bytes:
+    channel = pair(flags)[0]
+    channel.send(control, encode_parts(payload[0]) if payload else None)
+    return wire(channel)
+
+
+def received(channel: Channel, data: bytes, step: int = 1 << 40) -> list[Any]:
+    """Feed data and show messages as (control, decoded payload)."""
+    events: list[Any] = []
+    for at in range(0, len(data), min(step, max(1, len(data)))):
+        events += channel.receive_data(data[at : at + step])
+    return [
+        (event.control, None if event.payload is None else decode_bare(event.payload)[0])
+        if isinstance(event, MessageReceived)
+        else event
+        for event in events
+    ]
+
+
+def packet(*parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return len(body).to_bytes(4) + body
+
+
+def broken(events: Sequence[Any]) -> str:
+    """The text of the protocol error the events must end with."""
+    assert isinstance(events[-1], ProtocolBroken)
+    return str(events[-1].error)
+
+
+# --- forms of packets ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [RECOMMENDED, RECOMMENDED | CACHE, NEITHER | CACHE], ids=["F", "FC", "C"])
+def test_with_headers_terms_have_no_version_byte(flags: DistFlags) -> None:
+    control, payload = encode_bare((22, A, B)), encode_bare([1, 2.5])
+    assert sent(flags, Send(A, B), [1, 2.5]) == packet(b"\x83D\0", control, payload)
+    assert sent(flags, Link(A, B)) == packet(b"\x83D\0", encode_bare((1, A, B)))
+
+
+def test_without_headers_each_term_has_a_version_byte() -> None:
+    control, payload = encode_bare((22, A, B)), encode_bare([1, 2.5])
+    assert sent(NEITHER, Send(A, B), [1, 2.5]) == packet(b"p\x83", control, b"\x83", payload)
+    assert sent(NEITHER, Link(A, B)) == packet(b"p\x83", encode_bare((1, A, B)))
+
+
+def test_the_first_byte_of_a_pass_through_packet_is_not_looked_at() -> None:
+    """As OTP: net_mess2 skips it."""
+    data = packet(b"\xff\x83", encode_bare((1, A, B)))
+    assert received(pair(NEITHER)[1], data) == [(Link(A, B), None)]
+
+
+CONTROLS: list[tuple[Control, tuple[Term, ...]]] = [
+    (Link(A, B), ()),
+    (Send(A, B), ({Atom("k"): [1, b"x"]},)),
+    (Send(None, B), (b"",)),
+    (RegSend(A, Atom("inbox")), ([],)),
+    (Exit(A, B), (Atom("killed"),)),
+    (Exit2(A, B, (Atom("shutdown"), 1)), ()),
+    (MonitorP(A, Atom("inbox"), REF), ()),
+    (DemonitorP(A, B, REF), ()),
+    (MonitorPExit(A, B, REF), (Atom("noproc"),)),
+    (UnlinkId(5, A, B), ()),
+    (SpawnRequest(REF, A, A, (Atom("m"), Atom("f"), 1), []), ([b"argument"],)),
+    (SpawnReply(REF, B, SpawnFlags.MONITOR, A), ()),
+]
+
+
+@pytest.mark.parametrize("flags", [RECOMMENDED, NEITHER], ids=["headers", "pass-through"])
+@pytest.mark.parametrize("step", [1, 3, 1 << 20])
+def test_messages_arrive_however_the_stream_is_cut(flags: DistFlags, step: int) -> None:
+    a, b = pair(flags)
+    for control, payload in CONTROLS:
+        a.send(control, encode_parts(payload[0]) if payload else None)
+    expected = [(control, payload[0] if payload else None) for control, payload in CONTROLS]
+    assert received(b, wire(a), step) == expected
+
+
+def test_a_payload_is_handed_up_as_it_came() -> None:
+    """Bare bytes, whatever the form of the packet: they can be forwarded without decoding."""
+    for flags in (RECOMMENDED, NEITHER):
+        a, b = pair(flags)
+        a.send(Send(A, B), [b"h\x02a\x01", b"a\x02"])
+        (event,) = b.receive_data(wire(a))
+        assert isinstance(event, MessageReceived)
+        assert event.payload == b"h\x02a\x01a\x02"
+
+
+def test_both_families_of_exit_messages_are_read_whatever_was_negotiated() -> None:
+    """What an auto-connecting peer queued before it knew our flags comes in the old form."""
+    old = packet(b"\x83D\0", encode_bare((3, A, B, Atom("normal"))))
+    new = packet(b"\x83D\0", encode_bare((24, A, B)), encode_bare(Atom("normal")))
+    assert received(pair()[1], old + new) == [
+        (Exit(A, B, Atom("normal")), None),
+        (Exit(A, B), Atom("normal")),
+    ]
+
+
+def test_a_reason_moves_into_the_tuple_for_a_peer_without_exit_payload() -> None:
+    flags = RECOMMENDED & ~DistFlags.EXIT_PAYLOAD
+    for control in (Exit(A, B), Exit2(A, B), MonitorPExit(A, B, REF)):
+        inside = attrs.evolve(control, reason=(Atom("bad"), b"x"))
+        a, b = pair(flags)
+        a.send(control, encode_parts((Atom("bad"), b"x")))
+        assert received(b, wire(a)) == [(inside, None)]
+
+
+@pytest.mark.parametrize(
+    ("control", "payload"),
+    [(Send(A, B), None), (Link(A, B), [b"j"]), (Exit(A, B, Atom("x")), [b"j"]), (Exit(A, B), None)],
+    ids=["missing", "too much", "reason twice", "reason missing"],
+)
+def test_a_payload_that_does_not_fit_the_message_is_the_callers_mistake(
+    control: Control, payload: list[bytes] | None
+) -> None:
+    with pytest.raises(LocalProtocolError, match="payload"):
+        pair()[0].send(control, payload)
+
+
+def test_nothing_can_be_sent_after_the_end() -> None:
+    a = pair()[0]
+    a.send(Link(A, B))
+    a.close()
+    assert (a.queued_bytes, a.data_to_send(), a.next_deadline()) == (0, [], None)
+    with pytest.raises(LocalProtocolError, match="closed"):
+        a.send(Link(A, B))
+
+
+# --- fragments -------------------------------------------------------------------------------------
+
+
+def test_a_large_message_goes_out_as_the_specification_says() -> None:
+    a = pair(settings=SMALL_FRAGMENTS)[0]
+    control, payload = encode_bare((22, A, B)), encode_bare(bytes(range(200)))
+    a.send(Send(A, B), [payload])
+    room = 100 - len(control)
+    rest = payload[room:]
+    sequence = (1).to_bytes(8)
+    assert wire(a) == b"".join(
+        (
+            packet(b"\x83E", sequence, (3).to_bytes(8), b"\0", control, payload[:room]),
+            packet(b"\x83F", sequence, (2).to_bytes(8), rest[:100]),
+            packet(b"\x83F", sequence, (1).to_bytes(8), rest[100:]),
+        )
+    )
+    assert a.queued_bytes == 0
+
+
+@given(
+    payload=st.lists(st.binary(max_size=300), min_size=1, max_size=5),
+    fragment_size=st.integers(1, 200),
+    step=st.integers(1, 500),
+)
+def test_fragments_put_together_are_the_message(payload: list[bytes], fragment_size: int, step: int) -> None:
+    a, b = pair(settings=ChannelSettings(fragment_size=fragment_size))
+    parts = [encode_bare(payload[0]), *payload[1:]]
+    a.send(Send(A, B), parts)
+    a.send(Link(A, B))
+    data = wire(a)
+    events: list[Any] = []
+    for at in range(0, len(data), step):
+        events += b.receive_data(data[at : at + step])
+    assert [type(event) for event in events] == [MessageReceived] * 2
+    assert bytes(events[0].payload) == b"".join(parts)
+    assert events[1].control == Link(A, B)
+
+
+def test_a_large_payload_is_not_copied_on_its_way_out() -> None:
+    a = pair()[0]
+    block = bytes(1_000_000)
+    a.send(Send(A, B), encode_parts(block))
+    views = [piece for piece in a.data_to_send(1 << 30) if isinstance(piece, memoryview)]
+    assert sum(len(view) for view in views) > 990_000
+    assert all(view.obj is block for view in views if len(view) > 1000)
+
+
+def test_a_peer_without_fragments_gets_a_large_message_in_one_packet() -> None:
+    for flags in (NEITHER, NEITHER | CACHE):
+        a, b = pair(flags)
+        block = bytes(300_000)
+        a.send(Send(A, B), encode_parts(block))
+        a.send(Link(A, B))
+        pieces = []
+        while more := a.data_to_send(10_000):
+            assert sum(map(len, more)) < 20_000
+            pieces += more
+        assert received(b, b"".join(pieces)) == [(Send(A, B), block), (Link(A, B), None)]
+
+
+def test_small_messages_of_others_overtake_a_large_one_and_its_senders_own_wait() -> None:
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    a.send(Send(A, B), encode_parts(bytes(1000)))
+    a.send(Link(A, B))
+    a.send(Send(A2, B), encode_parts(b"quick"))
+    a.send(Send(A, B), encode_parts(b"after"))
+    order = received(b, wire(a))
+    assert [(c, p) for c, p in order if p != bytes(1000)] == [
+        (Send(A2, B), b"quick"),
+        (Link(A, B), None),
+        (Send(A, B), b"after"),
+    ]
+    assert order[1] == (Send(A, B), bytes(1000))
+
+
+def test_senders_of_large_messages_take_turns() -> None:
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    a.send(Send(A, B), encode_parts(bytes(100_000)))
+    a.send(Send(A2, B), encode_parts(bytes(1000)))
+    first = wire(a, 4000)
+    assert received(b, first) == [(Send(A2, B), bytes(1000))]
+    assert received(b, wire(a)) == [(Send(A, B), bytes(100_000))]
+
+
+def test_many_small_messages_do_not_starve_a_large_one() -> None:
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    a.send(Send(A, B), encode_parts(bytes(5000)))
+    got: list[Any] = []
+    for _ in range(100):
+        for _ in range(20):
+            a.send(Send(A2, B), encode_parts(b"chatter"))
+        got += received(b, wire(a, 300))
+    assert (Send(A, B), bytes(5000)) in got
+
+
+SIGNALS = st.sampled_from(
+    [
+        (Send(A, B), b"s"),
+        (Send(A, B), bytes(450)),
+        (Send(A2, B), b"t"),
+        (Send(A2, B), bytes(230)),
+        (Link(A, B), None),
+        (MonitorP(A2, B, REF), None),
+        (MonitorPExit(A, B, REF), b"u"),
+        (UnlinkId(1, A2, B), None),
+        (SpawnReply(REF, B, SpawnFlags(0), A), None),
+        (AltactSend(Altact(0), A2, B), bytes(120)),
+    ]
+)
+SENDER = {Send: "sender", Link: "sender", MonitorP: "watcher", MonitorPExit: "watched", UnlinkId: "sender"}
+
+
+@given(st.lists(st.one_of(SIGNALS, st.integers(1, 700)), max_size=40))
+def test_the_order_of_each_sender_is_kept(script: list[Any]) -> None:
+    """Whatever is sent, and however the socket takes it; numbers take so many bytes off the queue."""
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    wanted: dict[Pid, list[Any]] = {A: [], A2: []}
+    data = b""
+    for number, step in enumerate(script):
+        if isinstance(step, int):
+            data += wire(a, step)
+            continue
+        control, payload = step
+        term = None if payload is None else (number, payload)
+        a.send(control, None if term is None else encode_parts(term))
+        wanted[_sender(control)].append((_as_sent(control), term))
+    got: dict[Pid, list[Any]] = {A: [], A2: []}
+    for control, term in received(b, data + wire(a)):
+        got[_sender(control)].append((control, term))
+    assert got == wanted
+    assert a.queued_bytes == 0
+
+
+def _sender(control: Any) -> Pid:
+    sender = control.result if isinstance(control, SpawnReply) else None
+    return sender or getattr(control, SENDER.get(type(control), "sender"))
+
+
+def _as_sent(control: Control) -> Control:
+    return Send(control.sender, B) if isinstance(control, AltactSend) else control
+
+
+def test_a_signal_of_unknown_sender_waits_for_what_is_under_way() -> None:
+    """A monitor by name that fires does not say which process it was; its last message may be a large one."""
+    down = MonitorPExit(Atom("inbox"), B, REF, Atom("normal"))
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    a.send(Send(A, B), encode_parts(bytes(500)))
+    a.send(Send(A2, B), encode_parts(bytes(900)))
+    a.send(down)
+    a.send(GroupLeader(A, B))
+    assert [control for control, _ in received(b, wire(a))] == [
+        Send(A, B),
+        Send(A2, B),
+        down,
+        GroupLeader(A, B),
+    ]
+
+
+def test_a_named_sender_need_not_wait_for_others() -> None:
+    down = MonitorPExit(Atom("inbox"), B, REF, Atom("normal"))
+    a, b = pair(settings=SMALL_FRAGMENTS)
+    a.send(Send(A, B), encode_parts(bytes(500)))
+    a.send(down, sender=A2)
+    assert [control for control, _ in received(b, wire(a))] == [down, Send(A, B)]
+
+
+# --- what a peer can do wrong ----------------------------------------------------------------------
+
+HEAD = b"\x83D\0"
+GOOD = packet(HEAD, encode_bare((1, A, B)))
+FIRST = b"\x83E" + (9).to_bytes(8)
+NEXT = b"\x83F" + (9).to_bytes(8)
+SEND = encode_bare((22, A, B))
+
+DAMAGED = {
+    "no header": packet(b"p\x83", encode_bare((1, A, B))),
+    "version byte in header mode": packet(HEAD, b"\x83", encode_bare((1, A, B))),
+    "unknown header": packet(b"\x83G\0", encode_bare((1, A, B))),
+    "one byte": packet(b"\x83"),
+    "two bytes": packet(b"\x83D"),
+    "no control message": packet(HEAD),
+    "unknown op": packet(HEAD, encode_bare((99, A, B))),
+    "wrong arity": packet(HEAD, encode_bare((1, A))),
+    "no tuple": packet(HEAD, encode_bare([1, A, B])),
+    "truncated control message": packet(HEAD, encode_bare((1, A, B))[:-1]),
+    "payload missing": packet(HEAD, SEND),
+    "link from a third node": packet(HEAD, encode_bare((1, Pid("c@host", 1, 1, 1), B))),
+    "link to a third node": packet(HEAD, encode_bare((1, A, Pid("c@host", 1, 1, 1)))),
+    "monitor of a third node's pid": packet(HEAD, encode_bare((19, A, Pid("c@host", 1, 1, 1), REF))),
+    "exit in our own name": packet(HEAD, encode_bare((3, B, B, Atom("x")))),
+    "spawn request of a third node": packet(
+        HEAD, encode_bare((29, REF, B, B, (Atom("m"), Atom("f"), 0), [])), encode_bare([])
+    ),
+    "unlink id 0": packet(HEAD, encode_bare((35, 0, A, B))),
+    "3 GB": (3 << 30).to_bytes(4),
+    "fragment of nothing": packet(NEXT, (1).to_bytes(8), b"x"),
+    "fragment head cut": packet(NEXT[:9]),
+    "first fragment cut": packet(FIRST, (2).to_bytes(8)),
+    "fragment number 0": packet(FIRST, (0).to_bytes(8), b"\0", SEND),
+    "first fragment twice": packet(FIRST, (3).to_bytes(8), b"\0", SEND) * 2,
+    "fragment left out": packet(FIRST, (3).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8), b"x"),
+    "fragmented without payload": packet(FIRST, (2).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8)),
+    "unknown op in a first fragment": packet(FIRST, (2).to_bytes(8), b"\0", encode_bare((99, A))),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.parametrize("step", [1, 1 << 20], ids=["byte-by-byte", "whole"])
+def test_what_breaks_the_protocol_ends_the_connection(name: str, step: int) -> None:
+    """One error, after the messages before it; nothing is read after that."""
+    b = pair()[1]
+    events = received(b, GOOD + DAMAGED[name] + GOOD, step)
+    assert events[0] == (Link(A, B), None)
+    assert broken(events)
+    assert len(events) == 2
+    assert b.closed
+    assert b.receive_data(GOOD) == []
+
+
+def test_a_damaged_payload_is_no_business_of_the_connection() -> None:
+    """It is told from others by whoever decodes it; the next message is fine."""
+    b = pair()[1]
+    events = b.receive_data(packet(HEAD, SEND, b"\xff\xff") + GOOD)
+    assert [type(event) for event in events] == [MessageReceived] * 2
+
+
+def test_a_send_from_anybody_is_delivered() -> None:
+    """OTP takes a foreign sender pid in SEND_SENDER and REG_SEND."""
+    data = packet(HEAD, encode_bare((22, Pid("c@host", 1, 1, 1), B)), b"j")
+    assert len(received(pair()[1], data)) == 1
+
+
+@given(st.binary(max_size=200), st.sampled_from([RECOMMENDED, NEITHER]), st.integers(1, 50))
+def test_garbage_is_an_error_event_or_incomplete(data: bytes, flags: DistFlags, step: int) -> None:
+    whole = pair(flags)[1].receive_data(data)
+    cut = pair(flags)[1]
+    in_steps = [event for at in range(0, len(data), step) for event in cut.receive_data(data[at : at + step])]
+    assert list(map(type, whole)) == list(map(type, in_steps))
+
+
+@given(st.data(), st.sampled_from([RECOMMENDED, NEITHER]))
+def test_a_flipped_byte_is_an_error_event_or_another_message(data: st.DataObject, flags: DistFlags) -> None:
+    a, b = pair(flags, SMALL_FRAGMENTS)
+    for control, payload in CONTROLS:
+        a.send(control, encode_parts(payload[0]) if payload else None)
+    a.send(Send(A, B), encode_parts(bytes(300)))
+    stream = bytearray(wire(a))
+    place = data.draw(st.integers(0, len(stream) - 1))
+    stream[place] ^= data.draw(st.integers(1, 255))
+    for event in b.receive_data(bytes(stream)):
+        assert isinstance(event, (MessageReceived, TickReceived, ProtocolBroken))
+
+
+class TestLimits:
+    def test_an_announced_length_is_refused_before_a_byte_of_it_comes(self) -> None:
+        b = pair(settings=ChannelSettings(max_packet_size=1000))[1]
+        assert b.receive_data(packet(bytes(0)) + (1000).to_bytes(4)) == [TickReceived()]
+        b = pair(settings=ChannelSettings(max_packet_size=1000))[1]
+        assert "1001 bytes is announced" in broken(b.receive_data((1001).to_bytes(4)))
+
+    def test_a_fragmented_message_has_a_limit(self) -> None:
+        b = pair(settings=ChannelSettings(max_message_size=100))[1]
+        b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60)))
+        assert "exceeds 100 bytes" in broken(b.receive_data(packet(NEXT, (3).to_bytes(8), bytes(60))))
+
+    def test_incomplete_messages_have_a_limit_together(self) -> None:
+        b = pair(settings=ChannelSettings(max_incomplete_size=100))[1]
+        events: list[Any] = []
+        for sequence in (1, 2):
+            head = b"\x83E" + sequence.to_bytes(8)
+            events += b.receive_data(packet(head, (4).to_bytes(8), b"\0", SEND, bytes(60)))
+        assert "exceed 100 bytes together" in broken(events)
+
+    def test_complete_messages_do_not_count(self) -> None:
+        b = pair(settings=ChannelSettings(max_incomplete_size=100, max_incomplete_messages=1))[1]
+        for _ in range(5):
+            head = packet(FIRST, (2).to_bytes(8), b"\0", SEND, bytes(60))
+            events = b.receive_data(head + packet(NEXT, (1).to_bytes(8), bytes(30)))
+            assert [type(event) for event in events] == [MessageReceived]
+
+    def test_the_number_of_incomplete_messages_has_a_limit(self) -> None:
+        b = pair(settings=ChannelSettings(max_incomplete_messages=3))[1]
+        events: list[Any] = []
+        for sequence in range(4):
+            head = b"\x83E" + sequence.to_bytes(8)
+            events += b.receive_data(packet(head, (4).to_bytes(8), b"\0", SEND))
+        assert "more than 3" in broken(events)
+
+
+# --- ticks -----------------------------------------------------------------------------------------
+
+TICK = bytes(4)
+T = ChannelSettings(net_ticktime_s=8.0, tick_intensity=4)  # an interval of 2 s
+
+
+def test_a_tick_is_an_event() -> None:
+    assert received(pair()[1], TICK * 2 + GOOD + TICK) == [
+        TickReceived(),
+        TickReceived(),
+        (Link(A, B), None),
+        TickReceived(),
+    ]
+
+
+def test_an_idle_connection_ticks_at_each_interval() -> None:
+    a = pair(settings=T)[0]
+    ticks = []
+    for second in range(1, 8):
+        a.receive_data(TICK)
+        a.handle_timeout(float(second))
+        ticks.append(wire(a))
+    assert ticks == [b"", TICK, b"", TICK, b"", TICK, b""]
+
+
+def test_a_peer_silent_for_net_ticktime_is_given_up() -> None:
+    """After as many whole intervals as the intensity says, that is between T and T * (1 + 1/intensity)."""
+    a = pair(settings=T)[0]
+    a.receive_data(TICK)  # within the first interval
+    for now in (2.0, 4.0, 6.0, 8.0):
+        assert a.handle_timeout(now) == []
+    assert a.handle_timeout(10.0) == [PeerSilent(8.0)]
+    assert a.closed
+    assert a.next_deadline() is None
+
+
+def test_any_byte_is_a_sign_of_life() -> None:
+    a = pair(settings=T)[0]
+    for now in range(2, 100, 2):
+        if now % 8 == 0:
+            a.receive_data(b"\0")
+        assert a.handle_timeout(float(now)) == []
+
+
+def test_no_tick_where_messages_go_both_ways() -> None:
+    a = pair(settings=T)[0]
+    a.receive_data(TICK)
+    a.send(Link(A, B))
+    wire(a)
+    a.handle_timeout(2.0)
+    assert wire(a) == b""
+
+
+def test_a_tick_asks_for_an_answer_where_nothing_comes() -> None:
+    """A hidden peer ticks only when it has a reason: OTP ticks it even while it writes (send_tick)."""
+    a = pair(settings=T)[0]
+    a.send(Link(A, B))
+    wire(a)
+    a.handle_timeout(2.0)
+    assert wire(a) == TICK
+
+
+def test_no_tick_is_queued_behind_data_that_does_not_drain() -> None:
+    a = pair(settings=T)[0]
+    a.send(Link(A, B))
+    size = a.queued_bytes
+    for now in (2.0, 4.0, 6.0):
+        a.receive_data(TICK)
+        a.handle_timeout(now)
+    assert a.queued_bytes == size
+
+
+def test_silence_does_not_count_while_we_do_not_read() -> None:
+    a = pair(settings=T)[0]
+    a.reading = False
+    for now in range(2, 100, 2):
+        assert a.handle_timeout(float(now)) == []
+    a.reading = True
+    assert [a.handle_timeout(float(now)) for now in range(100, 108, 2)] == [[], [], [], [PeerSilent(8.0)]]
+
+
+def test_a_late_timer_counts_as_one_interval() -> None:
+    """The machine slept, or the process was stopped: that says nothing about the peer."""
+    a = pair(settings=T)[0]
+    assert a.handle_timeout(1000.0) == []
+    assert a.next_deadline() == 1002.0
+    assert a.handle_timeout(1001.0) == []
+
+
+def test_the_deadline_is_an_interval_away() -> None:
+    assert pair(settings=T)[0].next_deadline() == 2.0
+    assert pair()[0].next_deadline() == 15.0
