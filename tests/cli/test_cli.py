@@ -1,0 +1,258 @@
+"""The command line, run as a user runs it, against real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pyglyn._version import __version__
+from pyglyn.etf import Atom
+from pyglyn.testing import eventually
+
+APP = """
+from pyglyn import Atom, GenServer, export
+
+@export("pricing")
+async def quote(product: str, quantity: int) -> float:
+    return 2.5 * quantity
+
+class Stock(GenServer):
+    async def init(self, items):
+        self.items = items
+    async def handle_call(self, request, caller):
+        return self.items.get(request, 0)
+
+async def app(node):
+    await node.start(Stock, {b"laptop": 10}, name="stock")
+
+async def broken(node):
+    raise RuntimeError("no database")
+"""
+
+
+class Program:
+    """A running ``pyglyn`` command with what it has printed so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.output = ""
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        while data := await self.process.stdout.read(4096):
+            self.output += data.decode()
+
+    async def ends(self) -> int:
+        status = await asyncio.wait_for(self.process.wait(), 20)
+        await self._reader
+        return status
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        def found() -> re.Match[str]:
+            match = re.search(pattern, self.output)
+            assert match, self.output
+            return match
+
+        return await eventually(found, timeout=20)
+
+
+@asynccontextmanager
+async def pyglyn(*args: str, env: dict[str, str] | None = None, cwd=None) -> AsyncIterator[Program]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pyglyn", *args,
+        env={**os.environ, "COLUMNS": "100", **(env or {})}, cwd=cwd,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, stdin=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    program = Program(process)
+    try:
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await program._reader
+
+
+async def run(*args: str, **kwargs) -> tuple[int, str]:
+    async with pyglyn(*args, **kwargs) as program:
+        return await program.ends(), program.output
+
+
+@pytest.fixture
+def name() -> str:
+    return f"cli_{secrets.token_hex(4)}@localhost"
+
+
+@pytest.fixture
+def app(tmp_path):
+    path = tmp_path / "my_service.py"
+    path.write_text(APP)
+    return path
+
+
+async def test_a_node_started_from_the_command_line_serves_the_cluster(beam, name, app, tmp_path):
+    args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", f"{app}:app", "--connect", beam.name]
+    async with pyglyn(*args) as node:
+        await node.says(re.escape(beam.name) + " is up")
+        where = Atom(name)
+        assert await beam.eval("nodes(hidden)") == [where]
+        assert await beam.eval('gen_server:call({stock, N}, <<"laptop">>)', N=where) == 10
+        assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 3])', N=where) == 7.5
+
+        status, output = await run("ping", name, "--cookie", beam.cookie)
+        assert (status, output[:5]) == (0, "pong ")
+        status, output = await run(
+            "call", name, "pricing", "quote", '<<"laptop">>', "4", "--cookie", beam.cookie
+        )
+        assert (status, output) == (0, "10.0\n")
+        status, output = await run("names")
+        assert status == 0
+        assert name in output.replace("\n", "")
+
+        node.process.send_signal(signal.SIGTERM)
+        assert await node.ends() == 0
+        assert "SIGTERM: stopping" in node.output
+        assert beam.cookie not in node.output
+    await eventually(lambda: beam.eval("nodes(hidden) =:= []"))
+
+
+async def test_an_app_of_an_importable_module_and_a_visible_node(beam, name, app):
+    args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", "my_service:app", "--visible"]
+    async with pyglyn(*args, cwd=app.parent) as node:
+        await eventually(lambda: beam.eval("net_adm:ping(N) =:= pong", N=Atom(name)), timeout=20)
+        assert await beam.eval("nodes()") == [Atom(name)]
+        node.process.send_signal(signal.SIGINT)
+        assert await node.ends() == 0
+
+
+async def test_connect_is_tried_again_until_the_node_is_there(beams, name):
+    later = f"later_{secrets.token_hex(4)}"
+    async with pyglyn("node", "--sname", name, "--cookie", "c", "--connect", f"{later}@localhost") as node:
+        await node.says(f"cannot connect to {later}@localhost, trying again")
+        beam = await beams.start(later, cookie="c")
+        await node.says(f"{later}@localhost is up")
+        beam.kill()
+        await node.says(f"{later}@localhost is down")
+        await beams.start(later, cookie="c")
+        await eventually(lambda: node.output.count("is up") == 2, timeout=20)
+
+
+async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_path):
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\n"
+        "async def app(node):\n"
+        "    async def stubborn(me):\n"
+        "        try:\n            await me.receive()\n"
+        "        finally:\n            print('cleaning up', flush=True); await asyncio.sleep(60)\n"
+        "    node.spawn(stubborn)\n    print('running', flush=True)\n"
+    )
+    async with pyglyn("node", "--sname", name, "--cookie", "c", "--app", f"{tmp_path}/slow.py:app") as node:
+        await node.says("running")
+        node.process.send_signal(signal.SIGINT)
+        await node.says("cleaning up")
+        node.process.send_signal(signal.SIGINT)
+        assert await node.ends() == 128 + signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (["node"], 2, "--sname"),
+        (["node", "--sname", "a@b.c"], 2, "--name a@b.c"),
+        (["node", "--name", "a@localhost"], 2, "--sname a@localhost"),
+        (["node", "--sname", "a@localhost", "--app", "nothing_here:app"], 2, "nothing_here"),
+        (["node", "--sname", "a@localhost", "--app", "os:no_such_function"], 2, "no_such_function"),
+        (["node", "--sname", "a@localhost", "--app", "no_colon"], 2, "module:function"),
+        (["ping", "nobody@localhost", "--cookie", "c"], 1, "nobody"),
+        (["ping", "no_host"], 2, "name@host"),
+        (["call", "nobody@localhost", "m", "f", "{unclosed", "--cookie", "c"], 1, "pyglyn: "),
+    ],
+)
+async def test_what_cannot_be_done_is_said_in_a_line(epmd, args, status, says):
+    got, output = await run(*args)
+    assert got == status
+    assert says in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+async def test_a_node_whose_name_is_taken_does_not_start(beam):
+    status, output = await run("node", "--sname", beam.name, "--cookie", "c")
+    assert status == 1
+    *_, last = output.strip().splitlines()
+    assert last.startswith("pyglyn: ")
+    assert "is taken" in last
+    assert "Traceback" not in output
+
+
+async def test_a_wrong_cookie_is_named_as_the_reason(beam):
+    status, output = await run("ping", beam.name, "--cookie", "wrong")
+    assert status == 1
+    assert output.startswith("pang: ")
+    assert "cookie" in output
+
+
+async def test_an_app_that_fails_ends_the_node_with_status_1(epmd, name, app):
+    status, output = await run("node", "--sname", name, "--cookie", "c", "--app", f"{app}:broken")
+    assert status == 1
+    assert "no database" in output
+
+
+async def test_the_cookie_comes_from_the_environment_or_the_file(beam, tmp_path):
+    home = {"HOME": str(tmp_path)}
+    status, output = await run("ping", beam.name, env={**home, "PYGLYN_COOKIE": beam.cookie})
+    assert status == 0, output
+    status, output = await run("ping", beam.name, "--cookie", env=home)
+    assert status == 1
+    file = tmp_path / ".erlang.cookie"
+    assert file.stat().st_mode & 0o777 == 0o400
+    file.chmod(0o600)
+    file.write_text(beam.cookie + "\n")
+    status, output = await run("ping", beam.name, env=home)
+    assert status == 0, output
+    file.chmod(0o644)
+    status, output = await run("ping", beam.name, env=home)
+    assert status == 1
+    assert "chmod 400" in output
+
+
+async def test_results_that_are_errors_exit_with_1(beam):
+    status, output = await run("call", beam.name, "erlang", "hd", "[]", "--cookie", beam.cookie)
+    assert status == 1
+    assert "badarg" in output
+    status, output = await run(
+        "call", beam.name, "lists", "reverse", '[1,{a,<<"b">>},-3]', "--cookie", beam.cookie
+    )
+    assert (status, output) == (0, '[-3,{a,<<"b">>},1]\n')
+
+
+async def test_an_epmd_of_its_own(epmd_port):
+    async with pyglyn("epmd") as server:
+        await server.says("serving EPMD")
+        status, output = await run("names")
+        assert (status, output) == (0, "no nodes on localhost\n")
+        server.process.send_signal(signal.SIGTERM)
+        assert await server.ends() == 0
+
+
+async def test_help_and_version():
+    status, output = await run("--help")
+    assert status == 0
+    for command in ("node", "ping", "call", "names", "epmd", "demo"):
+        assert re.search(rf"\b{command}\b", output)
+    assert (await run("--version"))[1].strip().endswith(__version__)
+
+
+async def test_the_demo_runs(epmd):
+    status, output = await run("demo")
+    assert status == 0
+    for expected in ("pong", "59.97", "order_confirmed", "{badrpc,undef}", "OrderCreated("):
+        assert expected in output
