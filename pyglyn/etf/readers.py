@@ -24,6 +24,8 @@ CACHE_SIZE = 8192
 """Entries of each cache below; a full one starts anew, so ever new atoms cannot fill the memory."""
 
 MAX_REFERENCE_WORDS = 5
+MAX_OLD_CREATION = 3
+MAX_OLD_REFERENCE = (1 << 18) - 1
 
 _U16 = Struct(">H").unpack_from
 _U32 = Struct(">I").unpack_from
@@ -36,7 +38,8 @@ _NEW_PORT = Struct(">II").unpack_from
 _OLD_PORT = Struct(">IB").unpack_from
 _V4_PORT = Struct(">QI").unpack_from
 _FLOAT_TEXT = re.compile(rb"[+-]?[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?\Z")
-_WORDS = {count: Struct(f">{count}I").unpack_from for count in range(1, MAX_REFERENCE_WORDS + 1)}
+_WORDS = [Struct(f">{count + 1}I").unpack_from for count in range(MAX_REFERENCE_WORDS + 1)]
+_OLD_WORDS = [Struct(f">B{count}I").unpack_from for count in range(MAX_REFERENCE_WORDS + 1)]
 
 _VALUES: dict[str, bool | None] = {"true": True, "false": False, "nil": None}
 _names: dict[bytes, str] = {}
@@ -264,9 +267,18 @@ def read_new_pid(data: Buffer, pos: int, depth: int) -> tuple[Pid, int]:
     return pid, after + 12
 
 
+def _check_old(creation: int, word: int, pos: int, tag: int) -> None:
+    """Refuse what the tags of old releases cannot hold: OTP 25 and 28 do (checked with binary_to_term)."""
+    if creation > MAX_OLD_CREATION:
+        raise invalid(f"creation {creation}, {MAX_OLD_CREATION} at most", pos, tag)
+    if word > MAX_OLD_REFERENCE:
+        raise invalid(f"{word} as first word of the reference, {MAX_OLD_REFERENCE} at most", pos, tag)
+
+
 def read_pid(data: Buffer, pos: int, depth: int) -> tuple[Pid, int]:
     node, pos = read_atom_name(data, pos, tags.PID_EXT)
     number, serial, creation = _fields(_OLD_PID, 9, data, pos, tags.PID_EXT)
+    _check_old(creation, 0, pos + 8, tags.PID_EXT)
     return Pid(node, number, serial, creation), pos + 9
 
 
@@ -282,12 +294,9 @@ def read_new_port(data: Buffer, pos: int, depth: int) -> tuple[Port, int]:
 
 def read_port(data: Buffer, pos: int, depth: int) -> tuple[Port, int]:
     node, pos = read_atom_name(data, pos, tags.PORT_EXT)
-    return Port(node, *_fields(_OLD_PORT, 5, data, pos, tags.PORT_EXT)), pos + 5
-
-
-def _read_words(data: Buffer, pos: int, count: int, tag: int) -> tuple[int, ...]:
-    words: tuple[int, ...] = _fields(_WORDS[count], 4 * count, data, pos, tag)
-    return words
+    number, creation = _fields(_OLD_PORT, 5, data, pos, tags.PORT_EXT)
+    _check_old(creation, 0, pos + 4, tags.PORT_EXT)
+    return Port(node, number, creation), pos + 5
 
 
 def _word_count(data: Buffer, pos: int, tag: int) -> int:
@@ -301,7 +310,7 @@ def read_newer_reference(data: Buffer, pos: int, depth: int) -> tuple[Reference,
     tag = tags.NEWER_REFERENCE_EXT
     count = _word_count(data, pos, tag)
     node, pos = read_atom_name(data, pos + 2, tag)
-    creation, *words = _fields(Struct(f">{count + 1}I").unpack_from, 4 * count + 4, data, pos, tag)
+    creation, *words = _fields(_WORDS[count], 4 * count + 4, data, pos, tag)
     return Reference(node, creation, tuple(words)), pos + 4 * count + 4
 
 
@@ -309,14 +318,15 @@ def read_new_reference(data: Buffer, pos: int, depth: int) -> tuple[Reference, i
     tag = tags.NEW_REFERENCE_EXT
     count = _word_count(data, pos, tag)
     node, pos = read_atom_name(data, pos + 2, tag)
-    if pos >= len(data):
-        raise truncated(data, pos, 1, tag)
-    return Reference(node, data[pos], _read_words(data, pos + 1, count, tag)), pos + 1 + 4 * count
+    creation, *words = _fields(_OLD_WORDS[count], 4 * count + 1, data, pos, tag)
+    _check_old(creation, words[0], pos, tag)
+    return Reference(node, creation, tuple(words)), pos + 4 * count + 1
 
 
 def read_reference(data: Buffer, pos: int, depth: int) -> tuple[Reference, int]:
     node, pos = read_atom_name(data, pos, tags.REFERENCE_EXT)
     word, creation = _fields(_OLD_PORT, 5, data, pos, tags.REFERENCE_EXT)
+    _check_old(creation, word, pos, tags.REFERENCE_EXT)
     return Reference(node, creation, (word,)), pos + 5
 
 
