@@ -127,6 +127,8 @@ def takes_none(annotation: Any) -> bool:
 
 def name_of(annotation: Any) -> str:
     """Name a type for people: ``list[Item]``, ``OrderEvent`` for an alias, ``A | B`` for a union."""
+    if isinstance(annotation, TypeVar):
+        annotation = resolved(annotation)
     if annotation is types.NoneType:
         return "Nil"
     arguments = get_args(annotation)

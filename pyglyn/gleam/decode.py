@@ -10,10 +10,10 @@ Same names, same rules, same errors (read in gleam_stdlib 1.0.4); ``list`` and `
     order = decode.field(1, decode.string).map(OrderConfirmed)      # the same without looking at the tag
 
 Where this differs, because nothing is to be lost in silence: an improper list and two keys that become
-one are errors; ``string`` is strict UTF-8 as in Gleam; ``atom`` does not take ``true``, ``false`` and
-``nil``, which are no ``Atom`` in Python; a ``ValueError`` from a function given to ``map`` or ``then`` is a
-decode error. ``optional`` is for ``nil``, ``null`` and ``undefined``, as in Gleam; a Gleam ``Option``
-travels as ``{some, X}`` or ``none``, for which there is ``gleam.decoder(X | None)``.
+one are errors; ``atom`` does not take ``true``, ``false`` and ``nil``, which are no ``Atom`` in Python; a
+``ValueError`` (or one of arithmetic or look-up) from a function given to ``map`` or ``then`` is a decode
+error. ``optional`` is for ``nil``, ``null`` and ``undefined``, as in Gleam; a Gleam ``Option`` travels as
+``{some, X}`` or ``none``, for which there is ``gleam.decoder(X | None)``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from pyglyn.gleam.dynamic import (
     index,
     is_null,
     path_segment,
+    placeholder,
     too_deep,
     with_path,
 )
@@ -227,9 +228,11 @@ def _follow(
             if default is not None:
                 return default(), ()
             gone.append(path_segment(key))
-            return inner.run(MISSING)[0], [DecodeError("Field", "Nothing", tuple(gone))]
+            return placeholder(lambda: inner.run(MISSING)[0]), [DecodeError("Field", "Nothing", tuple(gone))]
         if problem is not None:
-            return inner.run(MISSING)[0], [DecodeError(problem, classify(term), tuple(gone))]
+            return placeholder(lambda: inner.run(MISSING)[0]), [
+                DecodeError(problem, classify(term), tuple(gone))
+            ]
         term = value
         gone.append(path_segment(key))
     found, errors = inner.run(term)
@@ -321,12 +324,12 @@ def success(value: T) -> Decoder[T]:
     return Decoder(lambda term: (value, ()))
 
 
-def failure(placeholder: T, expected: str) -> Decoder[T]:
+def failure(zero: T, expected: str) -> Decoder[T]:
     """Fail, whatever the term, having expected what the text says.
 
-    The placeholder is what the decoders after it go on with; None does in most cases.
+    ``zero`` is the placeholder that the decoders after it go on with; None does in most cases.
     """
-    return Decoder(lambda term: (placeholder, decode_error(expected, term)))
+    return Decoder(lambda term: (zero, decode_error(expected, term)))
 
 
 def one_of(first: Decoder[T], alternatives: Sequence[Decoder[T]]) -> Decoder[T]:

@@ -129,7 +129,7 @@ class Decoder(Generic[T]):
         return value  # type: ignore[no-any-return]
 
     def map(self, transformer: Callable[[T], U]) -> Decoder[U]:
-        """Transform the value. A ``ValueError`` that the function raises becomes a decode error."""
+        """Transform the value. What the function raises of ``REFUSALS`` becomes a decode error."""
         inner = self.run
 
         def run(term: Term) -> tuple[Any, Errors]:
@@ -138,7 +138,7 @@ class Decoder(Generic[T]):
                 return placeholder(lambda: transformer(value)), errors
             try:
                 return transformer(value), ()
-            except ValueError as error:
+            except REFUSALS as error:
                 return None, refusal(error, transformer, term)
 
         return Decoder(run)
@@ -185,11 +185,17 @@ def too_deep(term: Term) -> DecodeError:
     return DecodeError("less deeply nested data", classify(term))
 
 
-def refusal(error: ValueError, function: object, term: Term) -> Errors:
+REFUSALS = (ValueError, ArithmeticError, LookupError)
+"""What a function given to ``map`` or ``then`` raises to refuse a value; anything else is a bug in it."""
+
+
+def refusal(error: Exception, function: object, term: Term) -> Errors:
     """Make the errors for a user's function that raised: its own decode errors, or one with its name."""
     if isinstance(error, DecodeErrors):
         return error.errors
-    return (DecodeError(getattr(function, "__name__", type(function).__name__), classify(term), (), error),)
+    name = getattr(function, "__name__", "<lambda>")
+    expected = "a value its decoder accepts" if name == "<lambda>" else name
+    return (DecodeError(expected, classify(term), (), error),)
 
 
 def placeholder(make: Callable[[], U]) -> U | None:
@@ -210,7 +216,7 @@ def continued(
         return placeholder(lambda: next(value).run(term)) or (None, ())
     try:
         decoder = next(value)
-    except ValueError as error:
+    except REFUSALS as error:
         return None, refusal(error, next, term)
     return decoder.run(term)
 

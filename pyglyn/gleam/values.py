@@ -12,10 +12,11 @@ types nested in values more deeply than Python recurses (about 300 levels; a ``G
 from __future__ import annotations
 
 import datetime
+import enum
 import threading
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import cattrs
 from cattrs.dispatch import MultiStrategyDispatch
@@ -31,6 +32,14 @@ from pyglyn.gleam.types import Duration, Timestamp
 
 T = TypeVar("T")
 Hook = Callable[..., Any]
+
+
+class _ByClass(enum.Enum):
+    BY_CLASS = "by class"
+
+
+BY_CLASS: Final = _ByClass.BY_CLASS
+"""Stands for the type that is not given to ``encode``; ``None`` would be ``Nil``."""
 
 
 class DerivedDecoder(Decoder[T]):
@@ -178,7 +187,7 @@ class Converter(cattrs.Converter):
         """
         return Encoder(self._compiled(self._encode_lookup, type_), type_)
 
-    def encode(self, value: object, type_: object = None) -> Term:
+    def encode(self, value: object, type_: object = BY_CLASS) -> Term:
         """Encode a value by its class, or by a type where the class alone does not tell.
 
         The class does not tell what a bare ``None`` or a list of options is, nor what stands for a type
@@ -188,7 +197,7 @@ class Converter(cattrs.Converter):
             ValueEncodeError: it, or something in it, is not of the declared type.
             UnsupportedType: the class or type has no Gleam counterpart.
         """
-        kind = type(value) if type_ is None else type_
+        kind = type(value) if type_ is BY_CLASS else type_
         return encoded(self._compiled(self._encode_lookup, kind), value, kind)
 
     def _compiled(self, lookup: Callable[[Any], Hook], type_: Any) -> Hook:
@@ -204,17 +213,19 @@ class Converter(cattrs.Converter):
     # --- between cattrs and the derived functions --------------------------------------------------
 
     def _decode_lookup(self, annotation: Any) -> Hook:
-        pending = self._pending("structure")
-        if annotation in pending:
-            return _later(pending[annotation])
+        cell = self._pending("structure").get(annotation)
+        if cell is not None:
+            return _later(cell, lambda: self._decode_lookup(annotation))
         hook = self.get_structure_hook(annotation)
         if type(hook) is FunctionType and hook in self._derived_hooks:
             return hook
         return lambda term: hook(term, annotation)
 
     def _encode_lookup(self, annotation: Any) -> Hook:
-        pending = self._pending("unstructure")
-        return _later(pending[annotation]) if annotation in pending else self.get_unstructure_hook(annotation)
+        cell = self._pending("unstructure").get(annotation)
+        if cell is not None:
+            return _later(cell, lambda: self._encode_lookup(annotation))
+        return self.get_unstructure_hook(annotation)
 
     def _derived_structure(self, annotation: Any) -> Hook:
         return self._derive(
@@ -233,6 +244,8 @@ class Converter(cattrs.Converter):
         return self._derive("unstructure", annotation, make)
 
     def _encode_by_class(self, value: object) -> Term:
+        if type(value) is object:
+            raise UnsupportedType("object has no Gleam counterpart")
         term: Term = self.get_unstructure_hook(type(value))(value)
         return term
 
@@ -267,13 +280,16 @@ class Converter(cattrs.Converter):
         )
 
 
-def _later(cell: list[Hook]) -> Hook:
-    """Refer to a function that is still being made."""
+def _later(cell: list[Hook], again: Callable[[], Hook]) -> Hook:
+    """Refer to a function that is still being made.
 
-    def decode(subject: Any, _: object = None) -> Any:
-        return cell[0](subject)
+    Another thread may come by what refers to it before it is there, and makes one for itself.
+    """
 
-    return decode
+    def hook(subject: Any, _: object = None) -> Any:
+        return (cell[0] if cell else again())(subject)
+
+    return hook
 
 
 default_converter = Converter()
@@ -306,7 +322,7 @@ def encoder(type_: Any) -> Encoder[Any]:
     return default_converter.encoder(type_)
 
 
-def encode(value: object, type_: object = None) -> Term:
+def encode(value: object, type_: object = BY_CLASS) -> Term:
     """Encode a value by its class or a type, by the default converter; see ``Converter.encode``."""
     return default_converter.encode(value, type_)
 
