@@ -22,7 +22,6 @@ from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
-from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Destination, Process, ServerRef
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
@@ -133,7 +132,7 @@ class Node:
         self.worker_listeners: list[Callable[[WorkerLink, Term], None]] = []
         self.exports = DEFAULT if exports is None else exports
         self.runtime: Runtime
-        self.system: Process
+        self._system: Process | None = None
         self._watchers: dict[Pid, bool] = {}
         self._listeners: list[Callable[[NodeEvent], None]] = []
         self._keepers: dict[str, asyncio.Task[None]] = {}
@@ -148,6 +147,22 @@ class Node:
     def name(self) -> str:
         """The full node name."""
         return self.local.name
+
+    @property
+    def system(self) -> Process:
+        """The process that calls and sends on behalf of no process in particular.
+
+        A peer may send it an exit signal, as to any process: there is a new one then.
+        """
+        if self._system is None or not self._system.alive:
+            self._system = self.runtime.attach("system")
+            self._system.deaf = self._system.trap_exit = True
+        return self._system
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the node has been told to stop."""
+        return self._stopping.is_set()
 
     @property
     def net_ticktime(self) -> float:
@@ -182,9 +197,6 @@ class Node:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
         self.runtime = Runtime(identity, self.router.forward, limits=self.settings.limits)
-        io_server = self.runtime.spawn(IoServer(), name="user", label="user")
-        self.runtime.group_leader = io_server.pid
-        self.system = self.runtime.attach("system")
         Services(self, self.exports | builtins(self)).start()
 
     async def stop(self) -> None:

@@ -66,6 +66,7 @@ class Process:
         group_leader: the pid that answers its I/O requests.
         dictionary: free use, like Erlang's process dictionary.
         quiet: an abnormal end is not logged.
+        deaf: only replies to its calls reach it, other messages are dropped.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
     """
 
@@ -81,6 +82,7 @@ class Process:
         self.exit_reason: Term = NORMAL
         self.alive = True
         self.quiet = False
+        self.deaf = False
         self.on_end: list[Callable[[Term], None]] = []
         self._exiting = False
         self._mailbox = Mailbox()
@@ -191,13 +193,14 @@ class Process:
                 if future is not None and not future.done():
                     future.set_result((True, message[1]))
                     return
-        self._mailbox.put(message)
+        if not self.deaf:
+            self._mailbox.put(message)
 
     def down(self, effect: Down) -> None:
         """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""
         future = self._pending.get(effect.ref)
         if future is None:
-            self._mailbox.put(effect.message)
+            self.put(effect.message)
         elif not future.done():
             future.set_result((False, effect.reason))
 

@@ -19,7 +19,9 @@ from pyglyn.node import exits
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported, Exports
+from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
+from pyglyn.node.runtime import Body
 
 if TYPE_CHECKING:
     from pyglyn.node.node import Node
@@ -46,10 +48,25 @@ class Services:
 
     def start(self) -> None:
         """Register the named processes."""
-        runtime = self.node.runtime
-        runtime.on_spawn_request = self.spawn_request
-        runtime.spawn(self._net_kernel, name="net_kernel", label="net_kernel")
-        runtime.spawn(self._rex, name="rex", label="rex")
+        self.node.runtime.on_spawn_request = self.spawn_request
+        self._serve("net_kernel", self._net_kernel)
+        self._serve("rex", self._rex)
+        self._serve("user", self._user)
+
+    def _serve(self, name: str, body: Body) -> None:
+        """Run a named process, and again should a peer's exit signal end it: others depend on it."""
+        process = self.node.runtime.spawn(body, name=name, label=name)
+        if name == "user":
+            self.node.runtime.group_leader = process.pid
+
+        def ended(reason: Term) -> None:
+            if not self.node.stopping:
+                self._serve(name, body)
+
+        process.on_end.append(ended)
+
+    async def _user(self, me: Process) -> None:
+        await IoServer()(me)
 
     # --- spawn requests ---------------------------------------------------------------------------
 

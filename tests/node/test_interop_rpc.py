@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pyglyn.errors import BadRpc, CallTimeout, RemoteException
-from pyglyn.etf import Atom
+from pyglyn.etf import Atom, Pid
 from pyglyn.node import Exit, Exports, Node, Process, Throw
 from tests.node.conftest import unique_name
 
@@ -216,3 +216,29 @@ async def test_shells_and_tools_get_their_read_only_functions(beam, serving):
     info = await beam.eval("rpc:call(N, erlang, process_info, [P])", N=where, P=pid)
     assert (Atom("registered_name"), Atom("net_kernel")) in info
     assert Atom("rex") in await beam.eval("rpc:call(N, erlang, registered, [])", N=where)
+
+
+@pytest.mark.parametrize("name", ["net_kernel", "rex", "user"])
+async def test_a_peer_cannot_take_away_what_others_depend_on(beam, serving, name):
+    where = Atom(serving.name)
+    await beam.eval("exit(rpc:call(N, erlang, whereis, [W]), kill)", N=where, W=Atom(name))
+    assert await beam.eval("net_adm:ping(N)", N=where) is Atom("pong")
+    assert await beam.eval('rpc:block_call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
+    assert isinstance(serving.whereis(name), Pid)
+
+
+async def test_garbage_to_every_named_process_changes_nothing(beam, serving):
+    where = Atom(serving.name)
+    await beam.eval(
+        """
+        Garbage = [x, {}, [], #{}, 1.5, {'$gen_call', x, y}, {'$gen_call', {self(), make_ref()}, {[], #{}}},
+          {'$gen_cast', z}, {system, {self(), make_ref()}, get_state}, {self(), {call, a}}, {io_request, a, b, c},
+          {io_request, self(), make_ref(), {put_chars, unicode, [[[1114112]], -1]}},
+          {io_request, self(), make_ref(), {put_chars, unicode, io_lib, format, ["~p ~q", [1]]}},
+          {'EXIT', self(), x}, {'DOWN', a, b, c, d}, fun() -> ok end, <<1:3>>, [a | b]],
+        [{W, N} ! G || G <- Garbage, W <- [net_kernel, rex, user]], ok
+        """,
+        N=where,
+    )
+    assert await beam.eval("net_adm:ping(N)", N=where) is Atom("pong")
+    assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
