@@ -106,6 +106,10 @@ def _codec(annotation: Any, make: Callable[[Any], Any]) -> Any:
     return make(type(None) if annotation is type(None) else annotation)
 
 
+def _where(function: Callable[..., Any]) -> tuple[str | None, str]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
+
+
 class Exports:
     """A table of exported functions, by module and function name."""
 
@@ -113,14 +117,15 @@ class Exports:
         self._table: dict[tuple[str, str], Exported] = {}
 
     def add(self, module: str, function: Callable[..., Any], name: str | None = None) -> None:
-        """Export one function.
+        """Export one function; the same one defined again (its module was reloaded) takes its place.
 
         Raises:
             ValueError: another function has that name already.
             TypeError: keyword-only or variadic parameters.
         """
         key = (module, name or function.__name__)
-        if key in self._table and self._table[key].function is not function:
+        known = self._table.get(key)
+        if known is not None and _where(known.function) != _where(function):
             raise ValueError(f"{module}:{key[1]} is exported already")
         self._table[key] = _inspect(function)
 
