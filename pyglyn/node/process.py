@@ -254,9 +254,14 @@ class Process:
         return await self._mailbox.get(match, timeout)
 
     def send_after(self, seconds: float, to: Destination, message: Term) -> Reference:
-        """Send a message later; returns the timer's reference. The timer ends with this process."""
+        """Send a message later; returns the timer's reference. The timer ends with this process.
+
+        Raises:
+            EncodeError: the message is no term.
+        """
         self._check_alive()
         ref = self.runtime.make_ref()
+        message = etf.normalise(message)
 
         def fire() -> None:
             del self._timers[ref]

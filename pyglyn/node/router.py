@@ -29,7 +29,7 @@ from pyglyn.dist.control import (
     UnlinkId,
     UnlinkIdAck,
 )
-from pyglyn.errors import DecodeError, DistributionError, NodeBusy
+from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
 from pyglyn.node.link import Frame
@@ -94,7 +94,11 @@ class Router:
                 f"{connection.queued_bytes} bytes are queued for {node}, which does not take them; "
                 "await me.drain() between messages, or raise send_limit"
             )
-        connection.send(control, parts)
+        try:
+            connection.send(control, parts)
+        except LocalProtocolError as error:
+            # A capability the peer has not got, such as aliases: OTP too drops what it cannot tell.
+            logger.debug("dropped a signal to %s: %s", node, error)
 
     def _forward_here(self, control: Control, parts: Parts | None) -> None:
         """A signal for a process of this node that is not in the hub."""
@@ -155,7 +159,7 @@ class Router:
         """A connection is up: send what waited for it."""
         pending = self.pending.pop(connection.name, None)
         for control, parts in pending.signals if pending else ():
-            connection.send(control, parts)
+            self.forward(control, parts, connection.name)
 
     async def stop(self) -> None:
         """Give up the connects under way."""
