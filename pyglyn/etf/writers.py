@@ -84,14 +84,14 @@ def encode_name(name: str) -> bytes:
     """Encode the atom of that name, ``true`` and the like included.
 
     Raises:
-        EncodeError: more than 255 characters.
+        OverflowError: more than 255 characters.
         UnicodeEncodeError: lone surrogates.
     """
     known = _names.get(name)
     if known is not None:
         return known
     if len(name) > MAX_ATOM_CHARACTERS:
-        raise EncodeError(f"an atom has at most {MAX_ATOM_CHARACTERS} characters", value=name)
+        raise OverflowError(f"an atom has at most {MAX_ATOM_CHARACTERS} characters")
     raw = name.encode()
     small = len(raw) < 256
     head = _HEAD8(tags.SMALL_ATOM_UTF8_EXT, len(raw)) if small else _HEAD16(tags.ATOM_UTF8_EXT, len(raw))
