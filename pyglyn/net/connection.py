@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
         flags: what both sides offered.
         hidden: whether one of the two is a hidden node.
         busy: whether too much is queued; whoever sends should wait.
+        down_reason: why it was closed, in words; empty while it is up.
     """
 
     def __init__(
@@ -210,6 +211,7 @@ class Connection(asyncio.Protocol):
         self._held: list[MessageReceived] = []  # received, but reading is paused
         self._resuming = False
         self._closed = False
+        self.down_reason = ""
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "up"
@@ -411,6 +413,7 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
+        self.down_reason = reason
         self._channel.close()
         self._held.clear()
         if self._timer is not None:

@@ -398,7 +398,8 @@ class Peers:
         connection.start(sock)
         if dial is not None and not dial.future.done():
             if connection.closed:
-                dial.future.set_exception(HandshakeError(f"the connection to {name} closed at once"))
+                problem = f"{name} was up and at once down again: {connection.down_reason}"
+                dial.future.set_exception(HandshakeError(problem))
             else:
                 dial.future.set_result(connection)
 

@@ -1,0 +1,415 @@
+"""Peers that do not behave: a clear error each, the node lives on, nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import attrs
+import pytest
+
+from pyglyn.dist import RECOMMENDED, Acceptor, ChannelSettings, HandshakeComplete, Initiator, LocalSide
+from pyglyn.errors import HandshakeError, WrongCookie
+from pyglyn.net import NetSettings
+from pyglyn.testing import eventually, no_leaks
+from tests.net.conftest import Recorder, StartNode
+
+COOKIE = "pyglyn_testing"
+PEER = LocalSide(name="peer@localhost", creation=7, flags=RECOMMENDED, cookie=COOKIE.encode())
+SHORT = 0.3
+
+
+class RawPeer:
+    """The other end of a connection, at the level of bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def packet(self) -> bytes:
+        """Read one message of the handshake."""
+        return await self.reader.readexactly(int.from_bytes(await self.reader.readexactly(2)))
+
+    def send(self, body: bytes) -> None:
+        self.writer.write(len(body).to_bytes(2) + body)
+
+    async def ended(self) -> bytes:
+        """Read until the node closes the connection."""
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            while more := await self.reader.read(65536):
+                data += more
+        return data
+
+    async def hand_shake(self, machine: Initiator | Acceptor) -> None:
+        """Complete a handshake with a machine of ours."""
+        while True:
+            self.writer.write(machine.data_to_send())
+            data = await self.reader.read(4096)
+            assert data, "the node closed the connection"
+            events = list(machine.receive_data(data))
+            if isinstance(machine, Acceptor) and events and not isinstance(events[0], HandshakeComplete):
+                events += machine.send_status("ok")
+            if any(isinstance(event, HandshakeComplete) for event in events):
+                self.writer.write(machine.data_to_send())
+                return
+
+
+@pytest.fixture
+async def node(start_node: StartNode) -> Recorder:
+    """A node without EPMD; ``peer@localhost`` is wherever ``acting`` listens."""
+    ports: list[int] = []
+    settings = NetSettings(
+        epmd_port=0,
+        setup_timeout_s=SHORT,
+        address_of=lambda name: ("127.0.0.1", ports[-1]) if ports else None,
+        channel=ChannelSettings(net_ticktime_s=60.0),
+    )
+    recorder = await start_node("py@localhost", COOKIE, settings=settings)
+    recorder.ports = ports  # type: ignore[attr-defined]
+    return recorder
+
+
+@contextlib.asynccontextmanager
+async def acting(node: Recorder, act: Callable[[RawPeer], Awaitable[None]]) -> AsyncIterator[None]:
+    """Let the dialled peer do what ``act`` does; its mistakes fail the test."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        try:
+            await act(RawPeer(reader, writer))
+        finally:
+            writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        node.ports.append(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]
+        yield
+    async with asyncio.timeout(5):
+        await asyncio.gather(*tasks)
+
+
+@contextlib.asynccontextmanager
+async def calling(node: Recorder) -> AsyncIterator[RawPeer]:
+    """Connect to the node as a peer that is about to shake hands."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.peers.port)
+    try:
+        async with asyncio.timeout(5):
+            yield RawPeer(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+async def lives_on(node: Recorder) -> None:
+    """A proper peer can still connect, and dial."""
+    async with calling(node) as peer:
+        await peer.hand_shake(Initiator(attrs.evolve(PEER, name="good@localhost"), node.name, 1))
+        await eventually(lambda: node.peers.get("good@localhost"))
+    await eventually(lambda: node.peers.get("good@localhost") is None)
+
+
+# --- peers that we dial ----------------------------------------------------------------------------
+
+
+async def close_at_once(peer: RawPeer) -> None:
+    pass
+
+
+async def close_after_the_name(peer: RawPeer) -> None:
+    await peer.packet()
+
+
+async def close_after_the_status(peer: RawPeer) -> None:
+    await peer.packet()
+    peer.send(b"sok")
+    await peer.writer.drain()
+
+
+async def close_within_the_challenge(peer: RawPeer) -> None:
+    await peer.packet()
+    peer.send(b"sok")
+    peer.writer.write(b"\0\x20Nabc")
+    await peer.writer.drain()
+
+
+async def close_after_alive(peer: RawPeer) -> None:
+    await peer.packet()
+    peer.send(b"salive")
+    assert await peer.packet() == b"strue"
+
+
+async def close_after_our_digest(peer: RawPeer) -> None:
+    machine = Acceptor(PEER, 5)
+    await _until_our_reply(peer, machine)
+
+
+async def _until_our_reply(peer: RawPeer, machine: Acceptor) -> bytes:
+    name = await peer.packet()
+    machine.receive_data(len(name).to_bytes(2) + name)
+    machine.send_status("ok")
+    peer.writer.write(machine.data_to_send())
+    return await peer.packet()
+
+
+async def send_garbage(peer: RawPeer) -> None:
+    await peer.packet()
+    peer.writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await peer.ended()
+
+
+async def send_a_wrong_digest(peer: RawPeer) -> None:
+    await _until_our_reply(peer, Acceptor(PEER, 5))
+    peer.send(b"a" + bytes(16))
+    await peer.ended()
+
+
+async def never_answer(peer: RawPeer) -> None:
+    assert await peer.ended()
+
+
+async def never_finish(peer: RawPeer) -> None:
+    await _until_our_reply(peer, Acceptor(PEER, 5))
+    await peer.ended()
+
+
+async def drip(peer: RawPeer) -> None:
+    """A byte now and then is no answer: the time is for whole messages."""
+    await peer.packet()
+    peer.writer.write(b"\x01\x00s")
+    ended = asyncio.ensure_future(peer.ended())
+    while not ended.done():
+        peer.writer.write(b"o")
+        await asyncio.wait([ended], timeout=SHORT / 5)
+
+
+async def say_nok(peer: RawPeer) -> None:
+    await peer.packet()
+    peer.send(b"snok")
+    await peer.ended()
+
+
+DIALLED: list[tuple[Callable[[RawPeer], Awaitable[None]], type[HandshakeError], str]] = [
+    (close_at_once, HandshakeError, "closed the connection without answering"),
+    (close_after_the_name, HandshakeError, "closed the connection without answering"),
+    (close_after_the_status, HandshakeError, "closed the connection .* its challenge"),
+    (close_within_the_challenge, HandshakeError, "closed the connection .* its challenge"),
+    (close_after_alive, HandshakeError, "closed the connection .* its challenge"),
+    (close_after_our_digest, WrongCookie, "refused this node's cookie"),
+    (send_garbage, HandshakeError, "broke the handshake: a message of 18516 bytes is announced"),
+    (send_a_wrong_digest, WrongCookie, "does not have this node's cookie"),
+    (never_answer, HandshakeError, "did not answer the handshake within 0.3 s"),
+    (never_finish, HandshakeError, "did not answer the handshake within 0.3 s"),
+    (drip, HandshakeError, "did not answer the handshake within 0.3 s"),
+    (say_nok, HandshakeError, "wanted to connect itself, but did not within 0.3 s"),
+]
+
+
+@pytest.mark.parametrize(("act", "error", "text"), DIALLED, ids=[row[0].__name__ for row in DIALLED])
+async def test_a_dialled_peer_that_does_not_behave_is_an_error(
+    node: Recorder, act: Callable[[RawPeer], Awaitable[None]], error: type[HandshakeError], text: str
+) -> None:
+    async with no_leaks():
+        async with acting(node, act):
+            with pytest.raises(error, match=f"^peer@localhost .*{text}|^peer@localhost {text}") as caught:
+                await node.peers.connect("peer@localhost")
+            assert type(caught.value) is error
+            assert "\n" not in str(caught.value)
+        assert node.history == []
+        await lives_on(node)
+
+
+async def test_an_attempt_may_be_given_up_at_any_time(node: Recorder) -> None:
+    """Nobody waits any more: the attempt itself ends by its own timer, without a complaint."""
+    async with no_leaks(), acting(node, never_answer):
+        attempt = asyncio.ensure_future(node.peers.connect("peer@localhost"))
+        await asyncio.sleep(0.01)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+
+
+# --- peers that dial us ----------------------------------------------------------------------------
+
+
+async def call_and_close(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.close()
+
+
+async def call_and_close_after_the_name(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(Initiator(PEER, node.name, 1).data_to_send())
+    assert await peer.packet() == b"sok"
+
+
+async def call_and_close_after_the_challenge(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(Initiator(PEER, node.name, 1).data_to_send())
+    await peer.packet()
+    assert (await peer.packet())[:1] == b"N"
+
+
+async def call_without_the_cookie(peer: RawPeer, node: Recorder) -> None:
+    with pytest.raises(AssertionError, match="closed the connection"):
+        await peer.hand_shake(Initiator(attrs.evolve(PEER, cookie=b"guess"), node.name, 1))
+
+
+async def call_with_garbage(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert await peer.ended() == b""
+
+
+async def call_with_a_huge_name(peer: RawPeer, node: Recorder) -> None:
+    peer.send(b"N" + bytes(12) + (300).to_bytes(2) + b"x" * 300)
+    assert await peer.ended() == b""
+
+
+async def call_without_flags(peer: RawPeer, node: Recorder) -> None:
+    peer.send(b"N" + bytes(12) + (14).to_bytes(2) + b"peer@localhost")
+    assert await peer.ended() == b"\0\x0csnot_allowed"
+
+
+async def call_in_our_name(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(Initiator(attrs.evolve(PEER, name=node.name), node.name, 1).data_to_send())
+    assert await peer.ended() == b"\0\x0csnot_allowed"
+
+
+async def call_and_say_nothing(peer: RawPeer, node: Recorder) -> None:
+    assert await peer.ended() == b""
+
+
+async def call_and_stop_in_the_middle(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(Initiator(PEER, node.name, 1).data_to_send())
+    assert (await peer.ended()).startswith(b"\0\3sok")
+
+
+CALLERS = [
+    (call_and_close, "closed the connection during the handshake"),
+    (call_and_close_after_the_name, "peer@localhost closed the connection during the handshake"),
+    (call_and_close_after_the_challenge, "peer@localhost closed the connection during the handshake"),
+    (call_without_the_cookie, "peer@localhost does not have this node's cookie"),
+    (call_with_garbage, "broke the handshake"),
+    (call_with_a_huge_name, "broke the handshake: a node name of 300 bytes"),
+    (call_without_flags, "peer@localhost lacks capabilities that this node requires: EXTENDED_REFERENCES"),
+    (call_in_our_name, "it has our own name"),
+    (call_and_say_nothing, "a connecting node did not answer the handshake within 0.3 s"),
+    (call_and_stop_in_the_middle, "peer@localhost did not answer the handshake within 0.3 s"),
+]
+
+
+@pytest.mark.parametrize(("act", "text"), CALLERS, ids=[row[0].__name__ for row in CALLERS])
+async def test_a_calling_peer_that_does_not_behave_is_a_line_in_the_log(
+    node: Recorder,
+    act: Callable[[RawPeer, Recorder], Awaitable[None]],
+    text: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with no_leaks():
+        async with calling(node) as peer:
+            await act(peer, node)
+        await eventually(lambda: text in caplog.text)
+        assert "refused a connection from 127.0.0.1:" in caplog.text
+        assert node.history == []
+        await lives_on(node)
+    assert COOKIE not in caplog.text
+
+
+async def test_callers_that_say_nothing_are_limited_in_number(start_node: StartNode) -> None:
+    few = NetSettings(epmd_port=0, max_handshakes=3, setup_timeout_s=30.0)
+    node = await start_node("py@localhost", COOKIE, settings=few)
+    async with no_leaks(), contextlib.AsyncExitStack() as stack:
+        mute = [await stack.enter_async_context(calling(node)) for _ in range(5)]
+        done, waiting = await asyncio.wait(
+            [asyncio.ensure_future(peer.ended()) for peer in mute], timeout=0.2
+        )
+        assert (len(done), len(waiting)) == (2, 3)
+        for task in waiting:
+            task.cancel()
+
+
+# --- peers that are up -----------------------------------------------------------------------------
+
+
+def framed(*parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return len(body).to_bytes(4) + body
+
+
+AFTERWARDS = {
+    "garbage": (b"\0\0\0\5hello", "expected a distribution header"),
+    "text": (b"GET / HTTP/1.1\r\n\r\n", "a packet of 1195725856 bytes is announced"),
+    "a length of 3 GB": ((3 << 30).to_bytes(4), "a packet of 3221225472 bytes is announced"),
+    "an unknown message": (framed(b"\x83D\0", b"h\1ac"), "unknown control message op 99"),
+    "half a term": (framed(b"\x83D\0", b"h\3a\1"), "a control message is damaged"),
+    "a fragment of nothing": (framed(b"\x83F", bytes(15), b"\1"), "a message that has not started"),
+}
+
+
+@pytest.mark.parametrize("name", AFTERWARDS)
+@pytest.mark.parametrize("dialled", [True, False], ids=["dialled", "calling"])
+async def test_what_a_peer_sends_after_the_handshake_may_cost_it_the_connection(
+    node: Recorder, name: str, dialled: bool
+) -> None:
+    data, text = AFTERWARDS[name]
+
+    async def act(peer: RawPeer) -> None:
+        machine = Acceptor(PEER, 5) if dialled else Initiator(PEER, node.name, 5)
+        await peer.hand_shake(machine)
+        await eventually(lambda: node.ups)
+        peer.writer.write(data)
+        await peer.ended()
+
+    async with no_leaks():
+        if dialled:
+            async with acting(node, act):
+                await node.peers.connect("peer@localhost")
+                reason = await node.has_lost("peer@localhost")
+        else:
+            async with calling(node) as peer:
+                await act(peer)
+            reason = await node.has_lost("peer@localhost")
+        assert reason.startswith("protocol error: ")
+        assert text in reason
+        assert node.history == [("up", "peer@localhost"), ("down", "peer@localhost")]
+        await lives_on(node)
+
+
+async def test_garbage_together_with_the_end_of_the_handshake_is_noticed(node: Recorder) -> None:
+    """It comes in the same segment as the digest."""
+
+    async def act(peer: RawPeer) -> None:
+        machine = Acceptor(PEER, 5)
+        reply = await _until_our_reply(peer, machine)
+        machine.receive_data(len(reply).to_bytes(2) + reply)
+        peer.writer.write(machine.data_to_send() + b"\0\0\0\0" + b"\0\0\0\5hello")
+        await peer.ended()
+
+    async with no_leaks(), acting(node, act):
+        with pytest.raises(
+            HandshakeError, match=r"^peer@localhost was up and at once down again: protocol error: "
+        ):
+            await node.peers.connect("peer@localhost")
+        assert node.history == [("up", "peer@localhost"), ("down", "peer@localhost")]
+
+
+async def test_a_peer_that_does_not_read_does_not_keep_a_closed_connection_open(
+    node: Recorder,
+) -> None:
+    """What is queued for it is given up after a moment."""
+
+    async def act(peer: RawPeer) -> None:
+        await peer.hand_shake(Acceptor(PEER, 5))
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await eventually(lambda: node.downs)
+        await eventually(lambda: connection_gone())
+
+    async with no_leaks(), acting(node, act):
+        connection = await node.peers.connect("peer@localhost")
+        connection_gone = lambda: connection.gone  # noqa: E731
+        while not connection.busy:
+            node.send("peer@localhost", node.pid(), bytes(60_000))
+            await asyncio.sleep(0)
+        connection.close("enough")
+        assert node.downs == [("peer@localhost", "enough")]
