@@ -258,7 +258,24 @@ def field(
     Without ``next``, the field is the result. A field is looked up in a map by any key (a str is the
     binary), in a tuple by its position from 0, in a list by the positions 0 to 7.
     """
-    return subfield([name], decoder, next) if next else at([name], decoder)
+    first = _first_of(name, decoder)
+    return _and_then(first, next) if next else Decoder(first)
+
+
+def _first_of(name: Key, decoder: Decoder[T]) -> Callable[[Term], tuple[Any, Errors]]:
+    """Make the function that decodes one field; the short way is for the fields of constructors."""
+    path = [name]
+    inner = decoder.run
+    if type(name) is not builtins.int or name < 0:
+        return lambda term: _follow(path, decoder, term, None)
+
+    def run(term: Term) -> tuple[Any, Errors]:
+        if type(term) is not tuple or name >= len(term):
+            return _follow(path, decoder, term, None)
+        value, errors = inner(term[name])
+        return value, with_path(errors, str(name)) if errors else ()
+
+    return run
 
 
 @overload
@@ -308,10 +325,8 @@ def optional_field(
 def _and_then(first: Callable[[Term], tuple[Any, Errors]], next: Callable[[Any], Decoder[U]]) -> Decoder[U]:
     def run(term: Term) -> tuple[Any, Errors]:
         value, errors = first(term)
-        if not errors:
-            return continued(next, value, term, False)
-        after, further = continued(next, value, term, True)
-        return after, [*errors, *further]
+        after, further = continued(next, value, term, len(errors) > 0)
+        return after, [*errors, *further] if errors else further
 
     return Decoder(run)
 
