@@ -305,6 +305,22 @@ class GroupError(PyglynError):
     """Process groups and registries."""
 
 
+class NotInGroup(GroupError, LookupError):
+    """The process is no member of the group."""
+
+
+class RegistrationFailed(GroupError, ValueError):
+    """A name could not be registered, changed or given up.
+
+    Attributes:
+        cause: syn's word for it: ``taken``, ``not_alive``, ``undefined``, ``race_condition``, ….
+    """
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 class SupervisionError(PyglynError):
     """Supervision trees."""
 

@@ -19,8 +19,9 @@ Rules that keep the other side alive and right:
   to a peer that we discovered.
 - A change of a node that has not acknowledged yet is ignored, as in syn: it may have been sent before the
   connection (or our scope process) was replaced. But it may also have overtaken the ack, which two processes
-  send in 3.3.0; syn loses it then. So when such a change was seen, the data are asked for once more, until no
-  change comes between question and answer; that answer is exact, and what it lacks is removed.
+  send in 3.3.0; syn loses it then. And the ack itself may be for a predecessor of ours, and old. So an ack is
+  taken for exact (what it lacks is removed) only if it is not the first and no change came since the one
+  before; where one came, the data are asked for once more.
 - Only processes of the sending node are taken from its data, and nobody changes entries of our processes.
 
 Time stamps are nanoseconds since the epoch (``erlang:system_time()`` on Unix), strictly growing here.
@@ -70,14 +71,16 @@ Version: TypeAlias = "tuple[int, ...]"
 
 
 @attrs.define
-class _Unsettled:
-    """A node whose data may be off.
+class _Doubt:
+    """What has come from a node, to tell whether its data may be off.
 
     Attributes:
-        changes: how many came since the data were asked for last.
-        questions: how often they were asked for again.
+        acks: how many acks.
+        changes: how many changes since the last of them.
+        questions: how often in a row the data were asked for again.
     """
 
+    acks: int = 0
     changes: int = 0
     questions: int = 0
 
@@ -105,7 +108,7 @@ class SynScope(ABC):
         self._is_alive = is_alive
         self._monitors = Monitors()
         self.discovery = Discovery(self.process_name, self._monitors, lambda: (V3, DISCOVER, self.pid))
-        self._unsettled: dict[str, _Unsettled] = {}
+        self._doubts: dict[str, _Doubt] = {}
         self._last_time = 0
 
     # --- what the data classes provide ------------------------------------------------------------
@@ -231,18 +234,14 @@ class SynScope(ABC):
         return [*effects, self._ack(node)] if is_new else effects
 
     def _settle(self, node: str, entries: list[Entry]) -> list[Effect]:
-        doubt = self._unsettled.get(node)
-        if doubt is None:
-            return []
-        if doubt.questions and not doubt.changes:
-            del self._unsettled[node]
-            return self._prune(node, entries)
-        if doubt.questions >= MAX_QUESTIONS:
-            del self._unsettled[node]
-            return []
-        doubt.questions += 1
-        doubt.changes = 0
-        return self._ask_again(node)
+        doubt = self._doubts.setdefault(node, _Doubt())
+        changes, doubt.changes = doubt.changes, 0
+        doubt.acks += 1
+        if changes and doubt.questions < MAX_QUESTIONS:
+            doubt.questions += 1
+            return self._ask_again(node)
+        doubt.questions = 0
+        return self._prune(node, entries) if doubt.acks > 1 and not changes else []
 
     def _on_sync(self, message: tuple[Term, ...], name: Term, pid: Pid, system_ns: int) -> list[Effect]:
         node = pid.node
@@ -250,10 +249,10 @@ class SynScope(ABC):
             return self.rejections.reject(node, "a change by a node without a connection")
         if too_large(name):
             return self.rejections.reject(node, "a name that is too large")
-        is_known = self.discovery.pid_of(node) is not None
-        if node in self._unsettled or not is_known:
-            self._unsettled.setdefault(node, _Unsettled()).changes += 1
-        return self._on_change(message, system_ns) if is_known else []
+        self._doubts.setdefault(node, _Doubt()).changes += 1
+        if self.discovery.pid_of(node) is None:
+            return []
+        return self._on_change(message, system_ns)
 
     def _learn(self, peer: Pid, now: float) -> tuple[bool, list[Effect]]:
         known = self.discovery.pid_of(peer.node)
@@ -266,7 +265,7 @@ class SynScope(ABC):
         return True, [*effects, AskVersion(peer.node)]
 
     def _forget(self, node: str) -> list[Effect]:
-        self._unsettled.pop(node, None)
+        self._doubts.pop(node, None)
         self.versions.pop(node, None)
         return self._purge(node)
 

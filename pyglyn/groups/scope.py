@@ -1,0 +1,357 @@
+"""The process that runs a group machine on a node. Layer: groups.
+
+A scope lives in the hub, registered under the name that other nodes expect. It takes its mailbox message by
+message, hands each to its machine and carries out the effects; calls of this node's programs go to the
+machine directly (``perform``), in the same thread. When the process ends for any reason but ``stop`` (a fault
+of ours, or somebody killed it), a new one starts with the old one's local members, and all nodes sync anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import NodeBusy, NoProcess, RemoteError
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.groups import watch
+from pyglyn.groups.effects import (
+    AskVersion,
+    CheckWatched,
+    Demonitor,
+    Effect,
+    Event,
+    Exit,
+    Monitor,
+    Rejected,
+    Reply,
+    Send,
+    Target,
+    Watch,
+)
+from pyglyn.node import Caller, Node, NodeEvent, Process
+
+logger = logging.getLogger("pyglyn.groups")
+
+At: TypeAlias = "Node | Process"
+"""Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""
+
+DOWN = Atom("DOWN")
+RESTARTS_AT_ONCE = 5
+RESTART_PAUSE_S = 1.0
+
+
+class Machine(Protocol):
+    """What the machines of this package have in common."""
+
+    def handle_node_up(self, node: str) -> list[Effect]: ...
+    def handle_node_down(self, node: str) -> list[Effect]: ...
+    def handle_down(self, target: Target, reason: Term, now: float) -> list[Effect]: ...
+    def handle_watch(self, node: str, found: bool, now: float) -> list[Effect]: ...
+    def handle_unwatched(self, pid: Pid, now: float) -> list[Effect]: ...
+    def next_deadline(self) -> float | None: ...
+    def handle_timeout(self, now: float) -> list[Effect]: ...
+
+
+M = TypeVar("M", bound=Machine)
+
+
+@attrs.frozen
+class _Input:
+    """Something that is no message; no message from outside can look like it."""
+
+    feed: Callable[[], list[Effect]]
+
+
+class Scope(Generic[M]):
+    """One scope on one node; see ``PgScope``, ``SynGroupsScope`` and ``SynRegistryScope``.
+
+    Attributes:
+        node: the node.
+        name: what the scope process is registered as.
+        machine: the state of the running scope process.
+        process: the running scope process.
+    """
+
+    machine: M
+    process: Process
+
+    def __init__(self, node: Node, name: str) -> None:
+        self.node = node
+        self.name = name
+        self.listeners: list[Callable[[Event], None]] = []
+        self._refs: dict[Target, Reference] = {}
+        self._targets: dict[Reference, Target] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._remove_listener: Callable[[], None] | None = None
+        self._keeper: Pid | None = None
+
+    # --- what the kinds of scopes provide ---------------------------------------------------------
+
+    def make_machine(self, process: Process) -> M:
+        """A new machine for a new scope process."""
+        raise NotImplementedError
+
+    def take_over(self, old: M) -> list[Effect]:
+        """Give the new machine the local members of the old one."""
+        raise NotImplementedError
+
+    def take(self, message: Term, now: float) -> list[Effect]:
+        """Hand the machine a message."""
+        raise NotImplementedError
+
+    # --- life -------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the scope process is alive."""
+        return self._keeper is not None and self.process.alive
+
+    def start(self) -> None:
+        """Start the scope process.
+
+        Raises:
+            NameTaken: another process has its name.
+        """
+        self._start_process()
+        self._remove_listener = self.node.on_node_event(self._on_node_event)
+        self._keeper = self.node.spawn(self._keep)
+
+    def stop(self) -> None:
+        """End the scope process; the other nodes forget its members."""
+        if self._keeper is None:
+            return
+        self.node.system.exit(self._keeper, "kill")
+        self._keeper = None
+        if self._remove_listener is not None:
+            self._remove_listener()
+        self.node.system.exit(self.process.pid, "kill")
+
+    def _start_process(self) -> None:
+        self._refs.clear()
+        self._targets.clear()
+        self.process = self.node.runtime.spawn(self._run, name=self.name, label=f"scope {self.name}")
+        self.machine = self.make_machine(self.process)
+
+    async def _keep(self, me: Process) -> None:
+        """Start the scope process anew whenever it ends, after a pause if that happens all the time."""
+        ends: list[float] = []
+        while True:
+            me.monitor(self.process.pid)
+            await me.receive(lambda m: isinstance(m, tuple) and m[0] is DOWN)
+            reason = etf.text.format(self.process.exit_reason)
+            logger.error("scope %s ended, starting it anew: %s", self.name, reason[:500])
+            now = time.monotonic()
+            ends = [end for end in ends if now - end < 10.0] + [now]
+            if len(ends) > RESTARTS_AT_ONCE:
+                await asyncio.sleep(RESTART_PAUSE_S)
+            old = self.machine
+            self._start_process()
+            self.perform(self.take_over(old))
+
+    async def _run(self, me: Process) -> None:
+        try:
+            for node in self.node.nodes():
+                self.perform(self.machine.handle_node_up(node))
+            while True:
+                deadline = self.machine.next_deadline()
+                timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    message = await me.receive(timeout=timeout)
+                except TimeoutError:
+                    self.perform(self.machine.handle_timeout(time.monotonic()))
+                else:
+                    self._on_message(message)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _on_node_event(self, event: NodeEvent) -> None:
+        handle = self.machine.handle_node_up if event.up else self.machine.handle_node_down
+        self._feed(self.process, lambda: handle(event.node))
+
+    def _feed(self, process: Process, feed: Callable[[], list[Effect]]) -> None:
+        if process.alive:
+            process.put(_Input(feed))  # type: ignore[arg-type]
+
+    def _on_message(self, message: Any) -> None:
+        now = time.monotonic()
+        if type(message) is _Input:
+            self.perform(message.feed())
+            return
+        match message:
+            case (Atom("DOWN"), Reference() as ref, _, _, reason):
+                target = self._targets.pop(ref, None)
+                if target is not None:
+                    del self._refs[target]
+                    self.perform(self.machine.handle_down(target, reason, now))
+            case _:
+                self.perform(self.take(message, now))
+
+    # --- effects ----------------------------------------------------------------------------------
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Carry out effects in their order."""
+        for effect in effects:
+            _PERFORM[type(effect)](self, effect)
+
+    def _is_connected(self, node: str) -> bool:
+        """False once the connection is gone, which the mailbox may not have told yet: never dial for it."""
+        return node == self.node.name or self.node.peers.get(node) is not None
+
+    def _send(self, effect: Send) -> None:
+        to = effect.to
+        node = to.node if isinstance(to, Pid) else to[1]
+        if not self._is_connected(node):
+            return
+        try:
+            self.process.send(to, effect.message)
+        except NodeBusy:
+            # A message of the stream is missing from here on; only a new connection makes it whole again.
+            logger.error(
+                "scope %s: %s does not take what it is sent: closing the connection", self.name, node
+            )
+            self.node.disconnect(node)
+
+    def _monitor(self, effect: Monitor) -> None:
+        target = effect.target
+        if self._is_connected(target.node if isinstance(target, Pid) else target[1]):
+            ref = self.process.monitor(target)
+            self._refs[target] = ref
+            self._targets[ref] = target
+
+    def _demonitor(self, effect: Demonitor) -> None:
+        ref = self._refs.pop(effect.target, None)
+        if ref is not None:
+            del self._targets[ref]
+            self.process.demonitor(ref)
+
+    def _exit(self, effect: Exit) -> None:
+        self.process.exit(effect.pid, effect.reason)
+
+    def _reply(self, effect: Reply) -> None:
+        caller = Caller.from_term(effect.caller)
+        if caller is not None and self._is_connected(caller.pid.node):
+            self.process.send(caller.destination(), (caller.tag, effect.reply))
+
+    def _watch(self, effect: Watch) -> None:
+        process, machine, node = self.process, self.machine, effect.node
+
+        async def wait() -> None:
+            found = await watch.until_registered(self.node, node, effect.name, process.pid)
+            self._feed(process, lambda: machine.handle_watch(node, found, time.monotonic()))
+
+        self._spawn_task(wait())
+
+    def _check_watched(self, effect: CheckWatched) -> None:
+        if all(watcher != effect.pid for watcher, _ in self.process.signals.watchers.values()):
+            self.perform(self.machine.handle_unwatched(effect.pid, time.monotonic()))
+
+    def _ask_version(self, effect: AskVersion) -> None:
+        process, machine, node = self.process, self.machine, effect.node
+
+        async def ask() -> None:
+            version = await syn_version(self.node, node)
+            if version is not None:
+                self._feed(process, lambda: machine.handle_version(node, version))  # type: ignore[attr-defined]
+
+        self._spawn_task(ask())
+
+    def _reject(self, effect: Rejected) -> None:
+        logger.warning("scope %s dropped, from %s: %s", self.name, effect.source, effect.reason)
+
+    def _event(self, effect: Event) -> None:
+        for listener in list(self.listeners):
+            try:
+                listener(effect)
+            except Exception:
+                logger.exception("scope %s: a callback failed", self.name)
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_PERFORM: dict[type, Callable[[Scope[Any], Any], None]] = {
+    Send: Scope._send,
+    Monitor: Scope._monitor,
+    Demonitor: Scope._demonitor,
+    Exit: Scope._exit,
+    Reply: Scope._reply,
+    Watch: Scope._watch,
+    CheckWatched: Scope._check_watched,
+    AskVersion: Scope._ask_version,
+    Rejected: Scope._reject,
+    Event: Scope._event,
+}
+
+
+async def syn_version(node: Node, peer: str) -> tuple[int, ...] | None:
+    """Ask a node which version of syn it runs; None if it does not tell."""
+    try:
+        answer = await node.erpc(peer, "application", "get_key", [Atom("syn"), Atom("vsn")])
+    except (RemoteError, TimeoutError):
+        return None
+    match answer:
+        case (Atom("ok"), list(text)) if all(isinstance(c, int) and 0 < c < 128 for c in text):
+            parts = "".join(map(chr, text)).split("-")[0].split(".")
+            return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else None
+    return None
+
+
+# --- which scopes a node runs ----------------------------------------------------------------------
+
+_scopes: weakref.WeakKeyDictionary[Any, dict[str, Scope[Any]]] = weakref.WeakKeyDictionary()
+
+S = TypeVar("S", bound=Scope[Any])
+
+
+def started(node: Node, name: str, make: Callable[[], S]) -> S:
+    """The scope of a node that is registered as ``name``, started if it is not running.
+
+    Raises:
+        NameTaken: another process has that name.
+    """
+    scopes = _scopes.setdefault(node.runtime, {})
+    scope = scopes.get(name)
+    if scope is None:
+        made = make()
+        made.start()
+        scopes[name] = made
+        return made
+    return scope  # type: ignore[return-value]
+
+
+def stopped(node: Node, name: str) -> bool:
+    """Stop a scope of a node; False if it does not run."""
+    scope = _scopes.get(node.runtime, {}).pop(name, None)
+    if scope is None:
+        return False
+    scope.stop()
+    return True
+
+
+def running(at: At, name: str) -> Scope[Any] | None:
+    """The scope that runs in this operating-system process; None if it does not, or runs in the hub."""
+    return _scopes.get(at.runtime, {}).get(name)
+
+
+async def ask(at: At, name: str, request: Term, timeout: float | None = 5.0) -> Any:
+    """Ask the scope process of this node, from anywhere on it.
+
+    Raises:
+        NoProcess: the scope was not started on this node.
+    """
+    if isinstance(at, Process) and await at.whereis(name) is None:
+        raise NoProcess(f"the scope process {name} does not run on this node: start the scope there first")
+    return await at.call(name, request, timeout)
+
+
+__all__ = ["At", "Machine", "Scope", "ask", "running", "started", "stopped", "syn_version"]
