@@ -8,6 +8,7 @@ aliases where Python or ``typing_extensions`` has them, classes with type parame
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Mapping
@@ -199,8 +200,8 @@ def _hints(cls: type, variables: Variables) -> dict[str, Any]:
 
 def _own_hints(cls: type) -> dict[str, Any]:
     """Resolve the annotations that a class itself has; it may name itself though it is local."""
-    names = cls.__annotations__ if "__annotations__" in cls.__dict__ else {}
     try:
+        names = inspect.get_annotations(cls)
         hints = typing.get_type_hints(cls, localns={cls.__name__: cls}, include_extras=True) if names else {}
         return {name: hints[name] for name in names}
     except NameError as error:
