@@ -310,8 +310,8 @@ def read_newer_reference(data: Buffer, pos: int, depth: int) -> tuple[Reference,
     tag = tags.NEWER_REFERENCE_EXT
     count = _word_count(data, pos, tag)
     node, pos = read_atom_name(data, pos + 2, tag)
-    creation, *words = _fields(_WORDS[count], 4 * count + 4, data, pos, tag)
-    return Reference(node, creation, tuple(words)), pos + 4 * count + 4
+    numbers = _fields(_WORDS[count], 4 * count + 4, data, pos, tag)
+    return Reference(node, numbers[0], numbers[1:]), pos + 4 * count + 4
 
 
 def read_new_reference(data: Buffer, pos: int, depth: int) -> tuple[Reference, int]:

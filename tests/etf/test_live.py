@@ -44,7 +44,7 @@ def _without_identifiers(term: Any) -> list[Any]:
     return list(term)
 
 
-@settings(max_examples=15, suppress_health_check=SHARED)
+@settings(max_examples=8, suppress_health_check=SHARED)
 @given(batch=st.lists(terms(), min_size=BATCH, max_size=BATCH))
 def test_a_node_reads_our_bytes_and_writes_the_same_term(shared_beam: Beam, batch: list[Any]) -> None:
     if shared_beam.otp < 27:
@@ -60,7 +60,7 @@ def _has_map_or_port(term: Any) -> bool:
     return any(mark in format(term) for mark in ("#{", "#Port<"))
 
 
-@settings(max_examples=10, suppress_health_check=SHARED)
+@settings(max_examples=4, suppress_health_check=SHARED)
 @given(batch=st.lists(written_terms(), min_size=BATCH, max_size=BATCH))
 def test_a_node_reads_our_text_as_the_same_term(shared_beam: Beam, batch: list[Any]) -> None:
     if shared_beam.otp < 27:
