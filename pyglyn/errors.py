@@ -6,7 +6,8 @@ The tree::
       EtfError              DecodeError(offset, tag) > TruncatedTerm, UnknownTag, LimitExceeded
                             EncodeError(value), TermSyntaxError(text, position)
       DistributionError     HandshakeError > NameRefused(status), MissingFlags(names), WrongCookie
-                            EpmdError, LocalProtocolError (our caller's fault),
+                            EpmdError > EpmdUnreachable, EpmdNameTaken
+                            LocalProtocolError (our caller's fault),
                             RemoteProtocolError (the peer's fault), NodeDisconnected(node, reason)
       ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy
       RemoteError           BadRpc(reason), RemoteException(kind, reason, stack)
@@ -138,6 +139,14 @@ class WrongCookie(HandshakeError):
 
 class EpmdError(DistributionError, ConnectionError):
     """EPMD cannot be reached, refused the name, or does not know the node."""
+
+
+class EpmdUnreachable(EpmdError):
+    """Nothing answers at EPMD's port."""
+
+
+class EpmdNameTaken(EpmdError):
+    """A node of the same name is registered with EPMD already."""
 
 
 class LocalProtocolError(DistributionError):

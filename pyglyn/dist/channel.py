@@ -56,7 +56,7 @@ from pyglyn.dist.framing import (
     packet_head,
     parse_fragment_head,
 )
-from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError
+from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
 from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare
 
 DEFAULT_CONTROL_LIMITS = Limits()
@@ -234,11 +234,17 @@ class Channel:
     def _receive_with_atoms(self, packet: bytes | memoryview, at: int) -> MessageReceived:
         """Read a message whose atoms are references into the header; spell them out."""
         atoms, at = self._atom_cache.read_refs(packet, at)
-        control_bytes, at = headers.spell_atoms(packet, at, atoms)
-        control, _ = decode_bare(control_bytes, limits=self.settings.control_limits)
-        if at == len(packet):
-            return self._message(control, b"", 0)
-        payload, _ = headers.spell_atoms(packet, at, atoms)
+        return self._message_with_atoms(packet, at, atoms)
+
+    def _message_with_atoms(self, data: bytes | memoryview, at: int, atoms: list[bytes]) -> MessageReceived:
+        """Make the event of a message whose header had these atoms, if any."""
+        limits = self.settings.control_limits
+        if not atoms:
+            control, at = decode_bare(data, at, limits=limits)
+            return self._message(control, data, at)
+        control_bytes, at = headers.spell_atoms(data, at, atoms)
+        control, _ = decode_bare(control_bytes, limits=limits)
+        payload = headers.spell_atoms(data, at, atoms)[0] if at < len(data) else b""
         return self._message(control, payload, 0)
 
     def _receive_first_fragment(self, packet: bytes | memoryview) -> MessageReceived | None:
@@ -249,12 +255,18 @@ class Channel:
             return self._receive_with_atoms(packet, FRAGMENT_HEADER_SIZE)
         atoms, at = self._atom_cache.read_refs(packet, FRAGMENT_HEADER_SIZE)
         if atoms:
-            control_bytes, at = headers.spell_atoms(packet, at, atoms)
-            control, _ = decode_bare(control_bytes, limits=self.settings.control_limits)
+            self._assembler.start(sequence, count, (None, atoms), memoryview(packet)[at:])
+            return None
+        control: Term = None
+        try:
+            control, payload_at = decode_bare(packet, at, limits=self.settings.control_limits)
+        except TruncatedTerm:
+            # The documentation has the control message in the first fragment entirely, but OTP 25 and 28 cut
+            # a long one, such as an EXIT with a large reason in it.
+            payload_at = at
         else:
-            control, at = decode_bare(packet, at, limits=self.settings.control_limits)
-        self._check(control)
-        self._assembler.start(sequence, count, (control, atoms), memoryview(packet)[at:])
+            self._check(control)
+        self._assembler.start(sequence, count, (control, atoms), memoryview(packet)[payload_at:])
         return None
 
     def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> MessageReceived | None:
@@ -263,10 +275,10 @@ class Channel:
         if assembly is None:
             return None
         control, atoms = cast("tuple[Term, list[bytes]]", assembly.first)
-        payload: bytes = b"".join(assembly.pieces)
-        if atoms:
-            payload, _ = headers.spell_atoms(payload, 0, atoms)
-        return self._message(control, payload, 0)
+        data: bytes = b"".join(assembly.pieces)
+        if control is None:
+            return self._message_with_atoms(data, 0, atoms)
+        return self._message(control, data, 0)
 
     def _message(self, term: Any, data: bytes | memoryview, at: int) -> MessageReceived:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""

@@ -14,7 +14,7 @@ import struct
 
 import attrs
 
-from pyglyn.errors import EpmdError, RemoteProtocolError
+from pyglyn.errors import EpmdError, EpmdNameTaken, RemoteProtocolError
 
 DEFAULT_PORT = 4369
 MAX_NAME = 255
@@ -199,12 +199,15 @@ def decode_alive2_answer(data: bytes, name: str) -> int:
     """Read the answer to ALIVE2: the creation.
 
     Raises:
-        EpmdError: refused (the name is taken), or no such answer.
+        EpmdNameTaken: refused.
+        EpmdError: no such answer.
     """
     if not data or len(data) < alive2_answer_size(data[0]):
         raise EpmdError(f"EPMD closed the connection instead of registering {name!r}")
     if data[1]:
-        raise EpmdError(f"the name {name!r} is taken: a node of that name is registered with EPMD already")
+        raise EpmdNameTaken(
+            f"the name {name!r} is taken: a node of that name is registered with EPMD already"
+        )
     return int.from_bytes(data[2 : alive2_answer_size(data[0])])
 
 

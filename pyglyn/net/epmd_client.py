@@ -11,15 +11,11 @@ from collections.abc import AsyncIterator
 
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
-from pyglyn.errors import EpmdError
+from pyglyn.errors import EpmdError, EpmdUnreachable
 from pyglyn.net.transport import explain
 
 TIMEOUT_S = 5.0
 _MAX_ANSWER = 16 * 1024 * 1024
-
-
-class EpmdUnreachable(EpmdError):
-    """Nothing answers at EPMD's port."""
 
 
 @contextlib.asynccontextmanager

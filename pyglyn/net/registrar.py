@@ -14,14 +14,16 @@ import logging
 import secrets
 
 from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType
-from pyglyn.errors import EpmdError
+from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable
 from pyglyn.net import epmd_client
-from pyglyn.net.epmd_client import EpmdUnreachable, Registration
+from pyglyn.net.epmd_client import Registration
 from pyglyn.net.epmd_server import LOOPBACK, EpmdServer
 from pyglyn.net.settings import LocalNode, NetSettings, epmd_addresses_from_environment
 from pyglyn.net.transport import explain
 
 logger = logging.getLogger("pyglyn.net.epmd")
+
+_PATIENCE_S = 1.0
 
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -59,7 +61,7 @@ class Registrar:
         node_type = NodeType.HIDDEN if self._local.hidden else NodeType.NORMAL
         self._entry = NodeEntry(name=self._local.alive_name, port=port, node_type=node_type)
         try:
-            registration = await self._register()
+            registration = await self._register_first()
         except BaseException:
             self._stop_server()
             raise
@@ -85,6 +87,32 @@ class Registrar:
         server, self.server = self.server, None
         if server is not None:
             server.stop()
+
+    async def _register_first(self) -> Registration:
+        """Register, with some patience for a name whose holder has just ended."""
+        assert self._entry is not None
+        deadline = asyncio.get_running_loop().time() + _PATIENCE_S
+        while True:
+            try:
+                return await self._register()
+            except EpmdNameTaken:
+                expired = asyncio.get_running_loop().time() >= deadline
+                if expired or await self._is_held(self._entry.name):
+                    raise
+            await asyncio.sleep(_PATIENCE_S / 20)
+
+    async def _is_held(self, name: str) -> bool:
+        """Tell whether the holder of a name still listens; EPMD notices its end a little later."""
+        try:
+            entry = await epmd_client.lookup(name, "127.0.0.1", self._settings.epmd_port)
+            async with asyncio.timeout(_PATIENCE_S):
+                _, writer = await asyncio.open_connection("127.0.0.1", entry.port)
+        except (EpmdError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True
+        writer.transport.abort()
+        return True
 
     async def _register(self) -> Registration:
         """Register with whoever is EPMD, be it ourselves from now on."""

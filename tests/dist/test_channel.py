@@ -230,6 +230,18 @@ def test_fragments_put_together_are_the_message(payload: list[bytes], fragment_s
     assert events[1].control == Link(A, B)
 
 
+@pytest.mark.parametrize("cut", [1, 10, 30])
+def test_a_control_message_cut_between_fragments_is_put_together(cut: int) -> None:
+    """An EXIT with a large reason in it: OTP 25 and 28 cut it like a payload, whatever the documentation says."""
+    control = encode_bare((3, A, B, bytes(100)))
+    pieces = control[:cut], control[cut:70], control[70:]
+    data = b"".join(
+        packet(b"\x83E" if number == 3 else b"\x83F", (5).to_bytes(8), number.to_bytes(8), zero, piece)
+        for number, zero, piece in zip((3, 2, 1), (b"\0", b"", b""), pieces, strict=True)
+    )
+    assert received(pair()[1], data + data) == [(Exit(A, B, bytes(100)), None)] * 2
+
+
 def test_a_large_payload_is_not_copied_on_its_way_out() -> None:
     a = pair()[0]
     block = bytes(1_000_000)

@@ -10,7 +10,7 @@ import pytest
 from pyglyn.dist.control import Control, DemonitorP, MonitorP, RegSend, Send
 from pyglyn.etf import Atom, Pid, Term, decode_bare, encode_parts
 from pyglyn.net import Connection, LocalNode, NetSettings, Peers
-from pyglyn.testing import eventually
+from pyglyn.testing import PrivateEpmd, eventually
 
 
 class Recorder:
@@ -74,6 +74,14 @@ class Recorder:
         """Wait until the connection with a node is down and return why."""
         await eventually(lambda: any(name == node for name, _ in self.downs), timeout)
         return next(reason for name, reason in self.downs if name == node)
+
+
+class EpmdOnPort(PrivateEpmd):
+    """Stands in for the private EPMD of the fixtures: nodes are pointed at a port that the test serves."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.port = port
 
 
 StartNode = Callable[..., Awaitable[Recorder]]

@@ -10,12 +10,11 @@ import pytest
 
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
-from pyglyn.errors import EpmdError
+from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable
 from pyglyn.etf import Atom
 from pyglyn.net import EpmdServer, NetSettings, epmd_client
-from pyglyn.net.epmd_client import EpmdUnreachable
 from pyglyn.testing import Beams, Otp, PrivateEpmd, eventually, find_otps, free_port, no_leaks, require
-from tests.net.conftest import StartNode
+from tests.net.conftest import EpmdOnPort, StartNode
 
 
 def quick() -> NetSettings:
@@ -254,17 +253,9 @@ async def test_the_epmd_program_kills_it_politely(server: EpmdServer, epmd_progr
         await server.killed()
 
 
-class OurEpmd(PrivateEpmd):
-    """Stands in for the private EPMD of the fixtures: nodes are pointed at a port that we serve."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self.port = port
-
-
 @pytest.fixture
 def our_beams(beam_otp: Otp, epmd_port: int) -> AsyncIterator[Beams]:
-    factory = Beams(OurEpmd(epmd_port), beam_otp)
+    factory = Beams(EpmdOnPort(epmd_port), beam_otp)
     yield factory  # type: ignore[misc]
     factory.close()
 
@@ -341,6 +332,26 @@ async def test_a_node_that_cannot_register_again_keeps_trying(
     await eventually(lambda: "cannot register again yet: the name 'py' is taken" in caplog.text)
     thief.close()
     await eventually(lambda: [entry.port for entry in server.nodes] == [node.peers.port])
+
+
+async def test_a_name_whose_holder_has_just_ended_is_waited_for(
+    start_node: StartNode, server: EpmdServer
+) -> None:
+    """Nobody listens at the port it is registered with: EPMD is about to notice."""
+    gone = await epmd_client.register(NodeEntry(name="py", port=free_port()), "127.0.0.1", server.port)
+    starting = asyncio.ensure_future(start_node())
+    done, _ = await asyncio.wait([starting], timeout=0.2)
+    assert not done
+    gone.close()
+    node = await starting
+    assert [entry.port for entry in server.nodes] == [node.peers.port]
+
+
+async def test_a_name_whose_holder_does_not_go_is_taken(start_node: StartNode, server: EpmdServer) -> None:
+    holder = await epmd_client.register(NodeEntry(name="py", port=free_port()), "127.0.0.1", server.port)
+    with pytest.raises(EpmdNameTaken):
+        await start_node()
+    holder.close()
 
 
 async def test_an_unused_port_is_no_epmd() -> None:
