@@ -5,8 +5,9 @@ whole table. What is derived here comes last: a hook that a user registers for a
 ``register_structure_hook`` and its kin) is taken wherever that type occurs, so register it before the
 first decoder or encoder of a type that contains it is made.
 
-Not supported: classes with hooks of their own as members of a union that is told apart by more than their
-constructor; values nested more deeply than Python recurses (with its default limit some 330 levels of a
+In a union, a class keeps the place of its constructor: its own hook sees terms with that atom and size only.
+
+Not supported: values nested more deeply than Python recurses (with its default limit some 330 levels of a
 recursive type, 200 where each level has a list), which end in a ``GleamError``.
 """
 
