@@ -19,16 +19,16 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from pyglyn import etf
-from pyglyn.errors import GroupError, NotInGroup
-from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.groups import scope as scopes
-from pyglyn.groups.effects import Effect, Reply
-from pyglyn.groups.pg_state import DEMONITOR, JOIN_LOCAL, LEAVE_LOCAL, MONITOR, NOT_JOINED, OK, PgState
-from pyglyn.groups.scope import At, Scope
+from pyglyn.errors import NotInGroup
+from pyglyn.etf import Pid, Reference, Term
+from pyglyn.groups import operations
+from pyglyn.groups.effects import Effect
+from pyglyn.groups.operations import At
+from pyglyn.groups.pg_state import PgState
+from pyglyn.groups.scope import Scope
 from pyglyn.node import Node, Process
 
 DEFAULT_SCOPE = "pg"
-_READ = Atom("pyglyn_read")
 
 
 class PgScope(Scope[PgState]):
@@ -38,6 +38,13 @@ class PgScope(Scope[PgState]):
         node: the node.
         scope: the scope's name.
     """
+
+    operations = frozenset(
+        (
+            "join", "leave", "get_members", "get_local_members", "which_groups", "which_local_groups",
+            "nodes", "monitor", "monitor_scope", "demonitor",
+        )
+    )  # fmt: skip
 
     def __init__(self, node: Node, scope: str) -> None:
         super().__init__(node, scope)
@@ -54,16 +61,8 @@ class PgScope(Scope[PgState]):
             effects += self.machine.join(group, old.get_local_members(group))
         return effects
 
-    def take(self, message: Any, now: float) -> list[Effect]:
-        """Hand the machine a message; answer what processes of this node want to read."""
-        match message:
-            case (
-                Atom("$gen_call"),
-                (Pid() as pid, _) as caller,
-                (Atom("pyglyn_read"), Atom() as what, *args),
-            ):
-                if pid.node == self.node.name and what.name in _READS:
-                    return [Reply(caller, getattr(self, what.name)(*args))]
+    def take(self, message: Term, now: float) -> list[Effect]:
+        """Hand the machine a message."""
         return self.machine.handle_message(message, now)
 
     def join(self, group: Term, pids: Pid | Sequence[Pid]) -> None:
@@ -126,25 +125,24 @@ class PgScope(Scope[PgState]):
         return known
 
 
-_READS = frozenset(("get_members", "get_local_members", "which_groups", "which_local_groups"))
-
-
 def start(node: Node, scope: str = DEFAULT_SCOPE) -> PgScope:
     """Start a scope on a node, or return the one that runs.
 
     Raises:
         NameTaken: another process of the node is registered under the scope's name.
     """
-    return scopes.started(node, scope, lambda: PgScope(node, scope))
+    return operations.started(node, scope, lambda: PgScope(node, scope))
 
 
 def stop(node: Node, scope: str = DEFAULT_SCOPE) -> bool:
     """Stop a scope of a node; False if it does not run."""
-    return scopes.stopped(node, scope)
+    return operations.stopped(node, scope)
 
 
-def _here(at: At, scope: str) -> PgScope | None:
-    return start(at, scope) if isinstance(at, Node) else cast("PgScope | None", scopes.running(at, scope))
+async def _do(at: At, scope: str, operation: str, *args: Any) -> Any:
+    if isinstance(at, Node):
+        start(at, scope)
+    return await operations.do(at, scope, operation, *args)
 
 
 async def join(at: At, group: Term, pids: Pid | Sequence[Pid], *, scope: str = DEFAULT_SCOPE) -> None:
@@ -156,11 +154,7 @@ async def join(at: At, group: Term, pids: Pid | Sequence[Pid], *, scope: str = D
         ValueError: a pid of another node, or the name is too large.
         NoProcess: called with a process, and the scope was not started on this node.
     """
-    here = _here(at, scope)
-    if here is not None:
-        here.join(group, pids)
-    elif await scopes.ask(at, scope, (JOIN_LOCAL, group, _term(pids))) is not OK:
-        raise ValueError("only processes of this node can join, and a name has at most 65536 bytes")
+    await _do(at, scope, "join", group, _term(pids))
 
 
 async def leave(at: At, group: Term, pids: Pid | Sequence[Pid], *, scope: str = DEFAULT_SCOPE) -> None:
@@ -170,35 +164,27 @@ async def leave(at: At, group: Term, pids: Pid | Sequence[Pid], *, scope: str = 
         NotInGroup: none of them is a member.
         ValueError: a pid of another node, or the name is too large.
     """
-    here = _here(at, scope)
-    if here is not None:
-        here.leave(group, pids)
-        return
-    answer = await scopes.ask(at, scope, (LEAVE_LOCAL, group, _term(pids)))
-    if answer is NOT_JOINED:
-        raise NotInGroup(f"none of the processes is a member of the group in scope {scope}")
-    if answer is not OK:
-        raise ValueError("only processes of this node can leave, and a name has at most 65536 bytes")
+    await _do(at, scope, "leave", group, _term(pids))
 
 
 async def get_members(at: At, group: Term, *, scope: str = DEFAULT_SCOPE) -> list[Pid]:
     """All members of a group, on all nodes; a pid as often as it joined."""
-    return cast("list[Pid]", await _read(at, scope, "get_members", group))
+    return cast("list[Pid]", await _do(at, scope, "get_members", group))
 
 
 async def get_local_members(at: At, group: Term, *, scope: str = DEFAULT_SCOPE) -> list[Pid]:
     """The members of a group on this node."""
-    return cast("list[Pid]", await _read(at, scope, "get_local_members", group))
+    return cast("list[Pid]", await _do(at, scope, "get_local_members", group))
 
 
 async def which_groups(at: At, *, scope: str = DEFAULT_SCOPE) -> list[Term]:
     """The groups that have members."""
-    return cast("list[Term]", await _read(at, scope, "which_groups"))
+    return cast("list[Term]", await _do(at, scope, "which_groups"))
 
 
 async def which_local_groups(at: At, *, scope: str = DEFAULT_SCOPE) -> list[Term]:
     """The groups that have members on this node."""
-    return cast("list[Term]", await _read(at, scope, "which_local_groups"))
+    return cast("list[Term]", await _do(at, scope, "which_local_groups"))
 
 
 async def monitor(me: Process, group: Term, *, scope: str = DEFAULT_SCOPE) -> tuple[Reference, list[Pid]]:
@@ -206,10 +192,7 @@ async def monitor(me: Process, group: Term, *, scope: str = DEFAULT_SCOPE) -> tu
 
     From now on it gets messages ``(ref, what, group, [pid, …])``; ``what`` is the atom ``join`` or ``leave``.
     """
-    here = _here(me, scope)
-    if here is not None:
-        return here.monitor(me.pid, group)
-    ref, members = cast(Any, await scopes.ask(me, scope, (MONITOR, group)))
+    ref, members = await _do(me, scope, "monitor", me.pid, group)
     return ref, members
 
 
@@ -217,17 +200,13 @@ async def monitor_scope(
     me: Process, *, scope: str = DEFAULT_SCOPE
 ) -> tuple[Reference, list[tuple[Term, list[Pid]]]]:
     """Subscribe a process to all groups, as ``monitor``: the reference, and all groups with their members."""
-    here = _here(me, scope)
-    if here is not None:
-        return here.monitor_scope(me.pid)
-    ref, groups = cast(Any, await scopes.ask(me, scope, MONITOR))
-    return ref, list(groups.items())
+    ref, groups = await _do(me, scope, "monitor_scope", me.pid)
+    return ref, groups
 
 
 async def demonitor(me: Process, ref: Reference, *, scope: str = DEFAULT_SCOPE) -> bool:
     """End a subscription, and take its messages that wait out of the mailbox; False if there is none."""
-    here = _here(me, scope)
-    known = here.demonitor(ref) if here is not None else await scopes.ask(me, scope, (DEMONITOR, ref)) is OK
+    known = bool(await _do(me, scope, "demonitor", ref))
     while known:
         try:
             await me.receive(lambda m: isinstance(m, tuple) and len(m) == 4 and m[0] == ref, timeout=0)
@@ -236,15 +215,5 @@ async def demonitor(me: Process, ref: Reference, *, scope: str = DEFAULT_SCOPE) 
     return known
 
 
-async def _read(at: At, scope: str, what: str, *args: Term) -> Any:
-    here = _here(at, scope)
-    if here is not None:
-        return getattr(here, what)(*args)
-    answer = await scopes.ask(at, scope, (_READ, Atom(what), *args))
-    if not isinstance(answer, list):
-        raise GroupError(f"{scope} is no pg scope of this node")
-    return answer
-
-
-def _term(pids: Pid | Sequence[Pid]) -> Term:
+def _term(pids: Pid | Sequence[Pid]) -> Pid | list[Pid]:
     return pids if isinstance(pids, Pid) else list(pids)

@@ -9,16 +9,16 @@ of ours, or somebody killed it), a new one starts with the old one's local membe
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import time
-import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import NodeBusy, NoProcess, RemoteError
+from pyglyn.errors import NodeBusy, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import watch
 from pyglyn.groups.effects import (
@@ -35,6 +35,7 @@ from pyglyn.groups.effects import (
     Target,
     Watch,
 )
+from pyglyn.groups.operations import OK, error_term
 from pyglyn.node import Caller, Node, NodeEvent, Process
 
 logger = logging.getLogger("pyglyn.groups")
@@ -105,6 +106,14 @@ class Scope(Generic[M]):
     def take(self, message: Term, now: float) -> list[Effect]:
         """Hand the machine a message."""
         raise NotImplementedError
+
+    operations: ClassVar[frozenset[str]] = frozenset()
+    """The methods, async or not, that workers may ask for; their arguments and results are terms."""
+
+    async def operate(self, operation: str, *args: Any) -> Any:
+        """Call one of the ``operations``."""
+        result = getattr(self, operation)(*args)
+        return await result if inspect.isawaitable(result) else result
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -191,8 +200,18 @@ class Scope(Generic[M]):
                 if target is not None:
                     del self._refs[target]
                     self.perform(self.machine.handle_down(target, reason, now))
+            case (Atom("$gen_call"), (Pid() as pid, _) as caller, (Atom("pyglyn_do"), Atom() as what, *args)):
+                if pid.node == self.node.name and what.name in self.operations:
+                    self._spawn_task(self._operate(caller, what.name, args))
             case _:
                 self.perform(self.take(message, now))
+
+    async def _operate(self, caller: Term, what: str, args: list[Any]) -> None:
+        try:
+            answer: Term = (OK, await self.operate(what, *args))
+        except (PyglynError, ValueError, TypeError) as error:
+            answer = error_term(error)
+        self._reply(Reply(caller, answer))
 
     # --- effects ----------------------------------------------------------------------------------
 
@@ -257,7 +276,7 @@ class Scope(Generic[M]):
         process, machine, node = self.process, self.machine, effect.node
 
         async def ask() -> None:
-            version = await syn_version(self.node, node)
+            version = await watch.syn_version(self.node, node)
             if version is not None:
                 self._feed(process, lambda: machine.handle_version(node, version))  # type: ignore[attr-defined]
 
@@ -291,67 +310,3 @@ _PERFORM: dict[type, Callable[[Scope[Any], Any], None]] = {
     Rejected: Scope._reject,
     Event: Scope._event,
 }
-
-
-async def syn_version(node: Node, peer: str) -> tuple[int, ...] | None:
-    """Ask a node which version of syn it runs; None if it does not tell."""
-    try:
-        answer = await node.erpc(peer, "application", "get_key", [Atom("syn"), Atom("vsn")])
-    except (RemoteError, TimeoutError):
-        return None
-    match answer:
-        case (Atom("ok"), list(text)) if all(isinstance(c, int) and 0 < c < 128 for c in text):
-            parts = "".join(map(chr, text)).split("-")[0].split(".")
-            return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else None
-    return None
-
-
-# --- which scopes a node runs ----------------------------------------------------------------------
-
-_scopes: weakref.WeakKeyDictionary[Any, dict[str, Scope[Any]]] = weakref.WeakKeyDictionary()
-
-S = TypeVar("S", bound=Scope[Any])
-
-
-def started(node: Node, name: str, make: Callable[[], S]) -> S:
-    """The scope of a node that is registered as ``name``, started if it is not running.
-
-    Raises:
-        NameTaken: another process has that name.
-    """
-    scopes = _scopes.setdefault(node.runtime, {})
-    scope = scopes.get(name)
-    if scope is None:
-        made = make()
-        made.start()
-        scopes[name] = made
-        return made
-    return scope  # type: ignore[return-value]
-
-
-def stopped(node: Node, name: str) -> bool:
-    """Stop a scope of a node; False if it does not run."""
-    scope = _scopes.get(node.runtime, {}).pop(name, None)
-    if scope is None:
-        return False
-    scope.stop()
-    return True
-
-
-def running(at: At, name: str) -> Scope[Any] | None:
-    """The scope that runs in this operating-system process; None if it does not, or runs in the hub."""
-    return _scopes.get(at.runtime, {}).get(name)
-
-
-async def ask(at: At, name: str, request: Term, timeout: float | None = 5.0) -> Any:
-    """Ask the scope process of this node, from anywhere on it.
-
-    Raises:
-        NoProcess: the scope was not started on this node.
-    """
-    if isinstance(at, Process) and await at.whereis(name) is None:
-        raise NoProcess(f"the scope process {name} does not run on this node: start the scope there first")
-    return await at.call(name, request, timeout)
-
-
-__all__ = ["At", "Machine", "Scope", "ask", "running", "started", "stopped", "syn_version"]

@@ -1,4 +1,4 @@
-"""Learning that another node has registered a name, without asking it again and again. Layer: groups.
+"""What a scope asks of another node: to tell when a name appears there, its version of syn. Layer: groups.
 
 Nothing on the BEAM tells other nodes when a name appears, and a scope process tells only visible ones. So a
 small process is started on the peer, the way ``rpc`` does, that looks at its own node's names five times a
@@ -70,3 +70,16 @@ async def until_registered(node: Node, peer: str, name: Atom, owner: Pid) -> boo
         case (Atom("value"), Atom("registered"), _):
             return True
     return False
+
+
+async def syn_version(node: Node, peer: str) -> tuple[int, ...] | None:
+    """Ask a node which version of syn it runs; None if it does not tell."""
+    try:
+        answer = await node.erpc(peer, "application", "get_key", [Atom("syn"), Atom("vsn")])
+    except (RemoteError, TimeoutError):
+        return None
+    match answer:
+        case (Atom("ok"), list(text)) if all(isinstance(c, int) and 0 < c < 128 for c in text):
+            parts = "".join(map(chr, text)).split("-")[0].split(".")
+            return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else None
+    return None

@@ -93,10 +93,7 @@ async def test_members_join_several_times_and_leave_as_often(beam: Beam, start_n
     assert scope.which_groups() == [] == await beam.eval("pg:which_groups(S)", S=SCOPE)
 
 
-WATCHING = (
-    "[P || P <- processes(), P =/= self(),"
-    " {current_function, {erl_eval, _, _}} <- [process_info(P, current_function)]] =/= []"
-)
+WATCHING = "[P || P <- processes(), {_, {erpc, execute_call, 4}} <- [process_info(P, initial_call)]] =/= []"
 
 
 async def test_a_scope_that_starts_long_after_the_connection_is_found_without_polling(
