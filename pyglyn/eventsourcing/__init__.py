@@ -10,7 +10,10 @@
     accounts = es.CommandExecutor(store, domain, snapshot_config=es.SnapshotConfig(frequency=100))
     executed = await accounts.execute("account-1", OpenAccount("account-1"))
 
-Nothing here needs a node or a cluster.
+None of that needs a node. On one, aggregates are a service that every node of the cluster can use::
+
+    child = es.supervised("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
+    envelopes = await es.execute(node, "bank", "account-1", OpenAccount("account-1"))
 """
 
 from __future__ import annotations
@@ -32,6 +35,18 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing.aggregate import Aggregate, AggregateStats, Domain, SystemStats
+from pyglyn.eventsourcing.causation import caused_by, event_id
+from pyglyn.eventsourcing.client import (
+    aggregate_stats,
+    execute,
+    execute_with_metadata,
+    latest_snapshot,
+    load_aggregate,
+    load_events,
+    load_events_from,
+    send_command,
+    system_stats,
+)
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
 from pyglyn.eventsourcing.envelope import (
     EventEnvelope,
@@ -40,6 +55,7 @@ from pyglyn.eventsourcing.envelope import (
     ProcessEvents,
     SerializedEventEnvelop,
 )
+from pyglyn.eventsourcing.failure import FailurePolicy
 from pyglyn.eventsourcing.json_codec import (
     JsonCodec,
     JsonStyle,
@@ -48,10 +64,12 @@ from pyglyn.eventsourcing.json_codec import (
     pascal_case,
     snake_case,
 )
+from pyglyn.eventsourcing.live import QuerySpec
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.opening import open_store
 from pyglyn.eventsourcing.recorder import RecorderStore
 from pyglyn.eventsourcing.rows import RowCodec
+from pyglyn.eventsourcing.runtime import ServiceSpec, service, start, supervised
 from pyglyn.eventsourcing.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.store import (
     Checkpoint,
@@ -81,6 +99,7 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "Executed",
+    "FailurePolicy",
     "InvalidHandlerResult",
     "JsonCodec",
     "JsonStyle",
@@ -93,10 +112,12 @@ __all__ = [
     "OutboxMessage",
     "ParkedEvent",
     "ProcessEvents",
+    "QuerySpec",
     "RecordedEvent",
     "RecorderStore",
     "RowCodec",
     "SerializedEventEnvelop",
+    "ServiceSpec",
     "Snapshot",
     "SnapshotConfig",
     "StoreUnavailable",
@@ -105,9 +126,23 @@ __all__ = [
     "TransactionFailed",
     "TransactionRolledBack",
     "VersionConflict",
+    "aggregate_stats",
     "camel_case",
+    "caused_by",
+    "event_id",
+    "execute",
+    "execute_with_metadata",
     "kebab_case",
+    "latest_snapshot",
+    "load_aggregate",
+    "load_events",
+    "load_events_from",
     "open_store",
     "pascal_case",
+    "send_command",
+    "service",
     "snake_case",
+    "start",
+    "supervised",
+    "system_stats",
 ]

@@ -1,0 +1,375 @@
+"""Aggregates as a supervised service: a process that executes commands and answers questions about them.
+
+Aggregates run in parallel, one command at a time each, in the order in which their commands came. With
+``workers=N`` the aggregates are spread over N OS processes, an aggregate always in the same one. After its
+events are committed, a command's envelopes go to the queries, then its caller gets them.
+
+The process answers ``gen_server`` calls and casts of the shapes in :mod:`pyglyn.eventsourcing.wire`, and the
+Gleam library's actor messages ``{Tag, Message}`` from whoever holds its subject.
+
+Source: ``eventsourcing.gleam`` 9.1, ``supervised`` and ``handle_message``. Differences: there one actor
+executes the commands of all aggregates, and it stops on any error of the store.
+
+Layer: eventsourcing, on a node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+
+from pyglyn.errors import DecodeErrors, EntityNotFound, EventSourcingError, EventStoreError, GleamError
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing import client, wire
+from pyglyn.eventsourcing.aggregate import AggregateStats, Domain, SystemStats
+from pyglyn.eventsourcing.causation import with_causation, with_node
+from pyglyn.eventsourcing.commands import CommandExecutor
+from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
+from pyglyn.eventsourcing.lanes import Lanes
+from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
+from pyglyn.eventsourcing.memory import MemoryStore
+from pyglyn.eventsourcing.snapshot import SnapshotConfig
+from pyglyn.eventsourcing.store import EventStore
+from pyglyn.node import Caller, GenServer, Node, NoReply
+from pyglyn.node.calls import GEN_CALL, GEN_CAST
+from pyglyn.supervision.declaration import Supervisor, supervisor, worker
+from pyglyn.supervision.spec import ChildSpec
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+LANES = 64
+"""How many aggregates of one OS process are busy with a command at the same time."""
+
+Answer = Callable[[Term], None]
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSpec:
+    """All that a service is made of; see `supervised`."""
+
+    name: str
+    store: EventStore[Any, Any]
+    domain: Domain[Any, Any, Any]
+    types: wire.Types
+    queries: tuple[QuerySpec, ...] = ()
+    snapshot_config: SnapshotConfig | None = None
+    workers: int = 0
+    causation: bool = True
+    conflict_retries: int = 50
+
+
+def service(
+    name: str,
+    eventstore: EventStore[Any, Any],
+    *,
+    handle: Callable[[Any, Any], Iterable[Any]],
+    apply: Callable[[Any, Any], Any],
+    empty_state: Any,
+    queries: Sequence[tuple[str, Query] | QuerySpec] = (),
+    snapshot_config: SnapshotConfig | None = None,
+    workers: int = 0,
+    commands: object = None,
+    events: object = None,
+    causation: bool = True,
+) -> ServiceSpec:
+    """Describe a service; the arguments are those of `supervised`."""
+    if workers and isinstance(eventstore, MemoryStore):
+        raise EventStoreError("a memory store belongs to one OS process: workers need SQLite or PostgreSQL")
+    types = wire.Types.of(handle, apply, empty_state, commands=commands, events=events)
+    client.known_types[name] = types
+    return ServiceSpec(
+        name=name,
+        store=eventstore,
+        domain=Domain(handle, apply, empty_state),
+        types=types,
+        queries=tuple(QuerySpec.of(each, events=types.event) for each in queries),
+        snapshot_config=snapshot_config,
+        workers=workers,
+        causation=causation,
+    )
+
+
+def supervised(
+    name: str,
+    eventstore: EventStore[Any, Any],
+    *,
+    handle: Callable[[Any, Any], Iterable[Any]],
+    apply: Callable[[Any, Any], Any],
+    empty_state: Any,
+    queries: Sequence[tuple[str, Query] | QuerySpec] = (),
+    snapshot_config: SnapshotConfig | None = None,
+    workers: int = 0,
+    commands: object = None,
+    events: object = None,
+    causation: bool = True,
+) -> ChildSpec:
+    """Specify a service for a supervision tree.
+
+    Args:
+        name: what its process is registered as; ``execute`` and the others take it.
+        eventstore: where the events go; a Glyn store also broadcasts them.
+        handle: ``handle(entity, command)`` returns events, or raises DomainError.
+        apply: ``apply(entity, event)`` returns the entity after the event.
+        empty_state: the entity before any event.
+        queries: ``(name, function)`` pairs; each runs in its own OS process and is called as
+            ``function(aggregate_id, envelopes)`` after each commit of this service.
+        snapshot_config: how often to take snapshots; None for never.
+        workers: OS processes to spread the aggregates over; 0 runs all in the one of the service.
+        commands: the commands' type; by default what ``handle`` is annotated with.
+        events: the events' type; by default what ``apply`` is annotated with.
+        causation: add correlation id, causation id and node to the metadata.
+
+    Raises:
+        EventStoreError: a memory store with workers.
+        UnsupportedType: the commands or events are no Gleam values.
+    """
+    made = service(
+        name,
+        eventstore,
+        handle=handle,
+        apply=apply,
+        empty_state=empty_state,
+        queries=queries,
+        snapshot_config=snapshot_config,
+        workers=workers,
+        commands=commands,
+        events=events,
+        causation=causation,
+    )
+    tree = Supervisor("one_for_one")
+    for query in made.queries:
+        tree.add(query_worker(query))
+    if made.workers:
+        for number in range(made.workers):
+            tree.add(worker(AggregateServer, made, name=_worker_name(name, number)))
+        tree.add(worker(FrontServer, made, name=name, isolation="task"))
+    else:
+        tree.add(worker(AggregateServer, made, name=name))
+    return supervisor(tree, id=name, isolation="task")
+
+
+async def start(node: Node, spec: ServiceSpec) -> Pid:
+    """Start a service and its queries in the node's own OS process, without supervision."""
+    for query in spec.queries:
+        await node.start(query.server, query, name=query.name)
+    pid = await node.start(AggregateServer, attrs.evolve(spec, workers=0), name=spec.name)
+    assert pid is not None
+    return pid
+
+
+def _worker_name(name: str, number: int) -> str:
+    return f"{name}_{number}"
+
+
+class AggregateServer(GenServer):
+    """Executes commands: the whole service, or its share in one OS process."""
+
+    async def init(self, spec: ServiceSpec) -> None:
+        """Connect to the store.
+
+        Raises:
+            EventStoreError: that is not possible.
+        """
+        self.spec = spec
+        self.store = spec.store
+        self.lanes = Lanes(LANES)
+        self.commands = 0
+        self.me.trap_exit = True
+        self.me.on_end.append(self._ended)
+        bind = getattr(self.store, "bind", None)
+        if bind is not None:
+            await bind(self.me)
+        await self.store.start()
+        self.executor: CommandExecutor[Any, Any, Any] = CommandExecutor(
+            self.store,
+            spec.domain,
+            snapshot_config=spec.snapshot_config,
+            conflict_retries=spec.conflict_retries,
+        )
+
+    async def handle_call(self, request: Term, caller: Caller) -> Any:
+        """Take a request; the answer comes when its aggregate's turn is over."""
+        self.take(request, partial(self.reply, caller), for_gleam=False)
+        return NoReply
+
+    async def handle_cast(self, request: Term) -> None:
+        """Take a command that nobody waits for."""
+        self.take(request, self._log_failure, for_gleam=False)
+
+    async def handle_info(self, message: Term) -> None:
+        """Take an actor message of the Gleam library."""
+        match message:
+            case (Atom("EXIT"), Pid(), _):
+                return
+            case (_, (Atom() as kind, *fields)):
+                subject = fields[-1] if fields else None
+                match subject:
+                    case (Atom("subject"), Pid() as owner, tag) if kind is not wire.EXECUTE:
+                        answer: Answer = partial(self._answer_subject, owner, tag)
+                        self.take((kind, *fields[:-1]), answer, for_gleam=True)
+                        return
+                if kind is wire.EXECUTE:
+                    self.take((kind, *fields), self._log_failure, for_gleam=True)
+                    return
+        logger.warning("%s got a message that is none of its own", self.spec.name)
+
+    def _answer_subject(self, owner: Pid, tag: Term, answer: Term) -> None:
+        self.me.send(owner, (tag, answer))
+
+    def _log_failure(self, answer: Term) -> None:
+        match answer:
+            case (Atom("error"), (Atom("domain_error"), _)):
+                return
+            case (Atom("error"), error):
+                logger.error("%s: a command failed: %s", self.spec.name, wire.read_error(error))
+
+    def take(self, request: Term, answer: Answer, *, for_gleam: bool) -> None:
+        """Put a request in line behind the others of its aggregate."""
+        match request:
+            case (Atom("execute_command" | "execute_command_with_response"), bytes() as id, command, pairs):
+                work = partial(self._execute, id, command, pairs, for_gleam)
+            case (Atom("load_aggregate"), bytes() as id):
+                work = partial(self._load_aggregate, id)
+            case (Atom("load_all_events"), bytes() as id):
+                work = partial(self._load_events, id, 0)
+            case (Atom("load_events"), bytes() as id, int() as start_from):
+                work = partial(self._load_events, id, start_from)
+            case (Atom("load_latest_snapshot"), bytes() as id):
+                work = partial(self._load_snapshot, id)
+            case (Atom("get_aggregate_stats"), bytes() as id):
+                work = partial(self._aggregate_stats, id)
+            case (Atom("get_system_stats"),) | Atom("get_system_stats"):
+                answer(wire.system_stats_term(SystemStats(len(self.spec.queries), self.commands)))
+                return
+            case _:
+                answer((wire.ERROR, wire.error_term(EventStoreError("an unknown request"))))
+                return
+        self.lanes.put(id, partial(self._work, work, answer, for_gleam))
+
+    async def _work(self, work: Callable[[], Any], answer: Answer, for_gleam: bool) -> None:
+        try:
+            result: Term = (wire.OK, await work())
+        except (EventSourcingError, GleamError) as error:
+            result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
+        except Exception as error:
+            logger.exception("%s: a command failed", self.spec.name)
+            result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
+        answer(result)
+
+    # --- the requests -------------------------------------------------------------------------------
+
+    async def _execute(self, id: bytes, command: Term, pairs: Term, for_gleam: bool) -> Term:
+        self.commands += 1
+        aggregate_id = wire.text(id)
+        metadata = wire.read_metadata(pairs)
+        try:
+            decoded = self.spec.types.command(command)
+        except DecodeErrors as error:
+            raise EventStoreError(f"the command does not decode: {error}") from error
+        if self.spec.causation:
+            metadata = with_node(with_causation(metadata), self.me.node)
+        executed = await self.executor.execute(aggregate_id, decoded, metadata)
+        envelopes = self._tell(aggregate_id, executed.envelopes)
+        return None if for_gleam else envelopes
+
+    def _tell(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> Term:
+        """Send the queries what was committed; returns the envelopes as terms."""
+        write = self.spec.types.write_event
+        message = wire.process_events_term(ProcessEvents(aggregate_id, envelopes), write)
+        if envelopes:
+            for query in self.spec.queries:
+                self.me.send(query.name, message)
+        return message[2]
+
+    async def _load_aggregate(self, id: bytes) -> Term:
+        aggregate = await self.executor.load_aggregate(wire.text(id))
+        return wire.aggregate_term(aggregate, wire.encoding(None))
+
+    async def _load_events(self, id: bytes, start_from: int) -> Term:
+        envelopes = await self.store.load_events(wire.text(id), start_from)
+        return [wire.envelope_term(each, self.spec.types.write_event) for each in envelopes]
+
+    async def _load_snapshot(self, id: bytes) -> Term:
+        return wire.snapshot_term(await self.store.latest_snapshot(wire.text(id)), wire.encoding(None))
+
+    async def _aggregate_stats(self, id: bytes) -> Term:
+        aggregate_id = wire.text(id)
+        sequence = (await self.store.load(aggregate_id)).sequence
+        if sequence == 0:
+            raise EntityNotFound(aggregate_id)
+        snapshot = await self.store.latest_snapshot(aggregate_id)
+        return wire.aggregate_stats_term(
+            AggregateStats(aggregate_id, sequence, sequence, snapshot is not None)
+        )
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    async def terminate(self, reason: Term) -> None:
+        """Finish what has begun, within reason, and close the store."""
+        try:
+            async with asyncio.timeout(3.0):
+                await self.lanes.drain()
+        except TimeoutError:
+            logger.warning("%s: stopping with commands under way", self.spec.name)
+        self.me.on_end.remove(self._ended)
+        await self.lanes.stop()
+        await self.store.close()
+
+    def _ended(self, _reason: Term) -> None:
+        async def close() -> None:
+            await self.lanes.stop()
+            await self.store.close()
+
+        closing = asyncio.get_running_loop().create_task(close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+class FrontServer(GenServer):
+    """Spreads the requests of a service over its OS processes; the process callers know."""
+
+    async def init(self, spec: ServiceSpec) -> None:
+        """Take note of how many there are."""
+        self.spec = spec
+
+    def _worker(self, request: Term) -> str:
+        id = request[1] if isinstance(request, tuple) and len(request) > 1 else b""
+        number = zlib.crc32(id) % self.spec.workers if isinstance(id, bytes) else 0
+        return _worker_name(self.spec.name, number)
+
+    async def handle_call(self, request: Term, caller: Caller) -> Any:
+        """Pass a request on; the worker answers the caller itself."""
+        if request in ((wire.SYSTEM_STATS,), wire.SYSTEM_STATS):
+            return await self._system_stats()
+        self.me.send(self._worker(request), (GEN_CALL, (caller.pid, caller.tag), request))
+        return NoReply
+
+    async def handle_cast(self, request: Term) -> None:
+        """Pass a command on."""
+        self.me.send(self._worker(request), (GEN_CAST, request))
+
+    async def handle_info(self, message: Term) -> None:
+        """Pass an actor message of the Gleam library on."""
+        match message:
+            case (Atom("EXIT"), Pid(), _):
+                return
+            case (_, (Atom("get_system_stats"), (Atom("subject"), Pid() as owner, tag))):
+                self.me.send(owner, (tag, await self._system_stats()))
+            case (_, request):
+                self.me.send(self._worker(request), message)
+
+    async def _system_stats(self) -> Term:
+        total = 0
+        for number in range(self.spec.workers):
+            answer = await self.me.call(_worker_name(self.spec.name, number), (wire.SYSTEM_STATS,))
+            total += wire.read_system_stats(answer).total_commands_processed
+        return wire.system_stats_term(SystemStats(len(self.spec.queries), total))
