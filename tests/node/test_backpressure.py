@@ -50,6 +50,11 @@ async def test_a_process_that_sends_to_a_stopped_peer_waits_and_nothing_is_lost(
     await eventually(lambda: count_is(node, beam.name, 64), timeout=30)
 
 
+def send_again(me: Process, to: tuple[str, str], count: int) -> None:
+    for _ in range(count):
+        me.send(to, bytes(MEGABYTE))
+
+
 async def count_is(node: Node, where: str, expected: int) -> bool:
     async with node.process() as me:
         me.send(("sink", where), (Atom("count"), me.pid))
@@ -62,6 +67,5 @@ async def test_a_loop_that_never_waits_is_told_before_memory_runs_out(beam):
         beam.suspend()
         async with node.process() as me:
             with pytest.raises(NodeBusy, match=r"me\.drain"):
-                for _ in range(1000):
-                    me.send(("sink", beam.name), bytes(MEGABYTE))
+                send_again(me, ("sink", beam.name), 1000)
         beam.resume()
