@@ -33,6 +33,7 @@ from pyglyn.dist.control import (
     MonitorP,
     MonitorPExit,
     Op,
+    Send,
     SpawnReply,
     from_term,
     to_term,
@@ -116,6 +117,8 @@ class PeerSilent:
 
 Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
 _TICK_RECEIVED: Final = TickReceived()
+_NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
+_KNOWN_CONTROLS: Final = 512
 
 
 class Channel:
@@ -153,11 +156,16 @@ class Channel:
             settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
         )
         self._atom_cache = headers.AtomCache()
+        # SEND_SENDER and REG_SEND as they came before, by their bytes: most messages repeat one of them.
+        self._known_controls: dict[bytes, Control] = {}
+        self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
         self._ready: deque[Buffer | _Stream] = deque()
         self._ready_size = 0
         self._streams: dict[object, _Stream] = {}  # by sender; each has one large message or more
         self._active: deque[_Stream] = deque()  # those whose turn has come, in round robin order
         self._streams_size = 0
+        self._last_pair: tuple[Pid | None, Pid | None] = (None, None)
+        self._last_head = b""
         self._sequence = 0
         self._ticking = _Ticking(now, settings.net_ticktime_s / settings.tick_intensity)
         self._received = 0
@@ -181,12 +189,12 @@ class Channel:
                 self._reader.receive_into(packets, data)
             finally:
                 for packet in packets:
-                    if packet:
-                        message = self._receive_packet(packet)
-                        if message is not None:
-                            events.append(message)
-                    else:
+                    if not packet:
                         events.append(_TICK_RECEIVED)
+                        continue
+                    message = self._receive_packet(packet)
+                    if message is not None:
+                        events.append(message)
         except RemoteProtocolError as error:
             self.closed = True
             events.append(ProtocolBroken(error))
@@ -198,6 +206,8 @@ class Channel:
         return events
 
     def _receive_packet(self, packet: Packet) -> MessageReceived | None:
+        if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and self._with_header:
+            return self._receive_normal(packet)
         if isinstance(packet, list):
             head = bytes(packet[0][:FRAGMENT_HEADER_SIZE])
             if self._with_header and len(head) == FRAGMENT_HEADER_SIZE and head[:2] == b"\x83F":
@@ -209,16 +219,33 @@ class Channel:
             raise RemoteProtocolError("expected a distribution header, 131 and then 68, 69 or 70")
         kind = packet[1]
         if kind == DIST_HEADER:
-            if packet[2]:
-                return self._receive_with_atoms(packet, 2)
-            control, end = decode_bare(packet, 3, limits=self.settings.control_limits)
-            return self._message(control, packet, end)
+            return self._receive_with_atoms(packet, 2)
         if kind == DIST_FRAG_CONT:
             head = bytes(packet[:FRAGMENT_HEADER_SIZE])
             return self._receive_fragment(head, [memoryview(packet)[FRAGMENT_HEADER_SIZE:]])
         if kind == DIST_FRAG_HEADER:
             return self._receive_first_fragment(packet)
         raise RemoteProtocolError(f"expected a distribution header (68, 69 or 70), got {kind}")
+
+    def _receive_normal(self, packet: bytes) -> MessageReceived:
+        """Read 131 68 0 control [payload], the form of nearly every packet.
+
+        A control message of the same bytes as an earlier one is not decoded again: its object is shared.
+        """
+        op = packet[6] if len(packet) > 6 else 0
+        end = self._known_ends.get(op)
+        if end is not None and end < len(packet) < LARGE:
+            known = self._known_controls.get(packet[3:end])
+            if known is not None:
+                return MessageReceived(known, packet[end:])
+        control, end = decode_bare(packet, 3, limits=self.settings.control_limits)
+        message = self._message(control, packet, end)
+        if op == 22 or op == 6:
+            if len(self._known_controls) >= _KNOWN_CONTROLS:
+                self._known_controls.clear()
+            self._known_controls[packet[3:end]] = message.control
+            self._known_ends[op] = end
+        return message
 
     def _receive_pass_through(self, packet: bytes | memoryview) -> MessageReceived:
         """Read 112 131 control [131 payload]; OTP does not look at the first byte."""
@@ -336,12 +363,10 @@ class Channel:
         if payload is not None and not self._exit_payload and type(control) in _WITH_REASON:
             reason, _ = decode_bare(b"".join(payload))
             control, payload = attrs.evolve(cast(Exit, control), reason=reason), None
-        term = to_term(control, self._flag_bits)
-        if (payload is None) is (term[0] in PAYLOAD_OPS):
-            raise LocalProtocolError(
-                f"{Op(term[0]).name} {'needs a' if payload is None else 'has no'} payload"
-            )
-        head = encode_bare(term)
+        if type(control) is Send and payload is not None and self._is_last_pair(control):
+            head = self._last_head
+        else:
+            head = self._encode(control, payload is not None)
         size = len(head) + (sum(map(len, payload)) if payload else 0)
         if size < self.settings.fragment_size:
             message = self._pack(head, payload, size)
@@ -352,6 +377,21 @@ class Channel:
                 self._ready_size += len(message)
         else:
             self._send_large(control, sender, head, payload or (), size)
+
+    def _encode(self, control: Control, with_payload: bool) -> bytes:
+        """Encode a control message; the last one of an ordinary message is remembered."""
+        term = to_term(control, self._flag_bits)
+        if with_payload is not (term[0] in PAYLOAD_OPS):
+            raise LocalProtocolError(f"{Op(term[0]).name} {'has no' if with_payload else 'needs a'} payload")
+        head = encode_bare(term)
+        if type(control) is Send and control.token is None:
+            self._last_pair, self._last_head = (control.sender, control.to), head
+        return head
+
+    def _is_last_pair(self, control: Send) -> bool:
+        """Whether sender and receiver are those of the message before: then the bytes are too."""
+        sender, to = self._last_pair
+        return control.token is None and control.to == to and control.sender == sender
 
     def _pack(self, head: bytes, payload: Sequence[Buffer] | None, size: int) -> bytes:
         """Make one packet of a message."""

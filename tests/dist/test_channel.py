@@ -585,3 +585,53 @@ def test_a_late_timer_counts_as_one_interval() -> None:
 def test_the_deadline_is_an_interval_away() -> None:
     assert pair(settings=T)[0].next_deadline() == 2.0
     assert pair()[0].next_deadline() == 15.0
+
+
+# --- repeated control messages ---------------------------------------------------------------------
+
+
+PIDS = st.builds(
+    Pid, st.sampled_from(["a@host", "aa@host"]), st.integers(0, 1), st.just(0), st.integers(0, 1)
+)
+REPEATED = st.one_of(
+    st.builds(Send, st.one_of(st.none(), PIDS), PIDS, st.sampled_from([None, (1, 2)])),
+    st.builds(RegSend, PIDS, st.sampled_from([Atom("x"), Atom("xx"), Atom("y"), True])),
+    st.builds(MonitorP, st.just(A), PIDS, st.just(REF)),
+)
+
+
+@given(st.lists(REPEATED, max_size=30), st.sampled_from([RECOMMENDED, NEITHER]))
+def test_messages_between_the_same_two_are_not_mixed_up_with_others(
+    controls: list[Control], flags: DistFlags
+) -> None:
+    """Both directions remember control messages; whatever follows whatever, each must come out as it went in."""
+    a, b = Channel(flags, 0.0), Channel(flags, 0.0)
+    for number, control in enumerate(controls):
+        a.send(control, None if isinstance(control, MonitorP) else encode_parts(number))
+    expected = [(c, None if isinstance(c, MonitorP) else number) for number, c in enumerate(controls)]
+    assert received(b, wire(a)) == expected
+
+
+def test_a_control_message_may_be_used_again_with_other_fields() -> None:
+    a, b = pair()
+    control = Send(A, B)
+    a.send(control, encode_parts(1))
+    control.sender = A2
+    a.send(control, encode_parts(2))
+    control.token = (1, 2)
+    a.send(control, encode_parts(3))
+    assert received(b, wire(a)) == [(Send(A, B), 1), (Send(A2, B), 2), (Send(A2, B, (1, 2)), 3)]
+
+
+def test_a_known_control_message_without_payload_is_still_an_error() -> None:
+    b = pair()[1]
+    good = packet(HEAD, SEND, b"j")
+    assert "payload is missing" in broken(received(b, good * 2 + packet(HEAD, SEND)))
+
+
+def test_many_different_senders_do_not_fill_the_memory() -> None:
+    a, b = Channel(RECOMMENDED, 0.0), Channel(RECOMMENDED, 0.0)
+    for number in range(3000):
+        a.send(Send(Pid("a@host", number, 0, 5), B), encode_parts(number))
+    assert [payload for _, payload in received(b, wire(a))] == list(range(3000))
+    assert len(b._known_controls) <= 512
