@@ -15,9 +15,17 @@ from typing import Any
 import rich_click as click
 
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
+from pyglyn.errors import ChildStartError
+from pyglyn.etf import Term
 from pyglyn.node import Node
+from pyglyn.supervision import ChildSpec, Supervisor, start
+from pyglyn.supervision.hub import trees
+from pyglyn.supervision.running import reason_text
 
 logger = logging.getLogger("pyglyn.node")
+
+EXIT_KILLED = 3
+"""The exit status when something had to be killed at the end."""
 
 
 def load_app(reference: str) -> Callable[[Node], Any]:
@@ -62,7 +70,8 @@ def _load_file(path: Path) -> Any:
 @click.option(
     "--app",
     metavar="MODULE:FUNCTION",
-    help="What to run: an async function that receives the node; also path.py:function.",
+    help="What to run: a function that receives the node and returns a supervision tree, or an async "
+    "function that is the app itself; also path.py:function.",
 )
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=0, help="TCP port to listen on. [default: any]"
@@ -81,7 +90,11 @@ def node(
     hidden: bool,
     log_level: str,
 ) -> None:
-    """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once."""
+    """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once.
+
+    Exit status: 0; 1 when the app failed or its supervision tree gave up; 3 when a child of the tree had to
+    be killed because it did not stop in time.
+    """
     set_up_logging(log_level)
     sys.path.insert(0, "")
     full_name = _node_name(sname, name)
@@ -91,7 +104,8 @@ def node(
         async with Node(full_name, cookie=cookie or None, hidden=hidden, port=port) as local:
             for peer in connect:
                 local.keep_connected(peer)
-            return await _serve(local, function)
+            status = await _serve(local, function)
+        return status or (EXIT_KILLED if trees(local).forced else 0)
 
     sys.exit(run(go()))
 
@@ -117,18 +131,30 @@ def _node_name(sname: str | None, name: str | None) -> str:
 
 
 async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
-    """Run the app beside the node; an app that fails ends the node with exit status 1."""
+    """Run the app beside the node; one that fails, or whose tree ends, ends the node with exit status 1."""
     if function is None:
         await local.run()
         return 0
     failed = False
+
+    def tree_ended(reason: Term) -> None:
+        nonlocal failed
+        failed = True
+        logger.error("the supervision tree ended, and the node with it: %s", reason_text(reason))
+        local.request_stop()
 
     async def run_app() -> None:
         nonlocal failed
         try:
             result = function(local)
             if inspect.isawaitable(result):
-                await result
+                result = await result
+            if isinstance(result, (Supervisor, ChildSpec)):
+                await start(local, result, on_end=tree_ended)
+        except ChildStartError as error:
+            failed = True
+            logger.error("the app failed: %s", error)
+            local.request_stop()
         except Exception:
             failed = True
             logger.exception("the app failed")

@@ -17,7 +17,7 @@ from pyglyn.node.signals import NORMAL, SHUTDOWN
 
 EXCEPTION = Atom("exception")
 MAX_STACK_FRAMES = 8
-_OWN_FOLDER = os.path.dirname(__file__) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname(__file__)) + os.sep
 MAX_MESSAGE_CHARACTERS = 1000
 
 

@@ -179,6 +179,11 @@ class LinkProtocol(asyncio.Protocol):
         if self.transport is not None and out:
             self.transport.writelines(out)
 
+    def abort(self) -> None:
+        """Close at once; what waits is not written."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def close(self) -> None:
         """Close after what is waiting has been written."""
         self.flush()

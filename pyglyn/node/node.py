@@ -101,6 +101,9 @@ class Node:
         exports: the functions other nodes may call; by default those marked with ``@export``.
         settings: see ``Settings``.
         net: settings of the network layer.
+
+    Attributes:
+        builtins: the functions that every node exports, for shells and tools; parts of pyglyn add theirs.
     """
 
     def __init__(
@@ -130,7 +133,10 @@ class Node:
         self.router = Router(self)
         self.workers = Workers(self)
         self.worker_listeners: list[Callable[[WorkerLink, Term], None]] = []
+        self.before_stop: list[Callable[[], Awaitable[None]]] = []
+        self.on_info: list[Callable[[], Term]] = []
         self.exports = DEFAULT if exports is None else exports
+        self.builtins = Exports()
         self.runtime: Runtime
         self._system: Process | None = None
         self._watchers: dict[Pid, bool] = {}
@@ -197,7 +203,8 @@ class Node:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
         self.runtime = Runtime(identity, self.router.forward, limits=self.settings.limits)
-        Services(self, self.exports | builtins(self)).start()
+        self.builtins = builtins(self)
+        Services(self).start()
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
@@ -205,6 +212,8 @@ class Node:
         for task in self._keepers.values():
             task.cancel()
         await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        for stop in reversed(self.before_stop):
+            await stop()
         if hasattr(self, "runtime"):
             await self._stop_processes()
         await self.workers.stop()

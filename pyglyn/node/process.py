@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 ServerRef: TypeAlias = "Pid | str | Atom | tuple[str | Atom, str | Atom]"
 Destination: TypeAlias = "ServerRef | Reference"
 
+ACK, CHECKPOINT = Atom("ack"), Atom("$checkpoint")
 logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
 
@@ -68,6 +70,9 @@ class Process:
         quiet: an abnormal end is not logged.
         deaf: only replies to its calls reach it, other messages are dropped.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
+        parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
+        handover: what the last run of this child left with ``checkpoint``; None at the first start.
+        started_at: when, by ``time.monotonic``.
     """
 
     def __init__(self, runtime: Runtime, pid: Pid, label: str) -> None:
@@ -82,6 +87,9 @@ class Process:
         self.exit_reason: Term = NORMAL
         self.alive = True
         self.quiet = False
+        self.parent: Pid | None = None
+        self.handover: Term = None
+        self.started_at = time.monotonic()
         self.deaf = False
         self.on_end: list[Callable[[Term], None]] = []
         self._exiting = False
@@ -364,6 +372,25 @@ class Process:
     def set_group_leader(self, leader: Pid, to: Pid) -> None:
         """Make ``leader`` the group leader of a process."""
         self.runtime.send(GroupLeader(leader, to))
+
+    # --- as a supervisor's child ------------------------------------------------------------------
+
+    def ready(self) -> None:
+        """Tell the parent that this process is ready, as ``proc_lib:init_ack/1``.
+
+        A child function with a start timeout counts as started when it says so; others at once. Without a
+        parent it does nothing.
+        """
+        if self.parent is not None:
+            self.send(self.parent, (ACK, self.pid, (Atom("ok"), self.pid)))
+
+    def checkpoint(self, value: Term) -> None:
+        """Leave a value with the supervisor, for the next start of this child: see ``handover``.
+
+        Only the last one is kept, and only where the child specification asks for it.
+        """
+        if self.parent is not None:
+            self.send(self.parent, (CHECKPOINT, self.pid, value))
 
     # --- other processes --------------------------------------------------------------------------
 

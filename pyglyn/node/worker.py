@@ -17,6 +17,7 @@ import attrs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.inspection import rows
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
@@ -97,10 +98,14 @@ class Worker:
 
     Args:
         on_hub_gone: called when the hub is gone, before this operating-system process ends at once.
+
+    Attributes:
+        on_info: functions whose results go to the hub when it asks what is here (see ``inspection``).
     """
 
     def __init__(self, on_hub_gone: Callable[[], None] = lambda: None) -> None:
         self.runtime: WorkerRuntime
+        self.on_info: list[Callable[[], Term]] = []
         self._on_hub_gone = on_hub_gone
         self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
         self._welcome: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
@@ -165,6 +170,9 @@ class Worker:
                 future = self._replies.get(ref)
                 if future is not None and not future.done():
                     future.set_result(answer)
+            case (Atom("info"), Reference() as ref):
+                told: list[Term] = [about() for about in self.on_info]
+                self.request((Atom("info"), ref, rows(self.runtime), told))
             case (Atom("node_down"), Atom() as node):
                 self.runtime.node_down(node.name)
             case (Atom("busy"), Atom() as node, bool() as busy):

@@ -16,6 +16,7 @@ import hmac
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ logger = logging.getLogger("pyglyn.node")
 
 REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
+HELD_OPEN_S = 0.05
+"""How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
 OK, ERROR, UNDEFINED = Atom("ok"), Atom("error"), Atom("undefined")
 
@@ -53,6 +56,8 @@ class WorkerLink:
         boundary: its links and monitors to others.
         reason: why it ended, once its parent has said.
         paused: sources that wait until the worker has taken what is queued for it.
+        main: the process it was started for, if it said so.
+        told: resolved when everyone who asked has been told of its end.
     """
 
     serial: int
@@ -63,6 +68,8 @@ class WorkerLink:
     boundary: Boundary = attrs.field(factory=Boundary)
     reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     paused: set[Any] = attrs.field(factory=set)
+    main: Pid | None = None
+    told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
 
     def send(self, control: Control, parts: Parts | None) -> None:
         """Pass a signal on to the worker."""
@@ -98,7 +105,8 @@ class Workers:
         self._directory: str | None = None
         self._server: asyncio.AbstractServer | None = None
         self._next_serial = 0
-        self._exited: dict[int, Term] = {}
+        self._by_os_pid: dict[int, WorkerLink] = {}
+        self._asked: dict[Reference, asyncio.Future[Term]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -172,6 +180,7 @@ class Workers:
         self._next_serial += 1
         link = WorkerLink(self._next_serial, os_pid, parent, title.decode(), protocol)
         self.links[link.serial] = link
+        self._by_os_pid[os_pid] = link
         node = self.node
         busy: list[Term] = [Atom(name) for name in node.runtime.busy]
         leader = node.runtime.group_leader
@@ -180,33 +189,52 @@ class Workers:
         )
         return link
 
-    def exited(self, os_pid: int, reason: Term) -> None:
-        """The parent of an OS process says how it ended."""
-        for link in self.links.values():
-            if link.os_pid == os_pid and not link.reason.done():
-                link.reason.set_result(reason)
+    def exited(self, os_pid: int, reason: Term) -> asyncio.Future[None]:
+        """The parent of an OS process says how it ended.
+
+        Returns:
+            What is resolved once its names are withdrawn and its links and monitors told.
+        """
+        link = self._by_os_pid.get(os_pid)
+        if link is None:
+            nothing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
+        self._ended(link, reason)
+        return link.told
+
+    def _ended(self, link: WorkerLink, reason: Term) -> None:
+        if not link.reason.done():
+            link.reason.set_result(reason)
+            if link.serial in self.links:
                 # Grandchildren may hold the socket open: do not wait for them.
-                asyncio.get_running_loop().call_later(0.1, link.protocol.close)
-                return
+                asyncio.get_running_loop().call_later(HELD_OPEN_S, link.protocol.abort)
 
     async def _gone(self, link: WorkerLink) -> None:
         """The socket is closed: once the reason is known, tell everyone."""
         self.links.pop(link.serial, None)
         link.resume()
+        if link.parent and link.parent not in self.links:
+            self._ended(link, KILLED)
         try:
             async with asyncio.timeout(REASON_DEADLINE_S):
                 reason = await asyncio.shield(link.reason)
         except TimeoutError:
             reason = KILLED
+        if self._by_os_pid.get(link.os_pid) is link:
+            del self._by_os_pid[link.os_pid]
+        for child in [child for child in self._by_os_pid.values() if child.parent == link.serial]:
+            self._ended(child, KILLED)  # the kernel kills it with its parent, and nobody else can tell
         for name, pid in list(self.node.runtime.names.items()):
             if pid.serial == link.serial:
                 self.node.runtime.unregister(name)
-        for signal in link.boundary.death(reason):
-            if type(signal.control) is MonitorPExit:
-                self.node.runtime.forget_named_monitor(signal.control.ref)
-            self.node.router.emit(signal)
+        for last in link.boundary.death(reason):
+            if type(last.control) is MonitorPExit:
+                self.node.runtime.forget_named_monitor(last.control.ref)
+            self.node.router.emit(last)
         for listener in self.node.worker_listeners:
             listener(link, reason)
+        link.told.set_result(None)
 
     # --- private messages -------------------------------------------------------------------------
 
@@ -219,8 +247,15 @@ class Workers:
             case (Atom("whereis"), Reference() as ref, bytes() as name):
                 found = self.node.runtime.names.get(name.decode())
                 link.protocol.request((REPLY, ref, found or UNDEFINED))
-            case (Atom("exited"), int() as os_pid, reason):
-                self.exited(os_pid, reason)
+            case (Atom("exited"), Reference() as ref, int() as os_pid, reason):
+                told = self.exited(os_pid, reason)
+                told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))
+            case (Atom("main"), Pid() as pid):
+                link.main = pid
+            case (Atom("info"), Reference() as ref, processes, told_more):
+                waiting = self._asked.pop(ref, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result((processes, told_more))
             case _:
                 logger.warning("worker %s (%s) asks for something unknown", link.serial, link.title)
 
@@ -230,6 +265,31 @@ class Workers:
         except (ProcessError, ValueError) as error:
             return (ERROR, str(error).encode())
         return OK
+
+    # --- looking into workers, and killing them ---------------------------------------------------
+
+    async def info(self, timeout: float) -> dict[int, Term]:
+        """Ask every worker what is in it; serial -> ``(rows, what its ``on_info`` said)``.
+
+        One that does not answer within ``timeout`` seconds is left out.
+        """
+        futures: dict[int, asyncio.Future[Term]] = {}
+        for link in self.links.values():
+            ref = self.node.runtime.make_ref()
+            futures[link.serial] = self._asked[ref] = asyncio.get_running_loop().create_future()
+            link.protocol.request((Atom("info"), ref))
+        if futures:
+            await asyncio.wait(futures.values(), timeout=timeout)
+        for ref in [ref for ref, future in self._asked.items() if future in futures.values()]:
+            del self._asked[ref]
+        return {serial: future.result() for serial, future in futures.items() if future.done()}
+
+    def kill(self, link: WorkerLink) -> None:
+        """Kill the OS process of a worker; its processes end with reason ``killed``."""
+        if link.serial in self.links and not link.reason.done():
+            link.reason.set_result(KILLED)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(link.os_pid, signal.SIGKILL)
 
     # --- for all workers --------------------------------------------------------------------------
 

@@ -1,0 +1,117 @@
+"""Children that Erlang may start, as ``{Module, Function, Args}`` of a specification. Layer: supervision.
+
+Only what was exported for that on purpose can be started. What is exported is the child itself (a `GenServer`
+class, a function), or a function that returns a `ChildSpec`, annotated so: then what is started, and every
+option that Erlang did not give, is taken from there::
+
+    @export_child("shop")
+    def stock(items) -> ChildSpec:
+        return worker(Stock, items, name="stock", memory_limit="512 MiB")
+
+    supervisor:start_child(Sup, #{id => stock, start => {shop, stock, [#{<<"laptop">> => 10}]}})
+
+Arguments are terms as they come.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from pyglyn.errors import ChildStartError
+from pyglyn.etf import Atom, Term
+from pyglyn.supervision.spec import (
+    CallableStart,
+    ChildSpec,
+    ExportStart,
+    ProgramStart,
+    Start,
+    SupervisorStart,
+)
+
+_OPTIONS: Final = (
+    "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "backoff", "handover", "name",
+)  # fmt: skip
+_children: dict[tuple[str, str], Callable[..., Any]] = {}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def export_child(module: str, name: str | None = None) -> Callable[[F], F]:
+    """Let Erlang start the decorated class or function as ``{module, name, Args}``.
+
+    Raises:
+        ValueError: another one has that name.
+    """
+
+    def decorate(target: F) -> F:
+        key = (module, name or target.__name__)
+        if _children.setdefault(key, target) is not target:
+            raise ValueError(f"{module}:{key[1]} is exported as a child already")
+        return target
+
+    return decorate
+
+
+def resolve(spec: ChildSpec, extra: Sequence[Any] = ()) -> tuple[ChildSpec, Start]:
+    """What to start for a specification, with the arguments of a dynamic child after its own.
+
+    Raises:
+        ChildStartError: ``{'EXIT', {undef, Stack}}`` for what is not exported, as OTP's; ``badarg`` for
+            arguments that do not fit.
+    """
+    start = spec.start
+    if isinstance(start, ExportStart):
+        return _resolve_export(spec, attrs.evolve(start, args=[*start.args, *extra]))
+    if not extra:
+        return spec, start
+    if isinstance(start, ProgramStart):
+        return spec, attrs.evolve(start, argv=(*start.argv, *(_word(spec, each) for each in extra)))
+    assert isinstance(start, (CallableStart, SupervisorStart))
+    return spec, attrs.evolve(start, args=(*start.args, *extra))
+
+
+def _word(spec: ChildSpec, value: Any) -> str:
+    if isinstance(value, bytes) and b"\0" not in value:
+        return value.decode(errors="surrogateescape")
+    if isinstance(value, (str, int, float, Atom)):
+        return str(value)
+    raise _error(spec, Atom("badarg"), "an argument of a program is a binary, an atom or a number")
+
+
+def _error(spec: ChildSpec, reason: Term, text: str) -> ChildStartError:
+    return ChildStartError(text, child_id=spec.id, reason=reason)
+
+
+def _resolve_export(spec: ChildSpec, start: ExportStart) -> tuple[ChildSpec, Start]:
+    target = _children.get((start.module.name, start.function.name))
+    if target is None or not _takes(target, start.args):
+        undef: Term = (Atom("undef"), [(start.module, start.function, start.args, [])])
+        named = f"{start.module}:{start.function}/{len(start.args)}"
+        raise _error(spec, (Atom("EXIT"), undef), f"{named} is not exported as a child")
+    if inspect.isclass(target) or typing.get_type_hints(target).get("return") is not ChildSpec:
+        return spec, CallableStart(target, tuple(start.args))
+    made: ChildSpec = target(*start.args)
+    return _merged(spec, made), made.start
+
+
+def _takes(target: Callable[..., Any], args: Sequence[Term]) -> bool:
+    """Whether a function that returns a specification can be called with so many arguments."""
+    if inspect.isclass(target) or typing.get_type_hints(target).get("return") is not ChildSpec:
+        return True
+    try:
+        inspect.signature(target).bind(*args)
+    except TypeError:
+        return False
+    return True
+
+
+def _merged(spec: ChildSpec, made: ChildSpec) -> ChildSpec:
+    """The given specification with the options of the exported one that it leaves open."""
+    default = ChildSpec(id=spec.id, start=spec.start)
+    left_open = [key for key in _OPTIONS if getattr(spec, key) == getattr(default, key)]
+    return attrs.evolve(spec, **{key: getattr(made, key) for key in left_open})

@@ -1,0 +1,169 @@
+"""Supervision trees of a node: started, watched and stopped by the hub. Layer: supervision.
+
+Above all trees of a node stands one supervisor in the hub itself, ``pyglyn_sup``. A tree that ends is not
+started again: it has used up its restarts, and whoever started it decides what that means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import CallFailed, ChildStartError
+from pyglyn.etf import Atom, ImproperList, Pid, Term
+from pyglyn.node import Node
+from pyglyn.node.calls import ALIAS, GEN_CALL
+from pyglyn.node.gen_server import run_server
+from pyglyn.node.process import Process
+from pyglyn.node.signals import SHUTDOWN
+from pyglyn.node.worker import HubAddress
+from pyglyn.supervision.declaration import Supervisor, supervisor
+from pyglyn.supervision.os_process import OsProcesses
+from pyglyn.supervision.running import Place, Running
+from pyglyn.supervision.spec import ChildSpec, Restart
+from pyglyn.supervision.supervisor import ROOT, SupervisorServer, children_of
+
+OnEnd = Callable[[Term], None]
+"""Called with the exit reason of a tree that ended by itself."""
+
+
+class RootServer(SupervisorServer):
+    """The supervisor in the hub; its children are the trees."""
+
+    async def init(self, declaration: Supervisor, place: Place, trees: Trees | None = None) -> None:
+        assert trees is not None
+        self.trees = trees
+        await super().init(declaration, place)
+
+    def child_ended(self, run: Running, reason: Term) -> None:
+        on_end = self.trees.on_end.pop(etf.encode(run.spec.id), None)
+        if on_end is not None and not self.trees.stopping:
+            on_end(reason)
+
+    def _note_forced(self, title: str) -> None:
+        self.trees.forced += 1
+
+
+class Trees:
+    """The supervision trees of one node.
+
+    Attributes:
+        on_end: by encoded id, what to call when that tree has ended by itself.
+        forced: how many children of all trees did not stop in time and were killed.
+        stopping: the node is about to stop.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.on_end: dict[bytes, OnEnd] = {}
+        self.forced = 0
+        self.stopping = False
+        self._numbers = itertools.count(1)
+        self._root: Process | None = None
+        self._os_processes: OsProcesses | None = None
+
+    async def prepare(self) -> Process:
+        """Start the supervisor above all trees; nothing happens when it runs."""
+        if self._root is not None:
+            return self._root
+        node = self.node
+        await node.workers.start()
+        self._os_processes = OsProcesses(owns_orphans=False)
+        address = HubAddress(node.workers.address, node.workers.token)
+        place = Place(self._os_processes, address, node.workers.exited)
+        declaration = Supervisor("one_for_one", intensity=0, name=ROOT)
+        root = node.runtime.spawn(
+            run_server, (RootServer, (declaration, place), {"trees": self}), name=ROOT, label="supervisor"
+        )
+        root.parent = node.system.pid
+        self._root = root
+        node.on_info.append(lambda: children_of(node.runtime))
+        node.before_stop.append(self.stop)
+        return root
+
+    async def start(self, spec: ChildSpec, on_end: OnEnd | None) -> Pid:
+        """Start a tree; see `start`."""
+        root = await self.prepare()
+        if spec.default_id:
+            spec = attrs.evolve(spec, id=Atom(f"tree_{next(self._numbers)}"))
+        spec = attrs.evolve(spec, restart=Restart.TEMPORARY)
+        key = etf.encode(spec.id)
+        if on_end is not None:
+            self.on_end[key] = on_end
+        match await self._call(root, (Atom("start_child"), spec)):
+            case (Atom("ok"), Pid() as pid):
+                return pid
+            case (_, reason):
+                self.on_end.pop(key, None)
+                cause = reason[0] if isinstance(reason, tuple) and len(reason) == 2 else reason
+                text = f"{spec.id!s} did not start: {etf.text.format(cause)}"
+                raise ChildStartError(text, child_id=spec.id, reason=cause)
+        raise AssertionError("not an answer of a supervisor")
+
+    async def _call(self, root: Process, request: Any) -> Any:
+        """A call within this OS process: the request has Python objects in it."""
+        system = self.node.system
+        ref, future = system.expect_reply(root.pid)
+        try:
+            root.put((GEN_CALL, (system.pid, ImproperList((ALIAS,), ref)), request))
+            answered, value = await future
+        finally:
+            system.forget_reply(ref)
+        if not answered:
+            raise CallFailed("the node is stopping", reason=value)
+        return value
+
+    async def stop(self) -> None:
+        """Stop all trees, the last one first, each with the time its children have."""
+        self.stopping = True
+        root = self._root
+        if root is None:
+            return
+        if root.alive:
+            ended: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
+            root.on_end.append(ended.set_result)
+            self.node.system.exit(root.pid, SHUTDOWN)
+            await ended
+        if self._os_processes is not None:
+            await self._os_processes.close()
+
+
+_trees: weakref.WeakKeyDictionary[Node, Trees] = weakref.WeakKeyDictionary()
+
+
+def trees(node: Node) -> Trees:
+    """The supervision trees of a node."""
+    found = _trees.get(node)
+    if found is None:
+        found = _trees[node] = Trees(node)
+    return found
+
+
+async def start(
+    node: Node,
+    target: Supervisor | ChildSpec | Callable[..., Supervisor],
+    *args: Any,
+    name: str | None = None,
+    on_end: OnEnd | None = None,
+) -> Pid:
+    """Start a supervision tree on a node and wait until all its children are ready.
+
+    Args:
+        target: a `Supervisor`, a class or function that makes one from ``args``, or a child specification,
+            which then is the only child.
+        name: what the supervisor is registered as; by default what its declaration says.
+        on_end: called with the reason when the tree ends by itself, because it gave up or shut itself down.
+
+    Raises:
+        ChildStartError: a child did not start, and those before it are stopped again; ``reason`` says why,
+            as OTP's ``{shutdown, {failed_to_start_child, Id, Reason}}``.
+    """
+    if isinstance(target, ChildSpec):
+        target = Supervisor().add(target)
+    return await trees(node).start(supervisor(target, *args, name=name), on_end)

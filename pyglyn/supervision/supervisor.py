@@ -1,0 +1,579 @@
+"""The running supervisor: a process that carries out what the policy decides. Layer: supervision.
+
+It is a `GenServer` in an OS process of its own (or in its parent's, with ``isolation="task"``) that answers
+the requests of supervisor(3). Whatever happens to its children arrives in its mailbox, in the order it
+happened: exit signals, what children say at their start, ends of OS processes, timers. A child has ended when
+its exit signal is here *and* its OS process is collected *and* the hub has withdrawn its names and told its
+links; so a restart never meets what is left of its predecessor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node.calls import Caller
+from pyglyn.node.exits import Exit as ProcessExit
+from pyglyn.node.exits import atom_of, is_clean
+from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
+from pyglyn.node.inspection import UNDEFINED, Row
+from pyglyn.node.process import Process
+from pyglyn.node.runtime import Runtime
+from pyglyn.node.signals import KILL, KILLED, SHUTDOWN
+from pyglyn.node.worker import Worker
+from pyglyn.supervision.child import ChildBoot, is_blocking, run_callable, take_name
+from pyglyn.supervision.declaration import Supervisor, declared
+from pyglyn.supervision.effects import (
+    CancelTimer,
+    Child,
+    ChildFailed,
+    ChildIgnored,
+    ChildStarted,
+    Effect,
+    Exit,
+    Outcome,
+    Reply,
+    Report,
+    ReportContext,
+    Restarting,
+    SetTimer,
+    StartChild,
+    Started,
+    StopChild,
+)
+from pyglyn.supervision.exported import resolve
+from pyglyn.supervision.os_process import OsProcesses
+from pyglyn.supervision.policy import Policy
+from pyglyn.supervision.program import start_program
+from pyglyn.supervision.requests import receive_request
+from pyglyn.supervision.running import (
+    LINGER_S,
+    AllTold,
+    OsEnded,
+    Place,
+    ProgramReady,
+    Running,
+    StartFailed,
+    StartTimeout,
+    TimerExpired,
+    logger,
+    reason_text,
+    start_failure,
+)
+from pyglyn.supervision.spec import (
+    CallableStart,
+    ChildSpec,
+    Isolation,
+    ProgramStart,
+    ShutdownWord,
+    StartMethod,
+    SupervisorStart,
+)
+
+ROOT = "pyglyn_sup"
+"""The name of the hub's own supervisor, above all others of the node."""
+FORCED = Atom("$forced")
+_servers: weakref.WeakKeyDictionary[Runtime, weakref.WeakSet[SupervisorServer]] = weakref.WeakKeyDictionary()
+
+
+class SupervisorServer(GenServer):
+    """Runs one `Supervisor` declaration.
+
+    Attributes:
+        forced: how many children below had to be killed because they did not stop in time.
+    """
+
+    async def init(self, declaration: Supervisor, place: Place) -> None:
+        self.me.trap_exit = True
+        self.place = place
+        self.forced = 0
+        self.policy = Policy(
+            strategy=declaration.strategy,
+            intensity=declaration.intensity,
+            period=declaration.period,
+            auto_shutdown=declaration.auto_shutdown,
+            children=declaration.children,
+            is_alive=lambda pid: self.me.runtime.is_here(pid) and pid.id in self.me.runtime.processes,
+        )
+        self._method = declaration.start_method or place.default_method
+        self._runs: dict[object, Running] = {}
+        self._by_pid: dict[Pid, Running] = {}
+        self._starting: Running | None = None
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._handover: weakref.WeakKeyDictionary[Child, Term] = weakref.WeakKeyDictionary()
+        self._stop_reason: Term = None
+        _servers.setdefault(self.me.runtime, weakref.WeakSet()).add(self)
+        self._carry_out(self.policy.start(self._now()))
+
+    @staticmethod
+    def _now() -> int:
+        return int(time.monotonic())
+
+    def post(self, event: Any) -> None:
+        """Put something that happened in this OS process into the mailbox."""
+        self.me.put(event)
+
+    # --- what arrives -----------------------------------------------------------------------------
+
+    async def handle_call(self, request: Term, caller: Caller) -> Any:
+        self._carry_out(receive_request(self.policy, caller, request, self._now()))
+        return self._outcome()
+
+    async def handle_info(self, message: Any) -> Any:
+        match message:
+            case (Atom("EXIT"), Pid() as pid, reason):
+                self._exit_signal(pid, reason)
+            case (Atom("ack"), Pid() as pid, answer):
+                self._acknowledged(pid, answer)
+            case (Atom("$checkpoint"), Pid() as pid, value):
+                run = self._by_pid.get(pid)
+                if run is not None and run.spec.handover:
+                    self._handover[run.child] = value
+            case (Atom("$child"), ref, Pid() as pid):
+                self._announced(ref, pid)
+            case (Atom("$forced"), bytes() as title):
+                self._note_forced(title.decode(errors="replace"))
+            case _:
+                handler = _EVENTS.get(type(message))
+                if handler is not None:
+                    handler(self, message)
+        return self._outcome()
+
+    async def handle_cast(self, request: Term) -> Any:
+        """Casts have no meaning for a supervisor and are dropped."""
+
+    async def terminate(self, reason: Term) -> None:
+        _servers[self.me.runtime].discard(self)
+        for run in list(self._runs.values()):
+            run.close()
+            if run.task is not None:
+                run.task.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _outcome(self) -> Any:
+        return NoReply if self._stop_reason is None else Stop(self._stop_reason)
+
+    def _exit_signal(self, pid: Pid, reason: Term) -> None:
+        run = self._by_pid.get(pid)
+        if run is not None:
+            run.reason, run.has_reason = reason, True
+            if run.os_process is not None and not run.os_ended:
+                run.later(LINGER_S, lambda: run.kill(reason))
+            self._check_gone(run)
+        elif pid == self.me.parent:
+            self._stop(reason)
+
+    def _stop(self, reason: Term) -> None:
+        """The parent says so. A start under way is given up: nobody waits for its end."""
+        effects = self.policy.stop(reason, self._now())
+        run = self._starting
+        if run is not None and run.spec.type.value != "supervisor":
+            self._give_up(run, SHUTDOWN)
+        elif run is not None and run.pid is not None:
+            self.me.exit(run.pid, SHUTDOWN)
+        self._carry_out(effects)
+
+    # --- what the policy wants ---------------------------------------------------------------------
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            _EFFECTS[type(effect)](self, effect)
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        def expire() -> None:
+            self._timers.pop(effect.timer, None)
+            self.post(TimerExpired(effect.timer))
+
+        self._timers[effect.timer] = asyncio.get_running_loop().call_later(effect.seconds, expire)
+
+    def _cancel_timer(self, effect: CancelTimer) -> None:
+        timer = self._timers.pop(effect.timer, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _timer_expired(self, event: TimerExpired) -> None:
+        self._carry_out(self.policy.timer_expired(event.timer, self._now()))
+
+    def _reply(self, effect: Reply) -> None:
+        assert isinstance(effect.caller, Caller)
+        self.reply(effect.caller, effect.term)
+
+    def _started(self, effect: Started) -> None:
+        self.me.ready()
+
+    def _exit(self, effect: Exit) -> None:
+        self._stop_reason = effect.reason
+
+    def _report(self, effect: Report) -> None:
+        """Log what no line about a child's end says already."""
+        match effect.context:
+            case ReportContext.START_ERROR:
+                text = reason_text(effect.reason)
+                logger.error("%s: %s did not start: %s", self._own_name(), _shown(effect.spec), text)
+            case ReportContext.SHUTDOWN:
+                logger.error(
+                    "%s gives up: too many restarts, last of %s", self._own_name(), _shown(effect.spec)
+                )
+            case _:
+                pass
+
+    def _own_name(self) -> str:
+        return self.me.names[0] if self.me.names else self.me.label
+
+    # --- starting ----------------------------------------------------------------------------------
+
+    def _start_child(self, effect: StartChild) -> None:
+        child = effect.child
+        run = Running(child, child.spec, child.spec.start, self.me.make_ref())
+        self._starting = self._runs[run.ref] = run
+        try:
+            run.spec, run.start = resolve(child.spec, child.args)
+            self._start_run(run)
+        except Exception as error:
+            self.post(StartFailed(run, start_failure(error)))
+            return
+        if run.spec.start_timeout is not None:
+            run.later(run.spec.start_timeout, lambda: self.post(StartTimeout(run)))
+
+    def _start_run(self, run: Running) -> None:
+        if isinstance(run.start, ProgramStart):
+            run.is_program = True
+            run.task = asyncio.get_running_loop().create_task(self._start_program(run, run.start))
+        elif run.spec.isolation is Isolation.TASK:
+            self._start_task(run)
+        else:
+            self._start_os_process(run)
+
+    def _start_os_process(self, run: Running) -> None:
+        start = run.start
+        assert isinstance(start, (CallableStart, SupervisorStart))
+        role = "supervisor" if isinstance(start, SupervisorStart) else "worker"
+        title = self._title(run, role)
+        boot = ChildBoot(
+            address=self.place.address,
+            supervisor=self.me.pid,
+            ref=run.ref,
+            start=start,
+            name=run.spec.name,
+            label=_label(run),
+            title=title,
+            waits=run.spec.start_timeout is not None,
+            handover=self._handover.get(run.child),
+            heartbeat=run.spec.heartbeat,
+            default_method=self._method,
+            log_level=logger.getEffectiveLevel(),
+        )
+        fds: dict[str, int] = {}
+        if run.spec.heartbeat is not None:
+            reading, fds["heartbeat"] = os.pipe()
+            run.watch_heartbeat(reading)
+        try:
+            method = run.spec.start_method or self._method
+            self._runs_in(run, self.place.start(boot, title=title, fds=fds, method=method))
+        finally:
+            for fd in fds.values():
+                os.close(fd)
+
+    def _runs_in(self, run: Running, os_process: Any) -> None:
+        run.os_process = os_process
+        os_process.on_exit(lambda status: self.post(OsEnded(run, status)))
+        if run.spec.memory_limit is not None:
+            run.watch_memory()
+
+    def _title(self, run: Running, role: str) -> str:
+        return f"pyglyn {self.me.node} {_shown(run.spec)} {role}"
+
+    def _start_task(self, run: Running) -> None:
+        start = run.start
+        body: Callable[[Process], Any]
+        if isinstance(start, SupervisorStart):
+            declaration = declared(start)
+            body = lambda me: run_server(me, SupervisorServer, (declaration, self.place))  # noqa: E731
+        else:
+            assert isinstance(start, CallableStart)
+            if is_blocking(start.target):
+                raise TypeError("a blocking function needs an OS process of its own, not isolation='task'")
+            waits = run.spec.start_timeout is not None
+            body = lambda me: run_callable(me, start, waits)  # noqa: E731
+
+        async def child(me: Process) -> None:
+            await take_name(me, run.spec.name)
+            await body(me)
+
+        process = self.me.runtime.spawn(child, link_to=self.me.pid, label=_label(run))
+        self.me.signals.on_link(process.pid)
+        process.quiet = True
+        process.parent = self.me.pid
+        process.handover = self._handover.get(run.child)
+        run.pid = process.pid
+        self._by_pid[process.pid] = run
+
+    # --- programs ----------------------------------------------------------------------------------
+
+    async def _start_program(self, run: Running, start: ProgramStart) -> None:
+        try:
+            os_process = await start_program(
+                self.place.os_processes,
+                start,
+                name=_shown(run.spec),
+                title=self._title(run, "program"),
+                timeout=run.spec.start_timeout,
+                method=run.spec.start_method or self._method or StartMethod.FORK,
+            )
+        except Exception as error:
+            self.post(StartFailed(run, start_failure(error)))
+        else:
+            self.post(ProgramReady(run, os_process))
+        finally:
+            run.task = None
+
+    def _program_ready(self, event: ProgramReady) -> None:
+        """Give the program a pid: a process here that ends when it does, and stops it when it is stopped."""
+        run, os_process = event.running, event.os_process
+
+        async def stand_for(me: Process) -> None:
+            await take_name(me, run.spec.name)
+            me.ready()
+            try:
+                while not isinstance(await me.receive(), OsEnded):
+                    pass  # a program takes no messages
+            except asyncio.CancelledError:
+                os_process.terminate()
+                await os_process.wait()
+                raise
+            raise ProcessExit(run.final_reason)
+
+        process = self.me.runtime.spawn(stand_for, link_to=self.me.pid, label=_label(run))
+        self.me.signals.on_link(process.pid)
+        process.quiet = True
+        process.parent = self.me.pid
+        process.on_end.append(lambda reason: os_process.kill())
+        run.pid = process.pid
+        self._by_pid[process.pid] = run
+        self._runs_in(run, os_process)
+
+        def ended(status: Any) -> None:
+            event: Any = OsEnded(run, status)
+            process.put(event)
+
+        os_process.on_exit(ended)
+
+    # --- how a start goes on -----------------------------------------------------------------------
+
+    def _announced(self, ref: Term, pid: Pid) -> None:
+        run = self._runs.get(ref)
+        if run is not None:
+            run.pid = pid
+            self._by_pid[pid] = run
+
+    def _acknowledged(self, pid: Pid, answer: Term) -> None:
+        run = self._by_pid.get(pid)
+        if run is None or run is not self._starting or run.override is not None or run.has_reason:
+            return
+        match answer:
+            case (Atom("ok"), Pid()):
+                self._settle(run, ChildStarted(pid))
+            case (Atom("ok"), Pid(), info):
+                self._settle(run, ChildStarted(pid, info, True))
+            case Atom("ignore"):
+                run.ignored = True
+
+    def _settle(self, run: Running, outcome: Outcome) -> None:
+        """The start is over, well or not."""
+        if isinstance(outcome, ChildStarted):
+            run.started = True
+            os_pid = f", os_pid {run.os_process.os_pid}" if run.os_process is not None else ""
+            logger.info("%s started (%s%s)", _shown(run.spec), run.pid, os_pid)
+        if self._starting is run:
+            self._starting = None
+            self._carry_out(self.policy.child_started(outcome, self._now()))
+
+    def _start_failed(self, event: StartFailed) -> None:
+        self._forget(event.running)
+        self._settle(event.running, ChildFailed(event.reason))
+
+    def _start_timed_out(self, event: StartTimeout) -> None:
+        if event.running is self._starting and not event.running.is_program:
+            self._give_up(event.running, Atom("timeout"))
+
+    def _give_up(self, run: Running, reason: Term) -> None:
+        """Kill a child that is starting."""
+        if run.task is not None:
+            run.task.cancel()
+            run.task.add_done_callback(lambda task: self.post(StartFailed(run, reason)))
+        elif run.os_process is not None:
+            run.kill(reason)
+        elif run.pid is not None:
+            run.override = reason
+            self.me.exit(run.pid, KILL)
+
+    # --- stopping ----------------------------------------------------------------------------------
+
+    def _stop_child(self, effect: StopChild) -> None:
+        run = self._by_pid.get(effect.pid)
+        if run is None:
+            self._carry_out(self.policy.child_exited(effect.pid, Atom("noproc"), self._now()))
+        elif effect.reason == "shutdown":
+            self.me.exit(effect.pid, SHUTDOWN)
+        else:
+            if effect.spec.shutdown is not ShutdownWord.BRUTAL_KILL:
+                self._note_forced(_shown(run.spec))
+            if run.os_process is None:
+                self.me.exit(effect.pid, KILL)
+            else:
+                run.kill(KILLED)
+
+    def _note_forced(self, title: str) -> None:
+        """Count a child that did not stop in time; the supervisor on top has the sum for the whole node."""
+        self.forced += 1
+        if ROOT not in self.me.names:
+            logger.warning("%s did not stop in time and is killed", title)
+            self.me.send(ROOT, (FORCED, title.encode()))
+
+    # --- ends --------------------------------------------------------------------------------------
+
+    def _os_ended(self, event: OsEnded) -> None:
+        run = event.running
+        if run.is_program:
+            run.os_ended = True
+            if run.override is KILLED and run.pid is not None:
+                self.me.exit(run.pid, KILL)
+            self._check_gone(run)
+            return
+        reason = run.override if run.override is not None else event.status.reason()
+        told = self.place.report_exit(event.status.os_pid, reason)
+        told.add_done_callback(lambda _: self.post(AllTold(run)))
+
+    def _all_told(self, event: AllTold) -> None:
+        event.running.os_ended = True
+        self._check_gone(event.running)
+
+    def _check_gone(self, run: Running) -> None:
+        """Go on once nothing of a child is left."""
+        if not run.is_gone or run.ref not in self._runs:
+            return
+        reason = run.final_reason
+        self._forget(run)
+        self._log_end(run, reason)
+        if run.started:
+            self.child_ended(run, reason)
+        if run is self._starting:
+            self._settle(run, ChildIgnored() if run.ignored else ChildFailed(reason))
+        elif run.pid is not None:
+            self._carry_out(self.policy.child_exited(run.pid, reason, self._now()))
+
+    def child_ended(self, run: Running, reason: Term) -> None:
+        """A child that had started has ended; for subclasses."""
+
+    def _forget(self, run: Running) -> None:
+        run.close()
+        self._runs.pop(run.ref, None)
+        if run.pid is not None:
+            self._by_pid.pop(run.pid, None)
+
+    def _log_end(self, run: Running, reason: Term) -> None:
+        os_pid = f", os_pid {run.os_process.os_pid}" if run.os_process is not None else ""
+        log = logger.info if is_clean(reason) or run.ignored else logger.error
+        log("%s ended (%s%s): %s", _shown(run.spec), run.pid, os_pid, reason_text(reason))
+
+    # --- looking at it -----------------------------------------------------------------------------
+
+    def children(self) -> list[Row]:
+        """A row for each child, for `pyglyn.node.inspection`."""
+        static = [] if self.policy.is_simple else list(self.policy.children.values())
+        return [self._row(child) for child in [*static, *self.policy.dynamics.values()]]
+
+    def _row(self, child: Child) -> Row:
+        pid = child.pid if isinstance(child.pid, Pid) else None
+        run = self._by_pid.get(pid) if pid is not None else None
+        if run is None and self._starting is not None and self._starting.child is child:
+            run, pid = self._starting, self._starting.pid
+        if isinstance(child.pid, Restarting):
+            status = "restarting"
+        elif run is None:
+            status = "stopped"
+        else:
+            status = "running" if run.started else "starting"
+        name: Term = child.spec.id if isinstance(child.spec.id, Atom) else atom_of(_shown(child.spec))
+        row: Row = {
+            Atom("pid"): pid or UNDEFINED,
+            Atom("id"): name,
+            Atom("parent"): self.me.pid,
+            Atom("status"): Atom(status),
+            Atom("restarts"): child.restarts,
+            Atom("type"): Atom("program" if run is not None and run.is_program else child.spec.type.value),
+        }
+        if run is not None and run.os_process is not None:
+            row[Atom("os_pid")] = run.os_process.os_pid
+            row[Atom("uptime_ms")] = int((time.monotonic() - run.os_process.started_at) * 1000)
+        return row
+
+
+_EFFECTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
+    StartChild: SupervisorServer._start_child,
+    StopChild: SupervisorServer._stop_child,
+    SetTimer: SupervisorServer._set_timer,
+    CancelTimer: SupervisorServer._cancel_timer,
+    Reply: SupervisorServer._reply,
+    Report: SupervisorServer._report,
+    Started: SupervisorServer._started,
+    Exit: SupervisorServer._exit,
+}
+_EVENTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
+    OsEnded: SupervisorServer._os_ended,
+    AllTold: SupervisorServer._all_told,
+    StartFailed: SupervisorServer._start_failed,
+    StartTimeout: SupervisorServer._start_timed_out,
+    ProgramReady: SupervisorServer._program_ready,
+    TimerExpired: SupervisorServer._timer_expired,
+}
+
+
+def _shown(spec: ChildSpec) -> str:
+    """A child for people: its name, or its id."""
+    return spec.name or str(spec.id)
+
+
+def _label(run: Running) -> str:
+    start = run.start
+    if isinstance(start, ProgramStart):
+        return start.argv[0]
+    if isinstance(start, SupervisorStart):
+        return "supervisor"
+    assert isinstance(start, CallableStart)
+    return str(getattr(start.target, "__qualname__", type(start.target).__name__))
+
+
+def children_of(runtime: Runtime) -> list[Row]:
+    """What the supervisors of a runtime know about their children."""
+    servers = list(_servers.get(runtime, ()))
+    return [row for server in servers for row in server.children()]
+
+
+async def run_in_worker(me: Process, worker: Worker, declaration: Supervisor, boot: ChildBoot) -> None:
+    """The body of a supervisor that has this OS process to itself."""
+    runtime = worker.runtime
+    place = Place(
+        OsProcesses(owns_orphans=True),
+        attrs.evolve(boot.address, parent=runtime.serial),
+        lambda os_pid, reason: asyncio.ensure_future(worker.ask(Atom("exited"), os_pid, reason)),
+        declaration.start_method or boot.default_method,
+    )
+    worker.on_info.append(lambda: children_of(runtime))
+    if declaration.name is not None and not me.names:
+        await take_name(me, declaration.name)
+    try:
+        await run_server(me, SupervisorServer, (declaration, place))
+    finally:
+        await place.os_processes.close()
+
+
+__all__ = ["ROOT", "SupervisorServer", "children_of", "run_in_worker"]
