@@ -1,0 +1,497 @@
+"""OS processes as children: start them, wait for them, stop them, leave nothing behind. Layer: supervision.
+
+Independent of nodes and supervisors. An `OsProcesses` belongs to one event loop and looks after the
+children of this OS process. It is told of ends by the kernel (a pidfd in the event loop, or SIGCHLD),
+collects every child at once, and kills what a dead child leaves behind: its process group, and those of its
+descendants that the kernel made our children because their own parent died. `pyglyn.supervision.os_child`
+has the other half.
+
+When *this* OS process is killed, its children are killed by the kernel, or, if they have children themselves,
+clean up below them and then end. So one kill -9 anywhere leaves nothing. What can escape: a program's or
+worker's own descendants when everything above them is killed in the same moment.
+
+Not supported: Windows. On macOS there are no orphans to adopt and no parent death signals; the lifeline of
+`ChildSide` is what tells there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+
+from pyglyn.errors import ForkUnsafe
+from pyglyn.etf import Atom, Term
+from pyglyn.supervision import kernel, os_child
+from pyglyn.supervision.os_child import ChildSide, Main
+from pyglyn.supervision.spec import StartMethod
+
+CLEANUP_S: Final = 0.8
+"""How long an OS process whose parent died tries to clean up below it before it ends anyway."""
+
+_SWEEPS_S = (0.02, 0.1, 0.5)
+
+
+@attrs.frozen(kw_only=True)
+class ExitStatus:
+    """How an OS process ended.
+
+    Attributes:
+        os_pid: which one.
+        code: its exit status; None when a signal ended it.
+        signal: that signal; None when it ended by itself.
+        out_of_memory: the kernel killed it because memory ran out, as far as can be told.
+        max_resident: the most bytes it ever had in memory.
+    """
+
+    os_pid: int
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool = False
+    max_resident: int = 0
+
+    def reason(self) -> Term:
+        """The exit reason: ``normal``, ``{exit_status, N}``, ``{signal, N}`` or ``{signal, 9,
+        out_of_memory}``.
+
+        One whose status somebody else collected is ``{exit_status, unknown}``.
+        """
+        if self.signal is not None:
+            if self.out_of_memory:
+                return (Atom("signal"), self.signal, Atom("out_of_memory"))
+            return (Atom("signal"), self.signal)
+        if self.code == 0:
+            return Atom("normal")
+        return (Atom("exit_status"), Atom("unknown") if self.code is None else self.code)
+
+
+class OsProcess:
+    """A child OS process. Made by `OsProcesses.fork`, `OsProcesses.spawn` and `OsProcesses.start`.
+
+    Attributes:
+        os_pid: the operating system's id, also of its process group and its session.
+        title: what ``ps`` shows.
+        token: marks what descends from it.
+        started_at: by ``time.monotonic``.
+        status: how it ended; None while it runs.
+    """
+
+    def __init__(self, os_pid: int, title: str, token: str, lifeline: int) -> None:
+        self.os_pid = os_pid
+        self.token = token
+        self.title = title
+        self.started_at = time.monotonic()
+        self.status: ExitStatus | None = None
+        self.pidfd: int | None = None
+        self._lifeline: int | None = lifeline
+        self._callbacks: list[Callable[[ExitStatus], None]] = []
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it has ended and is collected."""
+        if self.status is None:
+            future = asyncio.get_running_loop().create_future()
+            self.on_exit(lambda status: None if future.done() else future.set_result(status))
+            await future
+        assert self.status is not None
+        return self.status
+
+    def on_exit(self, callback: Callable[[ExitStatus], None]) -> None:
+        """Have a function called when it ends; at once if it has ended."""
+        if self.status is not None:
+            callback(self.status)
+        else:
+            self._callbacks.append(callback)
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM). Only it, not its process group: what it started is its own to stop."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill it and its process group (SIGKILL)."""
+        if self.status is None:
+            _kill_group(self.os_pid)
+            self.send_signal(signal.SIGKILL)
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens when it has ended."""
+        if self.status is None:  # not collected, so the number is still its own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.os_pid, number)
+
+    async def stop(self, shutdown: float | None) -> ExitStatus:
+        """Ask it to end, and kill it when it has not after so many seconds; with None, wait for ever."""
+        self.terminate()
+        try:
+            async with asyncio.timeout(shutdown):
+                return await self.wait()
+        except TimeoutError:
+            self.kill()
+            return await self.wait()
+
+    def resident_memory(self) -> int | None:
+        """Bytes in memory; None when it has ended or that cannot be told."""
+        return kernel.resident_memory(self.os_pid) if self.status is None else None
+
+    def finish(self, status: ExitStatus) -> None:
+        """Note how it ended; for `OsProcesses` only."""
+        self.status = status
+        for fd in (self._lifeline, self.pidfd):
+            if fd is not None:
+                os.close(fd)
+        self._lifeline = self.pidfd = None
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(status)
+
+    def __repr__(self) -> str:
+        state = "running" if self.status is None else str(self.status.reason())
+        return f"<OsProcess {self.os_pid} {self.title!r} {state}>"
+
+
+class OsProcesses:
+    """The children of this OS process, in the running event loop.
+
+    From when it is made until it is closed, this OS process adopts orphans below it. If it was itself made
+    by an `OsProcesses`, its parent's death makes it kill everything below it and end.
+
+    Args:
+        owns_orphans: every adopted OS process in another session is a stray of a dead child. True for
+        supervisors.
+            False where the application may have others, as in the hub: strays are then told by
+            `TREE_VARIABLE`, or by a session whose leader is gone.
+    """
+
+    def __init__(self, *, owns_orphans: bool) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owns_orphans = owns_orphans
+        self._children: dict[int, OsProcess] = {}
+        self._strays: dict[int, int | None] = {}
+        self._no_strays = asyncio.Event()
+        self._no_strays.set()
+        self._oom = kernel.OomKills()
+        self._session = os.getsid(0)
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._sigchld = False
+        self.tree = os.environ.get(os_child.TREE_VARIABLE) or secrets.token_hex(8)
+        self._own_token = os.environ.get(os_child.CHILD_VARIABLE)
+        if owns_orphans:
+            self._watch_by_signal()
+        kernel.become_subreaper()
+        if kernel.parent_death_signal():
+            signal.signal(kernel.PARENT_DIED, _parent_died)
+            kernel.set_parent_death_signal(kernel.PARENT_DIED)
+
+    @property
+    def running(self) -> list[OsProcess]:
+        """The children that run."""
+        return list(self._children.values())
+
+    # --- starting --------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        main: Main,
+        *,
+        title: str,
+        fds: Mapping[str, int] | None = None,
+        method: StartMethod = StartMethod.FORK,
+    ) -> OsProcess:
+        """Start a child by fork or spawn. Arguments and errors are theirs."""
+        begin = self.fork if method is StartMethod.FORK else self.spawn
+        return begin(main, title=title, fds=fds)
+
+    def fork(self, main: Main, *, title: str, fds: Mapping[str, int] | None = None) -> OsProcess:
+        """Start a child as a copy of this OS process.
+
+        Args:
+            main: what it runs, see `Main`. It starts outside of any event loop and may make its own.
+            title: what ``ps`` shows.
+            fds: descriptors it gets, by name, under the same numbers; all others are closed there.
+
+        Raises:
+            ForkUnsafe: this OS process has threads.
+            OSError: no more OS processes or descriptors.
+        """
+        if kernel.thread_count() > 1:
+            raise ForkUnsafe(f"{title}: this OS process has threads; start the child by spawn")
+        lifeline, own_end = os.pipe()
+        try:
+            side = self._side(title, lifeline, fds)
+            _flush_streams()
+            os_pid = _fork(main, side)
+        except BaseException:
+            os.close(own_end)
+            raise
+        finally:
+            os.close(lifeline)
+        return self._started(os_pid, side, own_end)
+
+    def spawn(self, main: Main, *, title: str, fds: Mapping[str, int] | None = None) -> OsProcess:
+        """Start a child in a fresh interpreter.
+
+        Args:
+            main: what it runs; it is pickled, so it is a module-level function, or a `functools.partial` or
+            an
+                object of a module-level class.
+            title, fds: as for `fork`.
+
+        Raises:
+            OSError: no more OS processes or descriptors.
+            Exception: ``main`` cannot be pickled; what `pickle` raises.
+        """
+        pickled = pickle.dumps(main)
+        lifeline, own_end = os.pipe()
+        try:
+            side = self._side(title, lifeline, fds)
+            with _payload(pickle.dumps((side, os_child.describe_main(pickled), pickled))) as payload:
+                os_pid = _spawn(payload, [0, 1, 2, lifeline, *side.fds.values()])
+        except BaseException:
+            os.close(own_end)
+            raise
+        finally:
+            os.close(lifeline)
+        return self._started(os_pid, side, own_end)
+
+    def _side(self, title: str, lifeline: int, fds: Mapping[str, int] | None) -> ChildSide:
+        return ChildSide(
+            parent_os_pid=os.getpid(),
+            title=title,
+            tree=self.tree,
+            token=secrets.token_hex(8),
+            lifeline=lifeline,
+            fds=dict(fds or {}),
+        )
+
+    def _started(self, os_pid: int, side: ChildSide, lifeline: int) -> OsProcess:
+        child = OsProcess(os_pid, side.title, side.token, lifeline)
+        self._children[os_pid] = child
+        child.pidfd = self._watch(os_pid)
+        return child
+
+    # --- ends ------------------------------------------------------------------------------------------
+
+    def _watch(self, os_pid: int) -> int | None:
+        """Have `_collect` called when an OS process ends; returns the pidfd that tells, if there is one."""
+        try:
+            pidfd = os.pidfd_open(os_pid)
+        except (OSError, AttributeError):  # not Linux, or descriptors exhausted
+            self._watch_by_signal()
+            return None
+        self._loop.add_reader(pidfd, self._collect, os_pid)
+        return pidfd
+
+    def _watch_by_signal(self) -> None:
+        if not self._sigchld:
+            self._sigchld = True
+            self._loop.add_signal_handler(signal.SIGCHLD, self._collect_all)
+            self._loop.call_soon(self._collect_all)  # it may have ended before
+
+    def _collect_all(self) -> None:
+        """Collect whoever ended: children and strays that have no pidfd, and orphans."""
+        for os_pid in [*self._children, *self._strays]:
+            self._collect(os_pid)
+        if self._owns_orphans:
+            for os_pid, stat in self._orphans():
+                if stat.state == "Z":
+                    with contextlib.suppress(ChildProcessError):
+                        os.waitpid(os_pid, os.WNOHANG)
+
+    def _collect(self, os_pid: int) -> None:
+        """Collect an OS process if it has ended, and kill what it leaves behind."""
+        try:
+            if os.waitid(os.P_PID, os_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return
+            _kill_group(os_pid)  # while its number cannot be anybody else's
+            _, wait_status, usage = os.wait4(os_pid, 0)
+            status = self._exit_status(os_pid, wait_status, usage)
+        except ChildProcessError:
+            status = ExitStatus(os_pid=os_pid)
+        child = self._children.pop(os_pid, None)
+        pidfd = child.pidfd if child is not None else self._strays.pop(os_pid, None)
+        if pidfd is not None:
+            self._loop.remove_reader(pidfd)
+        if child is not None:
+            child.finish(status)
+        elif pidfd is not None:
+            os.close(pidfd)
+        if not self._strays:
+            self._no_strays.set()
+        self._sweep()
+        for delay in _SWEEPS_S if child is not None else ():
+            self._sweep_later(delay)
+
+    def _exit_status(self, os_pid: int, wait_status: int, usage: Any) -> ExitStatus:
+        code = os.waitstatus_to_exitcode(wait_status)
+        killed = code == -signal.SIGKILL
+        factor = 1024 if kernel.LINUX else 1
+        return ExitStatus(
+            os_pid=os_pid,
+            code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            out_of_memory=killed and self._oom.claim(),
+            max_resident=usage.ru_maxrss * factor,
+        )
+
+    # --- strays ----------------------------------------------------------------------------------------
+
+    def _sweep_later(self, delay: float) -> None:
+        """Look again: OS processes that die with a dead child's take a moment to be handed up to us."""
+
+        def sweep() -> None:
+            self._timers.discard(timer)
+            self._sweep()
+
+        timer = self._loop.call_later(delay, sweep)
+        self._timers.add(timer)
+
+    def _sweep(self) -> None:
+        """Kill and collect the strays that dead children left us."""
+        for os_pid, stat in self._orphans():
+            if not self._is_stray(os_pid, stat):
+                continue
+            self._strays[os_pid] = None
+            self._no_strays.clear()
+            if stat.group == os_pid:
+                _kill_group(os_pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(os_pid, signal.SIGKILL)
+            self._strays[os_pid] = self._watch(os_pid)
+
+    def _orphans(self) -> list[tuple[int, kernel.OsStat]]:
+        """The children of this OS process that we did not start, or have not recognised yet.
+
+        Those in our own session are the application's own, made with `subprocess` and the like.
+        """
+        known = self._children.keys() | self._strays.keys()
+        looked = [(each, kernel.os_stat(each)) for each in kernel.os_children() if each not in known]
+        return [(each, stat) for each, stat in looked if stat is not None and stat.session != self._session]
+
+    def _is_stray(self, os_pid: int, stat: kernel.OsStat) -> bool:
+        """Whether an orphan comes from no child that lives, and not from this OS process itself.
+
+        One that ended has lost its marks. Orphans only get here when a child has just died.
+        """
+        if stat.state == "Z":
+            return True
+        if stat.session in self._children:
+            return False
+        token = kernel.mark_of(os_pid)
+        if token is None:
+            environment = kernel.environment_of(os_pid)
+            token = environment.get(os_child.CHILD_VARIABLE)
+            if token is None or environment.get(os_child.TREE_VARIABLE) != self.tree:
+                return self._owns_orphans
+        return token != self._own_token and token not in {child.token for child in self.running}
+
+    # --- the end ---------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Kill all children that are left, and what they leave, and wait until all are collected."""
+        for child in self.running:
+            child.kill()
+        for child in self.running:
+            await child.wait()
+        self._sweep()
+        while self._strays:
+            await self._no_strays.wait()
+            self._sweep()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        if self._sigchld:
+            self._loop.remove_signal_handler(signal.SIGCHLD)
+            self._sigchld = False
+
+
+def _kill_group(os_pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(os_pid, signal.SIGKILL)
+
+
+def _flush_streams() -> None:
+    """Write out what is buffered, else the child writes it a second time."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _fork(main: Main, side: ChildSide) -> int:
+    """Fork; signals are blocked until the child has its own handling of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads: checked already
+            os_pid = os.fork()
+        if os_pid == 0:
+            os_child.run_forked(main, side)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return os_pid
+
+
+@contextlib.contextmanager
+def _payload(content: bytes) -> Any:
+    """A file with the search path and the pickled message for a fresh interpreter; on Linux in memory."""
+    if hasattr(os, "memfd_create"):
+        opened: Any = os.fdopen(os.memfd_create("pyglyn-spawn"), "w+b")
+    else:
+        opened = tempfile.TemporaryFile()  # noqa: SIM115 - entered in the next line
+    with opened as file:
+        file.write(pickle.dumps(sys.path))
+        file.write(content)
+        file.flush()
+        file.seek(0)
+        yield file
+
+
+_BOOTSTRAP = """\
+import sys, pickle
+payload = open({fd}, "rb")
+sys.path[:] = pickle.load(payload)
+from pyglyn.supervision.os_child import run_spawned
+run_spawned(payload)
+"""
+
+
+def _spawn(payload: Any, inherited: list[int]) -> int:
+    fd = payload.fileno()
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    program = _BOOTSTRAP.format(fd=fd)
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, *flags, "-c", program],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, each, each) for each in (*inherited, fd)],
+        setsid=True,
+        setsigmask=(),
+    )
+
+
+def _parent_died(number: int, frame: object) -> None:
+    """Kill everything below this OS process, then end it. As a signal handler it works in a busy loop."""
+    deadline = time.monotonic() + CLEANUP_S
+    with contextlib.suppress(BaseException):
+        while time.monotonic() < deadline:
+            for os_pid in kernel.os_children():
+                _kill_group(os_pid)
+                with contextlib.suppress(OSError):
+                    os.kill(os_pid, signal.SIGKILL)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                break
+            time.sleep(0.002)
+    os._exit(os_child.EXIT_PARENT_GONE)

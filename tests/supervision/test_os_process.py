@@ -1,0 +1,85 @@
+"""OS processes as children: real ones, each test in an interpreter of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pyglyn.testing import eventually
+from tests.supervision.fresh import PYTHONS, left_over, run_fresh, start_fresh
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+BODIES = (
+    "ends_tell_their_reason",
+    "children_begin_clean",
+    "a_signal_to_a_new_child_is_not_the_parents",
+    "threads_forbid_fork_but_not_spawn",
+    "a_child_that_ignores_sigterm_is_killed",
+    "a_dead_childs_family_dies",
+    "the_hubs_own_os_processes_are_left_alone",
+    "a_killed_supervisor_leaves_nothing",
+    "exhausted_descriptors_fail_a_start_cleanly",
+    "without_pidfds_signals_tell",
+    "many_children_leave_no_trace",
+    "memory_is_read",
+    "a_lost_status_is_unknown",
+)
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=[Path(python).name for python in PYTHONS])
+@pytest.mark.parametrize("body", BODIES)
+def test_os_processes(body: str, python: str) -> None:
+    """The bodies are in os_bodies.py; their names say what they check."""
+    print(run_fresh(f"tests.supervision.os_bodies:{body}", python=python))  # noqa: T201
+
+
+@pytest.mark.parametrize("python", PYTHONS, ids=[Path(python).name for python in PYTHONS])
+@pytest.mark.parametrize("supervisor", ["idle", "busy"])
+async def test_a_killed_hub_leaves_nothing(supervisor: str, python: str) -> None:
+    """Not even when the supervisor below it is stuck in a loop."""
+    hub = start_fresh("tests.supervision.os_bodies:hub", supervisor, python=python)
+    assert hub.stdout is not None
+    line = hub.stdout.readline().split()
+    assert line[:1] == [b"tree"], line + hub.stdout.readlines()
+    tree = set(map(int, line[1:]))
+    os.killpg(hub.pid, signal.SIGINT)  # as Ctrl-C at a terminal: for the hub alone
+    assert hub.stdout.readline() == b"interrupted None\n"
+    assert set(left_over(tree)) == tree
+    hub.kill()
+    hub.wait()
+    await eventually(lambda: not left_over(tree), timeout=1.0)
+    hub.stdout.close()
+
+
+@pytest.fixture
+def memory_cgroup() -> Iterator[str]:
+    """A control group of 64 MiB; needs root and a writable hierarchy."""
+    name = f"pyglyn-test-{os.getpid()}"
+    for parent, limit in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
+        folder = Path(parent) / name
+        with contextlib.suppress(OSError):
+            folder.mkdir()
+            try:
+                (folder / limit).write_text(str(64 << 20))
+                with contextlib.suppress(OSError):
+                    (folder / "memory.swap.max").write_text("0")
+                yield str(folder)
+                return
+            finally:
+                folder.rmdir()
+    pytest.skip("no control group can be made here: root and a writable /sys/fs/cgroup are needed")
+
+
+def test_out_of_memory_kills_are_told_apart(memory_cgroup: str) -> None:
+    """The kernel's oom_kill count goes up."""
+    run_fresh("tests.supervision.os_bodies:out_of_memory_kills_are_told_apart", memory_cgroup)
