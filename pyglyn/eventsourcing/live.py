@@ -32,9 +32,9 @@ from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.ordering import Ordering
 from pyglyn.eventsourcing.query_process import QueryServer, QueryStatus, parked_from_term
 from pyglyn.eventsourcing.store import EventStore, ParkedEvent
+from pyglyn.groups import syn
 from pyglyn.node import GenServer, NoReply
-from pyglyn.supervision.declaration import worker
-from pyglyn.supervision.spec import ChildSpec
+from pyglyn.supervision import ChildSpec, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -48,7 +48,7 @@ class QuerySpec:
     Attributes:
         name: what its process is registered as.
         function: what is called, plain or async.
-        event: reads an event.
+        events: the events' type or decoder; None leaves them terms.
         policy: what happens when the function raises.
         scope, group: the Glyn group to subscribe; None for messages sent to the process only.
         parking: where parked events are kept; None keeps them in memory.
@@ -56,27 +56,21 @@ class QuerySpec:
 
     name: str
     function: Query
-    event: Callable[[Term], Any] = wire.untyped
+    events: object = None
     policy: FailurePolicy = attrs.field(factory=FailurePolicy)
     scope: str | None = None
     group: str | None = None
     parking: EventStore[Any, Any] | None = None
 
     @classmethod
-    def of(
-        cls,
-        given: tuple[str, Query] | QuerySpec,
-        *,
-        events: Callable[[Term], Any] = wire.untyped,
-        **options: Any,
-    ) -> QuerySpec:
+    def of(cls, given: tuple[str, Query] | QuerySpec, *, events: object = None, **options: Any) -> QuerySpec:
         """Make one of a ``(name, function)`` pair; one that is made already is left as it is."""
         if isinstance(given, QuerySpec):
             return attrs.evolve(given, **options) if options else given
         name, function = given
         if not callable(function):
             raise TypeError(f"query {name!r}: expected a function of (aggregate_id, envelopes)")
-        return cls(name=name, function=function, event=events, **options)
+        return cls(name=name, function=function, events=events, **options)
 
     @property
     def server(self) -> type[GenServer]:
@@ -98,6 +92,7 @@ class LiveQuery(QueryServer):
         """Subscribe."""
         await self.register(spec.name)
         self.spec = spec
+        self.read = wire.decoding(spec.events)
         self.ordering = Ordering()
         self.parking: EventStore[Any, Any] = spec.parking or MemoryStore()
         self.processed = 0
@@ -106,8 +101,6 @@ class LiveQuery(QueryServer):
         self.paused = False
         self.waiting: list[ProcessEvents[Any]] = []
         if spec.scope is not None and spec.group is not None:
-            from pyglyn.groups import syn
-
             await syn.join(self.me, spec.scope, spec.group, self.me.pid)
 
     # --- messages -----------------------------------------------------------------------------------
@@ -132,7 +125,7 @@ class LiveQuery(QueryServer):
 
     async def _take(self, body: Term) -> None:
         try:
-            message = wire.read_process_events(body, self.spec.event)
+            message = wire.read_process_events(body, self.read)
         except DecodeErrors as error:
             await self._park_term(body, error)
             return
@@ -231,7 +224,7 @@ class LiveQuery(QueryServer):
             if id is not None and event.id != id:
                 continue
             try:
-                message = wire.read_process_events(parked_from_term(event), self.spec.event)
+                message = wire.read_process_events(parked_from_term(event), self.read)
                 await self._call(message)
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -39,19 +40,20 @@ def open_store(
         EventStoreError: an unknown kind of URL, or the driver is not installed.
         TypeError, ValueError: the event or state type has no JSON.
     """
+    types: dict[str, Any] = {"events": events, "aggregate_type": aggregate_type, "state": state}
+    names: dict[str, Any] = {"event_type": event_type, "event_version": event_version, "style": style}
+    store = _opened(url, **types, **names)
+    store.reopen = partial(open_store, url, **types, **names)
+    return store
+
+
+def _opened(url: str, *, aggregate_type: str | None, **options: Any) -> EventStore[Any, Any]:
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise EventStoreError(f"no store URL: {url!r}; expected memory:, sqlite:path or postgresql://…")
     if scheme == "memory":
         return MemoryStore(aggregate_type)
-    codec: RowCodec[Any, Any] = RowCodec(
-        aggregate_type=aggregate_type,
-        events=events,
-        state=state,
-        event_type=event_type,
-        event_version=event_version,
-        style=style,
-    )
+    codec: RowCodec[Any, Any] = RowCodec(aggregate_type=aggregate_type, **options)
     if scheme == "sqlite":
         from pyglyn.eventsourcing.sqlite import SqliteStore
 

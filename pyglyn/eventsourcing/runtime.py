@@ -38,8 +38,7 @@ from pyglyn.eventsourcing.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.store import EventStore
 from pyglyn.node import Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
-from pyglyn.supervision.declaration import Supervisor, supervisor, worker
-from pyglyn.supervision.spec import ChildSpec
+from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -56,12 +55,24 @@ class ServiceSpec:
     name: str
     store: EventStore[Any, Any]
     domain: Domain[Any, Any, Any]
-    types: wire.Types
+    commands: object = None
+    events: object = None
     queries: tuple[QuerySpec, ...] = ()
     snapshot_config: SnapshotConfig | None = None
     workers: int = 0
     causation: bool = True
     conflict_retries: int = 50
+
+    def types(self) -> wire.Types:
+        """Derive how values are read and written; done anew in each OS process.
+
+        Raises:
+            UnsupportedType: the commands or events are no Gleam values.
+        """
+        domain = self.domain
+        return wire.Types.of(
+            domain.handle, domain.apply, domain.empty_state, commands=self.commands, events=self.events
+        )
 
 
 def service(
@@ -81,18 +92,20 @@ def service(
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
         raise EventStoreError("a memory store belongs to one OS process: workers need SQLite or PostgreSQL")
-    types = wire.Types.of(handle, apply, empty_state, commands=commands, events=events)
-    client.known_types[name] = types
-    return ServiceSpec(
+    events = events if events is not None else wire.parameter_type(apply, 1)
+    made = ServiceSpec(
         name=name,
         store=eventstore,
         domain=Domain(handle, apply, empty_state),
-        types=types,
-        queries=tuple(QuerySpec.of(each, events=types.event) for each in queries),
+        commands=commands,
+        events=events,
+        queries=tuple(QuerySpec.of(each, events=events) for each in queries),
         snapshot_config=snapshot_config,
         workers=workers,
         causation=causation,
     )
+    client.known_types[name] = made.types()
+    return made
 
 
 def supervised(
@@ -178,6 +191,7 @@ class AggregateServer(GenServer):
         """
         self.spec = spec
         self.store = spec.store
+        self.types = spec.types()
         self.lanes = Lanes(LANES)
         self.commands = 0
         self.me.trap_exit = True
@@ -269,7 +283,7 @@ class AggregateServer(GenServer):
         aggregate_id = wire.text(id)
         metadata = wire.read_metadata(pairs)
         try:
-            decoded = self.spec.types.command(command)
+            decoded = self.types.command(command)
         except DecodeErrors as error:
             raise EventStoreError(f"the command does not decode: {error}") from error
         if self.spec.causation:
@@ -280,7 +294,7 @@ class AggregateServer(GenServer):
 
     def _tell(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> Term:
         """Send the queries what was committed; returns the envelopes as terms."""
-        write = self.spec.types.write_event
+        write = self.types.write_event
         message = wire.process_events_term(ProcessEvents(aggregate_id, envelopes), write)
         if envelopes:
             for query in self.spec.queries:
@@ -293,7 +307,7 @@ class AggregateServer(GenServer):
 
     async def _load_events(self, id: bytes, start_from: int) -> Term:
         envelopes = await self.store.load_events(wire.text(id), start_from)
-        return [wire.envelope_term(each, self.spec.types.write_event) for each in envelopes]
+        return [wire.envelope_term(each, self.types.write_event) for each in envelopes]
 
     async def _load_snapshot(self, id: bytes) -> Term:
         return wire.snapshot_term(await self.store.latest_snapshot(wire.text(id)), wire.encoding(None))

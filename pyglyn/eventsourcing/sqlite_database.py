@@ -87,6 +87,8 @@ class SqliteDatabase:
             StoreUnavailable: it cannot be opened, or is locked for longer than the busy timeout.
             EventStoreError: it is no SQLite database, or a newer version of this package made its tables.
         """
+        if self._prepared:
+            return
         async with self._write_lock:
             if not self._prepared:
                 await self._in_thread(self._writer, _create_tables)

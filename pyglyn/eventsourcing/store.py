@@ -26,10 +26,10 @@ from __future__ import annotations
 
 import abc
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, SupportsIndex, TypeVar
 
 import attrs
 
@@ -247,6 +247,11 @@ class EventStore(SideTables, Generic[E, S]):
     aggregate_type: str | None
     has_sql = False
     has_side_tables = True
+    reopen: Callable[[], EventStore[Any, Any]] | None = None
+    """Makes the same store again; how a store opened by URL travels to a fresh OS process."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return (self.reopen, ()) if self.reopen is not None else super().__reduce_ex__(protocol)
 
     async def __aenter__(self) -> Self:
         await self.start()

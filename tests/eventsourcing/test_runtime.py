@@ -228,7 +228,7 @@ async def test_a_query_that_raises_is_tried_again_then_its_event_is_parked_and_d
 
     policy = es.FailurePolicy(retries=2, first=0.001)
     spec = bank()
-    query = es.QuerySpec(name="broken", function=project, policy=policy, event=spec.types.event)
+    query = es.QuerySpec(name="broken", function=project, policy=policy, events=spec.events)
     await es.start(node, attrs.evolve(spec, queries=(query,)))
     await es.execute(node, "bank", "a", OpenAccount("a"))
     await es.execute(node, "bank", "a", DepositMoney(1.0))
