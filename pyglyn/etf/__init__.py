@@ -1,9 +1,8 @@
 """Terms and the external term format. Layer: etf, pure; above errors only.
 
 ``encode`` and ``decode`` have the version byte 131 in front, the ``bare`` forms have not, as on a
-connection between nodes. ``IMPLEMENTATION`` tells which codec was chosen at import: ``"c"`` where the
-optional accelerator is built and ``PYGLYN_PURE`` is unset, else ``"python"``. Text in Erlang syntax is
-in ``pyglyn.etf.text``.
+connection between nodes. ``IMPLEMENTATION`` tells which codec this is; ``"python"`` is the only one so far.
+Text in Erlang syntax is in ``text``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ Not supported: the atom cache, LOCAL_EXT, FUN_EXT (see ``tags``).
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import TypeAlias
 
 from pyglyn.errors import DecodeError, LimitExceeded, UnknownTag
@@ -22,6 +23,7 @@ from pyglyn.etf.terms import Term
 from pyglyn.etf.writers import LARGE_PART, Part
 
 Input: TypeAlias = bytes | bytearray | memoryview
+_Read: TypeAlias = Callable[[Buffer, int, Limits], tuple[Term, int]]
 
 _VERSION = bytes((tags.VERSION,))
 
@@ -50,14 +52,7 @@ def decode_prefix(data: Input, *, limits: Limits = DEFAULT_LIMITS) -> tuple[Term
     Raises:
         DecodeError: as ``decode``, but bytes after the term are left alone.
     """
-    source = _buffer(data)
-    if not len(source):
-        raise truncated(source, 0, 1, None)
-    if source[0] != tags.VERSION:
-        raise UnknownTag(f"expected version byte 131 at offset 0, got {source[0]}", offset=0, tag=source[0])
-    if len(source) > 1 and source[1] == tags.COMPRESSED:
-        return _decode_compressed(source, limits)
-    return read_term(source, 1, limits)
+    return _guarded(_read_prefix, _buffer(data), 1, limits)
 
 
 def decode_bare(data: Input, offset: int = 0, *, limits: Limits = DEFAULT_LIMITS) -> tuple[Term, int]:
@@ -69,7 +64,7 @@ def decode_bare(data: Input, offset: int = 0, *, limits: Limits = DEFAULT_LIMITS
     """
     if offset < 0:
         raise ValueError(f"offset {offset} is negative")
-    return read_term(_buffer(data), offset, limits)
+    return _guarded(read_term, _buffer(data), offset, limits)
 
 
 def _length(data: Input) -> int:
@@ -86,6 +81,33 @@ def _buffer(data: Input) -> Buffer:
     if view.nbytes < LARGE_PART or not view.c_contiguous:
         return bytes(view)
     return view.cast("B")
+
+
+def _guarded(read: _Read, source: Buffer, pos: int, limits: Limits) -> tuple[Term, int]:
+    """Call ``read``, and leave no view of the caller's memory behind in an error's traceback.
+
+    While one lives, a bytearray cannot be resized, not even by the handler of the error.
+    """
+    if isinstance(source, bytes):
+        return read(source, pos, limits)
+    try:
+        return read(source, pos, limits)
+    except DecodeError as error:
+        damage = error.with_traceback(None)
+    finally:
+        source.release()
+    damage.__context__ = None
+    raise damage
+
+
+def _read_prefix(source: Buffer, pos: int, limits: Limits) -> tuple[Term, int]:
+    if not len(source):
+        raise truncated(source, 0, 1, None)
+    if source[0] != tags.VERSION:
+        raise UnknownTag(f"expected version byte 131 at offset 0, got {source[0]}", offset=0, tag=source[0])
+    if len(source) > 1 and source[1] == tags.COMPRESSED:
+        return _decode_compressed(source, limits)
+    return read_term(source, pos, limits)
 
 
 def _decode_compressed(data: Buffer, limits: Limits) -> tuple[Term, int]:

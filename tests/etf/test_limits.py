@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pyglyn.errors import DecodeError, LimitExceeded, TruncatedTerm
+from pyglyn.errors import DecodeError, EncodeError, LimitExceeded, TruncatedTerm
 from pyglyn.etf import (
     Atom,
     ImproperList,
@@ -313,3 +313,22 @@ def test_what_its_owner_may_change_is_copied_on_the_way_out() -> None:
     before = b"".join(parts)
     owned[:] = b"x" * 200_000
     assert b"".join(parts) == before
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"\x83h\x02w\x05ab", b"\x83l\0\0\0\2m\0\0\0\5abcdea", b"\x83P\0\0\0\2"]
+)
+def test_the_handler_of_an_error_may_resize_the_buffer(damage: bytes) -> None:
+    buffer = bytearray(b"\x83h\x02" + encode_bare(bytes(70_000)) + damage if damage[1:2] != b"P" else damage)
+    if damage[1:2] == b"P":
+        buffer += bytes(70_000)
+    try:
+        decode(buffer)
+    except DecodeError:
+        buffer.clear()
+    assert not buffer
+
+
+def test_tuples_are_no_larger_than_otp_allows() -> None:
+    with pytest.raises(EncodeError, match="16777215"):
+        encode((None,) * (1 << 24))
