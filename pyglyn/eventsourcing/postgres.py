@@ -289,21 +289,26 @@ class PostgresStore(EventStore[E, S]):
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        if await self._exists_behind(after):
+            return True
         database = self._database()
-        statement = position_exists(by_type=self.aggregate_type is not None)
-        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
         try:
             async with asyncio.timeout(timeout):
                 await database.listen()
                 while True:
                     grown = database.grown
-                    while await self._assign_positions():
-                        pass
-                    if (await database.query(statement, parameters))[0][0]:
+                    if await self._exists_behind(after):
                         return True
                     await grown.wait()
         except TimeoutError:
             return False
+
+    async def _exists_behind(self, after: int) -> bool:
+        while await self._assign_positions():
+            pass
+        statement = position_exists(by_type=self.aggregate_type is not None)
+        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        return bool((await self._database().query(statement, parameters))[0][0])
 
     # --- side tables ---------------------------------------------------------------------------------
 

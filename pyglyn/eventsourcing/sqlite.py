@@ -210,6 +210,8 @@ class SqliteStore(EventStore[E, S]):
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        if await self._exists_behind(after):
+            return True
         try:
             async with asyncio.timeout(timeout):
                 await self._wait(after)
@@ -217,15 +219,18 @@ class SqliteStore(EventStore[E, S]):
             return False
         return True
 
+    async def _exists_behind(self, after: int) -> bool:
+        statement = position_exists(by_type=self.aggregate_type is not None)
+        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        return bool((await self._select(_q(statement), parameters))[0][0])
+
     async def _wait(self, after: int) -> None:
         database = self._database()
-        statement = _q(position_exists(by_type=self.aggregate_type is not None))
-        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
         seen, pause = -1, _FIRST_PAUSE_S
         while True:
             grown = database.grown
             version = await database.data_version()
-            if version != seen and (await self._select(statement, parameters))[0][0]:
+            if version != seen and await self._exists_behind(after):
                 return
             seen = version
             try:
