@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import attrs
 
@@ -236,12 +236,14 @@ class Assembly:
         first: whatever the reader of the first fragment wants to find again at the end.
         remaining: fragments still to come.
         size: payload bytes so far.
+        held: about what they cost in memory: a view keeps the received chunk alive that it points into.
     """
 
     first: object
     remaining: int
     pieces: list[memoryview] = attrs.Factory(list)
     size: int = 0
+    held: int = 0
 
 
 class Assembler:
@@ -250,7 +252,7 @@ class Assembler:
     Args:
         max_messages: how many at once.
         max_message_size: payload bytes of one.
-        max_total_size: payload bytes of all that are incomplete.
+        max_total_size: bytes held for all that are incomplete.
     """
 
     def __init__(self, max_messages: int, max_message_size: int, max_total_size: int) -> None:
@@ -290,12 +292,17 @@ class Assembler:
         if assembly.remaining:
             return None
         del self._assemblies[sequence]
-        self._total -= assembly.size
+        self._total -= assembly.held
         return assembly
 
     def _grow(self, assembly: Assembly, part: memoryview) -> None:
+        # Chunks are shared, so a quarter of one is what a lone piece of it is charged for at least.
+        held = len(part)
+        if held >= _SMALL_PIECE:
+            held = max(held, len(cast(bytes, part.obj)) // 4)
         assembly.size += len(part)
-        self._total += len(part)
+        assembly.held += held
+        self._total += held
         if assembly.size > self._max_message_size:
             raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
         if self._total > self._max_total_size:

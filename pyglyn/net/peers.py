@@ -86,7 +86,8 @@ class Peers:
     The callbacks are called synchronously: ``on_up(connection)`` before the first message of a connection,
     ``on_message(connection, control, payload)`` in the order of arrival with the undecoded bare payload
     (None for messages that have none), ``on_busy(connection, busy)``, and ``on_down(connection, reason)``
-    once, after which nothing more comes from that connection. They must not raise.
+    once, after which nothing more comes from that connection. What they raise is logged; raised by
+    ``on_up`` it costs the connection its life.
 
     Args:
         local: who we are; ``start`` fills in the creation.
@@ -394,7 +395,11 @@ class Peers:
                 dial.driver = dial.task = None
             dial.abandon()
         logger.info("%s is up (%s)", name, "hidden" if connection.hidden else "visible")
-        self._on_up(connection)
+        try:
+            self._on_up(connection)
+        except Exception:
+            logger.exception("the connection with %s could not be taken into use", name)
+            connection.close("it could not be taken into use")
         connection.start(sock)
         if dial is not None and not dial.future.done():
             if connection.closed:
@@ -410,7 +415,10 @@ class Peers:
         if not connection.gone:
             self._closing.add(connection)
         logger.info("%s is down: %s", connection.name, reason)
-        self._on_down(connection, reason)
+        try:
+            self._on_down(connection, reason)
+        except Exception:
+            logger.exception("the end of the connection with %s could not be handled", connection.name)
 
 
 def _check_local(local: LocalNode) -> None:

@@ -477,6 +477,18 @@ class TestLimits:
             events += b.receive_data(packet(head, (4).to_bytes(8), b"\0", SEND, bytes(60)))
         assert "exceed 100 bytes together" in broken(events)
 
+    def test_a_piece_counts_for_the_memory_it_keeps(self) -> None:
+        """A piece of a payload keeps the chunk alive that it came in; ticks in that chunk cost the peer nothing."""
+        b = pair(settings=ChannelSettings(max_incomplete_size=200_000))[1]
+        events: list[Any] = []
+        for sequence in range(2):
+            head = b"\x83E" + sequence.to_bytes(8)
+            fragment = packet(head, (4).to_bytes(8), b"\0", SEND, bytes(20))
+            more = packet(b"\x83F" + sequence.to_bytes(8), (3).to_bytes(8), bytes(70_000))
+            events += b.receive_data(fragment + bytes(300_000) + more[:5000])
+            events += b.receive_data(more[5000:])
+        assert "exceed 200000 bytes together" in broken(events)
+
     def test_complete_messages_do_not_count(self) -> None:
         b = pair(settings=ChannelSettings(max_incomplete_size=100, max_incomplete_messages=1))[1]
         for _ in range(5):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
 
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
-from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable
+from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, LocalProtocolError
 from pyglyn.etf import Atom
 from pyglyn.net import EpmdServer, NetSettings, epmd_client
 from pyglyn.testing import Beams, Otp, PrivateEpmd, eventually, find_otps, free_port, no_leaks, require
@@ -296,6 +297,76 @@ async def test_the_epmd_is_handed_over_when_its_process_ends(
     await second.peers.connect("real@localhost")
     await beam.eval("net_kernel:connect_node('third@localhost')")
     assert third.peers.get("real@localhost") is not None
+
+
+SERVING = """
+import asyncio
+from pyglyn.net import LocalNode, Peers
+
+async def main():
+    ignore = lambda *_: None
+    peers = Peers(LocalNode(name="server@localhost", cookie="c"), ignore, ignore, ignore, ignore)
+    await peers.start()
+    print(peers.epmd is not None, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_the_epmd_is_taken_over_when_its_process_is_killed(
+    start_node: StartNode, epmd_port: int
+) -> None:
+    """An OS process of its own, ended by SIGKILL."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SERVING, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"True\n"
+        node = await start_node(settings=quick())
+        assert node.peers.epmd is None
+    finally:
+        process.kill()
+        await process.wait()
+    await eventually(lambda: node.peers.epmd is not None)
+    await eventually(lambda: _registered(epmd_port, {"py"}))
+
+
+async def test_nodes_that_start_together_agree_on_one_epmd(start_node: StartNode, epmd_port: int) -> None:
+    names = [f"n{number}" for number in range(8)]
+    nodes = await asyncio.gather(*(start_node(f"{name}@localhost", settings=quick()) for name in names))
+    assert len([node for node in nodes if node.peers.epmd]) == 1
+    assert await _registered(epmd_port, set(names))
+
+
+async def test_further_addresses_come_from_the_environment(
+    start_node: StartNode, epmd_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ERL_EPMD_ADDRESS: there and on loopback, nowhere else."""
+    monkeypatch.setenv("ERL_EPMD_ADDRESS", "127.0.0.3, 127.0.0.4")
+    await start_node("py@localhost")
+    for address in ("127.0.0.1", "::1", "127.0.0.3", "127.0.0.4"):
+        assert await epmd_client.names(address, epmd_port)
+    with pytest.raises(EpmdUnreachable):
+        await epmd_client.names("127.0.0.2", epmd_port)
+
+
+async def test_a_port_that_is_none_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("x", "0", "65536", "-1"):
+        monkeypatch.setenv("ERL_EPMD_PORT", text)
+        with pytest.raises(LocalProtocolError, match="ERL_EPMD_PORT must be a port number"):
+            NetSettings()
+
+
+async def test_a_caller_that_says_nothing_is_dropped(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a minute; a registered node is not."""
+    monkeypatch.setattr("pyglyn.net.epmd_server.IDLE_S", 0.1)
+    server = EpmdServer(epmd_port)
+    await server.start()
+    registration = await epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", epmd_port)
+    assert await ask(epmd_port, b"\0") == b""
+    assert len(server.nodes) == 1
+    registration.close()
+    server.stop()
 
 
 async def _registered(port: int, wanted: set[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import attrs
@@ -281,6 +282,58 @@ class TestStarting:
                 await attempt
             await b.has_lost("a@localhost")
             await b.peers.stop()
+
+
+class TestCancelling:
+    @pytest.mark.parametrize("turns", range(0, 40, 3))
+    async def test_starting_may_be_cancelled_at_any_point(self, turns: int) -> None:
+        async with no_leaks():
+            recorder = Recorder("a@localhost", "c", True, None)
+            starting = asyncio.ensure_future(recorder.peers.start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            await recorder.peers.stop()
+
+    @pytest.mark.parametrize("turns", range(1, 40, 3))
+    async def test_an_attempt_may_be_called_off_at_any_point(self, start_node: StartNode, turns: int) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        async with no_leaks():
+            attempt = asyncio.ensure_future(a.peers.connect("b@localhost"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            a.peers.disconnect("b@localhost")
+            with contextlib.suppress(HandshakeError):
+                await attempt
+            await eventually(lambda: not a.peers.connections and not b.peers.connections)
+        connection = await a.peers.connect("b@localhost")
+        assert connection is a.peers.get("b@localhost")
+
+
+class TestCallbacksThatRaise:
+    async def test_on_up_costs_that_connection(
+        self, start_node: StartNode, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        b.peers._on_up = lambda connection: 1 // 0  # type: ignore[assignment,return-value]
+        await a.peers.connect("b@localhost")
+        await a.has_lost("b@localhost")
+        assert "could not be taken into use" in caplog.text
+        b.peers._on_up = b._on_up
+        await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+
+    async def test_on_down_is_logged(self, start_node: StartNode, caplog: pytest.LogCaptureFixture) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        b.peers._on_down = lambda connection, reason: 1 // 0  # type: ignore[assignment,return-value]
+        await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+        a.peers.disconnect("b@localhost")
+        await eventually(lambda: "could not be handled" in caplog.text)
+        assert b.peers.connections == []
+        b.peers._on_down = b._on_down
 
 
 def _peers(local: LocalNode) -> Peers:
