@@ -170,22 +170,22 @@ class BitString:
             self.data = self.data[:-1] + bytes((self.data[-1] & ~unused,))
 
 
-def _as_tuple(elements: Iterable[Term]) -> tuple[Term, ...]:
-    return tuple(elements)
-
-
 @attrs.define(unsafe_hash=True)
 class ImproperList:
     """A list whose last tail is not the empty list: ``[a, b | tail]``."""
 
-    elements: tuple[Term, ...] = attrs.field(converter=_as_tuple)
-    tail: Term = attrs.field()
+    elements: tuple[Term, ...]
+    tail: Term
 
-    def __attrs_post_init__(self) -> None:
-        if not self.elements or isinstance(self.tail, list):
+    # By hand, as a converter would cost every decoded one more.
+    def __init__(self, elements: Iterable[Term], tail: Term) -> None:
+        items = elements if type(elements) is tuple else tuple(elements)
+        if not items or isinstance(tail, list):
             raise ValueError("an ImproperList has elements and a tail that is no list; use list")
-        if isinstance(self.tail, ImproperList):
-            self.elements, self.tail = self.elements + self.tail.elements, self.tail.tail
+        if isinstance(tail, ImproperList):
+            items, tail = items + tail.elements, tail.tail
+        self.elements = items
+        self.tail = tail
 
 
 @final
