@@ -13,7 +13,9 @@ from pyglyn._version import __version__
 from pyglyn.cli.call import call, ping
 from pyglyn.cli.demo import demo
 from pyglyn.cli.epmd import epmd, names
+from pyglyn.cli.groups import groups, publish, tap
 from pyglyn.cli.node import node
+from pyglyn.cli.tree import kill, stop, tree
 from pyglyn.errors import PyglynError
 
 click.rich_click.TEXT_MARKUP = "markdown"
@@ -30,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (node, demo, epmd, names, ping, call):
+for command in (node, demo, epmd, names, ping, call, groups, tap, publish):
     cli.add_command(command)
 
 

@@ -8,7 +8,7 @@ exception in the form of a term.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pyglyn.errors import CallFailed, CallTimeout, GroupError, NoProcess, NotInGroup, RegistrationFailed
@@ -36,6 +36,8 @@ def started(node: Node, name: str, make: Callable[[], S]) -> S:
     Raises:
         NameTaken: another process has that name.
     """
+    if node.runtime not in _scopes:
+        node.builtins.add("pyglyn", _overview_of(node), "groups")
     scopes = _scopes.setdefault(node.runtime, {})
     if name not in scopes:
         made = make()
@@ -43,6 +45,16 @@ def started(node: Node, name: str, make: Callable[[], S]) -> S:
         scopes[name] = made
     scope: S = scopes[name]
     return scope
+
+
+def _overview_of(node: Node) -> Callable[[], Awaitable[Term]]:
+    """The function ``pyglyn:groups`` of a node, for ``pyglyn groups``."""
+
+    async def groups() -> Term:
+        scopes = _scopes.get(node.runtime, {})
+        return [scope.overview() for _, scope in sorted(scopes.items())]
+
+    return groups
 
 
 def stopped(node: Node, name: str) -> bool:

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pyglyn import etf
 from pyglyn.errors import NotInGroup
-from pyglyn.etf import Pid, Reference, Term
+from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import operations
 from pyglyn.groups.effects import Effect
 from pyglyn.groups.operations import At
@@ -29,6 +29,7 @@ from pyglyn.groups.scope import Scope
 from pyglyn.node import Node, Process
 
 DEFAULT_SCOPE = "pg"
+UNDEFINED = Atom("undefined")
 
 
 class PgScope(Scope[PgState]):
@@ -105,6 +106,13 @@ class PgScope(Scope[PgState]):
     def nodes(self) -> list[str]:
         """The other nodes that run this scope."""
         return self.machine.nodes()
+
+    def overview(self) -> Term:
+        """``{pg, Scope, [{Group, [{Pid, Meta}]}]}``."""
+        groups: Term = [
+            (group, [(pid, UNDEFINED) for pid in self.get_members(group)]) for group in self.which_groups()
+        ]
+        return Atom("pg"), self.scope.encode(), groups
 
     def monitor(self, subscriber: Pid, group: Term) -> tuple[Reference, list[Pid]]:
         """Subscribe a process to a group; see ``monitor`` of this module."""

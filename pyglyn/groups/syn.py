@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import attrs
@@ -29,6 +29,7 @@ from pyglyn.groups.syn_registry_state import Resolve
 from pyglyn.groups.syn_scope import UNDEFINED, SynGroupsScope, SynRegistryScope
 from pyglyn.node import Node
 
+_PYGLYN, _PUBLISH = Atom("pyglyn"), Atom("publish")
 MULTI_CALL = Atom("syn_multi_call")
 MULTI_CALL_REPLY = Atom("syn_multi_call_reply")
 
@@ -67,10 +68,21 @@ def start(node: Node, scope: str, *, resolve: Resolve | None = None) -> Syn:
     Raises:
         NameTaken: another process of the node is registered under the scope's name.
     """
+    if node.builtins.find(_PYGLYN, _PUBLISH, 3) is None:
+        node.builtins.add("pyglyn", _publish_on(node), "publish")
     return Syn(
         operations.started(node, f"syn_pg_{scope}", lambda: SynGroupsScope(node, scope)),
         operations.started(node, f"syn_registry_{scope}", lambda: SynRegistryScope(node, scope, resolve)),
     )
+
+
+def _publish_on(node: Node) -> Callable[[Term, Term, Term], Awaitable[Term]]:
+    """The function ``pyglyn:publish`` of a node, for ``pyglyn publish``: as ``syn:publish``."""
+
+    async def publish_here(scope: Term, group: Term, message: Term) -> Term:
+        return Atom("ok"), await publish(node, str(scope), group, message)
+
+    return publish_here
 
 
 def stop(node: Node, scope: str) -> bool:
@@ -148,6 +160,11 @@ async def group_names(at: At, scope: str, *, node: str | None = None) -> list[Te
 async def group_count(at: At, scope: str, *, node: str | None = None) -> int:
     """How many groups have members, anywhere or on one node."""
     return len(await group_names(at, scope, node=node))
+
+
+async def nodes_with_private_groups(at: At, scope: str) -> list[str]:
+    """The nodes with members of groups named ``{Reference, _}``, as Glyn makes them after 2.0.3."""
+    return [node.name for node in await _groups(at, scope, "nodes_with_private_groups")]
 
 
 async def update_member(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pyglyn import etf
 from pyglyn.errors import GroupError, NoProcess, NotInGroup, RegistrationFailed
-from pyglyn.etf import Atom, Pid, Term
-from pyglyn.groups.effects import Effect
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.groups.effects import Effect, Event
 from pyglyn.groups.scope import Scope
 from pyglyn.groups.syn_pg_state import SynGroups
 from pyglyn.groups.syn_registry_state import Resolve, SynRegistry
@@ -35,8 +36,10 @@ class SynScopeProcess(Scope[M]):
         self.scope = scope
 
     def take_over(self, old: M) -> list[Effect]:
-        """Give the new machine the local members of the old one."""
-        return self.machine.restore(old.local_entries())
+        """Give the new machine the local members of the old one; the callbacks learn that the others are gone."""
+        gone = [effect for node in old.subcluster_nodes() for effect in old.handle_node_down(node)]
+        events: list[Effect] = [effect for effect in gone if isinstance(effect, Event)]
+        return events + self.machine.restore(old.local_entries())
 
     def take(self, message: Term, now: float) -> list[Effect]:
         """Hand the machine a message."""
@@ -68,11 +71,22 @@ class SynGroupsScope(SynScopeProcess[SynGroups]):
     """The process groups of one syn scope on one node, for programs in the node's own process."""
 
     operations = frozenset(
-        ("join", "leave", "members", "local_members", "member", "member_count", "group_names")
+        (
+            "join",
+            "leave",
+            "members",
+            "local_members",
+            "member",
+            "member_count",
+            "group_names",
+            "nodes_with_private_groups",
+        )
     )
 
     def __init__(self, node: Node, scope: str) -> None:
         super().__init__(node, scope, SynGroups.handler)
+        self._private_members: Counter[str] = Counter()
+        self.listeners.append(self._count_private)
 
     def make_machine(self, process: Process) -> SynGroups:
         """A new machine for a new scope process."""
@@ -141,9 +155,22 @@ class SynGroupsScope(SynScopeProcess[SynGroups]):
         """How many members a group has, on all nodes or on one."""
         return self.machine.member_count(etf.normalise(group), _node_name(node))
 
+    def overview(self) -> Term:
+        """``{syn_groups, Scope, [{Group, [{Pid, Meta}]}]}``."""
+        groups: Term = [(group, self.members(group)) for group in self.group_names()]
+        return Atom("syn_groups"), self.scope.encode(), groups
+
     def group_names(self, node: Term = None) -> list[Term]:
         """The groups that have members, anywhere or on one node."""
         return self.machine.group_names(_node_name(node))
+
+    def nodes_with_private_groups(self) -> list[Term]:
+        """The nodes with members of groups named ``{Reference, _}``, as Glyn makes them after 2.0.3."""
+        return [Atom(node) for node, count in self._private_members.items() if count > 0]
+
+    def _count_private(self, event: Event) -> None:
+        if isinstance(event.name, tuple) and len(event.name) == 2 and isinstance(event.name[0], Reference):
+            self._private_members[event.pid.node] += {"joined": 1, "left": -1}.get(event.kind, 0)
 
 
 class SynRegistryScope(SynScopeProcess[SynRegistry]):
@@ -214,6 +241,11 @@ class SynRegistryScope(SynScopeProcess[SynRegistry]):
             effects = self.machine.applied_unregister(name, pid, reply)
         self.perform(effects)
         _check(reply, "the name cannot be freed")
+
+    def overview(self) -> Term:
+        """``{syn_registry, Scope, [{Name, [{Pid, Meta}]}]}``."""
+        names: Term = [(name, [self.lookup(name)]) for name in self.names()]
+        return Atom("syn_registry"), self.scope.encode(), names
 
     def lookup(self, name: Term) -> tuple[Pid, Term] | None:
         """The process of a name and its metadata, or None."""

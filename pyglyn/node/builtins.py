@@ -1,15 +1,18 @@
-"""The functions of Erlang's modules that every pyglyn node exports: read-only, for shells and tools.
+"""The functions that every pyglyn node exports for shells and tools: read-only ones of module ``erlang``, and
+``pyglyn:tree/0``, ``pyglyn:kill/1`` and ``pyglyn:stop/0``.
 
 Layer: node. Source: erlang(3), "process_info"; otp-messages on what Observer and ``rpc`` users ask.
 """
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from typing import TYPE_CHECKING, Any
 
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node import inspection
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Exports
 from pyglyn.node.process import Process
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 UNDEFINED = Atom("undefined")
 _VISIBLE = Atom("visible")
+_STOP_DELAY_S = 0.05
+"""Lets the answer to ``pyglyn:stop()`` go out first."""
 
 
 class Badarg(PyglynError):
@@ -28,7 +33,7 @@ class Badarg(PyglynError):
 
 
 def builtins(node: Node) -> Exports:
-    """The exports of module ``erlang`` for a node. They are ``async`` to run at once, not in a thread."""
+    """The exports of modules ``erlang`` and ``pyglyn`` for a node. They are ``async`` to run at once, not in a thread."""
 
     async def name() -> Term:
         return Atom(node.name)
@@ -54,10 +59,23 @@ def builtins(node: Node) -> Exports:
     async def memory() -> Term:
         return [(Atom("total"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)]
 
+    async def tree() -> Term:
+        return await inspection.tree(node)
+
+    async def kill(wanted: Term) -> Term:
+        text = wanted.decode(errors="replace") if isinstance(wanted, bytes) else str(wanted)
+        return inspection.kill(node, text)
+
+    async def stop() -> Term:
+        asyncio.get_running_loop().call_later(_STOP_DELAY_S, node.request_stop)
+        return Atom("ok")
+
     table = Exports()
     table.add("erlang", name, "node")
     for function in (nodes, whereis, registered, processes, is_process_alive, process_info, memory):
         table.add("erlang", function)
+    for function in (tree, kill, stop):
+        table.add("pyglyn", function)
     return table
 
 

@@ -139,11 +139,6 @@ class Exports:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._table)
 
-    def __or__(self, other: Exports) -> Exports:
-        merged = Exports()
-        merged._table = {**other._table, **self._table}
-        return merged
-
 
 DEFAULT = Exports()
 """What ``@export`` fills; every node of the program serves it."""

@@ -18,7 +18,7 @@ from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import Exit, Throw
-from pyglyn.node.exports import BadArgument, Exported, Exports
+from pyglyn.node.exports import BadArgument, Exported
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
 from pyglyn.node.runtime import Body
@@ -42,9 +42,8 @@ def label_of(module: Term, function: Term) -> str:
 class Services:
     """Serves one node; the hub's runtime hands it spawn requests, and it runs ``net_kernel`` and ``rex``."""
 
-    def __init__(self, node: Node, exports: Exports) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
-        self.exports = exports
 
     def start(self) -> None:
         """Register the named processes."""
@@ -136,7 +135,8 @@ class Services:
         """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
         found: Exported | None = None
         if isinstance(args, list):
-            found = self.exports.find(module, function, len(args))
+            found = self.node.exports.find(module, function, len(args))
+            found = found or self.node.builtins.find(module, function, len(args))
         if found is None:
             return (ERROR, UNDEF, [(module, function, args, [])])
         try:

@@ -1,0 +1,177 @@
+"""``pyglyn tree``, ``pyglyn stop`` and ``pyglyn kill``: look at a node's processes, end them. Layer: cli."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from pyglyn.cli.options import client_node, client_options, run, set_up_logging
+from pyglyn.etf import Atom, Term
+from pyglyn.node import Node
+
+UNDEFINED = Atom("undefined")
+_COLOURS = {
+    "running": "green",
+    "starting": "yellow",
+    "restarting": "yellow",
+    "no_answer": "red",
+    "stopped": "dim",
+}
+_COLUMNS = ("pid", "os pid", "status", "restarts", "memory", "mailbox", "uptime")
+
+Row = dict[Any, Any]
+
+
+@click.command()
+@click.argument("node", metavar="NODE")
+@click.option("--live", is_flag=True, help="Keep showing it, until Ctrl-C.")
+@click.option("--interval", type=float, default=1.0, show_default=True, help="Seconds between two looks.")
+@client_options
+def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, log_level: str) -> None:
+    """Show the supervision tree and all other processes of NODE."""
+    set_up_logging(log_level)
+    console = Console()
+
+    async def go() -> None:
+        async with client_node(node, cookie) as local:
+            if not live:
+                console.print(draw(node, await look(local, node, timeout)))
+                return
+            with Live(console=console, auto_refresh=False) as view:
+                while True:
+                    view.update(draw(node, await look(local, node, timeout)), refresh=True)
+                    await asyncio.sleep(interval)
+
+    run(go())
+
+
+@click.command()
+@click.argument("node", metavar="NODE")
+@client_options
+def stop(node: str, cookie: str, timeout: float, log_level: str) -> None:
+    """Stop NODE as SIGTERM does: its trees first, each child in its turn. Waits until it is gone."""
+    set_up_logging(log_level)
+
+    async def go() -> bool:
+        async with client_node(node, cookie) as local:
+            gone = asyncio.Event()
+            local.on_node_event(lambda event: None if event.up else gone.set())
+            await local.erpc(node, "pyglyn", "stop", [], timeout)
+            try:
+                async with asyncio.timeout(timeout):
+                    await gone.wait()
+            except TimeoutError:
+                return False
+            return True
+
+    if not run(go()):
+        click.echo(f"pyglyn: {node} is still stopping after {timeout:g} s", err=True)
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("node", metavar="NODE")
+@click.argument("name", metavar="NAME")
+@client_options
+def kill(node: str, name: str, cookie: str, timeout: float, log_level: str) -> None:
+    """Kill the process of NODE that is registered as NAME, or has that pid; its supervisor decides what then."""
+    set_up_logging(log_level)
+
+    async def go() -> Term:
+        async with client_node(node, cookie) as local:
+            return await local.erpc(node, "pyglyn", "kill", [name], timeout)
+
+    if run(go()) is not True:
+        click.echo(f"pyglyn: {node} has no process {name}", err=True)
+        sys.exit(1)
+
+
+async def look(local: Node, node: str, timeout: float) -> list[Row]:
+    """Ask a node for its processes."""
+    answer: Any = await local.erpc(node, "pyglyn", "tree", [], timeout)
+    return list(answer)
+
+
+def draw(node: str, rows: list[Row]) -> Table:
+    """The processes as a table, children indented below their supervisors."""
+    table = Table(title=node, title_justify="left", box=None, pad_edge=False)
+    table.add_column("name")
+    for column in _COLUMNS:
+        table.add_column(column, justify="left" if column in ("pid", "status") else "right")
+    for depth, row in in_order(rows):
+        table.add_row("  " * depth + name_of(row), *cells(row))
+    return table
+
+
+def in_order(rows: list[Row]) -> Iterable[tuple[int, Row]]:
+    """Each row after its parent, with its depth; what has a supervisor comes last."""
+    pids = {row[Atom("pid")] for row in rows if row[Atom("pid")] is not UNDEFINED}
+    below: dict[Any, list[Row]] = {}
+    for row in rows:
+        parent = row.get(Atom("parent"), UNDEFINED)
+        below.setdefault(parent if parent in pids else UNDEFINED, []).append(row)
+    waiting = [
+        (0, row)
+        for row in reversed(sorted(below.get(UNDEFINED, []), key=lambda row: row[Atom("pid")] in below))
+    ]
+    while waiting:
+        depth, row = waiting.pop()
+        yield depth, row
+        if row[Atom("pid")] is not UNDEFINED:
+            waiting += [(depth + 1, child) for child in reversed(below.get(row[Atom("pid")], []))]
+
+
+def name_of(row: Row) -> str:
+    """The registered name, else the child's id, else what it runs."""
+    for key in ("name", "id"):
+        value = row.get(Atom(key), UNDEFINED)
+        if value is not UNDEFINED:
+            return str(value)
+    label: bytes = row.get(Atom("label"), b"")
+    return label.decode(errors="replace")
+
+
+def cells(row: Row) -> list[Text]:
+    """The cells after the name."""
+    status = str(row.get(Atom("status"), ""))
+    return [
+        Text(shown(row, "pid")),
+        Text(shown(row, "os_pid")),
+        Text(status, style=_COLOURS.get(status, "")),
+        Text(shown(row, "restarts")),
+        Text(size(row.get(Atom("memory")))),
+        Text(shown(row, "message_queue_len")),
+        Text(duration(row.get(Atom("uptime_ms")))),
+    ]
+
+
+def shown(row: Row, key: str) -> str:
+    """A value as text, nothing where there is none."""
+    value = row.get(Atom(key), UNDEFINED)
+    return "" if value is UNDEFINED else str(value)
+
+
+def size(value: Any) -> str:
+    """Bytes for people."""
+    if not isinstance(value, int):
+        return ""
+    return f"{value / 2**20:.1f} MiB"
+
+
+def duration(milliseconds: Any) -> str:
+    """A time for people: ``3.2 s``, ``4 min``, ``5 h``, ``6 d``."""
+    if not isinstance(milliseconds, int):
+        return ""
+    seconds = milliseconds / 1000
+    for unit, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.1f} s"

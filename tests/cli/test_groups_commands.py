@@ -1,0 +1,108 @@
+"""``pyglyn groups``, ``tap`` and ``publish`` against real nodes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+
+from pyglyn.etf import Atom
+from pyglyn.groups import pg, syn
+from pyglyn.node import Node, Process
+from pyglyn.testing import eventually
+from tests.cli.test_cli import pyglyn, run
+from tests.node.conftest import unique_name
+
+
+async def waiting(me: Process) -> None:
+    await me.receive(lambda m: m is Atom("stop"))
+
+
+async def test_groups_of_a_beam_node(beam):
+    await beam.eval(
+        """{ok, P} = pg:start(pg), unlink(P), {ok, Q} = pg:start(orders), unlink(Q),
+           W = spawn(fun() -> receive stop -> ok end end), pg:join(orders, <<"new">>, W), pg:join({a, 1}, W)"""
+    )
+    status, output = await run("groups", beam.name, "--cookie", beam.cookie)
+    assert status == 0, output
+    for expected in ("pg orders", '<<"new">>', "pg pg", "{a,1}", beam.name):
+        assert expected in output
+
+
+async def test_a_beam_node_without_scopes(beam):
+    status, output = await run("groups", beam.name, "--cookie", beam.cookie)
+    assert (status, output) == (0, f"no scopes on {beam.name}\n")
+
+
+async def test_groups_of_a_python_node(epmd):
+    async with Node(unique_name(), cookie="c") as node:
+        status, output = await run("groups", node.name, "--cookie", "c")
+        assert (status, "".join(output.splitlines())) == (0, f"no scopes on {node.name}")
+        pid = node.spawn(waiting)
+        await pg.join(node, "workers", pid)
+        await syn.join(node, "example", "inventory", pid, (Atom("role"), b"main"))
+        await syn.register(node, "example", "pricing", pid)
+        status, output = await run("groups", node.name, "--cookie", "c")
+    assert status == 0, output
+    for expected in ("pg pg", '<<"workers">>', "syn groups example", '<<"inventory">>', '{role,<<"main">>}',
+                     "syn registry example", '<<"pricing">>'):  # fmt: skip
+        assert expected in output
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+async def test_what_is_published_shows_in_a_tap(epmd, json_lines):
+    async with Node(unique_name(), cookie="c") as node:
+        syn.start(node, "example")
+        group = ("--scope", "example", "--group", "inventory", "--cookie", "c")
+        async with pyglyn("tap", node.name, *group, *(["--json"] if json_lines else [])) as tap:
+            await tap.says("listening")
+            await eventually(lambda: syn.member_count(node, "example", "inventory"))
+            status, output = await run("publish", node.name, *group, '{order_confirmed, <<"o1">>}')
+            assert (status, output) == (0, "sent to 1\n")
+            if json_lines:
+                line = (await tap.says(r'\["inventory".*')).group()
+                assert json.loads(line) == ["inventory", [{"atom": "order_confirmed"}, "o1"]]
+            else:
+                await tap.says(re.escape('{<<"inventory">>,{order_confirmed,<<"o1">>}}'))
+            tap.process.send_signal(signal.SIGINT)
+            assert await tap.ends() == 0
+
+
+async def test_publishing_where_nobody_runs_the_scope_says_so(beam):
+    status, output = await run(
+        "publish", beam.name, "--scope", "nothing", "--group", "g", "hello", "--cookie", beam.cookie
+    )
+    assert status == 1
+    assert "does not run the syn scope nothing" in " ".join(output.split())
+
+
+async def test_groups_of_a_beam_node_with_syn(syn_beam):
+    await syn_beam.eval(
+        """W = spawn(fun() -> receive stop -> ok end end), ok = syn:join(example, <<"inventory">>, W, {role, x}),
+           ok = syn:register(example, <<"pricing">>, W)"""
+    )
+    status, output = await run("groups", syn_beam.name, "--cookie", syn_beam.cookie)
+    assert status == 0, output
+    for expected in (
+        "syn groups example",
+        '<<"inventory">>',
+        "{role,x}",
+        "syn registry example",
+        '<<"pricing">>',
+    ):
+        assert expected in output
+
+
+async def test_a_tap_hears_what_a_beam_node_with_syn_publishes(syn_beam):
+    group = ("--scope", "example", "--group", "inventory", "--cookie", syn_beam.cookie)
+    async with pyglyn("tap", syn_beam.name, *group) as tap:
+        await tap.says("listening")
+        await eventually(lambda: syn_beam.eval('syn:member_count(example, <<"inventory">>) =:= 1'))
+        status, output = await run("publish", syn_beam.name, *group, "--bare", '{order_confirmed, <<"o1">>}')
+        assert (status, output) == (0, "sent to 1\n")
+        await tap.says(re.escape('{order_confirmed,<<"o1">>}'))
+        syn_beam.kill()
+        assert await tap.ends() == 1
+        assert "lost" in tap.output
