@@ -36,7 +36,7 @@ class SynScopeProcess(Scope[M]):
         self.scope = scope
 
     def take_over(self, old: M) -> list[Effect]:
-        """Give the new machine the local members of the old one; the callbacks learn that the others are gone."""
+        """Give the new machine the old one's local members; callbacks learn that the others are gone."""
         gone = [effect for node in old.subcluster_nodes() for effect in old.handle_node_down(node)]
         events: list[Effect] = [effect for effect in gone if isinstance(effect, Event)]
         return events + self.machine.restore(old.local_entries())
