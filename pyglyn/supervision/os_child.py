@@ -18,6 +18,7 @@ import contextvars
 import gc
 import os
 import pickle
+import resource
 import runpy
 import signal
 import sys
@@ -38,6 +39,9 @@ CHILD_VARIABLE: Final = "PYGLYN_CHILD"
 
 EXIT_PARENT_GONE: Final = 70
 """The exit status of a new OS process whose parent died before it had begun."""
+
+_MOST_DESCRIPTORS = 1 << 20
+"""Linux's default for fs.nr_open, the highest limit a process can have."""
 
 _NO_HANDLER = {signal.SIGKILL, signal.SIGSTOP}
 _MAIN = "__main__"
@@ -74,7 +78,7 @@ Main = Callable[[ChildSide], object]
 
 
 def run_forked(main: Main, side: ChildSide) -> NoReturn:
-    """Go on as the child of a fork: run ``main`` and end. All signals are blocked when this is called."""
+    """Go on as the child of a fork: run ``main`` and end. Signals that programs handle are blocked now."""
     status = 1
     try:
         atexit._clear()  # the parent's
@@ -82,6 +86,8 @@ def run_forked(main: Main, side: ChildSide) -> NoReturn:
         _forget_event_loop()
         begin(side)
         status = contextvars.Context().run(_run, main, side)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -152,13 +158,14 @@ def reset_signals() -> None:
 
 
 def close_descriptors(kept: Iterable[int]) -> None:
-    """Close all descriptors but these."""
-    keep = set(kept)
-    folder = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-    for name in os.listdir(folder):
-        if int(name) not in keep:
-            with contextlib.suppress(OSError):
-                os.close(int(name))
+    """Close all descriptors but these; needs no descriptor itself."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    begin = 0
+    for fd in sorted(set(kept)):
+        if fd > begin:  # closerange(0, 0) would close all there are
+            os.closerange(begin, fd)
+        begin = fd + 1
+    os.closerange(begin, limit if 0 < limit <= _MOST_DESCRIPTORS else _MOST_DESCRIPTORS)
 
 
 def _close_stdin() -> None:

@@ -43,6 +43,19 @@ CLEANUP_S: Final = 0.8
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
 
+_HANDLED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    kernel.PARENT_DIED,
+)
+"""Signals that programs handle: they wait while a fork is under way."""
+
 
 @attrs.frozen(kw_only=True)
 class ExitStatus:
@@ -429,7 +442,7 @@ def _flush_streams() -> None:
 
 def _fork(main: Main, side: ChildSide) -> int:
     """Fork; signals are blocked until the child has its own handling of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # threads: checked already

@@ -90,9 +90,13 @@ def running(os_pid: int) -> set[int]:
 
 
 def left_over(os_pids: set[int]) -> dict[int, str]:
-    """Those of these OS processes that are still there, zombies included."""
+    """Those of these OS processes that are still there, zombies included unless it is for init to collect them."""
     stats = {os_pid: kernel.os_stat(os_pid) for os_pid in os_pids}
-    return {os_pid: f"{stat.name} {stat.state}" for os_pid, stat in stats.items() if stat is not None}
+    return {
+        os_pid: f"{stat.name} {stat.state} of {stat.parent}"
+        for os_pid, stat in stats.items()
+        if stat is not None and not (stat.state == "Z" and stat.parent == 1)
+    }
 
 
 def main() -> None:
