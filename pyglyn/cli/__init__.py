@@ -32,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (node, demo, epmd, names, ping, call, groups, tap, publish):
+for command in (node, demo, epmd, names, ping, call, groups, tap, publish, tree, stop, kill):
     cli.add_command(command)
 
 
