@@ -6,17 +6,16 @@ The driver feeds ``receive_data`` and dispatches the events in order, writes wha
 calls ``handle_timeout`` at ``next_deadline``. Payloads are handed up undecoded, as bare terms (no 131), so
 that a message can be forwarded untouched.
 
-**Order.** Signals between two processes keep their order. A large message goes out in fragments, and while
-one is under way its sender's further signals wait behind it, whereas other senders' overtake it. Which
-process a control message comes from is read off it; where it does not say (a monitor by name that fired),
-the caller may name the sender, else the message waits for everything that is under way.
+**Order.** Signals between two processes keep their order; a large message goes out in fragments, which other
+senders' messages overtake (``outgoing.py``). Which process a control message comes from is read off it; where
+it does not say (a monitor by name that fired), the caller may name the sender, else the message waits for
+everything that is under way.
 
 Not supported: sending distribution headers with an atom cache.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, cast
 
@@ -26,15 +25,11 @@ from pyglyn.dist import headers
 from pyglyn.dist.control import (
     PAYLOAD_OPS,
     Control,
-    DemonitorP,
     Exit,
     Exit2,
-    GroupLeader,
-    MonitorP,
     MonitorPExit,
     Op,
     Send,
-    SpawnReply,
     from_term,
     to_term,
 )
@@ -57,6 +52,8 @@ from pyglyn.dist.framing import (
     packet_head,
     parse_fragment_head,
 )
+from pyglyn.dist.outgoing import OutgoingQueue
+from pyglyn.dist.ticks import TickAction, Ticker
 from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
 from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare
 
@@ -159,17 +156,11 @@ class Channel:
         # SEND_SENDER and REG_SEND as they came before, by their bytes: most messages repeat one of them.
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
-        self._ready: deque[Buffer | _Stream] = deque()
-        self._ready_size = 0
-        self._streams: dict[object, _Stream] = {}  # by sender; each has one large message or more
-        self._active: deque[_Stream] = deque()  # those whose turn has come, in round robin order
-        self._streams_size = 0
+        self._queue = OutgoingQueue(settings.fragment_size)
         self._last_pair: tuple[Pid | None, Pid | None] = (None, None)
         self._last_head = b""
         self._sequence = 0
-        self._ticking = _Ticking(now, settings.net_ticktime_s / settings.tick_intensity)
-        self._received = 0
-        self._sent = 0
+        self._ticker = Ticker(now, settings.net_ticktime_s, settings.tick_intensity)
 
     # --- receiving -----------------------------------------------------------------------------
 
@@ -181,7 +172,7 @@ class Channel:
         """
         if self.closed:
             return []
-        self._received += 1
+        self._ticker.received += 1
         events: list[Event] = []
         packets: list[Packet] = []
         try:
@@ -340,7 +331,7 @@ class Channel:
     @property
     def queued_bytes(self) -> int:
         """Bytes waiting in ``data_to_send``."""
-        return self._ready_size + self._streams_size
+        return self._queue.size
 
     def send(
         self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
@@ -369,14 +360,13 @@ class Channel:
             head = self._encode(control, payload is not None)
         size = len(head) + (sum(map(len, payload)) if payload else 0)
         if size < self.settings.fragment_size:
-            message = self._pack(head, payload, size)
-            if self._streams:
-                self._send_between(control, sender, message)
-            else:
-                self._ready.append(message)
-                self._ready_size += len(message)
+            self._queue.add(self._pack(head, payload, size), control, sender)
+        elif self._fragments and payload:
+            self._sequence += 1
+            message = FragmentedMessage(head, payload, self._sequence, self.settings.fragment_size)
+            self._queue.add_fragmented(message, control, sender)
         else:
-            self._send_large(control, sender, head, payload or (), size)
+            self._send_whole(control, sender, head, payload, size)
 
     def _encode(self, control: Control, with_payload: bool) -> bytes:
         """Encode a control message; the last one of an ordinary message is remembered."""
@@ -401,217 +391,56 @@ class Channel:
             return b"".join((packet_head(size, True), head, *payload))
         return b"".join((packet_head(size + 1, False), head, b"\x83", *payload))
 
-    def _send_large(
-        self, control: Control, sender: Pid | None, head: bytes, payload: Sequence[Buffer], size: int
+    def _send_whole(
+        self,
+        control: Control,
+        sender: Pid | None,
+        head: bytes,
+        payload: Sequence[Buffer] | None,
+        size: int,
     ) -> None:
-        if self._fragments and payload:
-            self._sequence += 1
-            message = FragmentedMessage(head, payload, self._sequence, self.settings.fragment_size)
-            self._stream_of(_sender_of(control, sender)).messages.append(message)
-            self._streams_size += message.remaining
-            return
+        """Queue a large message that cannot be cut: the peer has no fragments, or there is no payload."""
         if size + 3 > LAST_LENGTH:
             raise LocalProtocolError(f"a message of {size} bytes: one packet takes up to 2^31 - 1")
-        if self._fragments:
-            self._send_between(control, sender, self._pack(head, None, size))
-            return
-        if self._with_header:
-            start = packet_head(size, True) + head
-        elif payload:
-            start = packet_head(size + 1, False) + head + b"\x83"
+        if not payload:
+            self._queue.add(self._pack(head, None, size), control, sender)
+        elif self._with_header:
+            self._queue.add_in_parts([packet_head(size, True) + head, *payload])
         else:
-            start = packet_head(size, False) + head
-        for part in (start, *payload):
-            self._ready.append(part)
-            self._ready_size += len(part)
-
-    def _send_between(self, control: Control, sender: Pid | None, message: bytes) -> None:
-        """Queue a small message while large ones are under way."""
-        key = _sender_of(control, sender)
-        stream = self._streams.get(key)
-        if stream is not None:
-            stream.messages.append(message)
-            self._streams_size += len(message)
-        elif key is _UNKNOWN and self._streams:
-            barrier = _Barrier(message, len(self._streams))
-            for stream in self._streams.values():
-                stream.messages.append(barrier)
-            self._streams_size += len(message)
-        else:
-            self._ready.append(message)
-            self._ready_size += len(message)
-
-    def _stream_of(self, key: object) -> _Stream:
-        """Find or start the stream of a sender; it begins when all that is ready before it is written."""
-        stream = self._streams.get(key)
-        if stream is None:
-            stream = self._streams[key] = _Stream(key)
-            self._ready.append(stream)
-        return stream
+            self._queue.add_in_parts([packet_head(size + 1, False) + head + b"\x83", *payload])
 
     def data_to_send(self, limit: int = 256 * 1024) -> list[Buffer]:
-        """Take about ``limit`` bytes off the queue, to be written in this order.
-
-        Messages that are ready go first, but after a fragment's worth of them a fragment has its turn;
-        the senders of large messages take turns fragment by fragment.
-        """
-        pieces: list[Buffer] = []
-        taken = 0
-        while taken < limit and (self._ready or self._active):
-            share = self.settings.fragment_size if self._streams else limit - taken
-            taken += self._ready_turn(pieces, share)
-            if self._active:
-                taken += self._stream_turn(pieces)
-        if taken:
-            self._sent += 1
+        """Take about ``limit`` bytes off the queue, to be written in this order."""
+        pieces = self._queue.take(limit)
+        if pieces:
+            self._ticker.sent += 1
         return pieces
-
-    def _ready_turn(self, pieces: list[Buffer], share: int) -> int:
-        """Write small messages, about ``share`` bytes of them; return how many bytes that was."""
-        ready, taken = self._ready, 0
-        while ready and taken < share:
-            piece = ready.popleft()
-            if isinstance(piece, _Stream):
-                self._active.append(piece)
-                continue
-            if len(piece) > share and not self._fragments:
-                view = memoryview(piece)
-                piece = view[:share]
-                ready.appendleft(view[share:])
-            pieces.append(piece)
-            taken += len(piece)
-        self._ready_size -= taken
-        return taken
-
-    def _stream_turn(self, pieces: list[Buffer]) -> int:
-        """Let the next sender of a large message write; return how many bytes it wrote."""
-        stream = self._active.popleft()
-        message = stream.messages[0]
-        assert isinstance(message, FragmentedMessage)
-        before = message.remaining
-        fragment = message.next_fragment()
-        pieces += fragment
-        written = sum(map(len, fragment))
-        self._streams_size -= before - message.remaining
-        if not message.remaining:
-            stream.messages.popleft()
-            written += self._release(stream, pieces)
-        if stream.messages:
-            self._active.append(stream)
-        else:
-            del self._streams[stream.sender]
-        return written
-
-    def _release(self, stream: _Stream, pieces: list[Buffer]) -> int:
-        """Write the small messages that waited behind a large one, up to the next large one."""
-        written = 0
-        while stream.messages:
-            message = stream.messages[0]
-            if isinstance(message, FragmentedMessage):
-                break
-            stream.messages.popleft()
-            if isinstance(message, _Barrier):
-                message.waits_for -= 1
-                if not message.waits_for:
-                    self._streams_size -= len(message.message)
-                    self._ready.append(message.message)
-                    self._ready_size += len(message.message)
-            else:
-                self._streams_size -= len(message)
-                pieces.append(message)
-                written += len(message)
-        return written
 
     # --- ticks ---------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When ``handle_timeout`` has to be called; None once the channel is closed."""
-        return None if self.closed else self._ticking.deadline
+        return None if self.closed else self._ticker.deadline
 
     def handle_timeout(self, now: float) -> list[Event]:
-        """Look after the ticks: queue one if due, tell whether the peer has been silent for too long.
-
-        The rules are those of send_tick in dist_util.erl: silence is counted in whole intervals of
-        net_ticktime / intensity, any received byte ends it; a tick is queued after an interval in which
-        nothing was written, or nothing was read.
-        """
-        ticking = self._ticking
-        if self.closed or now < ticking.deadline:
+        """Look after the ticks: queue one if due, tell whether the peer has been silent for too long."""
+        if self.closed or now < self._ticker.deadline:
             return []
-        read = self._received != ticking.received or not self.reading
-        written = self._sent != ticking.sent
-        ticking.start_interval(now, self._received, self._sent)
-        ticking.silent = 0 if read else ticking.silent + 1
-        if ticking.silent >= self.settings.tick_intensity:
+        action = self._ticker.end_interval(now, reading=self.reading, queued=self._queue.size > 0)
+        if action is TickAction.GIVE_UP:
             self.closed = True
             return [PeerSilent(self.settings.net_ticktime_s)]
-        if not (read and written) and not self.queued_bytes:
-            self._ready.append(TICK)
-            self._ready_size += len(TICK)
-            ticking.sent += 1  # the tick itself is no reason to leave the next one out
+        if action is TickAction.TICK:
+            self._queue.add(TICK, None, None)
         return []
 
     def close(self) -> None:
         """Refuse everything from now on and drop what is queued."""
         self.closed = True
-        self._ready.clear()
-        self._streams.clear()
-        self._active.clear()
-        self._ready_size = self._streams_size = 0
+        self._queue.clear()
 
 
-@attrs.define(eq=False)
-class _Stream:
-    """The messages of one sender, in order; the first one is large."""
-
-    sender: object
-    messages: deque[bytes | FragmentedMessage | _Barrier] = attrs.Factory(deque)
-
-
-@attrs.define(eq=False)
-class _Barrier:
-    """A message of unknown sender: it waits until every stream has come to it."""
-
-    message: bytes
-    waits_for: int
-
-
-@attrs.define
-class _Ticking:
-    start: float
-    interval: float
-    deadline: float = 0.0
-    silent: int = 0  # whole intervals without a byte
-    received: int = 0
-    sent: int = 0
-
-    def __attrs_post_init__(self) -> None:
-        self.deadline = self.start + self.interval
-
-    def start_interval(self, now: float, received: int, sent: int) -> None:
-        self.deadline = now + self.interval
-        self.received, self.sent = received, sent
-
-
-_UNKNOWN: Final = object()
 _WITH_REASON = frozenset((Exit, Exit2, MonitorPExit))
-
-
-def _sender_of(control: Any, sender: Pid | None) -> object:
-    """Find which process a signal comes from: the key in the table of streams."""
-    if sender is not None:
-        return sender
-    kind = type(control)
-    if kind is MonitorP or kind is DemonitorP:
-        return control.watcher
-    if kind is MonitorPExit:
-        return control.watched if type(control.watched) is Pid else _UNKNOWN
-    if kind is SpawnReply:
-        return control.result
-    if kind is GroupLeader:
-        return _UNKNOWN
-    return control.sender
-
 
 _PEERS_PID = {
     Op.LINK: 1,

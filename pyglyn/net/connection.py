@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
         if not self._flush_due and self._writable:
             self._flush_due = True
             self._loop.call_soon(self._flush)
-        if not self.busy and self.queued_bytes >= self._settings.busy_limit:
+        if not self.busy and self._channel.queued_bytes >= self._settings.busy_limit:
             self.busy = True
             self._on_busy(self, True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from hashlib import md5
 
 import pytest
 
@@ -265,6 +266,22 @@ async def test_64_mib_both_ways_and_a_small_message_in_between(beam: Beam, start
     order = "collector ! {report, self()}, receive {order, O} -> O after 5000 -> late end"
     assert await beam.eval(order, timeout=30) == [Atom("small"), size]
     assert connection.queued_bytes == 0
+
+
+async def test_large_messages_of_several_senders_are_told_apart(beam: Beam, start_node: StartNode) -> None:
+    """Their fragments are interleaved, with those of exits and monitors too."""
+    node = await start_node()
+    connection = await node.peers.connect(beam.name)
+    await beam.eval("""
+        register(collector, spawn(fun() ->
+            Sizes = [receive {I, B} when is_integer(I) -> {I, erlang:md5(B)} end || _ <- lists:seq(1, 12)],
+            receive {report, To} -> To ! {got, lists:sort(Sizes)} end end))
+    """)
+    blocks = {number: bytes([number]) * (300_000 + 70_000 * number) for number in range(1, 13)}
+    for number, block in blocks.items():
+        connection.send(RegSend(node.pid(number % 4), Atom("collector")), encode_parts((number, block)))
+    answer = await beam.eval("collector ! {report, self()}, receive {got, G} -> G after 9000 -> late end")
+    assert answer == [(number, md5(block).digest()) for number, block in blocks.items()]
 
 
 async def test_ten_thousand_messages_each_way_keep_their_order(beam: Beam, start_node: StartNode) -> None:
