@@ -34,7 +34,7 @@ def format(term: object, *, limit: int | None = None) -> str:
     """
     text: list[str] = []
     size = 0
-    for piece in _pieces(term):
+    for piece in _pieces(term, limit):
         text.append(piece)
         size += len(piece)
         if limit is not None and size > limit:
@@ -42,7 +42,7 @@ def format(term: object, *, limit: int | None = None) -> str:
     return "".join(text)
 
 
-def _pieces(term: object) -> Iterator[str]:
+def _pieces(term: object, limit: int | None) -> Iterator[str]:
     """Walk with an explicit stack: of each open container what is left of it, its identity, its end."""
     stack: list[tuple[Iterator[tuple[str, Any]], int, str]] = [(iter((("", term),)), 0, "")]
     active: set[int] = set()
@@ -51,6 +51,8 @@ def _pieces(term: object) -> Iterator[str]:
         for before, item in elements:
             yield before
             kind = term_type(item)
+            if limit is not None and kind in _CUT and len(item) > limit:
+                item = item[: limit + 1]  # what comes later would be written for nothing
             text = _LEAVES[kind](item) if kind in _LEAVES else _short(item)
             if text is not None:
                 yield text
@@ -155,6 +157,8 @@ _LEAVES: dict[type, Callable[[Any], str]] = {
     Fun: repr,
 }
 
+
+_CUT = frozenset((bytes, bytearray, memoryview, str, list))
 
 # --- containers ------------------------------------------------------------------------------------
 

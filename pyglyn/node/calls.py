@@ -68,8 +68,8 @@ def _failure(server: ServerRef, reason: Term) -> CallFailed:
         node = server.node if isinstance(server, Pid) else str(server[1]) if isinstance(server, tuple) else ""
         reason = (Atom("nodedown"), Atom(node)) if node else reason
         return CallFailed(f"call to {where}: no connection to its node", reason=reason)
-    text = etf.text.format(reason)
-    return CallFailed(f"call to {where}: the process ended: {text[:500]}", reason=reason)
+    text = etf.text.format(reason, limit=500)
+    return CallFailed(f"call to {where}: the process ended: {text}", reason=reason)
 
 
 def describe(server: ServerRef) -> str:

@@ -170,6 +170,10 @@ async def run_server(
     except Stop as stop:
         await server.terminate(stop.reason)
         raise Exit(stop.reason) from None
+    except Exit as error:
+        if me.alive:  # it ends itself; killed from outside there is nothing it may still do
+            await server.terminate(error.reason)
+        raise
     except Exception as error:
         await server.terminate(exits.exit_reason(error))
         raise
@@ -194,10 +198,11 @@ class _Loop:
         await self.after(outcome)
         while True:
             try:
-                message = await self.me.receive(self._wanted, self.timeout)
+                message = await self.me.receive(self._wanted, None if self.suspended else self.timeout)
             except TimeoutError:
                 message = TIMEOUT
-            self.timeout = None
+            if not _is_system(message):  # after a look into the server its timeout starts again, as in OTP
+                self.timeout = None
             await self.handle(message)
 
     def _wanted(self, message: Term) -> bool:

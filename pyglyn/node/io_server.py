@@ -26,6 +26,8 @@ ENOTSUP = Atom("enotsup")
 _CONTROL = re.compile(r"~(-?\*?\d*)(?:\.(\*|-?\d+))?(?:\.(.))?(t?l?)([a-zA-Z~])")
 _NO_ARGUMENT = {"n": "\n", "~": "~"}
 MAX_DEPTH = 100
+MAX_LINE = 4096
+"""Characters without a newline after which they are logged all the same: dots of progress may never end."""
 
 
 class UnsupportedFormat(ValueError):
@@ -114,7 +116,7 @@ class IoServer:
         except (ValueError, OverflowError):
             return (ERROR, REQUEST)
 
-    def _answer(self, request: Term) -> Term:
+    def _answer(self, request: Term, depth: int = 0) -> Term:
         match request:
             case (Atom("put_chars"), _, data) | (Atom("put_chars"), data):
                 return self.write(characters(data))
@@ -125,9 +127,11 @@ class IoServer:
             case (Atom("put_chars"), _, Atom(), Atom(), args):
                 return self.write(etf.text.format(args))
             case (Atom("requests"), list() as requests):
+                if depth >= MAX_DEPTH:
+                    raise ValueError("requests nested too deeply")
                 answer: Term = OK
                 for each in requests:
-                    answer = self._answer(each)
+                    answer = self._answer(each, depth + 1)
                     if isinstance(answer, tuple) and answer[0] is ERROR:
                         break
                 return answer
@@ -143,8 +147,11 @@ class IoServer:
                 return (ERROR, REQUEST)
 
     def write(self, text: str) -> Term:
-        """Log each complete line; the rest waits for its newline."""
+        """Log each complete line; the rest waits for its newline, or until it is long."""
         *lines, self._line = (self._line + text).split("\n")
+        if len(self._line) > MAX_LINE:
+            lines.append(self._line)
+            self._line = ""
         for line in lines:
             logger.info("%s", line)
         return OK

@@ -14,7 +14,7 @@ from pyglyn.etf import Term
 
 Match = Callable[[Term], object]
 FAIRNESS = 128
-"""After so many messages taken without waiting, a process lets the others run."""
+"""After so many looks into the mailbox without waiting, a process lets the others run."""
 
 
 class Mailbox:
@@ -63,15 +63,17 @@ class Mailbox:
         Raises:
             TimeoutError: no message in time. With a timeout of 0 only messages already here are looked at.
         """
-        if self._failure is not None:
-            raise self._failure
         self._streak += 1
         if self._streak >= FAIRNESS:
             self._streak = 0
             await asyncio.sleep(0)
+        if self._failure is not None:
+            raise self._failure
         found, message = self.take(match)
         if found:
             return message
+        if timeout is not None and timeout <= 0:
+            raise TimeoutError("no message")
         self._streak = 0
         return await self._wait(match, timeout)
 
@@ -87,8 +89,6 @@ class Mailbox:
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-        if timeout is not None and timeout <= 0:
-            raise TimeoutError("no message")
         timer = loop.call_later(timeout, expire) if timeout is not None else None
         try:
             seen = len(self._messages)

@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 ServerRef: TypeAlias = "Pid | str | Atom | tuple[str | Atom, str | Atom]"
 Destination: TypeAlias = "ServerRef | Reference"
 
+MAX_LOGGED_REASON = 500
+"""Characters of an exit reason in the log: a peer may send one of any size."""
+
 ACK, CHECKPOINT = Atom("ack"), Atom("$checkpoint")
 logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
@@ -177,8 +180,9 @@ class Process:
         who = f"{self.pid} ({self.names[0] if self.names else self.label})"
         if error is not None and not isinstance(error, exits.Exit):
             logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=error)
-        else:
-            logger.info("process %s ended: %s", who, etf.text.format(self.exit_reason))
+        elif logger.isEnabledFor(logging.INFO):
+            reason = etf.text.format(self.exit_reason, limit=MAX_LOGGED_REASON)
+            logger.info("process %s ended: %s", who, reason)
 
     def end(self, reason: Term = NORMAL) -> None:
         """End a process that has no body of its own (see ``Node.process``)."""
@@ -208,6 +212,8 @@ class Process:
         """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""
         future = self._pending.get(effect.ref)
         if future is None:
+            if effect.ref in self.aliases:
+                self.unalias(effect.ref)
             self.put(effect.message)
         elif not future.done():
             future.set_result((False, effect.reason))

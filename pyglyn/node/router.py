@@ -24,6 +24,8 @@ from pyglyn.dist.control import (
     MonitorPExit,
     RegSend,
     Send,
+    SpawnFlags,
+    SpawnReply,
     SpawnRequest,
     Unlink,
     UnlinkId,
@@ -232,6 +234,8 @@ class Router:
         try:
             args, _ = decode_bare(payload, limits=self.node.settings.limits)
         except DecodeError as error:
-            logger.warning("dropped a spawn request: its arguments do not decode: %s", error)
+            logger.warning("refused a spawn request: its arguments do not decode: %s", error)
+            reply = SpawnReply(request.request_id, request.sender, SpawnFlags(0), Atom("badarg"))
+            self.node.runtime.send(reply)
             return
         handler(request, args)

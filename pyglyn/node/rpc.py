@@ -49,7 +49,12 @@ def _request(
 
     runtime.spawn_replies[ref] = (node, on_reply)
     leader = me.group_leader or USER
-    runtime.send(SpawnRequest(ref, me.pid, leader, mfa, options), list(args), node)  # type: ignore[arg-type]
+    try:
+        runtime.send(SpawnRequest(ref, me.pid, leader, mfa, options), list(args), node)  # type: ignore[arg-type]
+    except BaseException:
+        del runtime.spawn_replies[ref]
+        _forget(me, ref)
+        raise
     return ref, future
 
 
@@ -123,8 +128,7 @@ def _error(where: str, reason: Term, stack: Term = None) -> RemoteException:
 
 
 def _short(term: Term) -> str:
-    text = etf.text.format(term)
-    return text if len(text) <= 300 else text[:300] + "…"
+    return etf.text.format(term, limit=300)
 
 
 async def rpc(

@@ -136,7 +136,8 @@ class Runtime:
         self.group_leader: Pid | None = None
         self.busy: dict[str, asyncio.Event] = {}
         self.refused = 0
-        self._named_monitors: dict[Reference, Pid] = {}
+        # Monitors by name: reference -> (the pid behind the name, the watcher).
+        self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}
         self._next_id = 0
         self._next_ref = 0
         self._queue: deque[tuple[Control, Term, str | None]] = deque()
@@ -317,10 +318,14 @@ class Runtime:
     def resolve(self, control: Control, name: Term) -> Pid | None:
         """The pid a by-name signal is for. A name is looked up once a monitor: the reference remembers."""
         if type(control) is DemonitorP:
-            return self._named_monitors.pop(control.ref, None)
+            known = self._named_monitors.get(control.ref)
+            if known is None or known[1] != control.watcher:
+                return None
+            del self._named_monitors[control.ref]
+            return known[0]
         pid = self.names.get(name.name) if isinstance(name, Atom) else None
         if type(control) is MonitorP and pid is not None:
-            self._named_monitors[control.ref] = pid
+            self._named_monitors[control.ref] = (pid, control.watcher)
         return pid
 
     def forget_named_monitor(self, ref: Reference) -> None:
@@ -427,6 +432,8 @@ class Runtime:
             self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]
+        for ref in [ref for ref, (_, watcher) in self._named_monitors.items() if watcher.node == node]:
+            del self._named_monitors[ref]
 
     def kill_all(self, reason: Term) -> None:
         """End every process at once, at the end of the node."""

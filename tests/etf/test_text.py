@@ -284,3 +284,13 @@ def _seconds(text: str) -> float:
     except TermSyntaxError as error:
         assert error.position <= len(text)  # noqa: PT017
     return time.process_time() - start
+
+
+LARGE = [b"a" * 10_000_000, "a" * 10_000_000, [7] * 10_000_000, [1000] * 10_000_000]
+
+
+@pytest.mark.parametrize("term", LARGE, ids=["binary", "str", "string", "list"])
+def test_a_limit_holds_for_one_large_value_too(term):
+    text = format((1, term), limit=50)
+    assert len(text) == 53
+    assert text.endswith("...")

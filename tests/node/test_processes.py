@@ -1,0 +1,121 @@
+"""Processes of one node among themselves: what needs no peer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import Atom, GenServer, Node, Process
+from pyglyn.errors import EncodeError
+from pyglyn.net import NetSettings
+from pyglyn.node import Exit, NoReply
+from pyglyn.testing import eventually
+
+
+@pytest_asyncio.fixture
+async def alone() -> AsyncIterator[Node]:
+    """A node without EPMD that nobody connects to."""
+    async with Node("alone@localhost", cookie="pyglyn_testing", net=NetSettings(epmd_port=0)) as node:
+        yield node
+
+
+async def wait_for_stop(me: Process) -> None:
+    await me.receive(lambda message: message is Atom("stop"))
+
+
+async def test_an_alias_of_a_monitor_ends_when_the_monitor_fires(alone):
+    async with alone.process() as me:
+        ref = me.monitor(alone.spawn(wait_for_stop, name="watched"), alias=True)
+        me.send(ref, 1)
+        assert await me.receive(timeout=5) == 1
+        me.send("watched", Atom("stop"))
+        assert (await me.receive(timeout=5))[1] == ref
+        me.send(ref, 2)
+        with pytest.raises(TimeoutError):
+            await me.receive(timeout=0)
+        assert alone.runtime.aliases == {}
+
+
+async def test_a_process_that_polls_its_mailbox_lets_the_others_run(alone):
+    async def poll(me: Process) -> None:
+        while True:
+            try:
+                await me.receive(timeout=0)
+            except TimeoutError:
+                continue
+            return
+
+    polling = alone.spawn(poll, name="polling")
+    await asyncio.sleep(0)
+    alone.send(polling, Atom("stop"))
+    await eventually(lambda: alone.whereis("polling") is None)
+
+
+async def test_a_process_that_is_killed_while_it_lets_the_others_run_stops_receiving(alone):
+    async with alone.process() as me:
+        for _ in range(127):
+            me.send(me.pid, 1)
+            await me.receive()
+        receiving = asyncio.ensure_future(me.receive())
+        await asyncio.sleep(0)
+        alone.system.exit(me.pid, Atom("kill"))
+        with pytest.raises(Exit):
+            await asyncio.wait_for(receiving, 5)
+
+
+async def test_a_call_to_a_node_with_arguments_that_are_no_terms_leaves_nothing_behind(alone):
+    async with alone.process() as me:
+        with pytest.raises(EncodeError):
+            await alone.rpc("alone@localhost", "erlang", "whereis", [object()])
+        assert alone.runtime.spawn_replies == {}
+        assert alone.system.signals.monitors == {}
+        assert me.alive
+
+
+class Sleepy(GenServer):
+    """Tells its owner when it has had nothing to do, and when it ends."""
+
+    async def init(self, owner):
+        self.owner = owner
+        return NoReply(timeout=0.2)
+
+    async def handle_info(self, message):
+        self.me.send(self.owner, message)
+
+    async def handle_cast(self, request):
+        raise Exit(request)
+
+    async def terminate(self, reason):
+        self.me.send(self.owner, (Atom("terminate"), reason))
+
+
+async def test_a_look_into_a_server_does_not_cancel_its_timeout(alone):
+    async with alone.process() as me:
+        server = await alone.start(Sleepy, me.pid)
+        me.send(server, (Atom("system"), (me.pid, 1), Atom("get_state")))
+        assert (await me.receive(timeout=5))[0] == 1
+        assert await me.receive(timeout=5) is Atom("timeout")
+
+
+async def test_a_suspended_server_has_its_timeout_only_after_it_is_resumed(alone):
+    async with alone.process() as me:
+        server = await alone.start(Sleepy, me.pid)
+        me.send(server, (Atom("system"), (me.pid, 1), Atom("suspend")))
+        assert await me.receive(timeout=5) == (1, Atom("ok"))
+        with pytest.raises(TimeoutError):
+            await me.receive(timeout=0.4)
+        me.send(server, (Atom("system"), (me.pid, 2), Atom("resume")))
+        assert await me.receive(timeout=5) == (2, Atom("ok"))
+        assert await me.receive(timeout=5) is Atom("timeout")
+
+
+async def test_a_server_that_exits_in_a_handler_cleans_up_first(alone):
+    async with alone.process() as me:
+        server = await alone.start(Sleepy, me.pid)
+        ref = me.monitor(server)
+        me.cast(server, Atom("bored"))
+        assert await me.receive(timeout=5) == (Atom("terminate"), Atom("bored"))
+        assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), server, Atom("bored"))
