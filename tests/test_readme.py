@@ -1,0 +1,47 @@
+"""The README's programs are those of ``examples/``, which have tests of their own, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pyglyn.cli import cli
+
+pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+EXAMPLES = [path.read_text() for path in sorted((ROOT / "examples").rglob("*.py"))]
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS[1:-1], ids=range(1, len(SNIPPETS) - 1))
+def test_a_snippet_is_part_of_an_example(snippet: str) -> None:
+    assert any(snippet in example for example in EXAMPLES), snippet
+
+
+def test_the_last_snippet_is_a_test_that_passes(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(textwrap.dedent(SNIPPETS[-1]))
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_every_command_named_in_the_readme_exists() -> None:
+    rows = re.findall(r"^\| `pyglyn (.*?)` \|", README, re.MULTILINE)
+    assert rows
+    for row in rows:
+        for word in re.split(r"`, `", row):
+            assert word.split()[0] in cli.commands
+
+
+def test_every_command_is_named_in_the_readme() -> None:
+    for name in cli.commands:
+        assert re.search(rf"`(pyglyn )?{name}\b", README), name
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
