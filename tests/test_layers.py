@@ -59,7 +59,7 @@ NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"actor", "supervision", "groups"}
 
 EVENTSOURCING_ON_A_NODE = {
-    "__init__.py", "client.py", "durable.py", "glyn.py", "live.py", "query_process.py", "routing.py", "runtime.py",
+    "__init__.py", "client.py", "durable.py", "glyn.py", "live.py", "query_process.py", "routing.py", "runtime.py", "scope.py",
     "sources.py",
 }  # fmt: skip
 """The files of `eventsourcing` that need a cluster; stores and domain do without."""

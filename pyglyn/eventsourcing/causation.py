@@ -68,6 +68,11 @@ def with_causation(metadata: Iterable[tuple[str, str]]) -> Metadata:
     return pairs
 
 
+def with_cause(metadata: Iterable[tuple[str, str]]) -> Metadata:
+    """Add the ids of the event being processed, if a query is processing one; the service adds the rest."""
+    return with_causation(metadata) if _cause.get() is not None else list(metadata)
+
+
 def with_node(metadata: Metadata, node: str) -> Metadata:
     """Add where the command is carried out."""
     return metadata if value_of(metadata, NODE) is not None else [*metadata, (NODE, node)]

@@ -18,7 +18,7 @@ from pyglyn.errors import ActorTimeout, CallTimeout, EventStoreError, NonPositiv
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.aggregate import Aggregate, AggregateStats, SystemStats
-from pyglyn.eventsourcing.causation import with_causation
+from pyglyn.eventsourcing.causation import with_cause
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.node import Node, Process
@@ -52,7 +52,7 @@ async def execute(
         service: who executes it.
         aggregate_id: which aggregate.
         command: an attrs class or dataclass, as Gleam's constructors.
-        metadata: pairs kept with the events; correlation and causation ids are added.
+        metadata: pairs kept with the events; the service adds correlation and causation ids.
         events: the type of the events, for a service declared elsewhere; None leaves them terms then.
         errors: the type of the domain errors; None gives strings and terms.
         timeout: seconds.
@@ -68,7 +68,7 @@ async def execute(
         wire.EXECUTE,
         aggregate_id.encode(),
         gleam.encode(command),
-        wire.metadata_term(with_causation(metadata)),
+        wire.metadata_term(with_cause(metadata)),
     )
     if is_gleam(service):
         answer = await _ask(at, service, (wire.EXECUTE_WITH_RESPONSE, *request[1:]), "execute", timeout)
@@ -95,7 +95,7 @@ def send_command(
     at: At, service: Service, aggregate_id: str, command: object, metadata: Iterable[tuple[str, str]] = ()
 ) -> None:
     """Send a command and do not wait; what becomes of it shows in the events, or in the service's log."""
-    pairs = wire.metadata_term(with_causation(metadata))
+    pairs = wire.metadata_term(with_cause(metadata))
     request = (wire.EXECUTE, aggregate_id.encode(), gleam.encode(command), pairs)
     process = at.system if isinstance(at, Node) else at
     if is_gleam(service):

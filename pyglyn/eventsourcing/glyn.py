@@ -28,7 +28,7 @@ from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.client import At
 from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
-from pyglyn.eventsourcing.scope import scope_worker, start_scope
+from pyglyn.eventsourcing.scope import scope_worker
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.eventsourcing.store import (
     BATCH,
@@ -88,15 +88,8 @@ class GlynStore(EventStore[E, S]):
             syn.start(at, self.config.pubsub_scope)
 
     def at(self, given: At | None = None) -> At:
-        """Who publishes: the one given, the running process, or the one the store was bound to.
-
-        Raises:
-            NoProcess: there is none.
-        """
-        found = given or current.get(None) or self._at
-        if found is None:
-            raise NoProcess("publishing needs a node: call from a process, or give at=node")
-        return found
+        """Who publishes: the one given, the running process, or the one the store was bound to."""
+        return given or current.get(None) or self._at or _somebody(None)
 
     async def broadcast(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> None:
         """Publish what was committed. It is committed: what goes wrong here is logged, not raised."""
@@ -211,8 +204,7 @@ def supervised(
 ) -> tuple[GlynStore[E, S], ChildSpec]:
     """Make a store that broadcasts, and the child specification of the queries that listen.
 
-    The child is a one-for-one supervisor; put it before the services that use the store, in a tree of the
-    node (not below a supervisor with an OS process of its own, unless the scope runs already).
+    The child is a one-for-one supervisor; put it before the services that use the store.
 
     Args:
         config: scope and group.
@@ -256,7 +248,7 @@ async def start(
     event_decoder: object = None,
 ) -> GlynStore[E, S]:
     """As `supervised`, in the node's own OS process and without supervision."""
-    start_scope(node, config.pubsub_scope)
+    syn.start(node, config.pubsub_scope)
     for spec in query_specs(config, queries, event_decoder, underlying_store):
         await node.start(spec.server, spec, name=spec.name)
     store = GlynStore(config, underlying_store, event_decoder)
@@ -265,12 +257,12 @@ async def start(
 
 
 async def publish(
-    store: GlynStore[Any, Any], group: str, message: ProcessEvents[Any], *, at: At | None = None
+    store: GlynStore[Any, Any] | GlynConfig, group: str, message: ProcessEvents[Any], *, at: At | None = None
 ) -> int:
     """Send events to every subscriber of a group in the store's scope.
 
     Args:
-        store: says in which scope, and how.
+        store: says in which scope, and how; its configuration does as well.
         group: the group, any.
         message: whose events.
         at: the node or process that sends; by default the running process.
@@ -282,16 +274,29 @@ async def publish(
         NoProcess: there is no node to send from, or its scope was not started.
         GleamError: an event is no Gleam value.
     """
-    term = store.term(message)
-    name = group.encode()
-    return await syn.publish(
-        store.at(at), store.config.pubsub_scope, name, (name, term) if store.config.tagged else term
-    )
+    config, term, sender = _means(store, at)
+    name, body = group.encode(), term(message)
+    return await syn.publish(sender, config.pubsub_scope, name, (name, body) if config.tagged else body)
 
 
 async def subscribers(
-    store: GlynStore[Any, Any], group: str | None = None, *, at: At | None = None
+    store: GlynStore[Any, Any] | GlynConfig, group: str | None = None, *, at: At | None = None
 ) -> list[Pid]:
     """List the subscribers of a group, by default the one the store publishes to."""
-    name = (group or store.config.pubsub_group).encode()
-    return [pid for pid, _ in await syn.members(store.at(at), store.config.pubsub_scope, name)]
+    config, _, sender = _means(store, at)
+    name = (group or config.pubsub_group).encode()
+    return [pid for pid, _ in await syn.members(sender, config.pubsub_scope, name)]
+
+
+def _means(
+    store: GlynStore[Any, Any] | GlynConfig, at: At | None
+) -> tuple[GlynConfig, Callable[[ProcessEvents[Any]], Term], At]:
+    if isinstance(store, GlynConfig):
+        return store, wire.process_events_term, _somebody(at or current.get(None))
+    return store.config, store.term, store.at(at)
+
+
+def _somebody(at: At | None) -> At:
+    if at is None:
+        raise NoProcess("publishing needs a node: call from a process, or give at=node")
+    return at

@@ -1,50 +1,46 @@
-"""Scopes started by a supervision tree, without the program having to name its node. Layer: eventsourcing, on
-a node.
+"""Scopes started by a supervision tree. Layer: eventsourcing, on a node.
+
+A scope lives in the node's own OS process, a tree's children in others. So the child that starts the scope
+asks the hub for it, by an exported function: ``pyglyn:start_scope(Name)``.
 """
 
 from __future__ import annotations
 
-from pyglyn.errors import NoProcess
-from pyglyn.etf import Atom
+from pyglyn.etf import Term
 from pyglyn.groups import syn
-from pyglyn.node import GenServer, Node
+from pyglyn.node import GenServer, Node, Process, export
+from pyglyn.node.rpc import rpc
 from pyglyn.supervision import ChildSpec, worker
 
-UNDEFINED = Atom("undefined")
+
+@export("pyglyn", "start_scope")
+async def start_scope_here(me: Process, scope: str) -> bool:
+    """Start a scope in this OS process, if that is the node's own."""
+    router = getattr(me.runtime.forward, "__self__", None)
+    node = getattr(router, "node", None)
+    if not isinstance(node, Node):
+        return False
+    syn.start(node, scope)
+    return True
 
 
 class ScopeServer(GenServer):
-    """Starts a scope in the node's own OS process; the scope keeps itself running from then on."""
+    """Has a scope started, which keeps itself running from then on."""
 
     async def init(self, scope: str) -> None:
-        """Start it.
+        """Ask the hub.
 
         Raises:
-            NoProcess: this is another OS process, and the scope does not run.
+            RemoteError: the scope's name is taken by another process.
         """
         self.scope = scope
-        node = node_of(self)
-        if node is not None:
-            start_scope(node, scope)
-        elif not await self.me.whereis(f"syn_pg_{scope}"):
-            raise NoProcess(
-                f"the scope {scope} has to be started in the node's own OS process: put the child into a "
-                "tree of the node, or call syn.start(node, scope) first"
-            )
+        if await self.me.whereis(f"syn_pg_{scope}") is None:
+            await rpc(self.me, self.me.node, "pyglyn", "start_scope", [scope.encode()])
 
-
-def node_of(server: GenServer) -> Node | None:
-    """The node, where a process shares its OS process; None elsewhere."""
-    router = getattr(server.me.runtime.forward, "__self__", None)
-    node = getattr(router, "node", None)
-    return node if isinstance(node, Node) else None
-
-
-def start_scope(node: Node, scope: str) -> None:
-    """Start a scope on a node, if it does not run."""
-    syn.start(node, scope)
+    async def handle_info(self, message: Term) -> None:
+        """Nothing is expected."""
 
 
 def scope_worker(scope: str) -> ChildSpec:
-    """Specify the child that starts a scope."""
+    """Specify the child that has a scope started."""
     return worker(ScopeServer, scope, id=f"scope_{scope}", isolation="task")

@@ -67,6 +67,7 @@ class RecordedEvent(Generic[E]):
         envelope: the event; None when it does not decode.
         error: why it does not, with the stored text in ``error.payload``.
         recorded_at: when it was written, in seconds since 1970; None for events older than our side tables.
+        raw: the payload as it is stored; empty for stores that keep objects.
     """
 
     position: int
@@ -75,6 +76,7 @@ class RecordedEvent(Generic[E]):
     envelope: EventEnvelope[E] | None
     error: EventDecodeError | None = None
     recorded_at: float | None = None
+    raw: str = ""
 
 
 @attrs.frozen
