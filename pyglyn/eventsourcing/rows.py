@@ -174,6 +174,7 @@ class RowCodec(Generic[E, S]):
             envelope=envelope,
             error=fault,
             recorded_at=None if row.recorded_at is None else row.recorded_at / 1000,
+            raw=row.event.payload,
         )
 
     def snapshot_row(self, snapshot: Snapshot[S]) -> SnapshotRow:

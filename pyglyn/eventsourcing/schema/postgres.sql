@@ -121,7 +121,7 @@ BEGIN
 END
 $$;
 
-CREATE TABLE {schema}.pyglyn_checkpoint
+CREATE TABLE IF NOT EXISTS {schema}.pyglyn_checkpoint
 (
   query text PRIMARY KEY,
   position bigint NOT NULL,
@@ -129,7 +129,7 @@ CREATE TABLE {schema}.pyglyn_checkpoint
   updated_at bigint NOT NULL
 );
 
-CREATE TABLE {schema}.pyglyn_parked
+CREATE TABLE IF NOT EXISTS {schema}.pyglyn_parked
 (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   query text NOT NULL,

@@ -53,7 +53,7 @@ BEGIN
   WHERE aggregate_type = old.aggregate_type AND aggregate_id = old.aggregate_id AND sequence = old.sequence;
 END;
 
-CREATE TABLE pyglyn_checkpoint
+CREATE TABLE IF NOT EXISTS pyglyn_checkpoint
 (
   query text PRIMARY KEY NOT NULL,
   position bigint NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE pyglyn_checkpoint
   updated_at bigint NOT NULL
 );
 
-CREATE TABLE pyglyn_parked
+CREATE TABLE IF NOT EXISTS pyglyn_parked
 (
   id integer PRIMARY KEY AUTOINCREMENT,
   query text NOT NULL,

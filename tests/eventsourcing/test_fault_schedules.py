@@ -1,0 +1,353 @@
+"""Simulated fault schedules: a bank with transfers in which everything dies at any step, by seed.
+
+One log, two durable queries. ``balances`` writes its effect and its checkpoint in one transaction. ``transfers``
+carries a withdrawal on to the other account with a command, which no transaction covers, so that effect can be
+repeated; the account knows the transfers it has seen. Old instances of a query go on beside new ones, commits go
+unanswered, wake-ups get lost, transactions of the log commit late, some events fail for a while. After healing,
+each projection is the fold of the log, every position had its effect once, and no money is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Any
+
+import attrs
+import pytest
+
+from pyglyn import eventsourcing as es
+from pyglyn.eventsourcing.failure import FailurePolicy
+from pyglyn.eventsourcing.projection import (
+    Apply,
+    BatchLimits,
+    Drive,
+    Effect,
+    Load,
+    Projection,
+    Read,
+    Sleep,
+    Wait,
+)
+
+SEEDS = 1000
+ACCOUNTS = ["a", "b", "c", "d"]
+START = 100
+
+
+@attrs.frozen
+class Sent:
+    transfer: str
+    to: str
+    amount: int
+
+
+@attrs.frozen
+class Received:
+    transfer: str
+    amount: int
+
+
+@attrs.frozen
+class Send:
+    transfer: str
+    to: str
+    amount: int
+
+
+@attrs.frozen
+class Receive:
+    transfer: str
+    amount: int
+
+
+@attrs.frozen
+class Account:
+    balance: int = START
+    received: frozenset[str] = frozenset()
+
+
+def handle(account: Account, command: Send | Receive) -> list[Sent | Received]:
+    match command:
+        case Send(transfer, to, amount):
+            if amount > account.balance:
+                raise es.DomainError("too poor")
+            return [Sent(transfer, to, amount)]
+        case Receive(transfer, amount):
+            return [] if transfer in account.received else [Received(transfer, amount)]
+
+
+def apply(account: Account, event: Sent | Received) -> Account:
+    match event:
+        case Sent(_, _, amount):
+            return attrs.evolve(account, balance=account.balance - amount)
+        case Received(transfer, amount):
+            return Account(account.balance + amount, account.received | {transfer})
+
+
+BANK: es.Domain[Account, Any, Any] = es.Domain(handle, apply, Account())
+
+
+class Killed(Exception):
+    """The instance of the query is gone; nobody learns what it was doing."""
+
+
+class Unreachable(Exception):
+    """The store did not answer."""
+
+
+class World:
+    """The log, its writers, and the faults."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.faults = True
+        self.now = 0.0
+        self.log: list[es.RecordedEvent[Any]] = []
+        self.late: list[tuple[str, int, list[Any]]] = []  # transactions that are open: id, expected, events
+        self.transfers = 0
+
+    def chance(self, probability: float) -> bool:
+        return self.faults and self.random.random() < probability
+
+    def stream(self, id: str) -> list[Any]:
+        return [e.envelope.payload for e in self.log if e.aggregate_id == id and e.envelope is not None]
+
+    def execute(self, id: str, command: Any) -> None:
+        events = self.stream(id)
+        decided = BANK.decide(BANK.fold(BANK.empty_state, events), command)
+        if decided and self.chance(0.2):
+            self.late.append((id, len(events), decided))
+            if isinstance(command, Receive):
+                raise Unreachable  # whether it will be committed, nobody knows yet
+        elif decided:
+            self.commit(id, len(events), decided)
+        if self.chance(0.1) and isinstance(command, Receive):
+            raise Unreachable
+
+    def commit(self, id: str, expected: int, events: list[Any]) -> None:
+        if len(self.stream(id)) != expected:
+            return  # the store refuses it
+        for sequence, event in enumerate(events, expected + 1):
+            self.log.append(
+                es.RecordedEvent(
+                    position=len(self.log) + 1,
+                    aggregate_id=id,
+                    sequence=sequence,
+                    envelope=es.MemoryStoreEventEnvelop(id, sequence, event),
+                )
+            )
+
+    def client(self) -> None:
+        source, to = self.random.sample(ACCOUNTS, 2)
+        self.transfers += 1
+        with contextlib.suppress(es.DomainError):
+            self.execute(source, Send(f"t{self.transfers}", to, self.random.randint(1, 60)))
+
+    def end_a_late_transaction(self) -> None:
+        if self.late:
+            id, expected, events = self.late.pop(self.random.randrange(len(self.late)))
+            if self.random.random() < 0.8:
+                self.commit(id, expected, events)
+
+
+class Query:
+    """The database side of a query: what is committed there outlives every instance."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world, self.name = world, name
+        self.checkpoint = 0
+        self.effects: list[int] = []  # positions, in the order of their effects
+        self.balances = dict.fromkeys(ACCOUNTS, START)
+        self.parked: dict[tuple[str, int], es.ParkedEvent] = {}
+        self.instances: list[Instance] = []
+
+    def effect(self, event: es.RecordedEvent[Any]) -> None:
+        """What the application does with an event; raises where the application would."""
+        payload = event.envelope.payload if event.envelope is not None else None
+        if self.world.faults and (event.position % 11 == 0 or self.world.chance(0.05)):
+            raise ValueError("the application fails")
+        if self.name == "balances":
+            sign = -1 if isinstance(payload, Sent) else 1
+            self.balances[event.aggregate_id] += sign * payload.amount
+        elif isinstance(payload, Sent):
+            self.world.execute(payload.to, Receive(payload.transfer, payload.amount))
+
+    def transaction(self, work: Any) -> None:
+        """Run ``work`` with all of the database's state; undo it when it raises."""
+        saved = (self.checkpoint, list(self.effects), dict(self.balances), dict(self.parked))
+        try:
+            work()
+        except BaseException:
+            self.checkpoint, self.effects, self.balances, self.parked = saved
+            raise
+
+
+class Instance:
+    """A running driver of a query's state machine."""
+
+    def __init__(self, query: Query) -> None:
+        self.query, self.world = query, query.world
+        policy = FailurePolicy(retries=query.world.random.choice([0, 1, 3]), first=1.0)
+        limits = BatchLimits(
+            size=query.world.random.choice([1, 2, 5, 50]), linger=query.world.random.choice([0.0, 2.0])
+        )
+        self.machine = Projection(query.name, limits=limits, policy=policy)
+        self.effect: Effect = self.machine.start()
+
+    def step(self) -> None:
+        """Carry out one effect; raises Killed."""
+        self.effect = self._step(self.effect)
+
+    def _step(self, effect: Effect) -> Effect:
+        world, machine, now = self.world, self.machine, self.world.now
+        if world.chance(0.05):
+            raise Killed
+        if isinstance(effect, Load | Read | Apply | Drive) and world.chance(0.1):
+            return machine.unavailable(now, "no connection")
+        match effect:
+            case Load():
+                blocked = {id for id, _ in self.query.parked}
+                return machine.loaded(now, position=self.query.checkpoint, paused=False, blocked=blocked)
+            case Read(after, limit):
+                return machine.read(now, world.log[after : after + limit])
+            case Wait(after, timeout):
+                arrived = len(world.log) > after and not world.chance(0.5)  # else the wake-up is lost
+                return machine.woken(now) if arrived or timeout is not None else effect
+            case Sleep():
+                return machine.woken(now)
+            case Apply():
+                return self._apply(effect)
+            case Drive(parked):
+                return self._drive(parked)
+        raise AssertionError(effect)
+
+    def _apply(self, effect: Apply) -> Effect:
+        query, now = self.query, self.world.now
+        index = 0
+
+        def work() -> None:
+            nonlocal index
+            for event in effect.events:
+                index = effect.events.index(event)
+                query.effect(event)
+                query.effects.append(event.position)
+            for parked in effect.park:
+                query.parked[parked.aggregate_id, parked.sequence] = parked
+            if query.checkpoint != effect.expected:
+                raise es.CheckpointConflict(query.name, effect.expected, query.checkpoint)
+            query.checkpoint = effect.position
+            if self.world.chance(0.05):
+                raise Killed  # between effect and checkpoint
+
+        return self._run(work, lambda: self.machine.applied(now), lambda: index)
+
+    def _drive(self, parked: es.ParkedEvent) -> Effect:
+        query = self.query
+        key = (parked.aggregate_id, parked.sequence)
+
+        def work() -> None:
+            if key in query.parked:
+                assert parked.position is not None
+                event = self.world.log[parked.position - 1]
+                query.effect(event)
+                query.effects.append(event.position)
+                del query.parked[key]
+
+        def done() -> Effect:
+            remaining = sum(id == parked.aggregate_id for id, _ in query.parked)
+            return self.machine.driven(self.world.now, remaining=remaining)
+
+        return self._run(work, done, lambda: 0)
+
+    def _run(self, work: Any, done: Any, index: Any) -> Effect:
+        now = self.world.now
+        try:
+            self.query.transaction(work)
+        except es.CheckpointConflict:
+            return self.machine.conflict(now)
+        except Unreachable:
+            return self.machine.unavailable(now, "the other account")
+        except ValueError as error:
+            return self.machine.failed(now, index(), str(error))
+        if self.world.chance(0.05):
+            raise Killed  # after the commit
+        if self.world.chance(0.05):
+            return self.machine.unavailable(now, "the commit went unanswered")
+        return done()
+
+
+def run_instances(world: World, query: Query) -> None:
+    """Let a random instance of a query make a step; start one where there is none, sometimes one too many."""
+    if not query.instances or world.chance(0.02):
+        query.instances.append(Instance(query))
+    instance = world.random.choice(query.instances)
+    try:
+        instance.step()
+    except Killed:
+        query.instances.remove(instance)
+
+
+def heal(world: World, queries: list[Query]) -> None:
+    """No more faults: everything comes to rest, parked events are driven."""
+    world.faults = False
+    while world.late:
+        world.end_a_late_transaction()
+    steps = 0
+    while True:
+        for query in queries:
+            del query.instances[1:]
+            run_instances(world, query)
+        world.now += 1.0
+        steps += 1
+        assert steps < 100_000, "does not come to rest"
+        if not all(
+            isinstance(q.instances[0].effect, Wait) and q.checkpoint == len(world.log) for q in queries
+        ):
+            continue
+        parked = [query for query in queries if query.parked]
+        if not parked:
+            return
+        for query in parked:
+            query.instances[0].machine.drive(query.parked[key] for key in sorted(query.parked))
+            query.instances[0].effect = query.instances[0].machine.woken(world.now)
+
+
+def run(seed: int) -> World:
+    world = World(seed)
+    queries = [Query(world, "balances"), Query(world, "transfers")]
+    for _ in range(250):
+        world.now += world.random.random()
+        match world.random.randrange(6):
+            case 0:
+                world.client()
+            case 1:
+                world.end_a_late_transaction()
+            case _:
+                run_instances(world, world.random.choice(queries))
+    heal(world, queries)
+
+    balances, transfers = queries
+    positions = list(range(1, len(world.log) + 1))
+    assert sorted(balances.effects) == positions, "lost, or applied twice"
+    assert sorted(transfers.effects) == positions
+    fold = {id: BANK.fold(BANK.empty_state, world.stream(id)) for id in ACCOUNTS}
+    assert balances.balances == {id: account.balance for id, account in fold.items()}
+    assert sum(balances.balances.values()) == START * len(ACCOUNTS), "money is missing"
+    for query in queries:
+        for id in ACCOUNTS:
+            in_order = [p for p in query.effects if world.log[p - 1].aggregate_id == id]
+            assert in_order == sorted(in_order), "out of order along an aggregate"
+    return world
+
+
+@pytest.mark.parametrize("part", range(10))
+def test_after_healing_projections_are_the_fold_of_the_log(part: int) -> None:
+    events = 0
+    for seed in range(part, SEEDS, 10):
+        try:
+            events += len(run(seed).log)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert events > SEEDS / 10 * 10

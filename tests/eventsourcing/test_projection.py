@@ -1,0 +1,255 @@
+"""The durable query's state machine: its moves one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from pyglyn import eventsourcing as es
+from pyglyn.eventsourcing.failure import FailurePolicy
+from pyglyn.eventsourcing.projection import (
+    Apply,
+    BatchLimits,
+    Drive,
+    Load,
+    Projection,
+    Read,
+    Reset,
+    Sleep,
+    Wait,
+)
+
+
+def event(position: int, aggregate_id: str = "a", *, broken: bool = False) -> es.RecordedEvent[Any]:
+    error = es.EventDecodeError(["no JSON"], payload="{", aggregate_id=aggregate_id, sequence=position)
+    return es.RecordedEvent(
+        position=position,
+        aggregate_id=aggregate_id,
+        sequence=position,
+        envelope=None if broken else es.MemoryStoreEventEnvelop(aggregate_id, position, position),
+        error=error if broken else None,
+        raw="{" if broken else str(position),
+    )
+
+
+def loaded(position: int = 0, *, blocked: tuple[str, ...] = (), **options: Any) -> tuple[Projection, Any]:
+    projection = Projection("q", **options)
+    assert projection.start() == Load()
+    return projection, projection.loaded(0.0, position=position, paused=False, blocked=blocked)
+
+
+def positions(effect: Any) -> tuple[int, ...]:
+    assert isinstance(effect, Apply)
+    return tuple(event.position for event in effect.events)
+
+
+def test_it_catches_up_then_lives_then_is_idle() -> None:
+    projection, effect = loaded(5, limits=BatchLimits(size=2, idle_after=10.0))
+    assert effect == Read(5, 2)
+    assert projection.state(0.0) == "catching up"
+    effect = projection.read(0.0, [event(6), event(7)])
+    assert effect == Apply(events=(event(6), event(7)), park=(), expected=5, position=7)
+    assert projection.applied(0.0) == Read(7, 2)
+    assert positions(projection.read(0.0, [event(9)])) == (9,)
+    assert projection.state(0.0) == "live"
+    assert projection.applied(1.0) == Wait(9, None)
+    assert (projection.position, projection.processed) == (9, 3)
+    assert (projection.state(9.9), projection.state(10.0)) == ("live", "idle")
+    assert projection.woken(20.0) == Read(9, 2)
+    assert projection.read(20.0, []) == Wait(9, None)
+    assert projection.woken(21.0) == Read(9, 2)
+    assert positions(projection.read(21.0, [event(10)])) == (10,)
+    assert projection.state(21.0) == "live"
+
+
+def test_a_batch_that_is_not_full_lingers() -> None:
+    projection, _ = loaded(0, limits=BatchLimits(size=3, linger=1.0))
+    assert projection.read(0.0, [event(1)]) == Wait(1, 1.0)
+    assert projection.woken(0.4) == Read(1, 3)
+    assert projection.read(0.4, [event(2)]) == Wait(2, pytest.approx(0.6))
+    assert positions(projection.woken(1.0)) == (1, 2)
+    assert projection.applied(1.0) == Read(2, 3)
+    assert positions(projection.read(2.0, [event(3), event(4), event(5)])) == (3, 4, 5)
+
+
+def test_a_failing_batch_is_split_and_the_failing_event_tried_again_then_parked() -> None:
+    policy = FailurePolicy(retries=2, first=1.0, factor=2.0)
+    projection, _ = loaded(0, policy=policy, limits=BatchLimits(size=10))
+    assert positions(projection.read(0.0, [event(n, "abcd"[n % 4]) for n in range(1, 7)])) == (
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    )
+    assert positions(projection.failed(0.0, 2, "boom")) == (1, 2)
+    assert positions(projection.applied(0.0)) == (3,)
+    assert projection.failed(0.0, 0, "boom") == Sleep(1.0)
+    assert projection.state(0.0) == "stuck"
+    assert projection.woken(0.5) == Sleep(0.5)
+    assert positions(projection.woken(1.0)) == (3,)
+    assert projection.failed(1.0, 0, "boom") == Sleep(2.0)
+    assert positions(projection.woken(3.0)) == (3,)
+    parking = projection.failed(3.0, 0, "boom")
+    assert isinstance(parking, Apply)
+    assert (parking.events, parking.expected, parking.position) == ((), 2, 3)
+    parked = parking.park[0]
+    assert (parked.aggregate_id, parked.sequence, parked.error, parked.attempts) == ("d", 3, "boom", 3)
+    assert (parked.raw, parked.position, parked.query) == (b"3", 3, "q")
+    assert positions(projection.applied(3.0)) == (4, 5, 6)
+    assert projection.state(3.0) == "live"
+    assert projection.blocked == {"d"}
+    projection.applied(3.0)
+    projection.woken(4.0)
+    assert positions(projection.read(4.0, [event(8, "a"), event(7, "d")])) == (8,)
+    later = projection.applied(4.0)
+    assert isinstance(later, Apply)
+    assert (later.events, later.park[0].sequence, later.park[0].attempts) == ((), 7, 0)
+    assert "earlier event" in later.park[0].error
+
+
+def test_an_event_that_succeeds_at_last_is_not_parked() -> None:
+    projection, _ = loaded(0, policy=FailurePolicy(retries=None, first=1.0, longest=4.0))
+    projection.read(0.0, [event(1)])
+    waits = []
+    for _ in range(5):
+        sleep = projection.failed(0.0, 0, "boom")
+        assert isinstance(sleep, Sleep)
+        waits.append(sleep.timeout)
+        assert positions(projection.woken(100.0)) == (1,)
+    assert waits == [1.0, 2.0, 4.0, 4.0, 4.0]
+    assert projection.applied(0.0) == Wait(1, None)
+    assert projection.error == ""
+
+
+def test_with_the_policy_stop_it_stands_still_until_resumed() -> None:
+    projection, _ = loaded(0, policy=FailurePolicy(retries=0, then="stop"))
+    assert positions(projection.read(0.0, [event(1)])) == (1,)
+    assert projection.failed(0.0, 0, "boom") == Sleep(None)
+    assert (projection.state(0.0), projection.error) == ("stuck", "boom")
+    assert projection.woken(1.0) == Sleep(None)
+    projection.resume()
+    assert positions(projection.woken(2.0)) == (1,)
+    projection.applied(2.0)
+    projection.woken(3.0)
+    assert projection.read(3.0, [event(2, broken=True)]) == Sleep(None)
+    assert "does not decode" in projection.error
+
+
+def test_an_event_that_does_not_decode_is_parked_at_once_and_blocks_its_aggregate() -> None:
+    projection, _ = loaded(0)
+    assert positions(
+        projection.read(0.0, [event(1, "b"), event(2, broken=True), event(3), event(4, "b")])
+    ) == (1,)
+    for sequence in (2, 3):
+        parking = projection.applied(0.0)
+        assert isinstance(parking, Apply)
+        assert [e.sequence for e in parking.park] == [sequence]
+    assert parking.park[0].attempts == 0
+    assert positions(projection.applied(0.0)) == (4,)
+
+
+def test_an_unavailable_store_is_tried_for_ever_and_everything_loaded_anew() -> None:
+    projection, _ = loaded(0)
+    projection.read(0.0, [event(1)])
+    sleep = projection.unavailable(0.0, "gone")
+    for attempt in range(100):
+        assert isinstance(sleep, Sleep)
+        assert sleep.timeout is not None
+        assert 0 < sleep.timeout <= 5.0
+        assert projection.state(0.0) == "stuck"
+        assert projection.woken(attempt * 10.0 + 10) == Load()
+        sleep = projection.unavailable(attempt * 10.0 + 10, "gone")
+    assert projection.woken(9999.0) == Load()
+    # The commit that went unanswered had happened.
+    assert projection.loaded(9999.0, position=1, paused=False, blocked=()) == Read(1, 500)
+    assert projection.state(9999.0) == "catching up"
+
+
+def test_a_conflict_loads_the_checkpoint_anew() -> None:
+    projection, _ = loaded(0)
+    projection.read(0.0, [event(1), event(2)])
+    assert projection.conflict(0.0) == Load()
+    assert projection.loaded(0.0, position=2, paused=False, blocked=()) == Read(2, 500)
+    assert projection.position == 2
+
+
+def test_pause_and_resume() -> None:
+    projection, _ = loaded(0)
+    assert positions(projection.read(0.0, [event(1)])) == (1,)
+    projection.pause()
+    assert projection.applied(0.0) == Sleep(None)
+    assert projection.state(0.0) == "paused"
+    assert projection.woken(1.0) == Sleep(None)
+    projection.resume()
+    assert projection.woken(2.0) == Wait(1, None)
+    again = Projection("q")
+    again.start()
+    assert again.loaded(0.0, position=3, paused=True, blocked=()) == Sleep(None)
+
+
+def test_parked_events_are_driven_in_order() -> None:
+    projection, _ = loaded(9, blocked=("a", "b"))
+    assert projection.read(0.0, []) == Wait(9, None)
+    first, second, third = (
+        es.ParkedEvent(query="q", aggregate_id=id, sequence=n, raw=b"", error="e", id=n, attempts=1)
+        for n, id in [(1, "a"), (2, "a"), (3, "b")]
+    )
+    projection.drive([first, second, third])
+    assert projection.woken(0.0) == Drive(first)
+    repark = projection.failed(0.0, 0, "still")
+    assert isinstance(repark, Apply)
+    assert (repark.events, repark.position) == ((), 9)
+    assert repark.park == (attrs.evolve(first, error="still", attempts=2),)
+    assert projection.applied(0.0) == Drive(third)
+    assert projection.driven(0.0, remaining=0) == Read(9, 500)
+    assert projection.blocked == {"a"}
+    assert projection.read(0.0, []) == Wait(9, None)
+    projection.drive([first, second])
+    assert projection.woken(0.0) == Drive(first)
+    assert projection.driven(0.0, remaining=1) == Drive(second)
+    assert projection.blocked == {"a"}
+    assert isinstance(projection.unavailable(0.0, "gone"), Sleep)
+    assert projection.woken(99.0) == Load()
+    assert projection.loaded(99.0, position=9, paused=False, blocked=("a",)) == Drive(second)
+    assert projection.driven(99.0, remaining=0) == Read(9, 500)
+    assert projection.blocked == frozenset()
+
+
+def test_everything_can_be_replayed() -> None:
+    projection, _ = loaded(9)
+    projection.read(0.0, [])
+    projection.reset()
+    assert projection.woken(0.0) == Reset(None)
+    assert isinstance(projection.unavailable(0.0, "gone"), Sleep)
+    assert projection.woken(9.0) == Load()
+    assert projection.loaded(9.0, position=9, paused=False, blocked=()) == Reset(None)
+    assert projection.reset_done(9.0) == Load()
+    assert projection.loaded(9.0, position=0, paused=False, blocked=()) == Read(0, 500)
+
+
+def test_one_aggregate_can_be_replayed_without_moving_the_checkpoint() -> None:
+    projection, _ = loaded(9, blocked=("a",), limits=BatchLimits(size=2))
+    projection.read(0.0, [])
+    projection.reset("a")
+    assert projection.woken(0.0) == Reset("a")
+    assert projection.reset_done(0.0) == Read(0, 2, "a")
+    assert projection.blocked == frozenset()
+    batch = projection.read(0.0, [event(1), event(5)])
+    assert batch == Apply(events=(event(1), event(5)), park=(), expected=9, position=9)
+    assert projection.applied(0.0) == Read(5, 2, "a")
+    assert projection.read(0.0, [event(8), event(11)]) == Apply(
+        events=(event(8),), park=(), expected=9, position=9
+    )
+    assert projection.applied(0.0) == Read(11, 2, "a")
+    assert projection.read(0.0, []) == Read(9, 2)
+    assert positions(projection.read(0.0, [event(10, "b"), event(11)])) == (10, 11)
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"linger": -1.0}, {"idle_after": 0.0}])
+def test_limits_have_to_make_sense(bad: dict[str, Any]) -> None:
+    with pytest.raises(es.NonPositiveArgument):
+        BatchLimits(**bad)
