@@ -7,7 +7,6 @@ parameter is annotated ``Process`` gets the process that runs it.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pyglyn import etf, gleam
 from pyglyn.errors import GleamError
 from pyglyn.etf import Atom, Term
 from pyglyn.node.process import Process
+from pyglyn.node.threads import THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
 BADARG = Atom("badarg")
@@ -70,7 +70,7 @@ class Exported:
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(*values)
         else:
-            result = await asyncio.to_thread(self.function, *values)
+            result = await THREADS.run(self.function, *values)
             if inspect.isawaitable(result):
                 result = await result
         return etf.normalise(result if self.encoder is None else self.encoder.encode(result))

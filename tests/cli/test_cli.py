@@ -125,6 +125,29 @@ async def test_a_node_started_from_the_command_line_serves_the_cluster(beam, nam
     await eventually(lambda: beam.eval("nodes(hidden) =:= []"))
 
 
+async def test_a_blocking_function_that_still_runs_does_not_keep_the_node_from_stopping(beam, name, tmp_path):
+    service = tmp_path / "stuck.py"
+    service.write_text(
+        """
+import threading
+from pyglyn import export
+
+@export("stuck")
+def wait():
+    print("waiting", flush=True)
+    threading.Event().wait()
+
+async def app(node): ...
+"""
+    )
+    async with pyglyn("node", "--sname", name, "--cookie", beam.cookie, "--app", f"{service}:app") as node:
+        await node.says("registered as")
+        await beam.eval("rpc:cast(N, stuck, wait, [])", N=Atom(name))
+        await node.says("waiting")
+        node.process.send_signal(signal.SIGINT)
+        assert await node.ends() == 0
+
+
 async def test_an_app_of_an_importable_module_and_a_visible_node(beam, name, app):
     args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", "my_service:app", "--visible"]
     async with pyglyn(*args, cwd=app.parent) as node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,7 +12,7 @@ import pytest_asyncio
 from pyglyn import Atom, GenServer, Node, Process
 from pyglyn.errors import EncodeError
 from pyglyn.net import NetSettings
-from pyglyn.node import Exit, NoReply
+from pyglyn.node import Exit, Exports, NoReply
 from pyglyn.testing import eventually
 
 
@@ -119,3 +120,18 @@ async def test_a_server_that_exits_in_a_handler_cleans_up_first(alone):
         me.cast(server, Atom("bored"))
         assert await me.receive(timeout=5) == (Atom("terminate"), Atom("bored"))
         assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), server, Atom("bored"))
+
+
+async def test_many_blocking_exported_functions_leave_room_for_a_quick_one():
+    release = threading.Event()
+    exports = Exports()
+    exports.add("some", release.wait, "slow")
+    exports.add("some", lambda: 1, "quick")
+    settings = NetSettings(epmd_port=0)
+    async with Node("alone@localhost", cookie="pyglyn_testing", net=settings, exports=exports) as node:
+        slow = [asyncio.ensure_future(node.rpc(node.name, "some", "slow", [20.0], 20.0)) for _ in range(50)]
+        try:
+            assert await node.rpc(node.name, "some", "quick", [], 5.0) == 1
+        finally:
+            release.set()
+        assert await asyncio.gather(*slow) == [True] * 50

@@ -1,0 +1,73 @@
+"""Threads for exported functions that are not ``async``. Layer: node.
+
+Not asyncio's own (``asyncio.to_thread``): those are few, so that slow calls hold up the quick ones, and a
+program waits for each of them before it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+MAX_THREADS = 256
+"""So many calls run at the same time; others wait. A thread costs some 10 KiB and is reused."""
+
+
+class Threads:
+    """A pool of daemon threads: the program may end while one of them is still at work."""
+
+    def __init__(self, limit: int = MAX_THREADS) -> None:
+        self._limit = limit
+        self._count = 0
+        self._idle = threading.Semaphore(0)
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+    async def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function in a thread and wait for its result; cancelled, the thread goes on alone."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def job() -> None:
+            outcome: tuple[Any, BaseException | None]
+            try:
+                outcome = context.run(function, *args), None
+            except BaseException as error:
+                outcome = None, error
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(settle, outcome)
+
+        def settle(outcome: tuple[Any, BaseException | None]) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self._submit(job)
+        result, error = await future
+        if error is not None:
+            raise error
+        return result
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+        if not self._idle.acquire(blocking=False) and self._count < self._limit:
+            self._count += 1
+            threading.Thread(target=self._work, name="pyglyn export", daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                self._idle.release()
+                job = self._jobs.get()
+            job()
+            del job  # what it holds is not kept while the thread waits
+
+
+THREADS = Threads()
+"""Those of this operating-system process."""
