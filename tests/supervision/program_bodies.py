@@ -1,0 +1,211 @@
+"""Bodies of the tests of external programs; each runs in a fresh interpreter, see `tests.supervision.fresh`."""
+
+# ruff: noqa: ASYNC240 - nothing else runs in these loops
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pyglyn.errors import ChildStartError
+from pyglyn.etf import Atom, Term
+from pyglyn.supervision import kernel
+from pyglyn.supervision.os_process import OsProcess, OsProcesses
+from pyglyn.supervision.program import MAX_LINE, start_program
+from pyglyn.supervision.spec import (
+    ProgramStart,
+    Ready,
+    ReadyFd,
+    ReadyLine,
+    ReadyNotify,
+    ReadyPort,
+    StartMethod,
+)
+from pyglyn.testing import count_file_descriptors, eventually
+from tests.supervision.fresh import descendants, left_over, running
+
+GLIBC_SIGNALS = 0b11 << 31
+"""Signals 32 and 33, which glibc keeps for itself and ``posix_spawn`` leaves ignored."""
+
+METHODS = (StartMethod.FORK, StartMethod.SPAWN)
+
+
+class Records(logging.Handler):
+    """Keeps what is logged: level and text, by logger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, list[tuple[str, str]]] = {}
+        logging.getLogger("pyglyn.program").addHandler(self)
+        logging.getLogger("pyglyn.program").setLevel(logging.DEBUG)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.setdefault(record.name, []).append((record.levelname, record.getMessage()))
+
+    def texts(self, name: str) -> list[str]:
+        return [text for _, text in self.lines.get(f"pyglyn.program.{name}", [])]
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-c", code)
+
+
+async def output_goes_to_the_log() -> None:
+    records, os_processes = Records(), OsProcesses(owns_orphans=True)
+    for method in METHODS:
+        shell = ProgramStart(("sh", "-c", "echo one; echo two >&2; printf 'caf\\303\\251 \\377'"))
+        child = await start_program(os_processes, shell, name=method.value, method=method)
+        assert (await child.wait()).code == 0
+        lines = records.lines[f"pyglyn.program.{method}"]
+        assert sorted(lines) == [("INFO", "café �"), ("INFO", "one"), ("WARNING", "two")], lines
+    lengths = (MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, 300_000)
+    code = "import sys\nfor n in %r: sys.stdout.write('x' * n + '\\n')" % (lengths,)  # noqa: UP031
+    child = await start_program(os_processes, ProgramStart(python(code)), name="long")
+    await child.wait()
+    texts = records.texts("long")
+    assert sum(map(len, texts)) == sum(lengths)
+    assert max(map(len, texts)) <= 64 * 1024
+    await os_processes.close()
+
+
+async def programs_say_when_they_are_ready() -> None:
+    records, os_processes = Records(), OsProcesses(owns_orphans=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    wait = "import os, socket, time; time.sleep(0.3); "
+    notify = "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); a = os.environ['NOTIFY_SOCKET']; "
+    cases: list[tuple[Ready, str]] = [
+        (ReadyLine(r"listening on \d+"), wait + "print('listening on 80', flush=True)"),
+        (
+            ReadyNotify(),
+            wait
+            + notify
+            + "s.sendto(b'STATUS=soon', '\\0' + a[1:]); s.sendto(b'A=b\\nREADY=1', '\\0' + a[1:])",
+        ),
+        (ReadyFd(), wait + "os.write(int(os.environ['READY_FD']), b'\\n')"),
+        (ReadyPort(port), wait + f"s = socket.create_server(('127.0.0.1', {port}))"),
+    ]
+    for method in METHODS:
+        for number, (ready, code) in enumerate(cases):
+            begin = time.monotonic()
+            start = ProgramStart(python(code + "; time.sleep(1000)"), ready=ready)
+            child = await start_program(os_processes, start, name=f"p{number}", timeout=20.0, method=method)
+            took = time.monotonic() - begin
+            assert took >= 0.3, f"{ready} by {method} after {took} s"
+            assert child.status is None
+            assert (await child.stop(10.0)).reason() == (Atom("signal"), 15)
+    assert "listening on 80" in records.texts("p0")
+    await os_processes.close()
+
+
+async def failed_starts_tell_why() -> None:
+    os_processes = OsProcesses(owns_orphans=True)
+    before = count_file_descriptors()
+    folder = tempfile.mkdtemp()
+    plain = Path(folder, "plain")
+    plain.write_text("no program")
+    plain.chmod(stat.S_IRUSR)
+    cases: list[tuple[ProgramStart, Term]] = [
+        (ProgramStart(("no-such-program", "x")), (Atom("enoent"), b"no-such-program")),
+        (ProgramStart((str(plain),)), (Atom("eacces"), str(plain).encode())),
+        (ProgramStart(("sleep", "1000"), cwd="/no/such/folder"), (Atom("enoent"), b"sleep")),
+        (ProgramStart(("sh", "-c", "exit 3"), ready=ReadyNotify()), (Atom("exit_status"), 3)),
+        (ProgramStart(("sh", "-c", "exit 0"), ready=ReadyLine("x")), Atom("normal")),
+        (ProgramStart(("sh", "-c", "kill -9 $$"), ready=ReadyPort(1)), (Atom("signal"), 9)),
+        (ProgramStart(("sleep", "1000"), ready=ReadyFd()), Atom("timeout")),
+        (ProgramStart(("sleep", "1000"), ready=ReadyPort(1)), Atom("timeout")),
+    ]
+    for method in METHODS:
+        for start, reason in cases:
+            with pytest.raises(ChildStartError) as caught:
+                await start_program(os_processes, start, name="p", timeout=1.0, method=method)
+            assert caught.value.reason == reason, f"{start}: {caught.value.reason}"
+            assert caught.value.child_id == "p"
+    assert os_processes.running == []
+    assert count_file_descriptors() == before
+    plain.unlink()
+    os.rmdir(folder)
+    await os_processes.close()
+
+
+async def a_cancelled_start_kills_the_program() -> None:
+    os_processes = OsProcesses(owns_orphans=True)
+    before = count_file_descriptors()
+    start = ProgramStart(("sh", "-c", "sleep 1000 & sleep 1000"), ready=ReadyFd())
+    starting = asyncio.create_task(start_program(os_processes, start, name="p"))
+    await eventually(lambda: len(running(os.getpid())) == 3)
+    family = descendants(os.getpid())
+    starting.cancel()
+    with suppress(asyncio.CancelledError):
+        await starting
+    await eventually(lambda: not left_over(family), timeout=1.0)
+    assert count_file_descriptors() == before
+    await os_processes.close()
+
+
+async def a_program_begins_clean() -> None:
+    records, os_processes = Records(), OsProcesses(owns_orphans=True)
+    os.environ["TAKEN"] = "away"
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    with tempfile.TemporaryDirectory() as folder:
+        script = "pwd; echo $GIVEN ${TAKEN-unset}; ls /proc/self/fd | tr '\\n' ' '; echo; ps -o sid=,pid= $$"
+        script += "; grep -E 'Sig(Blk|Ign)' /proc/self/status; cat"
+        start = ProgramStart(("sh", "-c", script), {"GIVEN": "more", "TAKEN": None}, cwd=folder)
+        for method in METHODS:
+            child = await start_program(os_processes, start, name=method.value, method=method)
+            assert (await child.wait()).code == 0, records.lines
+            pwd, variables, fds, session, blocked, ignored = records.texts(method.value)
+            assert os.path.realpath(pwd) == os.path.realpath(folder)
+            assert variables == "more unset"
+            assert fds.split() == ["0", "1", "2", "3"], f"{method}: {fds}"  # 3 is the listing itself
+            assert session.split() == [str(child.os_pid)] * 2
+            assert int(blocked.split()[1], 16) == 0
+            own = int(ignored.split()[1], 16) & ~GLIBC_SIGNALS
+            assert own == 0, f"{method}: {ignored}"
+    await os_processes.close()
+
+
+async def a_stopped_program_leaves_nothing() -> None:
+    """Also one that does not care about SIGTERM and has a family that holds its output open."""
+    os_processes = OsProcesses(owns_orphans=True)
+    before = count_file_descriptors()
+    script = "trap '' TERM; sleep 1000 & setsid sleep 1000 & (setsid sleep 1000 &) ; echo ready; wait; wait"
+    start = ProgramStart(("sh", "-c", script), ready=ReadyLine("ready"))
+    child: OsProcess = await start_program(os_processes, start, name="p", timeout=10.0)
+    await eventually(lambda: len(running(os.getpid())) == 4)
+    family = descendants(os.getpid())
+    begin = time.monotonic()
+    assert (await child.stop(0.3)).reason() == (Atom("signal"), 9)
+    assert time.monotonic() - begin >= 0.3
+    await eventually(lambda: not left_over(family), timeout=1.0)
+    await eventually(lambda: count_file_descriptors() == before)
+    assert kernel.os_children() == []
+    await os_processes.close()
+
+
+async def a_flood_of_output_does_not_block_the_loop() -> None:
+    os_processes = OsProcesses(owns_orphans=True)
+    logging.getLogger("pyglyn.program").setLevel(logging.CRITICAL)
+    child = await start_program(os_processes, ProgramStart(("yes",)), name="p")
+    longest = 0.0
+    begin = time.monotonic()
+    while time.monotonic() - begin < 1.0:
+        before = time.monotonic()
+        await asyncio.sleep(0)
+        longest = max(longest, time.monotonic() - before)
+    assert longest < 0.3, f"the loop stood still for {longest} s"
+    child.kill()
+    assert (await child.wait()).signal == 9
+    await os_processes.close()
