@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
-from pyglyn.etf import Atom, Term
+from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import Node
 
 UNDEFINED = Atom("undefined")
@@ -82,7 +82,7 @@ def stop(node: str, cookie: str, timeout: float, log_level: str) -> None:
 @click.argument("name", metavar="NAME")
 @client_options
 def kill(node: str, name: str, cookie: str, timeout: float, log_level: str) -> None:
-    """Kill the process of NODE that is registered as NAME, or has that pid; its supervisor decides what then."""
+    """Kill the process of NODE that is registered as NAME, or has that pid (`<1.2>`)."""
     set_up_logging(log_level)
 
     async def go() -> Term:
@@ -118,10 +118,8 @@ def in_order(rows: list[Row]) -> Iterable[tuple[int, Row]]:
     for row in rows:
         parent = row.get(Atom("parent"), UNDEFINED)
         below.setdefault(parent if parent in pids else UNDEFINED, []).append(row)
-    waiting = [
-        (0, row)
-        for row in reversed(sorted(below.get(UNDEFINED, []), key=lambda row: row[Atom("pid")] in below))
-    ]
+    tops = sorted(below.get(UNDEFINED, []), key=lambda row: row[Atom("pid")] in below, reverse=True)
+    waiting = [(0, row) for row in tops]
     while waiting:
         depth, row = waiting.pop()
         yield depth, row
@@ -143,7 +141,7 @@ def cells(row: Row) -> list[Text]:
     """The cells after the name."""
     status = str(row.get(Atom("status"), ""))
     return [
-        Text(shown(row, "pid")),
+        Text(short_pid(row[Atom("pid")])),
         Text(shown(row, "os_pid")),
         Text(status, style=_COLOURS.get(status, "")),
         Text(shown(row, "restarts")),
@@ -151,6 +149,11 @@ def cells(row: Row) -> list[Text]:
         Text(shown(row, "message_queue_len")),
         Text(duration(row.get(Atom("uptime_ms")))),
     ]
+
+
+def short_pid(pid: Any) -> str:
+    """A pid without its node: ``<id.serial>``."""
+    return f"<{pid.id}.{pid.serial}>" if isinstance(pid, Pid) else ""
 
 
 def shown(row: Row, key: str) -> str:

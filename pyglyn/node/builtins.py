@@ -33,7 +33,7 @@ class Badarg(PyglynError):
 
 
 def builtins(node: Node) -> Exports:
-    """The exports of modules ``erlang`` and ``pyglyn`` for a node. They are ``async`` to run at once, not in a thread."""
+    """What a node exports of itself. The functions are ``async`` to run at once, not in a thread."""
 
     async def name() -> Term:
         return Atom(node.name)

@@ -7,6 +7,7 @@ processes that have no pid yet) comes from the workers' and the node's ``on_info
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -97,17 +98,14 @@ def _silent(link: WorkerLink) -> Row:
 
 
 def find(node: Node, wanted: str) -> Pid | None:
-    """The process with a registered name, or the pid as text shows it."""
+    """The process with a registered name, or with a pid as ``<id.serial>``."""
     pid = node.whereis(wanted)
     if pid is not None:
         return pid
-    for process in node.runtime.processes.values():
-        if str(process.pid) == wanted:
-            return process.pid
-    for link in node.workers.links.values():
-        if link.main is not None and str(link.main) == wanted:
-            return link.main
-    return None
+    match = re.fullmatch(r"<(\d+)\.(\d+)>", wanted)
+    if match is None:
+        return None
+    return Pid(node.name, int(match[1]), int(match[2]), node.runtime.creation)
 
 
 def kill(node: Node, wanted: str) -> bool:
