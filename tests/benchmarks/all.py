@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.benchmarks.codec import codec
 from tests.benchmarks.gleam import gleam
+from tests.benchmarks.groups import groups
 from tests.benchmarks.harness import Benchmark
 from tests.benchmarks.node import node
 
-BENCHMARKS: dict[str, Benchmark] = {"codec": codec, "gleam": gleam, "node": node}
+BENCHMARKS: dict[str, Benchmark] = {"codec": codec, "gleam": gleam, "groups": groups, "node": node}
