@@ -355,9 +355,11 @@ class Acceptor(_Machine):
     def _send_challenge(self) -> None:
         local = self.local
         name = local.name.encode("latin-1")
+        # A node that asked for a name wants its own NAME_ME back (do_setnode in dist_util.erl, OTP 25, 28).
+        flags = local.flags | (self._peer_flags & DistFlags.NAME_ME)
         self._send(
             b"N"
-            + int(local.flags).to_bytes(8)
+            + int(flags).to_bytes(8)
             + self._challenge.to_bytes(4)
             + local.creation.to_bytes(4)
             + len(name).to_bytes(2)

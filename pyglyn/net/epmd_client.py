@@ -28,6 +28,8 @@ async def _connection(
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_connection(host, port, limit=_MAX_ANSWER)
             yield reader, writer
+    except EpmdError:  # which is an OSError too, by way of ConnectionError
+        raise
     except OSError as error:
         raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {explain(error)}") from error
     finally:
@@ -138,9 +140,9 @@ async def register(entry: NodeEntry, host: str, port: int, *, timeout_s: float =
         return registration
     except asyncio.IncompleteReadError as error:
         raise EpmdError(f"EPMD at {host}:{port} closed the connection within its answer") from error
+    except EpmdError:
+        raise
     except OSError as error:
-        if isinstance(error, EpmdError):  # it is an OSError too, by way of ConnectionError
-            raise
         raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {explain(error)}") from error
     finally:
         if writer is not None:

@@ -227,28 +227,31 @@ class Peers:
 
     async def _reach(self, dial: _Dial, side: LocalSide) -> None:
         """Find the node and connect; the handshake goes on in callbacks."""
-        settings = self.settings
         try:
-            address, port = await self._find(dial.node)
+            await self._open(dial, side)
+            dial.task = None
         except DistributionError as error:
             dial.task = None
             self._fail_dial(dial, error)
-            return
-        dial.driver = HandshakeDriver(
+        except Exception as error:
+            logger.exception("the attempt to connect to %s failed", dial.node)
+            dial.task = None
+            self._fail_dial(dial, HandshakeError(f"the attempt to connect to {dial.node} failed: {error!r}"))
+
+    async def _open(self, dial: _Dial, side: LocalSide) -> None:
+        address, port = await self._find(dial.node)
+        driver = dial.driver = HandshakeDriver(
             Initiator(side, dial.node, secrets.randbits(32)),
-            settings,
+            self.settings,
             next(self._orders),
             lambda driver, event: self._initiator_event(dial, driver, event),
             lambda _, error: self._fail_dial(dial, error),
         )
-        driver = dial.driver
         try:
-            await transport.dial(address, port, lambda: driver, settings.setup_timeout_s)
-            dial.task = None
+            await transport.dial(address, port, lambda: driver, self.settings.setup_timeout_s)
         except OSError as error:
-            dial.task = None
             problem = f"{dial.node} cannot be reached at {address}:{port}: {transport.explain(error)}"
-            self._fail_dial(dial, HandshakeError(problem))
+            raise HandshakeError(problem) from error
 
     async def _find(self, node: str) -> tuple[str, int]:
         """Find out where a node listens."""
@@ -394,7 +397,7 @@ class Peers:
                 # The task may be about to return from connecting: to cancel it now would close the socket.
                 dial.driver = dial.task = None
             dial.abandon()
-        logger.info("%s is up (%s)", name, "hidden" if connection.hidden else "visible")
+        logger.debug("connected with %s (%s)", name, "hidden" if connection.hidden else "visible")
         try:
             self._on_up(connection)
         except Exception:
@@ -414,7 +417,7 @@ class Peers:
         self._closing = {closing for closing in self._closing if not closing.gone}
         if not connection.gone:
             self._closing.add(connection)
-        logger.info("%s is down: %s", connection.name, reason)
+        logger.debug("no longer connected with %s: %s", connection.name, reason)
         try:
             self._on_down(connection, reason)
         except Exception:

@@ -248,7 +248,11 @@ def test_a_node_without_a_name_is_given_one() -> None:
     asked = b.receive_data(name_message(int(RECOMMENDED | DistFlags.NAME_ME), b"host", 0))
     assert asked == [NameReceived("host", 0, RECOMMENDED | DistFlags.NAME_ME, dynamic=True)]
     b.send_named("x1@host", 99)
-    assert b.data_to_send().startswith(packet(b"snamed:\0\7x1@host" + (99).to_bytes(4)))
+    written = b.data_to_send()
+    named = packet(b"snamed:\0\7x1@host" + (99).to_bytes(4))
+    assert written.startswith(named)
+    flags = int.from_bytes(written[len(named) + 3 : len(named) + 11])
+    assert flags == RECOMMENDED | DistFlags.NAME_ME  # which a real node insists on
     assert b.receive_data(REPLY) == [HandshakeComplete("x1@host", 99, RECOMMENDED)]
 
 

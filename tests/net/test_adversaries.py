@@ -224,9 +224,15 @@ async def test_a_dialled_peer_that_does_not_behave_is_an_error(
 
 async def test_an_attempt_may_be_given_up_at_any_time(node: Recorder) -> None:
     """Nobody waits any more: the attempt itself ends by its own timer, without a complaint."""
-    async with no_leaks(), acting(node, never_answer):
+    reached = asyncio.Event()
+
+    async def act(peer: RawPeer) -> None:
+        reached.set()
+        await never_answer(peer)
+
+    async with no_leaks(), acting(node, act):
         attempt = asyncio.ensure_future(node.peers.connect("peer@localhost"))
-        await asyncio.sleep(0.01)
+        await reached.wait()
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
@@ -321,12 +327,11 @@ async def test_callers_that_say_nothing_are_limited_in_number(start_node: StartN
     node = await start_node("py@localhost", COOKIE, settings=few)
     async with no_leaks(), contextlib.AsyncExitStack() as stack:
         mute = [await stack.enter_async_context(calling(node)) for _ in range(5)]
-        done, waiting = await asyncio.wait(
-            [asyncio.ensure_future(peer.ended()) for peer in mute], timeout=0.2
-        )
-        assert (len(done), len(waiting)) == (2, 3)
-        for task in waiting:
-            task.cancel()
+        ends = [asyncio.ensure_future(peer.ended()) for peer in mute]
+        await eventually(lambda: sum(end.done() for end in ends) == 2)
+        assert len(node.peers._accepting) == 3
+        for end in ends:
+            end.cancel()
 
 
 # --- peers that are up -----------------------------------------------------------------------------

@@ -196,8 +196,9 @@ async def test_a_client_says_what_is_wrong_with_what_answers(epmd_port: int) -> 
         epmd_client.names("127.0.0.1", epmd_port),
         epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", epmd_port),
     ):
-        with pytest.raises(EpmdError):
+        with pytest.raises(EpmdError, match=r"this is not EPMD|'name NAME at port N'") as caught:
             await call
+        assert type(caught.value) is EpmdError
     web.close()
 
 

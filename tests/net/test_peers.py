@@ -206,6 +206,14 @@ class TestWhyAConnectFails:
         with pytest.raises(HandshakeError, match=r"^c@localhost was dialled, but a@localhost answered$"):
             await b.peers.connect("c@localhost")
 
+    async def test_a_setting_that_raises(self, start_node: StartNode) -> None:
+        def address_of(node: str) -> tuple[str, int]:
+            raise KeyError(node)
+
+        a = await start_node("a@localhost", settings=NetSettings(address_of=address_of))
+        with pytest.raises(HandshakeError, match=r"the attempt to connect to b@localhost failed: KeyError"):
+            await a.peers.connect("b@localhost")
+
     async def test_our_own_name(self, start_node: StartNode) -> None:
         a = await start_node("a@localhost")
         with pytest.raises(LocalProtocolError, match="does not connect to itself"):

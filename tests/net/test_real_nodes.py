@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from hashlib import md5
+from pathlib import Path
 
 import pytest
 
@@ -193,6 +194,26 @@ async def test_a_hidden_real_node(beams: Beams, start_node: StartNode) -> None:
     assert await beam.eval("{nodes(), nodes(hidden)}") == ([], [Atom(node.name)])
 
 
+async def test_a_real_node_without_a_name_is_given_one(
+    beams: Beams, beam_otp: Otp, start_node: StartNode, tmp_path: Path
+) -> None:
+    """NAME_ME: it takes its name and its creation from the first node it meets."""
+    beam = Beam("x", otp=beam_otp, cookie="", epmd_port=beams.epmd.port, home=tmp_path, distributed=False)
+    beams.nodes.append(beam)
+    await asyncio.to_thread(beam.wait_started)
+    await beam.eval("{ok, _} = net_kernel:start(undefined, #{name_domain => shortnames})")
+    await beam.eval("erlang:set_cookie(pyglyn_testing)")
+    host = bytes(await beam.eval("{ok, Host} = inet:gethostname(), Host")).decode()
+    node = await start_node(f"py@{host}")
+    assert await beam.eval("net_kernel:connect_node(Node)", Node=Atom(node.name)) is True
+    name, creation = await beam.eval("{node(), erts_internal:get_creation()}")
+    assert name.name.endswith(f"@{host}")
+    assert node.history == [("up", name.name)]
+    assert node.ups[0].creation == creation
+    await beam.eval("{inbox, Node} ! {from, node()}", Node=Atom(node.name))
+    assert await node.has_received(1) == [(Atom("from"), name)]
+
+
 FLAG_SETS = {
     "fragments": RECOMMENDED,
     "no fragments": RECOMMENDED & ~DistFlags.FRAGMENTS,
@@ -252,7 +273,7 @@ async def test_64_mib_both_ways_and_a_small_message_in_between(beam: Beam, start
     await beam.eval(
         """
         spawn(fun() -> {inbox, 'py@localhost'} ! binary:copy(<<0>>, Size), {inbox, 'py@localhost'} ! after_it end),
-        timer:sleep(1), {inbox, 'py@localhost'} ! small
+        {inbox, 'py@localhost'} ! small
     """,
         Size=size,
     )
@@ -305,8 +326,11 @@ class TestTicks:
     async def test_an_idle_connection_stays_up(self, beams: Beams, start_node: StartNode) -> None:
         node = await start_node(settings=NetSettings(channel=self.QUICK))
         beam = await beams.start(args=self.ARGS)
-        await node.peers.connect(beam.name)
-        await asyncio.sleep(5.0)  # the point is that nothing happens, for twice net_ticktime
+        connection = await node.peers.connect(beam.name)
+        ticks, receive = [], connection._channel.receive_data
+        connection._channel.receive_data = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        await eventually(lambda: len(ticks) >= 8, 10.0)  # that takes twice net_ticktime
+        assert set(ticks) == {bytes(4)}
         assert node.history == [("up", beam.name)]
         assert await _hidden_nodes(beam, 1)
 
