@@ -29,6 +29,7 @@ from pyglyn.dist.control import (
     Exit2,
     MonitorPExit,
     Op,
+    RegSend,
     Send,
     from_term,
     to_term,
@@ -157,7 +158,8 @@ class Channel:
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
         self._queue = OutgoingQueue(settings.fragment_size)
-        self._last_pair: tuple[Pid | None, Pid | None] = (None, None)
+        # Kind, sender and receiver of the last ordinary message, and how it was encoded.
+        self._last_sent: tuple[type, Pid | None, object] = (object, None, None)
         self._last_head = b""
         self._sequence = 0
         self._ticker = Ticker(now, settings.net_ticktime_s, settings.tick_intensity)
@@ -354,7 +356,7 @@ class Channel:
         if payload is not None and not self._exit_payload and type(control) in _WITH_REASON:
             reason, _ = decode_bare(b"".join(payload))
             control, payload = attrs.evolve(cast(Exit, control), reason=reason), None
-        if type(control) is Send and payload is not None and self._is_last_pair(control):
+        if payload is not None and self._is_like_last(control):
             head = self._last_head
         else:
             head = self._encode(control, payload is not None)
@@ -374,14 +376,18 @@ class Channel:
         if with_payload is not (term[0] in PAYLOAD_OPS):
             raise LocalProtocolError(f"{Op(term[0]).name} {'has no' if with_payload else 'needs a'} payload")
         head = encode_bare(term)
-        if type(control) is Send and control.token is None:
-            self._last_pair, self._last_head = (control.sender, control.to), head
+        if isinstance(control, (Send, RegSend)) and control.token is None:
+            to = control.to if isinstance(control, Send) else control.name
+            self._last_sent, self._last_head = (type(control), control.sender, to), head
         return head
 
-    def _is_last_pair(self, control: Send) -> bool:
-        """Whether sender and receiver are those of the message before: then the bytes are too."""
-        sender, to = self._last_pair
-        return control.token is None and control.to == to and control.sender == sender
+    def _is_like_last(self, control: Control) -> bool:
+        """Whether sender and receiver are those of the ordinary message before: then the bytes are too."""
+        kind, sender, to = self._last_sent
+        if type(control) is not kind or not isinstance(control, (Send, RegSend)) or control.token is not None:
+            return False
+        same = control.to == to if isinstance(control, Send) else control.name is to
+        return same and control.sender == sender
 
     def _pack(self, head: bytes, payload: Sequence[Buffer] | None, size: int) -> bytes:
         """Make one packet of a message."""
