@@ -123,7 +123,6 @@ class PostgresDatabase:
                 max_size=self._pool_size,
                 timeout=self._timeout,
                 open=False,
-                check=_check,
                 reconnect_timeout=self._timeout,
                 kwargs={"autocommit": True, "prepare_threshold": self._prepare_threshold, **_KEEPALIVES},
             )
@@ -148,6 +147,10 @@ class PostgresDatabase:
             raise StoreUnavailable("the store was closed")
         try:
             connection = await pool.getconn()
+            while not await _is_alive(connection):
+                # The pool's own check would wait a second, two, four … between dead connections.
+                await pool.putconn(connection)
+                connection = await pool.getconn()
         except Exception as error:
             raise translate(error) from error
         try:
@@ -204,6 +207,8 @@ class PostgresDatabase:
     async def _create_tables(self) -> None:
         import psycopg
 
+        errors = psycopg.errors
+        created_at_once = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject)
         try:
             async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
                 for attempt in range(3):
@@ -211,7 +216,7 @@ class PostgresDatabase:
                         async with connection.transaction():
                             await _create_tables(connection)
                         return
-                    except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable):
+                    except created_at_once:
                         # a Gleam service ran its own CREATE TABLE IF NOT EXISTS at the same moment
                         if attempt == 2:
                             raise
@@ -247,9 +252,18 @@ async def _schema_version(connection: Connection, schema: str) -> int | None:
     return version
 
 
-async def _check(connection: Connection) -> None:
-    """Refuse a connection that the server has closed: an idle one has nothing to be read."""
+async def _is_alive(connection: Connection) -> bool:
+    """Tell whether the server has closed a connection: one that is idle has nothing to be read."""
+    import psycopg
+
+    if connection.closed:
+        return False
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
-        await connection.execute(b"")  # a notice, or the end: this tells which
+        try:
+            await connection.execute(b"")  # a notice, or the end
+        except psycopg.Error:
+            await connection.close()
+            return False
+    return True
