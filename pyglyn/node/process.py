@@ -372,8 +372,12 @@ class Process:
             self._mailbox.take(lambda m: type(m) is tuple and len(m) == 5 and m[1] == ref)
 
     def exit(self, to: Pid, reason: Term) -> None:
-        """Send an exit signal, as ``exit/2``; a string stands for the atom. ``raise Exit`` ends oneself."""
-        self.runtime.send(Exit2(self.pid, to), exits.as_reason(reason))
+        """Send an exit signal, as ``exit/2``; a string stands for the atom. ``raise Exit`` ends oneself.
+
+        Raises:
+            EncodeError: the reason is no term.
+        """
+        self.runtime.send(Exit2(self.pid, to), etf.normalise(exits.as_reason(reason)))
 
     def set_group_leader(self, leader: Pid, to: Pid) -> None:
         """Make ``leader`` the group leader of a process."""

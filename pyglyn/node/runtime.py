@@ -178,13 +178,14 @@ class Runtime:
 
         Raises:
             NameTaken: another process has the name.
+            ValueError: the name cannot be an atom's.
         """
         process = Process(self, self.make_pid(), label or label_of(body))
         self.processes[process.pid.id] = process
         if name is not None:
             try:
                 self.register(name, process.pid)
-            except ProcessError:
+            except (ProcessError, ValueError):
                 del self.processes[process.pid.id]
                 raise
         if link_to is not None:

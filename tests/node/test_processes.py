@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from pyglyn import Atom, GenServer, Node, Process
-from pyglyn.errors import EncodeError
+from pyglyn.errors import EncodeError, NameTaken
 from pyglyn.net import NetSettings
 from pyglyn.node import Exit, Exports, NoReply
 from pyglyn.testing import eventually
@@ -74,6 +74,23 @@ async def test_a_call_to_a_node_with_arguments_that_are_no_terms_leaves_nothing_
         assert alone.runtime.spawn_replies == {}
         assert alone.system.signals.monitors == {}
         assert me.alive
+
+
+async def test_an_exit_reason_arrives_as_it_would_from_another_node(alone):
+    async with alone.process() as me, alone.process() as other:
+        other.trap_exit = True
+        me.exit(other.pid, (Atom("because"), "text"))
+        assert await other.receive(timeout=5) == (Atom("EXIT"), me.pid, (Atom("because"), b"text"))
+        with pytest.raises(EncodeError):
+            me.exit(other.pid, object())
+
+
+@pytest.mark.parametrize("name", ["true", "undefined", "x" * 256, "net_kernel"])
+async def test_a_name_that_cannot_be_had_leaves_no_process_behind(alone, name):
+    before = len(alone.runtime.processes)
+    with pytest.raises((NameTaken, ValueError)):
+        alone.spawn(wait_for_stop, name=name)
+    assert len(alone.runtime.processes) == before
 
 
 class Sleepy(GenServer):
