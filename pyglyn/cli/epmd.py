@@ -10,12 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from pyglyn.cli.options import log_level_option, run, set_up_logging
+from pyglyn.errors import EpmdError
 from pyglyn.net import EpmdServer, epmd_client
 from pyglyn.net.settings import epmd_port_from_environment
+from pyglyn.net.transport import explain
 
 
 @click.command()
-@click.option("--port", type=int, default=None, help="Port to serve on. [default: ERL_EPMD_PORT or 4369]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=None,
+    help="Port to serve on. [default: ERL_EPMD_PORT or 4369]",
+)
 @log_level_option("info")
 def epmd(port: int | None, log_level: str) -> None:
     """Run an EPMD (the port mapper of Erlang nodes) until SIGINT or SIGTERM."""
@@ -26,7 +33,10 @@ def epmd(port: int | None, log_level: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = EpmdServer(epmd_port_from_environment() if port is None else port)
-        await server.start()
+        try:
+            await server.start()
+        except OSError as error:
+            raise EpmdError(f"cannot serve EPMD on port {server.port}: {explain(error)}") from error
         try:
             await stop.wait()
         finally:

@@ -25,6 +25,8 @@ def explain(error: OSError) -> str:
         return "connection refused"
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "the host name cannot be resolved"
     if error.errno:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__

@@ -313,10 +313,19 @@ async def start_server(
     process = runtime.spawn(
         run_server, (server_class, args, kwargs, started), name=name, label=server_class.__qualname__
     )
-    process.on_end.append(lambda reason: _settle(started, Stop(reason)))
+    ended = asyncio.Event()
+
+    def on_end(reason: Term) -> None:
+        _settle(started, Stop(reason))
+        ended.set()
+
+    process.on_end.append(on_end)
     error = await started
     if error is None:
         return process.pid
+    await ended.wait()  # its name is free again, as after gen_server:start
+    if isinstance(error, asyncio.CancelledError):
+        error = Stop(process.exit_reason)
     if isinstance(error, Ignore):
         return None
     reason = error.reason if isinstance(error, Stop) else exits.exit_reason(error)

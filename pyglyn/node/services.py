@@ -9,11 +9,12 @@ Not supported: ``rpc:block_call`` blocking others (each call has its own process
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pyglyn import etf
 from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
-from pyglyn.errors import EncodeError
+from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.calls import Caller, reply
@@ -223,7 +224,8 @@ class Services:
     def _rex_ended(self, caller: Caller, reason: Term) -> None:
         """A call's process that was killed has not replied."""
         if not exits.is_clean(reason):
-            reply(self.node.system, caller, (BADRPC, (EXIT, reason)))
+            with contextlib.suppress(NodeBusy):  # a caller that takes no replies gets none
+                reply(self.node.system, caller, (BADRPC, (EXIT, reason)))
 
     async def _rex_run(self, me: Process, caller: Caller, module: Term, function: Term, args: Term) -> None:
         answer: Term

@@ -279,3 +279,18 @@ async def test_the_demo_runs(epmd):
     assert status == 0
     for expected in ("pong", "59.97", "order_confirmed", "{badrpc,undef}", "OrderCreated("):
         assert expected in output
+
+
+async def test_an_epmd_that_cannot_serve_says_so_in_one_line(epmd):
+    status, output = await run("epmd", "--port", str(epmd.port))
+    assert status == 1
+    assert output == f"pyglyn: cannot serve EPMD on port {epmd.port}: address already in use\n"
+    status, output = await run("epmd", "--port", "70000")
+    assert status == 2
+    assert "Traceback" not in output
+
+
+async def test_names_of_a_host_that_does_not_exist():
+    status, output = await run("names", "no-such-host.invalid")
+    assert status == 1
+    assert "the host name cannot be resolved" in output

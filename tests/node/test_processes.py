@@ -12,7 +12,7 @@ import pytest_asyncio
 from pyglyn import Atom, GenServer, Node, Process
 from pyglyn.errors import EncodeError, NameTaken
 from pyglyn.net import NetSettings
-from pyglyn.node import Exit, Exports, NoReply
+from pyglyn.node import Exit, Exports, Ignore, NoReply, StartError, Stop
 from pyglyn.testing import eventually
 
 
@@ -152,3 +152,31 @@ async def test_many_blocking_exported_functions_leave_room_for_a_quick_one():
         finally:
             release.set()
         assert await asyncio.gather(*slow) == [True] * 50
+
+
+class Starting(GenServer):
+    """Does not start."""
+
+    async def init(self, how):
+        if how == "wait":
+            await asyncio.Event().wait()
+        return Ignore if how == "ignore" else Stop("no_disk")
+
+
+async def test_a_name_is_free_again_when_a_server_did_not_start(alone):
+    assert await alone.start(Starting, "ignore", name="server") is None
+    for _ in range(2):
+        with pytest.raises(StartError) as refused:
+            await alone.start(Starting, "stop", name="server")
+        assert refused.value.reason is Atom("no_disk")
+
+
+@pytest.mark.parametrize(("signal", "reason"), [("shutdown", "shutdown"), ("kill", "killed")])
+async def test_a_server_that_is_ended_while_it_starts_says_why(alone, signal, reason):
+    starting = asyncio.ensure_future(alone.start(Starting, "wait", name="server"))
+    await eventually(lambda: alone.whereis("server"))
+    await asyncio.sleep(0)
+    alone.system.exit(alone.whereis("server"), Atom(signal))
+    with pytest.raises(StartError) as ended:
+        await starting
+    assert ended.value.reason is Atom(reason)
