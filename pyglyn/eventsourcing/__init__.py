@@ -48,6 +48,7 @@ from pyglyn.eventsourcing.client import (
     system_stats,
 )
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
+from pyglyn.eventsourcing.durable import Cursor, DurableQuery, durable_query
 from pyglyn.eventsourcing.envelope import (
     EventEnvelope,
     MemoryStoreEventEnvelop,
@@ -67,6 +68,8 @@ from pyglyn.eventsourcing.json_codec import (
 from pyglyn.eventsourcing.live import QuerySpec
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.opening import open_store
+from pyglyn.eventsourcing.projection import BatchLimits
+from pyglyn.eventsourcing.query_process import QueryStatus
 from pyglyn.eventsourcing.recorder import RecorderStore
 from pyglyn.eventsourcing.rows import RowCodec
 from pyglyn.eventsourcing.runtime import ServiceSpec, service, start, supervised
@@ -86,11 +89,14 @@ __all__ = [
     "ActorTimeout",
     "Aggregate",
     "AggregateStats",
+    "BatchLimits",
     "Checkpoint",
     "CheckpointConflict",
     "CommandExecutor",
+    "Cursor",
     "Domain",
     "DomainError",
+    "DurableQuery",
     "EntityNotFound",
     "EventDecodeError",
     "EventEncodeError",
@@ -113,6 +119,7 @@ __all__ = [
     "ParkedEvent",
     "ProcessEvents",
     "QuerySpec",
+    "QueryStatus",
     "RecordedEvent",
     "RecorderStore",
     "RowCodec",
@@ -129,6 +136,7 @@ __all__ = [
     "aggregate_stats",
     "camel_case",
     "caused_by",
+    "durable_query",
     "event_id",
     "execute",
     "execute_with_metadata",

@@ -24,11 +24,11 @@ import attrs
 
 from pyglyn.errors import NoProcess, PyglynError
 from pyglyn.etf import Pid, Term
-from pyglyn.eventsourcing import wire
+from pyglyn.eventsourcing import sources, wire
 from pyglyn.eventsourcing.client import At
 from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
-from pyglyn.eventsourcing.scope import scope_worker
+from pyglyn.eventsourcing.scope import ensure_scope, scope_worker
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.eventsourcing.store import (
     BATCH,
@@ -82,10 +82,13 @@ class GlynStore(EventStore[E, S]):
         return {**self.__dict__, "_at": None, "_write": None}
 
     async def bind(self, at: At) -> None:
-        """Say which process publishes; a service does it for its store."""
+        """Say which process publishes and answers readers of other nodes: a service, for its store."""
         self._at = at
         if isinstance(at, Node):
             syn.start(at, self.config.pubsub_scope)
+        else:
+            await ensure_scope(at, self.config.pubsub_scope)
+            await sources.serve(at, self.config.pubsub_scope, self.config.pubsub_group)
 
     def at(self, given: At | None = None) -> At:
         """Who publishes: the one given, the running process, or the one the store was bound to."""

@@ -26,7 +26,7 @@ import attrs
 
 from pyglyn.errors import DecodeErrors, EntityNotFound, EventSourcingError, EventStoreError, GleamError
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.eventsourcing import client, wire
+from pyglyn.eventsourcing import client, sources, wire
 from pyglyn.eventsourcing.aggregate import AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.causation import with_causation, with_node
 from pyglyn.eventsourcing.commands import CommandExecutor
@@ -209,6 +209,11 @@ class AggregateServer(GenServer):
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
         """Take a request; the answer comes when its aggregate's turn is over."""
+        match request:
+            case (Atom("read_events"), *_):
+                work = partial(sources.answer_read, self.store, request, self.types.write_event)
+                self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, work, caller))
+                return NoReply
         self.take(request, partial(self.reply, caller), for_gleam=False)
         return NoReply
 
@@ -275,6 +280,12 @@ class AggregateServer(GenServer):
             logger.exception("%s: a command failed", self.spec.name)
             result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
         answer(result)
+
+    async def _read_events(self, work: Callable[[], Any], caller: Caller) -> None:
+        try:
+            self.reply(caller, await work())
+        except (EventSourcingError, GleamError) as error:
+            self.reply(caller, (wire.ERROR, wire.error_term(error)))
 
     # --- the requests -------------------------------------------------------------------------------
 

@@ -34,11 +34,20 @@ class ScopeServer(GenServer):
             RemoteError: the scope's name is taken by another process.
         """
         self.scope = scope
-        if await self.me.whereis(f"syn_pg_{scope}") is None:
-            await rpc(self.me, self.me.node, "pyglyn", "start_scope", [scope.encode()])
+        await ensure_scope(self.me, scope)
 
     async def handle_info(self, message: Term) -> None:
         """Nothing is expected."""
+
+
+async def ensure_scope(me: Process, scope: str) -> None:
+    """Have a scope started on this node, if it does not run.
+
+    Raises:
+        RemoteError: the scope's name is taken by another process.
+    """
+    if await me.whereis(f"syn_pg_{scope}") is None:
+        await rpc(me, me.node, "pyglyn", "start_scope", [scope.encode()])
 
 
 def scope_worker(scope: str) -> ChildSpec:
