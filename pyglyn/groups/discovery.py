@@ -14,7 +14,7 @@ connection and scope this side
    after 1, 2, 4, 8, 16 seconds and then every 20.
 4. A scope process that keeps dying is looked for with growing pauses (up to 20 s). Should we be what kills
    it, that keeps us from doing it in a loop.
-5. A second after a peer has answered, it must be monitoring our scope process. One that is not (it noticed
+5. Half a second after a peer has answered, it must be monitoring our scope process. One that is not (it noticed
    the end of the previous connection only after our greeting, and forgot us) gets our data again.
 
 Inputs and outputs are those of the owning machine; see ``effects``.
@@ -37,7 +37,7 @@ from pyglyn.groups.effects import (
     Watch,
 )
 
-CHECK_AFTER_S = 1.0
+CHECK_AFTER_S = 0.5
 MAX_CHECKS = 5
 STABLE_S = 10.0
 PROMPT_ATTEMPTS = 5
