@@ -1,0 +1,50 @@
+"""``examples/postgres_projection``: a service, its durable query in an OS process of its own, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from pyglyn.testing import eventually
+from tests.cli.test_cli import pyglyn, run
+from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
+from tests.examples.test_distributed_nodes import ROOT
+from tests.node.conftest import unique_name
+
+COOKIE = ("--cookie", "example")
+
+
+async def fetch(port: str) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    page = (await reader.read()).decode()
+    writer.close()
+    return page
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_the_page_shows_what_was_committed_also_after_the_query_was_killed(
+    epmd, tmp_path, request, kind
+):
+    url = f"sqlite:{tmp_path}/stock.db" if kind == "sqlite" else request.getfixturevalue("postgres")
+    name = unique_name("stock")
+    where = "examples.postgres_projection.app:app"
+    env = {"STORE": url, "PORT": "0"}
+    async with pyglyn("node", "--sname", name, *COOKIE, "--app", where, cwd=ROOT, env=env) as node:
+        port = (await node.says(r"http://127.0.0.1:(\d+)"))[1]
+        await node.says("tree_1 started")
+        assert await run("call", name, "stock", "initialize", '<<"laptop">>', "5", *COOKIE) == (0, "1\n")
+
+        async def shows(row: str) -> bool:
+            return row in await fetch(port)
+
+        await eventually(lambda: shows("<tr><td>laptop<td>5<td>0"))
+        query = await node.says(r"stock_levels started \(<[^>]*>, os_pid (\d+)\)")
+        os.kill(int(query[1]), signal.SIGKILL)
+        assert await run("call", name, "stock", "restock", '<<"laptop">>', "7", *COOKIE) == (0, "1\n")
+        await eventually(lambda: shows("<tr><td>laptop<td>12<td>0"), timeout=10)
+        node.process.terminate()
+        assert await node.ends() == 0
