@@ -301,9 +301,17 @@ def _debug_answer(what: Term) -> Term:
 
 
 async def start_server(
-    runtime: Runtime, server_class: type[GenServer], *args: Any, name: str | None = None, **kwargs: Any
+    runtime: Runtime,
+    server_class: type[GenServer],
+    *args: Any,
+    name: str | None = None,
+    parent: Pid | None = None,
+    **kwargs: Any,
 ) -> Pid | None:
     """Start a server in a runtime and wait for its ``init``. None if it said ``Ignore``.
+
+    Args:
+        parent: the process whose exit ends the server, through ``terminate``, even when it traps exits.
 
     Raises:
         StartError: ``init`` failed or stopped; ``reason`` says why.
@@ -311,7 +319,7 @@ async def start_server(
     """
     started: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     process = runtime.spawn(
-        run_server, (server_class, args, kwargs, started), name=name, label=server_class.__qualname__
+        run_server, (server_class, args, kwargs, started, parent), name=name, label=server_class.__qualname__
     )
     ended = asyncio.Event()
 

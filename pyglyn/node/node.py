@@ -26,7 +26,7 @@ from pyglyn.node.process import Destination, Process, ServerRef
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
-from pyglyn.node.signals import SHUTDOWN
+from pyglyn.node.signals import EXIT, SHUTDOWN
 from pyglyn.node.workers import WorkerLink, Workers
 
 logger = logging.getLogger("pyglyn.node")
@@ -221,11 +221,15 @@ class Node:
         await self.peers.stop()
 
     async def _stop_processes(self, grace: float = 5.0) -> None:
+        """End all processes as a supervisor would: those that trap exits may clean up, within ``grace``."""
         tasks = []
         for process in list(self.runtime.processes.values()):
             if process._task is not None:
                 tasks.append(process._task)
-            process.die(SHUTDOWN)
+            if process.trap_exit and process is not self._system:
+                process.put((EXIT, self.system.pid, SHUTDOWN))
+            else:
+                process.die(SHUTDOWN)
         tasks = [task for task in tasks if task is not asyncio.current_task()]
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
@@ -392,7 +396,7 @@ class Node:
             StartError: ``init`` failed.
             NameTaken: another process has the name.
         """
-        return await start_server(self.runtime, server, *args, name=name, **kwargs)
+        return await start_server(self.runtime, server, *args, name=name, parent=self.system.pid, **kwargs)
 
     @contextlib.asynccontextmanager
     async def process(self, name: str | None = None) -> AsyncIterator[Process]:

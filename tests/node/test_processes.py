@@ -14,6 +14,7 @@ from pyglyn.errors import EncodeError, NameTaken
 from pyglyn.net import NetSettings
 from pyglyn.node import Exit, Exports, Ignore, NoReply, StartError, Stop
 from pyglyn.testing import eventually
+from tests.node.conftest import unique_name
 
 
 @pytest_asyncio.fixture
@@ -180,3 +181,18 @@ async def test_a_server_that_is_ended_while_it_starts_says_why(alone, signal, re
     with pytest.raises(StartError) as ended:
         await starting
     assert ended.value.reason is Atom(reason)
+
+
+async def test_a_server_that_traps_exits_cleans_up_when_the_node_stops(epmd):
+    reasons = []
+
+    class Careful(GenServer):
+        async def init(self):
+            self.me.trap_exit = True
+
+        async def terminate(self, reason):
+            reasons.append(reason)
+
+    async with Node(unique_name(), cookie="c") as node:
+        await node.start(Careful)
+    assert reasons == [Atom("shutdown")]
