@@ -115,7 +115,7 @@ def kill(node: Node, wanted: str) -> bool:
         return False
     link = node.workers.links.get(pid.serial)
     if link is not None and link.main == pid:
-        node.workers.kill(link)
+        link.kill()
     else:
         node.system.exit(pid, Atom("kill"))
     return True

@@ -312,6 +312,8 @@ class Runtime:
         if pid is not None and self.is_here(pid):
             self._deliver(control, pid, etf.normalise(body))
         elif pid is not None or self.serial:
+            if type(control) is DemonitorP and pid is not None:
+                self._named_monitors[control.ref] = (pid, control.watcher)  # the hub's router looks once more
             self._forward(control, body, self.node)
         else:
             self.answer_for_the_dead(control)

@@ -22,6 +22,7 @@ from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
 
+OK = Atom("ok")
 LINK = ""
 """The key in ``Runtime.busy`` that stands for the link to the hub itself."""
 
@@ -78,14 +79,21 @@ class WorkerRuntime(Runtime):
         process = self.processes.get(pid.id) if self.is_here(pid) else None
         if process is None:
             raise ProcessError(f"cannot register {name!r}: {pid} is not a live process here")
-        answer = await self.worker.ask(Atom("register"), name.encode(), pid)
+        registering = process
+
+        def registered(answer: Term) -> None:
+            """Before anything is handled that the hub sent after its answer, such as messages to the name."""
+            if answer is not OK:
+                return
+            if registering.alive:
+                self.names[name] = pid
+                registering.names.append(name)
+            else:
+                self.worker.request((Atom("unregister"), name.encode()))
+
+        answer = await self.worker.ask(Atom("register"), name.encode(), pid, on_reply=registered)
         if isinstance(answer, tuple):
             raise NameTaken(bytes(answer[1]).decode())
-        if process.alive:
-            self.names[name] = pid
-            process.names.append(name)
-        else:
-            self.worker.request((Atom("unregister"), name.encode()))
 
     async def find_name(self, name: str) -> Pid | None:
         """Ask the hub who has a name."""
@@ -109,7 +117,7 @@ class Worker:
         self._on_hub_gone = on_hub_gone
         self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
         self._welcome: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
-        self._replies: dict[Reference, asyncio.Future[Term]] = {}
+        self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
         self._closing = False
         self._drained = asyncio.Event()
         self._drained.set()
@@ -137,16 +145,17 @@ class Worker:
         """Send the hub a private message."""
         self._protocol.request(request)
 
-    async def ask(self, what: Atom, *args: Term) -> Term:
-        """Send the hub a private message and wait for its reply."""
+    async def ask(self, what: Atom, *args: Term, on_reply: Callable[[Term], None] | None = None) -> Term:
+        """Send the hub a private message and wait for its reply.
+
+        Args:
+            on_reply: called with the reply the moment it is here, also when nobody waits for it any more.
+        """
         ref = self.runtime.make_ref()
-        future = self._replies[ref] = asyncio.get_running_loop().create_future()
-        try:
-            self.request((what, ref, *args))
-            answer: Term = await future
-            return answer
-        finally:
-            del self._replies[ref]
+        future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
+        self._replies[ref] = (future, on_reply)
+        self.request((what, ref, *args))
+        return await future
 
     async def close(self) -> None:
         """Say everything that is still to say, then leave the node."""
@@ -167,8 +176,10 @@ class Worker:
             case (Atom("welcome"), *details):
                 self._welcome.set_result(tuple(details))
             case (Atom("reply"), Reference() as ref, answer):
-                future = self._replies.get(ref)
-                if future is not None and not future.done():
+                future, on_reply = self._replies.pop(ref)
+                if on_reply is not None:
+                    on_reply(answer)
+                if not future.done():
                     future.set_result(answer)
             case (Atom("info"), Reference() as ref):
                 told: list[Term] = [about() for about in self.on_info]

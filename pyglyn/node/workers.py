@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pyglyn.dist.control import Control, MonitorPExit
+from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2, MonitorPExit
 from pyglyn.errors import ProcessError
-from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.runtime import Parts
-from pyglyn.node.signals import KILLED
+from pyglyn.node.signals import KILL, KILLED
 
 if TYPE_CHECKING:
     from pyglyn.node.node import Node
@@ -38,6 +38,8 @@ logger = logging.getLogger("pyglyn.node")
 
 REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
+_LONGEST_ATOM = 16
+"""Bytes of the atom ``kill``, in whatever form, and some more."""
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
@@ -75,6 +77,18 @@ class WorkerLink:
         """Pass a signal on to the worker."""
         self.boundary.incoming(control)
         self.protocol.send(control, None, parts)
+        if type(control) is Exit2 and control.to == self.main and _is_kill(control, parts):
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the OS process; what was in it ends with reason ``killed``.
+
+        Its main process is killed in no other way, since a stuck one would not notice.
+        """
+        if self.protocol.transport is not None and not self.reason.done():
+            self.reason.set_result(KILLED)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.os_pid, signal.SIGKILL)
 
     def pause(self, source: Any) -> None:
         """Stop reading from a source until this worker has caught up."""
@@ -86,6 +100,13 @@ class WorkerLink:
         """Let the paused sources go on."""
         while self.paused:
             self.paused.pop().resume_reading()
+
+
+def _is_kill(control: Exit2, parts: Parts | None) -> bool:
+    if control.reason is not IN_PAYLOAD:
+        return control.reason is KILL
+    encoded = b"".join(parts or ())
+    return len(encoded) < _LONGEST_ATOM and decode_bare(encoded)[0] is KILL
 
 
 class Workers:
@@ -283,13 +304,6 @@ class Workers:
         for ref in [ref for ref, future in self._asked.items() if future in futures.values()]:
             del self._asked[ref]
         return {serial: future.result() for serial, future in futures.items() if future.done()}
-
-    def kill(self, link: WorkerLink) -> None:
-        """Kill the OS process of a worker; its processes end with reason ``killed``."""
-        if link.serial in self.links and not link.reason.done():
-            link.reason.set_result(KILLED)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(link.os_pid, signal.SIGKILL)
 
     # --- for all workers --------------------------------------------------------------------------
 

@@ -1,0 +1,165 @@
+"""A Python node with supervision trees, in the test's own OS process or as a program of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import pytest_asyncio
+
+from pyglyn import Atom, Node, Pid, Process
+from pyglyn.errors import CallFailed
+from pyglyn.supervision import kernel
+from pyglyn.testing import eventually
+
+ROOT = Path(__file__).parents[2]
+
+
+def running(os_pid: int) -> bool:
+    """Whether an OS process exists and is no zombie."""
+    stat = kernel.os_stat(os_pid)
+    return stat is not None and stat.state != "Z"
+
+
+def descendants(os_pid: int) -> set[int]:
+    """All OS processes below one, zombies included."""
+    parents: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := kernel.os_stat(int(name))) is not None:
+            parents.setdefault(stat.parent, []).append(int(name))
+    found: set[int] = set()
+    waiting = [os_pid]
+    while waiting:
+        below = parents.get(waiting.pop(), [])
+        found.update(below)
+        waiting += below
+    return found
+
+
+@attrs.define
+class Client:
+    """A process of the test on the node with the tree, and what tests ask with it."""
+
+    node: Node
+    me: Process
+
+    async def os_pid(self, name: str | Pid) -> int:
+        answer: Any = await self.me.call(name, Atom("os_pid"), 5.0)
+        return answer
+
+    async def restarted(self, name: str, before: Pid) -> Pid:
+        """Wait until a name is registered by another process than before, and that answers."""
+
+        async def answers() -> Pid | None:
+            pid = self.node.whereis(name)
+            if pid is None or pid == before:
+                return None
+            with contextlib.suppress(CallFailed):
+                await self.os_pid(pid)
+                return pid
+            return None
+
+        return await eventually(answers, 10.0)
+
+    async def reason(self, ref: Any, timeout: float = 10.0) -> Any:
+        """The reason of a monitor that fires."""
+        message: Any = await self.me.receive(
+            lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref, timeout
+        )
+        return message[4]
+
+    async def children(self, supervisor: str | Pid) -> dict[Any, Any]:
+        """``which_children`` as id -> pid."""
+        rows: Any = await self.me.call(supervisor, Atom("which_children"), 5.0)
+        return {row[0]: row[1] for row in rows}
+
+
+@pytest_asyncio.fixture
+async def local(epmd: Any) -> AsyncIterator[Client]:
+    """A node in this OS process."""
+    async with (
+        Node(f"sup_{secrets.token_hex(4)}@localhost", cookie="pyglyn_testing") as node,
+        node.process() as me,
+    ):
+        yield Client(node, me)
+
+
+@attrs.define
+class Program:
+    """``pyglyn node --app …`` as a program."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def wait(self, timeout: float = 15.0) -> int:
+        """Wait for its end; returns the exit status."""
+        await eventually(lambda: self.process.poll() is not None, timeout)
+        return self.process.returncode
+
+    async def logged(self, pattern: str, timeout: float = 15.0) -> re.Match[str]:
+        """Wait for a line in its log."""
+        return await eventually(lambda: re.search(pattern, self.text()), timeout)
+
+    async def os_pid(self, name: str) -> int:
+        """The OS process of a child, by its log."""
+        await self.logged(rf"\b{name} started \(")
+        return int(re.findall(rf"\b{name} started \(\S+, os_pid (\d+)\)", self.text())[-1])
+
+
+def _start(name: str, app: str, log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pyglyn", "node", "--sname", name, "--cookie", "pyglyn_testing"]
+    command += ["--app", f"tests.supervision.service:{app}"]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+
+
+@pytest.fixture
+def program(epmd: Any, tmp_path: Path) -> Iterator[Callable[[str], Awaitable[Program]]]:
+    """Starts a node as a program; waits until its tree is up."""
+    started: list[Program] = []
+
+    async def start(app: str, *, wait: bool = True) -> Program:
+        name = f"prog_{secrets.token_hex(4)}@localhost"
+        log = tmp_path / f"{name}.log"
+        process = _start(name, app, log)
+        program = Program(name, process, log)
+        started.append(program)
+        if wait:
+            await program.logged(r"top started")
+        return program
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            os.killpg(each.process.pid, signal.SIGKILL)
+            each.process.wait()
+
+
+def left_over(os_pids: set[int]) -> list[int]:
+    """Those that are still there; zombies too, unless it is for init (or this test, a subreaper) to collect them."""
+    adopters = (1, os.getpid())
+    stats = {os_pid: kernel.os_stat(os_pid) for os_pid in os_pids}
+    return [
+        pid for pid, stat in stats.items() if stat and not (stat.state == "Z" and stat.parent in adopters)
+    ]
+
+
+async def gone_within(os_pids: set[int], seconds: float) -> None:
+    """Check that OS processes are gone within some seconds."""
+    await eventually(lambda: not left_over(os_pids), seconds)

@@ -1,0 +1,181 @@
+"""What the trees of the tests are made of; a module of its own, so that fresh interpreters can import it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pyglyn import Atom, Exit, GenServer, Ignore, Pid, Process
+from pyglyn.supervision import ChildSpec, Supervisor, export_child, worker
+
+OS_PID = Atom("os_pid")
+
+
+class Probe(GenServer):
+    """Does to its own OS process what it is asked to."""
+
+    async def init(self, *fate: str) -> None:
+        self.count = 0
+        self.grabbed: list[Any] = []
+        if "ignore" in fate:
+            raise Ignore
+        if "raise" in fate:
+            raise ValueError("not today")
+        if "hang" in fate:
+            await asyncio.Event().wait()
+        if "die" in fate:
+            os.kill(os.getpid(), 9)
+
+    async def handle_call(self, request: Any, caller: Any) -> Any:
+        match request:
+            case Atom("os_pid"):
+                return os.getpid()
+            case Atom("count"):
+                self.count += 1
+                return self.count
+            case Atom("fork_grandchildren"):
+                return fork_grandchildren()
+            case (Atom("ask"), Pid() as pid, question):
+                return await self.me.call(pid, question)
+
+    async def handle_cast(self, request: Any) -> Any:
+        match request:
+            case Atom("crash"):
+                raise ValueError("bad quantity")
+            case (Atom("exit"), status):
+                os._exit(status)
+            case (Atom("sys_exit"), status):
+                sys.exit(status)
+            case (Atom("stop"), reason):
+                raise Exit(reason)
+            case Atom("sigkill"):
+                os.kill(os.getpid(), 9)
+            case Atom("segfault"):
+                ctypes.string_at(0)
+            case Atom("grow"):
+                while True:
+                    self.grabbed.append(b"x" * 2**20)
+                    await asyncio.sleep(0)
+            case Atom("busy"):
+                while True:
+                    pass
+            case Atom("exhaust_descriptors"):
+                while True:
+                    self.grabbed.append(os.open("/dev/null", os.O_RDONLY))
+
+
+def fork_grandchildren() -> list[int]:
+    """One in a session of its own, one in ours, and one that holds everything open that we have."""
+    script = "import os,time\nos.fork()\ntime.sleep(600)"
+    own_session = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    same = subprocess.Popen([sys.executable, "-c", script])
+    copy = os.fork()
+    if copy == 0:
+        time.sleep(600)
+        os._exit(0)
+    return [own_session.pid, same.pid, copy]
+
+
+async def echo(me: Process) -> None:
+    """Answers ``{ping, From}`` with ``{pong, OsPid}``."""
+    while True:
+        match await me.receive():
+            case (Atom("ping"), Pid() as caller):
+                me.send(caller, (Atom("pong"), os.getpid()))
+
+
+async def returns(me: Process) -> None:
+    """Ends at once."""
+
+
+async def stubborn(me: Process) -> None:
+    """Does not stop when asked to."""
+    me.trap_exit = True
+    while True:
+        await me.receive()
+
+
+async def slow_start(me: Process, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    me.ready()
+    await me.receive()
+
+
+async def remembers(me: Process) -> None:
+    """Counts messages across restarts; its state is its checkpoint."""
+    count = me.handover or 0
+    while True:
+        match await me.receive():
+            case (Atom("add"), Pid() as caller):
+                count += 1
+                me.checkpoint(count)
+                me.send(caller, (Atom("count"), count))
+            case Atom("die"):
+                os.kill(os.getpid(), 9)
+
+
+def blocking_echo(me: Any, path: str) -> None:
+    """A blocking child; writes to a file what ended it."""
+    try:
+        while True:
+            match me.receive():
+                case (Atom("ping"), Pid() as caller):
+                    me.send(caller, (Atom("pong"), os.getpid()))
+                case Atom("sleep"):
+                    time.sleep(600)
+                case Atom("compute"):
+                    while True:
+                        pass
+                case (Atom("call"), Pid() as caller, to, request):
+                    me.send(caller, (Atom("answer"), me.call(to, request)))
+                case Atom("raise"):
+                    raise KeyError("missing")
+    except BaseException as error:
+        with open(path, "a") as file:
+            file.write(f"{error!r}\n")
+        raise
+
+
+@export_child("shop")
+def probe(name: Atom) -> ChildSpec:
+    return worker(Probe, name=name.name)
+
+
+export_child("shop", "echo")(echo)
+
+
+# --- the same as apps for ``pyglyn node --app tests.supervision.service:…`` ----------------------------
+
+
+def three(node: Any) -> Supervisor:
+    """Three workers, one below a second supervisor."""
+    below = Supervisor("one_for_all", name="below").add(worker(Probe, name="c"))
+    from pyglyn.supervision import supervisor
+
+    return (
+        Supervisor("one_for_one", name="top")
+        .add(worker(Probe, name="a"))
+        .add(worker(Probe, name="b"))
+        .add(supervisor(below))
+    )
+
+
+def with_stubborn(node: Any) -> Supervisor:
+    return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(stubborn, name="s", shutdown=0.3))
+
+
+def gives_up(node: Any) -> Supervisor:
+    return Supervisor(name="top", intensity=1, period=60).add(worker(Probe, name="a"))
+
+
+def does_not_start(node: Any) -> Supervisor:
+    return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(Probe, "raise", name="b"))
+
+
+Cause = tuple[str, Callable[[Any], Any]]

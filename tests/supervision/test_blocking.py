@@ -1,0 +1,63 @@
+"""Plain blocking functions as children."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyglyn import Atom
+from pyglyn.errors import ChildStartError
+from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.testing import eventually
+from tests.supervision.conftest import Client
+from tests.supervision.service import Probe, blocking_echo
+
+
+async def start_one(local: Client, tmp_path: Path, **options: Any) -> Path:
+    path = tmp_path / "ends"
+    path.touch()
+    tree = Supervisor(name="top").add(worker(Probe, name="a"))
+    await start(local.node, tree.add(worker(blocking_echo, str(path), name="b", **options)))
+    return path
+
+
+async def test_it_receives_sends_and_calls_without_await(local: Client, tmp_path: Path) -> None:
+    await start_one(local, tmp_path)
+    local.me.send("b", (Atom("ping"), local.me.pid))
+    _, os_pid = await local.me.receive(timeout=5.0)
+    assert os_pid != await local.os_pid("a")
+    local.me.send("b", (Atom("call"), local.me.pid, Atom("a"), Atom("count")))
+    assert await local.me.receive(timeout=5.0) == (Atom("answer"), 1)
+
+
+@pytest.mark.parametrize("state", ["waiting", "sleep", "compute"])
+async def test_an_exit_signal_is_raised_in_it_whatever_it_does(
+    local: Client, tmp_path: Path, state: str
+) -> None:
+    path = await start_one(local, tmp_path)
+    ref = local.me.monitor("b")
+    old = local.node.whereis("b")
+    local.me.send("b", (Atom("ping"), local.me.pid))
+    await local.me.receive(timeout=5.0)
+    if state != "waiting":
+        local.me.send("b", Atom(state))
+    local.me.exit(old, Atom("go"))
+    assert await local.reason(ref) == Atom("go")
+    await eventually(lambda: "Exit(Atom('go'))" in path.read_text())
+    await eventually(lambda: local.node.whereis("b") not in (None, old))
+
+
+async def test_an_exception_is_its_reason(local: Client, tmp_path: Path) -> None:
+    await start_one(local, tmp_path)
+    ref = local.me.monitor("b")
+    local.me.send("b", Atom("raise"))
+    error, stack = await local.reason(ref)
+    assert error == (Atom("exception"), Atom("KeyError"), b"'missing'")
+    assert stack[0][1] == Atom("blocking_echo")
+
+
+async def test_it_needs_an_os_process_of_its_own(local: Client, tmp_path: Path) -> None:
+    with pytest.raises(ChildStartError, match="OS process of its own"):
+        await start_one(local, tmp_path, isolation="task")

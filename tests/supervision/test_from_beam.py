@@ -1,0 +1,180 @@
+"""Python supervisors and children as Erlang sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import Atom, Node, Pid
+from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
+from pyglyn.testing import Beam, eventually
+from tests.supervision.conftest import Client
+from tests.supervision.service import Probe
+
+TOLD_WITHIN_S = 0.2
+
+
+@pytest_asyncio.fixture
+async def local(beam: Beam) -> AsyncIterator[Client]:
+    """A node with the cookie of a BEAM node, connected to it."""
+    async with (
+        Node(f"sup_{secrets.token_hex(4)}@localhost", cookie=beam.cookie) as node,
+        node.process() as me,
+    ):
+        await node.connect(beam.name)
+        yield Client(node, me)
+
+
+async def call(beam: Beam, local: Client, function: str, *args: Any) -> Any:
+    """``supervisor:function`` on the tree's top, from Erlang."""
+    text = f"supervisor:{function}({', '.join(['{top, Node}', *[f'A{n}' for n in range(len(args))]])})"
+    return await beam.eval(text, Node=Atom(local.node.name), **{f"A{n}": arg for n, arg in enumerate(args)})
+
+
+def tree(**options: Any) -> Supervisor:
+    below = Supervisor(name="below").add(worker(Probe, name="c"))
+    return (
+        Supervisor(name="top", intensity=50)
+        .add(worker(Probe, name="a", **options))
+        .add(supervisor(below))
+        .add(factory(Probe, name="many"))
+    )
+
+
+async def test_the_functions_of_module_supervisor_work(beam: Beam, local: Client) -> None:
+    await start(local.node, tree())
+    ok, not_found = Atom("ok"), (Atom("error"), Atom("not_found"))
+    a, modules = local.node.whereis("a"), [Atom("tests.supervision.service")]
+    rows = await call(beam, local, "which_children")
+    assert [row[0] for row in rows] == [Atom("many"), Atom("below"), Atom("a")]
+    assert rows[2] == (Atom("a"), a, Atom("worker"), modules)
+    assert dict(await call(beam, local, "count_children")) == {
+        Atom("specs"): 3, Atom("active"): 3, Atom("supervisors"): 2, Atom("workers"): 1,
+    }  # fmt: skip
+    _, spec = await call(beam, local, "get_childspec", Atom("a"))
+    assert spec[Atom("restart")] == Atom("permanent")
+    assert spec[Atom("shutdown")] == 5000
+    assert await call(beam, local, "terminate_child", Atom("a")) == ok
+    assert local.node.whereis("a") is None
+    assert (await call(beam, local, "which_children"))[2][1] == Atom("undefined")
+    _, new = await call(beam, local, "restart_child", Atom("a"))
+    assert isinstance(new, Pid)
+    assert local.node.whereis("a") == new
+    assert await call(beam, local, "delete_child", Atom("a")) == (Atom("error"), Atom("running"))
+    await call(beam, local, "terminate_child", Atom("a"))
+    assert await call(beam, local, "delete_child", Atom("a")) == ok
+    assert await call(beam, local, "terminate_child", Atom("a")) == not_found
+
+
+async def test_erlang_starts_an_exported_child_links_to_it_and_is_told_how_it_ended(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, tree())
+    text = """
+        process_flag(trap_exit, true),
+        {ok, Pid} = supervisor:start_child({top, Node},
+            #{id => extra, start => {shop, probe, [extra]}, restart => temporary}),
+        link(Pid),
+        1 = gen_server:call({extra, Node}, count),
+        gen_server:cast(Pid, sigkill),
+        receive {'EXIT', Pid, Reason} -> Reason after 5000 -> timeout end"""
+    assert await beam.eval(text, Node=Atom(local.node.name)) == (Atom("signal"), 9)
+
+
+async def test_what_is_not_exported_cannot_be_started(beam: Beam, local: Client) -> None:
+    await start(local.node, tree())
+    spec = {Atom("id"): Atom("x"), Atom("start"): (Atom("os"), Atom("system"), [b"true"])}
+    match await call(beam, local, "start_child", spec):
+        case (Atom("error"), ((Atom("EXIT"), (Atom("undef"), _)), _)):
+            pass
+        case other:
+            pytest.fail(f"started or other error: {other}")
+
+
+async def test_a_factory_starts_children_for_erlang(beam: Beam, local: Client) -> None:
+    await start(local.node, tree())
+    text = """
+        Pids = [begin {ok, P} = supervisor:start_child({many, Node}, []), P end || _ <- lists:seq(1, 5)],
+        [1 = gen_server:call(P, count) || P <- Pids],
+        ok = supervisor:terminate_child({many, Node}, hd(Pids)),
+        proplists:get_value(active, supervisor:count_children({many, Node}))"""
+    assert await beam.eval(text, Node=Atom(local.node.name), timeout=20.0) == 4
+
+
+@pytest.mark.parametrize(
+    ("cast", "expected", "options"),
+    [
+        (Atom("sigkill"), (Atom("signal"), 9), {}),
+        (Atom("segfault"), (Atom("signal"), 11), {}),
+        ((Atom("exit"), 0), Atom("normal"), {}),
+        ((Atom("exit"), 3), (Atom("exit_status"), 3), {}),
+        (Atom("crash"), None, {}),
+        (Atom("grow"), (Atom("memory_limit"), 150 * 2**20), {"memory_limit": 150 * 2**20}),
+        (Atom("busy"), Atom("stuck"), {"heartbeat": 0.4}),
+        (Atom("exhaust_descriptors"), None, {}),
+    ],
+    ids=str,
+)
+async def test_a_linked_beam_process_gets_the_reason_within_200_ms(
+    beam: Beam, local: Client, cast: Any, expected: Any, options: dict[str, Any]
+) -> None:
+    await start(local.node, tree(**options))
+    pid = local.node.whereis("a")
+    os_pid = await local.os_pid("a")
+    watching = asyncio.create_task(
+        beam.eval(
+            """process_flag(trap_exit, true), link(Pid),
+               receive {'EXIT', Pid, Reason} -> {erlang:system_time(microsecond), Reason} after 20000 -> timeout end""",
+            Pid=pid,
+            timeout=25.0,
+        )
+    )
+    boundary = local.node.workers.links[pid.serial].boundary
+    await eventually(lambda: any(outside.node == beam.name for _, outside in boundary.links))
+    local.me.cast(pid, cast)
+    ended = await eventually(lambda: _ended(os_pid), 20.0)
+    told, reason = await watching
+    assert told / 1e6 - ended < TOLD_WITHIN_S
+    if expected is not None:
+        assert reason == expected
+    else:
+        assert isinstance(reason, tuple)
+        assert reason[0][0] == Atom("exception")
+    await local.restarted("a", pid)
+
+
+def _ended(os_pid: int) -> float | None:
+    """The time when an OS process was seen to have ended; the clock is the one Erlang reads."""
+    try:
+        with open(f"/proc/{os_pid}/stat") as file:
+            return time.time() if file.read().rpartition(")")[2].split()[0] == "Z" else None
+    except OSError:
+        return time.time()
+
+
+async def test_exit_from_erlang_ends_a_child_and_kill_even_a_stuck_one(beam: Beam, local: Client) -> None:
+    await start(local.node, tree())
+    old = local.node.whereis("a")
+    text = """R = erlang:monitor(process, Pid), exit(Pid, Why),
+              receive {'DOWN', R, _, _, Reason} -> Reason after 5000 -> timeout end"""
+    assert await beam.eval(text, Pid=old, Why=Atom("because")) == Atom("because")
+    new = await local.restarted("a", old)
+    local.me.cast(new, Atom("busy"))
+    assert await beam.eval(text, Pid=new, Why=Atom("kill")) == Atom("killed")
+    await local.restarted("a", new)
+
+
+async def test_names_of_the_dead_are_withdrawn_and_given_anew(beam: Beam, local: Client) -> None:
+    await start(local.node, tree())
+    for _ in range(5):
+        old = local.node.whereis("a")
+        local.me.cast(old, Atom("sigkill"))
+        new = await local.restarted("a", old)
+        text = "gen_server:call({a, Node}, os_pid)"
+        assert await beam.eval(text, Node=Atom(local.node.name)) == await local.os_pid(new)
