@@ -223,11 +223,14 @@ class Node:
     async def _stop_processes(self, grace: float = 5.0) -> None:
         """End all processes as a supervisor would: those that trap exits may clean up, within ``grace``."""
         tasks = []
+        parent = self.system
         for process in list(self.runtime.processes.values()):
             if process._task is not None:
                 tasks.append(process._task)
-            if process.trap_exit and process is not self._system:
-                process.put((EXIT, self.system.pid, SHUTDOWN))
+            if process is parent:
+                continue
+            if process.trap_exit:
+                process.put((EXIT, parent.pid, SHUTDOWN))
             else:
                 process.die(SHUTDOWN)
         tasks = [task for task in tasks if task is not asyncio.current_task()]
