@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 from pyglyn import Atom, GenServer, Ignore, Process
 from pyglyn.supervision import ChildSpec, Supervisor, export_child, worker
-from tests.supervision.service import Probe
+
+
+class Probe(GenServer):
+    """Tells its OS process, and kills it."""
+
+    async def handle_call(self, request: Any, caller: Any) -> Any:
+        return os.getpid()
+
+    async def handle_cast(self, request: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 @export_child("erlang_children")
