@@ -14,8 +14,8 @@ connection and scope this side
    after 1, 2, 4, 8, 16 seconds and then every 20.
 4. A scope process that keeps dying is looked for with growing pauses (up to 20 s). Should we be what kills
    it, that keeps us from doing it in a loop.
-5. Half a second after a peer has answered, it must be monitoring our scope process. One that is not (it noticed
-   the end of the previous connection only after our greeting, and forgot us) gets our data again.
+5. Half a second after a peer has answered, it must be monitoring our scope process. One that is not (it
+   noticed the end of the previous connection only after our greeting, and forgot us) gets our data again.
 
 Inputs and outputs are those of the owning machine; see ``effects``.
 """

@@ -215,11 +215,15 @@ class PgState:
         return self.discovery.watch_ended(node, found, now)
 
     def handle_unwatched(self, pid: Pid, now: float) -> list[Effect]:
-        """A peer that answered does not monitor us: it has forgotten us. A sync makes it known again."""
+        """A peer that answered does not monitor us: it has forgotten us. A greeting makes us known again.
+
+        Until it has our sync again, a leave could crash it.
+        """
         peer = self._peers.get(pid)
         if peer is None or not self.discovery.check_again(pid, now):
             return []
-        return self._send_sync(pid, peer)
+        peer.synced, peer.answer_due = False, now + ANSWER_WAIT_S
+        return [Send(pid, (DISCOVER, self.pid))]
 
     def handle_message(self, message: Term, now: float) -> list[Effect]:
         """A message to the scope process. What is none of pg's is dropped, see ``Rejected``."""

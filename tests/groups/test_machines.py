@@ -112,7 +112,9 @@ def test_who_answered_has_to_watch_us_or_gets_our_data_again_but_not_for_ever() 
         due = state.next_deadline()
         assert due is not None
         assert state.handle_timeout(due) == [fx.CheckWatched(THEM)]
-        assert sent(state.handle_unwatched(THEM, due)) == [(CAST, (SYNC, SELF, []))]
+        assert sent(state.handle_unwatched(THEM, due)) == [(DISCOVER, SELF)]
+        assert sent(state.join(b"g", A)) == []
+        assert sent(state.handle_message((DISCOVER, THEM), 0.0))[0][0] is CAST
     due = state.next_deadline()
     assert due is not None
     state.handle_timeout(due)

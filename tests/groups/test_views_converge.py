@@ -117,7 +117,7 @@ class Story:
             case "run":
                 for _ in range(self.random.randrange(30)):
                     self.net.step()
-                self.net.now += self.random.choice([0, 0, 0.01, 3.0])
+                self.net.tick(self.random.choice([0, 0, 0.01, 3.0]))
         for name, members in self.members.items():
             self.members[name] = [m for m in members if m.pid in self.net.nodes[name].actors]
 
