@@ -17,7 +17,8 @@ The tree::
       SupervisionError      ChildStartError(child_id, reason), IntensityExceeded,
                             SpecificationError(reason), ForkUnsafe
       EventSourcingError    DomainError(error), InvalidHandlerResult, NonPositiveArgument,
-                            EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms)
+                            EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms),
+                            NoOwner(service)
                             EventStoreError(text) > VersionConflict(aggregate_id, expected, actual),
                               StoreUnavailable(outcome_unknown), TransactionFailed, TransactionRolledBack,
                               EventEncodeError(value),
@@ -423,6 +424,20 @@ class ActorTimeout(EventSourcingError, TimeoutError):
         super().__init__(f"{operation} failed after {timeout_ms} ms")
         self.operation = operation
         self.timeout_ms = timeout_ms
+
+
+class NoOwner(EventSourcingError, LookupError):
+    """No node that can be reached serves these aggregates; nothing was done.
+
+    Attributes:
+        service: the name they are served under.
+    """
+
+    reason = "noproc"
+
+    def __init__(self, service: str) -> None:
+        super().__init__(f"no connected node serves {service!r}")
+        self.service = service
 
 
 class EventStoreError(EventSourcingError):

@@ -29,6 +29,7 @@ from pyglyn.errors import (
     EventStoreError,
     InvalidHandlerResult,
     NonPositiveArgument,
+    NoOwner,
     StoreUnavailable,
     TransactionFailed,
     TransactionRolledBack,
@@ -71,6 +72,7 @@ from pyglyn.eventsourcing.opening import open_store
 from pyglyn.eventsourcing.projection import BatchLimits
 from pyglyn.eventsourcing.query_process import QueryStatus
 from pyglyn.eventsourcing.recorder import RecorderStore
+from pyglyn.eventsourcing.routing import find_owner, route
 from pyglyn.eventsourcing.rows import RowCodec
 from pyglyn.eventsourcing.runtime import ServiceSpec, service, start, supervised
 from pyglyn.eventsourcing.snapshot import Snapshot, SnapshotConfig
@@ -113,6 +115,7 @@ __all__ = [
     "MemoryStore",
     "MemoryStoreEventEnvelop",
     "Metadata",
+    "NoOwner",
     "NonPositiveArgument",
     "OutboxEntry",
     "OutboxMessage",
@@ -140,6 +143,7 @@ __all__ = [
     "event_id",
     "execute",
     "execute_with_metadata",
+    "find_owner",
     "kebab_case",
     "latest_snapshot",
     "load_aggregate",
@@ -147,6 +151,7 @@ __all__ = [
     "load_events_from",
     "open_store",
     "pascal_case",
+    "route",
     "send_command",
     "service",
     "snake_case",

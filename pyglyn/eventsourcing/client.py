@@ -32,6 +32,8 @@ Service: TypeAlias = "ServerRef | GleamActor"
 SUBJECT = Atom("subject")
 known_types: dict[str, wire.Types] = {}
 """How the services declared in this OS process read and write their values, by name."""
+known_events: dict[str, object] = {}
+"""The types of their events."""
 
 
 async def execute(

@@ -16,6 +16,7 @@ Layer: eventsourcing, on a node.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,15 @@ from typing import Any
 
 import attrs
 
-from pyglyn.errors import DecodeErrors, EntityNotFound, EventSourcingError, EventStoreError, GleamError
+from pyglyn.errors import (
+    CallFailed,
+    CallTimeout,
+    DecodeErrors,
+    EntityNotFound,
+    EventSourcingError,
+    EventStoreError,
+    GleamError,
+)
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing import client, sources, wire
 from pyglyn.eventsourcing.aggregate import AggregateStats, Domain, SystemStats
@@ -34,9 +43,10 @@ from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.lanes import Lanes
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.memory import MemoryStore
+from pyglyn.eventsourcing.routing import Routing, forwarded
 from pyglyn.eventsourcing.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.store import EventStore
-from pyglyn.node import Caller, GenServer, Node, NoReply
+from pyglyn.node import Caller, GenServer, Node, NoReply, Process
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
@@ -61,6 +71,7 @@ class ServiceSpec:
     snapshot_config: SnapshotConfig | None = None
     workers: int = 0
     causation: bool = True
+    scope: str | None = None
     conflict_retries: int = 50
 
     def types(self) -> wire.Types:
@@ -88,6 +99,7 @@ def service(
     commands: object = None,
     events: object = None,
     causation: bool = True,
+    scope: str | None = None,
 ) -> ServiceSpec:
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
@@ -103,8 +115,10 @@ def service(
         snapshot_config=snapshot_config,
         workers=workers,
         causation=causation,
+        scope=scope,
     )
     client.known_types[name] = made.types()
+    client.known_events[name] = events
     return made
 
 
@@ -121,6 +135,7 @@ def supervised(
     commands: object = None,
     events: object = None,
     causation: bool = True,
+    scope: str | None = None,
 ) -> ChildSpec:
     """Specify a service for a supervision tree.
 
@@ -137,6 +152,8 @@ def supervised(
         commands: the commands' type; by default what ``handle`` is annotated with.
         events: the events' type; by default what ``apply`` is annotated with.
         causation: add correlation id, causation id and node to the metadata.
+        scope: the services of this name on all nodes of that scope share the aggregates; a command that
+            comes to one of them is carried out by the owner of its aggregate. See `route`.
 
     Raises:
         EventStoreError: a memory store with workers.
@@ -154,6 +171,7 @@ def supervised(
         commands=commands,
         events=events,
         causation=causation,
+        scope=scope,
     )
     tree = Supervisor("one_for_one")
     for query in made.queries:
@@ -200,6 +218,7 @@ class AggregateServer(GenServer):
         if bind is not None:
             await bind(self.me)
         await self.store.start()
+        self.routing = await _routing(self.me, spec) if not spec.workers else None
         self.executor: CommandExecutor[Any, Any, Any] = CommandExecutor(
             self.store,
             spec.domain,
@@ -214,18 +233,42 @@ class AggregateServer(GenServer):
                 work = partial(sources.answer_read, self.store, request, self.types.write_event)
                 self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, work, caller))
                 return NoReply
-        self.take(request, partial(self.reply, caller), for_gleam=False)
+        if not await passed_on(self, request, (GEN_CALL, (caller.pid, caller.tag), request)):
+            self.take(request, partial(self.reply, caller), for_gleam=False)
         return NoReply
 
     async def handle_cast(self, request: Term) -> None:
         """Take a command that nobody waits for."""
-        self.take(request, self._log_failure, for_gleam=False)
+        if not await passed_on(self, request, (GEN_CAST, request)):
+            self.take(request, self._log_failure, for_gleam=False)
 
     async def handle_info(self, message: Term) -> None:
         """Take an actor message of the Gleam library."""
         match message:
-            case (Atom("EXIT"), Pid(), _):
+            case (Atom("EXIT"), Pid() as pid, _):
+                if self.routing is not None:
+                    self.routing.exited(pid)
                 return
+            case (Atom("pyglyn_forwarded"), original):
+                opened(self, original)
+                self._take_forwarded(original)
+                return
+            case (_, request) if await passed_on(self, request, message):
+                return
+        self._take_actor_message(message)
+
+    def _take_forwarded(self, message: Term) -> None:
+        match message:
+            case (Atom("$gen_call"), from_, request):
+                if (caller := Caller.from_term(from_)) is not None:
+                    self.take(request, partial(self.reply, caller), for_gleam=False)
+            case (Atom("$gen_cast"), request):
+                self.take(request, self._log_failure, for_gleam=False)
+            case _:
+                self._take_actor_message(message)
+
+    def _take_actor_message(self, message: Term) -> None:
+        match message:
             case (_, (Atom() as kind, *fields)):
                 subject = fields[-1] if fields else None
                 match subject:
@@ -359,12 +402,43 @@ class AggregateServer(GenServer):
 _closing: set[asyncio.Task[None]] = set()
 
 
+async def _routing(me: Process, spec: ServiceSpec) -> Routing | None:
+    if spec.scope is None:
+        return None
+    routing = Routing(me, spec.scope, spec.name)
+    await routing.start()
+    return routing
+
+
+def opened(server: AggregateServer | FrontServer, original: Term) -> None:
+    """A command was passed on to us: its aggregate is ours, so its name is too."""
+    request = original[-1] if isinstance(original, tuple) and original else None
+    id = request[1] if isinstance(request, tuple) and len(request) > 1 else None
+    if server.routing is not None and isinstance(id, bytes):
+        server.routing.open_door(id.decode(errors="replace"))
+
+
+async def passed_on(server: AggregateServer | FrontServer, request: Term, message: Term) -> bool:
+    """Pass a message on to the owner of its aggregate; False if that is this service."""
+    if server.routing is None or not isinstance(request, tuple) or len(request) < 2:
+        return False
+    id = request[1]
+    if not isinstance(id, bytes):
+        return False
+    owner = await server.routing.elsewhere(id.decode(errors="replace"))
+    if owner is not None:
+        server.me.send(owner, forwarded(message))
+    return owner is not None
+
+
 class FrontServer(GenServer):
     """Spreads the requests of a service over its OS processes; the process callers know."""
 
     async def init(self, spec: ServiceSpec) -> None:
         """Take note of how many there are."""
         self.spec = spec
+        self.me.trap_exit = True
+        self.routing = await _routing(self.me, spec)
 
     def _worker(self, request: Term) -> str:
         id = request[1] if isinstance(request, tuple) and len(request) > 1 else b""
@@ -375,26 +449,34 @@ class FrontServer(GenServer):
         """Pass a request on; the worker answers the caller itself."""
         if request in ((wire.SYSTEM_STATS,), wire.SYSTEM_STATS):
             return await self._system_stats()
-        self.me.send(self._worker(request), (GEN_CALL, (caller.pid, caller.tag), request))
+        message: Term = (GEN_CALL, (caller.pid, caller.tag), request)
+        if not await passed_on(self, request, message):
+            self.me.send(self._worker(request), message)
         return NoReply
 
     async def handle_cast(self, request: Term) -> None:
         """Pass a command on."""
-        self.me.send(self._worker(request), (GEN_CAST, request))
+        if not await passed_on(self, request, (GEN_CAST, request)):
+            self.me.send(self._worker(request), (GEN_CAST, request))
 
     async def handle_info(self, message: Term) -> None:
         """Pass an actor message of the Gleam library on."""
         match message:
-            case (Atom("EXIT"), Pid(), _):
-                return
+            case (Atom("EXIT"), Pid() as pid, _):
+                if self.routing is not None:
+                    self.routing.exited(pid)
             case (_, (Atom("get_system_stats"), (Atom("subject"), Pid() as owner, tag))):
                 self.me.send(owner, (tag, await self._system_stats()))
-            case (_, request):
+            case (Atom("pyglyn_forwarded"), ((_, (_, _), request) | (_, request)) as original):
+                opened(self, original)
+                self.me.send(self._worker(request), original)
+            case (_, request) if not await passed_on(self, request, message):
                 self.me.send(self._worker(request), message)
 
     async def _system_stats(self) -> Term:
         total = 0
         for number in range(self.spec.workers):
-            answer = await self.me.call(_worker_name(self.spec.name, number), (wire.SYSTEM_STATS,))
-            total += wire.read_system_stats(answer).total_commands_processed
+            with contextlib.suppress(CallFailed, CallTimeout):  # one that is being restarted
+                answer = await self.me.call(_worker_name(self.spec.name, number), (wire.SYSTEM_STATS,))
+                total += wire.read_system_stats(answer).total_commands_processed
         return wire.system_stats_term(SystemStats(len(self.spec.queries), total))
