@@ -120,8 +120,12 @@ class Program:
         return int(re.findall(rf"\b{name} started \(\S+, os_pid (\d+)\)", self.text())[-1])
 
 
-def _start(name: str, app: str, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pyglyn", "node", "--sname", name, "--cookie", "pyglyn_testing"]
+Start = Callable[..., Awaitable[Program]]
+"""What the fixture `program` is."""
+
+
+def _start(name: str, app: str, log: Path, cookie: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pyglyn", "node", "--sname", name, "--cookie", cookie]
     command += ["--app", f"tests.supervision.service:{app}"]
     with log.open("wb") as out:
         return subprocess.Popen(
@@ -130,14 +134,14 @@ def _start(name: str, app: str, log: Path) -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-def program(epmd: Any, tmp_path: Path) -> Iterator[Callable[[str], Awaitable[Program]]]:
+def program(epmd: Any, tmp_path: Path) -> Iterator[Start]:
     """Starts a node as a program; waits until its tree is up."""
     started: list[Program] = []
 
-    async def start(app: str, *, wait: bool = True) -> Program:
+    async def start(app: str, *, wait: bool = True, cookie: str = "pyglyn_testing") -> Program:
         name = f"prog_{secrets.token_hex(4)}@localhost"
         log = tmp_path / f"{name}.log"
-        process = _start(name, app, log)
+        process = _start(name, app, log, cookie)
         program = Program(name, process, log)
         started.append(program)
         if wait:

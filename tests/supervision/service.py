@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 from pyglyn import Atom, Exit, GenServer, Ignore, Pid, Process
@@ -107,6 +106,21 @@ async def slow_start(me: Process, seconds: float) -> None:
     await me.receive()
 
 
+async def counts(me: Process) -> None:
+    """Checks that numbered messages come in order, and acknowledges every hundredth with all before it."""
+    last = wrong = 0
+    while True:
+        match await me.receive():
+            case (Atom("n"), caller, number):
+                wrong += number != last + 1
+                last = number
+                if last % 100 == 0:
+                    me.send(caller, (Atom("acked"), me.pid, last, wrong))
+                    wrong = 0
+            case (Atom("sync"), caller):
+                me.send(caller, (Atom("synced"), me.pid, last, wrong))
+
+
 async def remembers(me: Process) -> None:
     """Counts messages across restarts; its state is its checkpoint."""
     count = me.handover or 0
@@ -166,6 +180,13 @@ def three(node: Any) -> Supervisor:
     )
 
 
+def eight_counting(node: Any) -> Supervisor:
+    tree = Supervisor(name="top", intensity=1_000_000)
+    for number in range(8):
+        tree.add(worker(counts, name=f"w{number}"))
+    return tree
+
+
 def with_stubborn(node: Any) -> Supervisor:
     return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(stubborn, name="s", shutdown=0.3))
 
@@ -176,6 +197,3 @@ def gives_up(node: Any) -> Supervisor:
 
 def does_not_start(node: Any) -> Supervisor:
     return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(Probe, "raise", name="b"))
-
-
-Cause = tuple[str, Callable[[Any], Any]]

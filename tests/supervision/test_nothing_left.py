@@ -6,16 +6,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from pyglyn.supervision import kernel
 from pyglyn.testing import eventually
-from tests.supervision.conftest import Program, descendants, gone_within
-
-Start = Callable[..., Awaitable[Program]]
+from tests.supervision.conftest import Start, descendants, gone_within
 
 
 def unix_sockets(os_pid: int) -> list[str]:
