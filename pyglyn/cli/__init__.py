@@ -13,6 +13,7 @@ from pyglyn._version import __version__
 from pyglyn.cli.call import call, ping
 from pyglyn.cli.demo import demo
 from pyglyn.cli.epmd import epmd, names
+from pyglyn.cli.eventsourcing import events, parked, queries, replay, trace_command
 from pyglyn.cli.groups import groups, publish, tap
 from pyglyn.cli.node import node
 from pyglyn.cli.tree import kill, stop, tree
@@ -33,6 +34,9 @@ def cli() -> None:
 
 
 for command in (node, demo, epmd, names, ping, call, groups, tap, publish, tree, stop, kill):
+    cli.add_command(command)
+
+for command in (events, trace_command, queries, replay, parked):
     cli.add_command(command)
 
 
