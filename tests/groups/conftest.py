@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from pyglyn.node import Node, Process
@@ -33,3 +35,18 @@ async def start_node(epmd) -> AsyncIterator[StartNode]:
             return await stack.enter_async_context(Node(name or unique_name(), cookie="pyglyn_testing"))
 
         yield start
+
+
+def count_signals(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every signal between the node and its peers from now on; ticks are none."""
+    signals: list[Any] = []
+    for name in ("forward", "from_peer"):
+        real = getattr(node.router, name)
+
+        def counted(*args: Any, real: Any = real) -> Any:
+            signals.append(args)
+            return real(*args)
+
+        monkeypatch.setattr(node.router, name, counted)
+    monkeypatch.setattr(node.runtime, "forward", node.router.forward)
+    return signals

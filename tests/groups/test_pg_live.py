@@ -12,7 +12,7 @@ from pyglyn.etf import Atom, Pid
 from pyglyn.groups import pg
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, Beams, eventually
-from tests.groups.conftest import StartNode, idle, unique_name
+from tests.groups.conftest import StartNode, count_signals, idle, unique_name
 
 WITHIN_S = 1.0
 START_PG = "{ok, _} = pg:start(S), ok"
@@ -126,21 +126,6 @@ async def test_a_pair_that_agrees_is_silent(
     signals = count_signals(node, monkeypatch)
     await beam.eval("timer:sleep(3000)")
     assert signals == []
-
-
-def count_signals(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every signal between the node and its peers from now on; ticks are none."""
-    signals: list[Any] = []
-    for name in ("forward", "from_peer"):
-        real = getattr(node.router, name)
-
-        def counted(*args: Any, real: Any = real) -> Any:
-            signals.append(args)
-            return real(*args)
-
-        monkeypatch.setattr(node.router, name, counted)
-    monkeypatch.setattr(node.runtime, "forward", node.router.forward)
-    return signals
 
 
 async def test_a_scope_process_that_crashes_there_comes_back(beam: Beam, start_node: StartNode) -> None:

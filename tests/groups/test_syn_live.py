@@ -14,7 +14,7 @@ from pyglyn.groups import syn
 from pyglyn.groups.effects import Event
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, eventually
-from tests.groups.conftest import StartNode, idle, unique_name
+from tests.groups.conftest import StartNode, count_signals, idle, unique_name
 from tests.peers import SynBeams
 
 WITHIN_S = 1.0
@@ -373,6 +373,25 @@ async def test_what_is_no_message_of_syn_changes_nothing(
     assert await beam.eval("gen_server:call({syn_pg_example, N}, what)", N=Atom(node.name)) is UNDEFINED
     nodes = "gen_server:call({syn_pg_example, N}, {'3.0', subcluster_nodes})"
     assert await beam.eval(nodes, N=Atom(node.name)) == [Atom(beam.name)]
+
+
+async def test_a_pair_that_agrees_is_silent(
+    syn_beams: SynBeams, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beam, node = await syn_beams.start(scopes=(SCOPE, "second")), await start_node()
+    ours = node.spawn(idle)
+    await syn.join(node, SCOPE, GROUP, ours)
+    absent = syn.start(node, "absent")
+    await node.connect(beam.name)
+    await views_agree([node], [beam], {ours: UNDEFINED})
+    scopes = [syn.start(node, SCOPE), syn.start(node, "absent")]
+    for each in [process for scope in scopes for process in (scope.groups, scope.registry)]:
+        await eventually(lambda each=each: each.machine.next_deadline() is None)
+    signals = count_signals(node, monkeypatch)
+    await beam.eval("timer:sleep(3000)")  # driven over stdio: nothing of this crosses the connection
+    assert signals == []
+    await beam.eval("ok = syn:add_node_to_scopes([absent])")
+    await eventually(lambda: absent.groups.subcluster_nodes() == [beam.name], WITHIN_S)
 
 
 async def test_python_nodes_and_syn_agree_on_a_name_after_a_cut(
