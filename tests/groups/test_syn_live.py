@@ -375,6 +375,23 @@ async def test_what_is_no_message_of_syn_changes_nothing(
     assert await beam.eval(nodes, N=Atom(node.name)) == [Atom(beam.name)]
 
 
+async def test_metadata_that_do_not_decode_are_dropped_with_their_message(
+    syn_beams: SynBeams, start_node: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    beam, node = await syn_beams.start(), await start_node()
+    await node.connect(beam.name)
+    scope = syn.start(node, SCOPE)
+    theirs = await beam.eval("syn_driver:join(example, G)", G=GROUP)
+    await views_agree([node], [beam], {theirs: UNDEFINED})
+    deep = "lists:foldl(fun(_, Inner) -> [Inner] end, [], lists:seq(1, 1000000))"
+    await beam.eval(f"ok = syn:join(example, G, P, {deep}), ok", G=GROUP, P=theirs)
+    await eventually(lambda: node.runtime.refused == 1)
+    assert "does not decode" in caplog.text
+    assert scope.groups.members(GROUP) == [(theirs, UNDEFINED)]
+    await beam.eval("syn:join(example, G, P, 1)", G=GROUP, P=theirs)
+    await views_agree([node], [beam], {theirs: 1})
+
+
 async def test_a_pair_that_agrees_is_silent(
     syn_beams: SynBeams, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
