@@ -20,12 +20,7 @@ from collections.abc import Callable
 from typing import Final
 
 import attrs
-
-_setproctitle: Callable[[str], None] | None
-try:
-    from setproctitle import setproctitle as _setproctitle
-except ImportError:
-    _setproctitle = None
+from setproctitle import setproctitle
 
 LINUX: Final = sys.platform == "linux"
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -69,9 +64,8 @@ def become_subreaper() -> None:
 
 
 def set_title(title: str) -> None:
-    """Set what ``ps`` shows: all of it with the setproctitle package, else the first 15 bytes of the name."""
-    if _setproctitle is not None:
-        _setproctitle(title)
+    """Set what ``ps`` shows, and of it the first 15 bytes as the name that ``top`` shows."""
+    setproctitle(title)
     with contextlib.suppress(OSError):
         _prctl(_PR_SET_NAME, ctypes.create_string_buffer(title.encode()[:15]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
@@ -274,15 +275,19 @@ def test_any_text_is_a_term_or_a_syntax_error(text: str) -> None:
 )
 def test_time_to_read_grows_with_the_length(make: Any) -> None:
     few, many = make(2_000), make(16_000)
-    assert _seconds(many) < 30 * max(_seconds(few), 0.002)
+    assert any(_seconds(many) < 30 * max(_seconds(few), 0.002) for _ in range(8))  # noise only slows down
 
 
 def _seconds(text: str) -> float:
+    gc.collect()
+    gc.disable()
     start = time.process_time()
     try:
         parse(text)
     except TermSyntaxError as error:
         assert error.position <= len(text)  # noqa: PT017
+    finally:
+        gc.enable()
     return time.process_time() - start
 
 

@@ -127,7 +127,6 @@ async def test_a_tree_that_does_not_start_ends_the_node_with_1(program: Start) -
 
 
 async def test_titles_tell_node_name_and_role(program: Start) -> None:
-    pytest.importorskip("setproctitle")
     node = await program("three")
     os_pids = descendants(node.process.pid)
     titles = set(map(title, os_pids))
