@@ -1,0 +1,171 @@
+"""Workers: message rates beside one process and beside the BEAM; and, as a program of its own, restart times.
+
+``python -m tests.benchmarks.supervision`` prints restart times after SIGKILL, memory for each worker and light
+process, the start of 1,000 light processes and 64 workers, and the work of two busy workers beside one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from rich.console import Console
+
+from pyglyn.errors import CallFailed
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node import GenServer, Node, Process
+from pyglyn.supervision import Supervisor, kernel, start, worker
+from pyglyn.testing import Beam, PrivateEpmd
+from tests.benchmarks.harness import Bench, Measurement
+from tests.benchmarks.node import EVENT, flood, sink
+
+GROUP = "supervision"
+
+
+class Server(GenServer):
+    """Says which OS process it is in, and floods others when asked."""
+
+    async def handle_call(self, request: Any, caller: object) -> Term:
+        match request:
+            case (Atom("flood"), to, count):
+                to = (to[0].name, to[1].name) if isinstance(to, tuple) else to.name
+                return await flood(self.me, to, count)
+        return os.getpid()
+
+
+async def idle(me: Process) -> None:
+    """Waits."""
+    await me.receive()
+
+
+async def spin(me: Process) -> None:
+    """Computes for as long as it is told, and says how far it got."""
+    while True:
+        match await me.receive():
+            case (Atom("spin"), Pid() as caller, float() as seconds):
+                end, turns = time.perf_counter() + seconds, 0
+                while time.perf_counter() < end:
+                    turns += sum(range(100)) > 0
+                me.send(caller, turns)
+
+
+async def supervision(bench: Bench) -> AsyncIterator[Measurement]:
+    """Messages between hub, workers and a BEAM peer; the BEAM column is the hidden node's rate to the peer."""
+    peer, hidden = bench.peer, bench.hidden
+    messages = bench.scale.count(5e-5)
+    tree = Supervisor(name="bench_top")
+    tree.add(worker(sink, name="bench_worker_sink")).add(worker(Server, name="bench_sender"))
+    async with Node("bench_workers@localhost", cookie=peer.cookie) as local, local.process() as me:
+        await start(local, tree)
+        await local.connect(peer.name)
+        local.spawn(sink, name="bench_hub_sink")
+
+        async def beam() -> float:
+            ask = "pyglyn_bench:flood({bench_sink, Node}, N, Event)"
+            where = Atom(peer.name)
+            return await hidden.eval(ask, Node=where, N=messages, Event=EVENT, timeout=60) / 1e6
+
+        async def from_worker(to: Term) -> float:
+            seconds: Any = await me.call("bench_sender", (Atom("flood"), to, messages), 60.0)
+            return float(seconds)
+
+        async def from_beam() -> float:
+            ask = "pyglyn_bench:flood({bench_worker_sink, Node}, N, Event)"
+            return await _ask(peer, ask, local.name, messages) / 1e6
+
+        rows = {
+            "messages within one process": lambda: flood(me, "bench_hub_sink", messages),
+            "messages hub to worker": lambda: flood(me, "bench_worker_sink", messages),
+            "messages worker to hub": lambda: from_worker(Atom("bench_hub_sink")),
+            "messages worker to worker": lambda: from_worker(Atom("bench_worker_sink")),
+            "messages worker to BEAM": lambda: from_worker((Atom("bench_sink"), Atom(peer.name))),
+            "messages BEAM to worker": from_beam,
+        }
+        for name, ours in rows.items():
+            yield await bench.compare(GROUP, name, messages, ours, beam)
+
+
+async def _ask(by: Beam, text: str, node: str, count: int) -> float:
+    answer: Any = await by.eval(text, Node=Atom(node), N=count, Event=EVENT, timeout=60)
+    return float(answer)
+
+
+# --- figures that have no counterpart on the BEAM -------------------------------------------------------
+
+
+async def restart_times(node: Node, me: Process, method: str, count: int) -> list[float]:
+    """Seconds from SIGKILL until the child answers a call again."""
+    tree = Supervisor(name=f"top_{method}", intensity=10**6, start=method)
+    await start(node, tree.add(worker(Server, name=f"restart_{method}")))
+    seconds = []
+    for _ in range(count):
+        os_pid: Any = await me.call(f"restart_{method}", Atom("os_pid"))
+        begun = time.perf_counter()
+        os.kill(os_pid, signal.SIGKILL)
+        while True:
+            try:
+                if await me.call(f"restart_{method}", Atom("os_pid")) != os_pid:
+                    break
+            except CallFailed:
+                await asyncio.sleep(0.0005)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+async def work(node: Node, me: Process, workers: int, seconds: float) -> int:
+    """How many turns so many busy workers do together."""
+    for number in range(workers):
+        me.send(f"spin{number}", (Atom("spin"), me.pid, seconds))
+    return sum([int(await me.receive(timeout=seconds + 10)) for _ in range(workers)])  # type: ignore[call-overload]
+
+
+async def report(console: Console, restarts: int = 100) -> None:
+    """Measure and print."""
+    async with Node("bench_tree@localhost", cookie="bench") as node, node.process() as me:
+        for method, count in (("fork", restarts), ("spawn", restarts // 5)):
+            times = sorted(await restart_times(node, me, method, count))
+            p50, p99 = statistics.median(times) * 1e3, times[int(len(times) * 0.99)] * 1e3
+            console.print(f"restart by {method}, {count} times: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        many = Supervisor(name="many")
+        for number in range(64):
+            many.add(worker(idle, name=f"idle{number}"))
+        begun = time.perf_counter()
+        await start(node, many)
+        console.print(f"64 workers started in {time.perf_counter() - begun:.2f} s")
+        idles = [link.os_pid for link in node.workers.links.values() if " idle" in link.title]
+        shares = [kernel.own_share_of_memory(os_pid) or 0 for os_pid in idles]
+        console.print(
+            f"an idle worker has {statistics.mean(shares) / 2**20:.2f} MiB of its own (share of memory)"
+        )
+        light = Supervisor(name="light")
+        for number in range(1000):
+            light.add(worker(idle, id=Atom(f"light{number}"), isolation="task"))
+        before = time.perf_counter()
+        pid = await start(node, light)
+        elapsed = time.perf_counter() - before
+        os_pid = node.workers.links[pid.serial].os_pid
+        used = (kernel.resident_memory(os_pid) or 0) - (kernel.resident_memory(idles[0]) or 0)
+        console.print(f"1,000 light processes started in {elapsed:.2f} s, {used / 1000 / 1024:.1f} KiB each")
+        await start(
+            node, Supervisor(name="spins").add(worker(spin, name="spin0")).add(worker(spin, name="spin1"))
+        )
+        one, two = await work(node, me, 1, 2.0), await work(node, me, 2, 2.0)
+        console.print(f"two busy workers do {two / one:.2f} times the work of one")
+
+
+def main() -> None:
+    """Run with an EPMD of its own."""
+    logging.getLogger("pyglyn").setLevel(logging.CRITICAL)  # a hundred deaths are meant
+    with PrivateEpmd() as epmd:
+        os.environ.update(epmd.env)
+        asyncio.run(report(Console()))
+
+
+if __name__ == "__main__":
+    main()
