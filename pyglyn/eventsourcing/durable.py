@@ -43,6 +43,7 @@ from pyglyn.eventsourcing.causation import caused_by
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.failure import FailurePolicy
 from pyglyn.eventsourcing.glyn import GlynConfig, GlynStore
+from pyglyn.eventsourcing.live import is_async
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.opening import open_store
 from pyglyn.eventsourcing.projection import (
@@ -302,7 +303,7 @@ class DurableServer(QueryServer):
                 raise _EffectFailed(index, error) from error
 
     async def _project(self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]]) -> None:
-        if not inspect.iscoroutinefunction(self.query.function):
+        if not is_async(self.query.function):
             await asyncio.to_thread(self._project_in_thread, tx, events, asyncio.get_running_loop())
             return
         for index, event in enumerate(events):
@@ -334,7 +335,7 @@ class DurableServer(QueryServer):
     async def _call(self, cause: EventEnvelope[Any], *args: Any) -> None:
         function = self.query.function
         with caused_by(cause):
-            if inspect.iscoroutinefunction(function) or not self.in_hub:
+            if is_async(function) or not self.in_hub:
                 result = function(*args)
             else:
                 result = await asyncio.to_thread(function, *args)

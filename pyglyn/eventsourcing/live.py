@@ -244,13 +244,19 @@ class LiveQuery(QueryServer):
                 await self._process(message)
 
 
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether a function, or an object with ``__call__``, is async."""
+    called = getattr(function, "__call__", function)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
 async def call_query(function: Query, message: ProcessEvents[Any], *, in_thread: bool) -> None:
     """Call a query's function; a plain one in a thread where it would hold up others."""
     events = message.events
     if not events:
         return
     with caused_by(events[-1]):
-        if in_thread and not inspect.iscoroutinefunction(function):
+        if in_thread and not is_async(function):
             result = await asyncio.to_thread(function, message.aggregate_id, events)
         else:
             result = function(message.aggregate_id, events)
