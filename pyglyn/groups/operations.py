@@ -66,6 +66,13 @@ def stopped(node: Node, name: str) -> bool:
     return True
 
 
+def forget(scope: Scope[Any]) -> None:
+    """The scope has ended, maybe with its node: nothing here may keep it."""
+    scopes = _scopes.get(scope.node.runtime, {})
+    if scopes.get(scope.name) is scope:
+        del scopes[scope.name]
+
+
 def running(at: At, name: str) -> Any:
     """The scope that runs in this operating-system process; None if it does not, or runs in the hub."""
     return _scopes.get(at.runtime, {}).get(name)

@@ -35,7 +35,7 @@ from pyglyn.groups.effects import (
     Target,
     Watch,
 )
-from pyglyn.groups.operations import OK, error_term
+from pyglyn.groups.operations import OK, error_term, forget
 from pyglyn.node import Caller, Node, NodeEvent, Process
 
 logger = logging.getLogger("pyglyn.groups")
@@ -150,6 +150,12 @@ class Scope(Generic[M]):
 
     async def _keep(self, me: Process) -> None:
         """Start the scope process anew whenever it ends, after a pause if that happens all the time."""
+        try:
+            await self._restart_for_ever(me)
+        finally:
+            forget(self)
+
+    async def _restart_for_ever(self, me: Process) -> None:
         ends: list[float] = []
         while True:
             me.monitor(self.process.pid)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pyglyn.etf import Atom, Pid
-from pyglyn.groups import pg
+from pyglyn.groups import operations, pg
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, Beams, eventually
 from tests.groups.conftest import StartNode, count_signals, idle, unique_name
@@ -295,6 +295,26 @@ async def test_what_is_no_message_of_pg_changes_nothing(
     assert scope.which_groups() == [GROUP]
     assert len([r for r in caplog.records if r.name == "pyglyn.groups"]) == 5
     await all_see([node], [beam], GROUP, [theirs])
+
+
+async def test_a_stopped_scope_is_forgotten_by_all_and_a_stopped_node_leaves_nothing(
+    start_node: StartNode,
+) -> None:
+    one, two = await start_node(), await start_node()
+    await one.connect(two.name)
+    scope, other = pg.start(one, "scope"), pg.start(two, "scope")
+    scope.join(GROUP, one.spawn(idle))
+    await eventually(lambda: len(other.get_members(GROUP)) == 1)
+    assert pg.stop(one, "scope")
+    assert not pg.stop(one, "scope")
+    await eventually(lambda: other.get_members(GROUP) == [])
+    again = pg.start(one, "scope")
+    assert again is not scope
+    again.join(GROUP, one.spawn(idle))
+    await eventually(lambda: len(other.get_members(GROUP)) == 1)
+    await one.stop()
+    assert operations.running(one, "scope") is None
+    await eventually(lambda: other.get_members(GROUP) == [])
 
 
 async def test_processes_of_the_hub_use_the_functions_with_themselves(start_node: StartNode) -> None:
