@@ -241,6 +241,8 @@ def _register(
         return _enum(style, type(value))[0](value) if isinstance(value, enum.Enum) else to_json(value)
 
     def structure(value: Any, wanted: Any) -> Any:
+        if wanted is of:
+            return from_json(value)
         return _enum(style, wanted)[1](value, wanted) if _is_enum(wanted) else from_json(value)
 
     mixed = of in (int, str, float)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pyglyn.errors import EventDecodeError, EventEncodeError
 
@@ -84,7 +84,19 @@ def _load_float(text: str) -> float:
     return number
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_load_float)
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_careful_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_load_float)
+_scan_once: Any = _decoder.scan_once  # type: ignore[attr-defined]
+_MAY_OVERFLOW = re.compile(r"[eE]\+?\d{3}|\d{309}")
+
+
+def _scan(text: str) -> tuple[JsonValue, int]:
+    """Read the value at the start of the text: what the decoder does, without looking for blanks."""
+    try:
+        found: tuple[JsonValue, int] = _scan_once(text, 0)
+    except StopIteration:
+        return _decoder.decode(text), len(text)
+    return found
 
 
 def load(text: str) -> JsonValue:
@@ -94,7 +106,13 @@ def load(text: str) -> JsonValue:
         EventDecodeError: not JSON, or nested too deeply; it has the text in ``payload``.
     """
     try:
-        value: JsonValue = _decoder.decode(text)
+        value: JsonValue
+        if _MAY_OVERFLOW.search(text):
+            value = _careful_decoder.decode(text)
+        else:
+            value, end = _scan(text)
+            if end != len(text):  # blanks around it, or more than one value
+                value = _decoder.decode(text)
     except json.JSONDecodeError as error:
         raise EventDecodeError([f"no JSON: {error.msg} at character {error.pos}"], payload=text) from error
     except ValueError as error:

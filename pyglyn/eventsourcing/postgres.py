@@ -9,20 +9,21 @@ other.
 How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
 there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
 
-Waking up: the trigger's NOTIFY, whoever inserted.
+Waking up: NOTIFY, whoever inserted; see :mod:`pyglyn.eventsourcing.postgres_database`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyglyn.errors import EventStoreError, VersionConflict
 from pyglyn.eventsourcing.envelope import EventEnvelope
-from pyglyn.eventsourcing.postgres_database import PostgresDatabase, import_psycopg, translate
+from pyglyn.eventsourcing.postgres_database import REPAIR_S, PostgresDatabase, import_psycopg, translate
 from pyglyn.eventsourcing.rows import EventRow, RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.eventsourcing.sql import (
@@ -198,6 +199,7 @@ class PostgresStore(EventStore[E, S]):
         async with self._database().connection() as connection:
             if not await self._insert(connection, statement, parameters):
                 raise await self._conflict(connection, aggregate_id, expected)
+        self._database().committed()
         return list(envelopes)
 
     def _append_statement(
@@ -299,7 +301,8 @@ class PostgresStore(EventStore[E, S]):
                     grown = database.grown
                     if await self._exists_behind(after):
                         return True
-                    await grown.wait()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(grown.wait(), REPAIR_S)
         except TimeoutError:
             return False
 
@@ -327,9 +330,10 @@ class PostgresStore(EventStore[E, S]):
     def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
         return self._transaction()
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
-        async with self._database().connection() as connection:
+        database = self._database()
+        async with database.connection() as connection:
             tx = _PostgresTransaction(self._codec, connection)
             await tx.run("BEGIN")
             try:
@@ -340,6 +344,7 @@ class PostgresStore(EventStore[E, S]):
                 raise
             finally:
                 tx.ended = True
+        database.committed()
 
 
 async def _roll_back(connection: Connection) -> None:

@@ -32,6 +32,10 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 SCHEMA_VERSION = 1
 CHANNEL = "pyglyn_event"
 
+REPAIR_S = 5.0
+"""Seconds until a waiting reader looks for events that nobody announced: their writer died too early."""
+
+_ANNOUNCE_PAUSE_S = 0.01
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 
@@ -40,6 +44,11 @@ _TRY_AGAIN_CLASSES = ("08", "53", "57", "58")
 _TRY_AGAIN_CODES = ("55P03", "25006")  # lock not available; a standby that is no primary (any more)
 _ROLLED_BACK = ("40001", "40P01")
 _CRASHED = "57P02"  # the one FATAL that may come after the commit and before its answer
+
+# Without waiting for the disk: there is nothing in it that has to survive.
+_ANNOUNCE = f"""
+BEGIN; SET LOCAL synchronous_commit TO off; SELECT pg_notify('{CHANNEL}', current_schema()); COMMIT
+"""
 
 # Notices a dead peer after about a minute instead of two hours.
 _KEEPALIVES: dict[str, Any] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
@@ -103,6 +112,8 @@ class PostgresDatabase:
         self._starting = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()
+        self._announcer: asyncio.Task[None] | None = None
+        self._unannounced = False
 
     async def start(self) -> None:
         """Create what is missing in the database and open the pool.
@@ -123,13 +134,16 @@ class PostgresDatabase:
                 max_size=self._pool_size,
                 timeout=self._timeout,
                 open=False,
+                configure=_be_quiet,
                 reconnect_timeout=self._timeout,
                 kwargs={"autocommit": True, "prepare_threshold": self._prepare_threshold, **_KEEPALIVES},
             )
             await self._pool.open()
 
     async def close(self) -> None:
-        """Stop listening and close all connections."""
+        """Announce what is not announced yet, stop listening and close all connections."""
+        if self._announcer is not None:
+            await self._announcer
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
@@ -164,7 +178,7 @@ class PostgresDatabase:
         """Run one statement in a transaction of its own and return its rows."""
         async with self.connection() as connection:
             try:
-                cursor = await connection.execute(statement.encode(), parameters)
+                cursor = await connection.execute(statement.encode(), parameters or None)
                 return await cursor.fetchall() if cursor.description is not None else []
             except Exception as error:
                 raise translate(error, writing=writing) from error
@@ -196,6 +210,24 @@ class PostgresDatabase:
                 logger.warning("%s; listening again in %.2g s", translate(error), pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def committed(self) -> None:
+        """Announce a commit of ours: here at once, to others soon."""
+        self.wake()
+        self._unannounced = True
+        if self._announcer is None:
+            self._announcer = self.loop.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        try:
+            while self._unannounced:
+                self._unannounced = False
+                await self.query(_ANNOUNCE)
+                await asyncio.sleep(_ANNOUNCE_PAUSE_S)
+        except EventStoreError as error:
+            logger.debug("commits not announced, readers will look by themselves: %s", error)
+        finally:
+            self._announcer = None
 
     def wake(self) -> None:
         """Tell those who wait for events that somebody has committed."""
@@ -250,6 +282,10 @@ async def _schema_version(connection: Connection, schema: str) -> int | None:
     if version > SCHEMA_VERSION:
         raise EventStoreError(f"a newer version made the tables: {version}, this one knows {SCHEMA_VERSION}")
     return version
+
+
+async def _be_quiet(connection: Connection) -> None:
+    await connection.execute(b"SET pyglyn.quiet TO 'on'")
 
 
 async def _is_alive(connection: Connection) -> bool:

@@ -25,7 +25,7 @@ S = TypeVar("S")
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 
-@attrs.frozen
+@attrs.define  # not frozen: one per row read, and a frozen one takes twice as long to make
 class EventRow:
     """One row of ``event``, in the order of its columns."""
 
@@ -38,7 +38,7 @@ class EventRow:
     metadata: str | None
 
 
-@attrs.frozen
+@attrs.define
 class PositionedRow:
     """A row with what the side table knows of it; ``recorded_at`` in milliseconds since 1970."""
 
