@@ -10,6 +10,7 @@ links; so a restart never meets what is left of its predecessor.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
 import weakref
@@ -18,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import Exit as ProcessExit
@@ -49,7 +51,7 @@ from pyglyn.supervision.effects import (
     StopChild,
 )
 from pyglyn.supervision.exported import resolve
-from pyglyn.supervision.os_process import OsProcesses
+from pyglyn.supervision.os_process import ExitStatus, OsProcesses
 from pyglyn.supervision.policy import Policy
 from pyglyn.supervision.program import start_program
 from pyglyn.supervision.requests import receive_request
@@ -70,6 +72,7 @@ from pyglyn.supervision.running import (
 from pyglyn.supervision.spec import (
     CallableStart,
     ChildSpec,
+    ChildType,
     Isolation,
     ProgramStart,
     ShutdownWord,
@@ -175,10 +178,10 @@ class SupervisorServer(GenServer):
         """The parent says so. A start under way is given up: nobody waits for its end."""
         effects = self.policy.stop(reason, self._now())
         run = self._starting
-        if run is not None and run.spec.type.value != "supervisor":
+        if run is not None and run.spec.type is ChildType.SUPERVISOR and run.pid is not None:
+            self.me.exit(run.pid, SHUTDOWN)  # it gives up its own starts in turn
+        elif run is not None:
             self._give_up(run, SHUTDOWN)
-        elif run is not None and run.pid is not None:
-            self.me.exit(run.pid, SHUTDOWN)
         self._carry_out(effects)
 
     # --- what the policy wants ---------------------------------------------------------------------
@@ -217,7 +220,8 @@ class SupervisorServer(GenServer):
         match effect.context:
             case ReportContext.START_ERROR:
                 text = reason_text(effect.reason)
-                logger.error("%s: %s did not start: %s", self._own_name(), _shown(effect.spec), text)
+                log = logger.info if is_clean(effect.reason) else logger.error
+                log("%s: %s did not start: %s", self._own_name(), _shown(effect.spec), text)
             case ReportContext.SHUTDOWN:
                 logger.error(
                     "%s gives up: too many restarts, last of %s", self._own_name(), _shown(effect.spec)
@@ -313,21 +317,30 @@ class SupervisorServer(GenServer):
         process.quiet = True
         process.parent = self.me.pid
         process.handover = self._handover.get(run.child)
+        if isinstance(start, SupervisorStart):
+            process.on_end.append(lambda reason: abandon(self.me.runtime, process.pid))
         run.pid = process.pid
         self._by_pid[process.pid] = run
 
     # --- programs ----------------------------------------------------------------------------------
 
     async def _start_program(self, run: Running, start: ProgramStart) -> None:
+        method = run.spec.start_method or self._method
+        begin = functools.partial(
+            start_program,
+            self.place.os_processes,
+            start,
+            name=_shown(run.spec),
+            title=self._title(run, "program"),
+            timeout=run.spec.start_timeout,
+        )
         try:
-            os_process = await start_program(
-                self.place.os_processes,
-                start,
-                name=_shown(run.spec),
-                title=self._title(run, "program"),
-                timeout=run.spec.start_timeout,
-                method=run.spec.start_method or self._method or StartMethod.FORK,
-            )
+            try:
+                os_process = await begin(method=method or StartMethod.FORK)
+            except ForkUnsafe:
+                if method is not None:
+                    raise
+                os_process = await begin(method=StartMethod.SPAWN)
         except Exception as error:
             self.post(StartFailed(run, start_failure(error)))
         else:
@@ -484,6 +497,19 @@ class SupervisorServer(GenServer):
         log = logger.info if is_clean(reason) or run.ignored else logger.error
         log("%s ended (%s%s): %s", _shown(run.spec), run.pid, os_pid, reason_text(reason))
 
+    def abandon(self) -> None:
+        """Kill the OS processes there are: this supervisor was killed, and lives in another's OS process."""
+
+        def report(status: ExitStatus) -> None:
+            self.place.report_exit(status.os_pid, KILLED)
+
+        for run in list(self._runs.values()):
+            run.close()
+            if run.os_process is not None and run.os_process.status is None:
+                run.os_process.kill()
+                if not run.is_program:
+                    run.os_process.on_exit(report)
+
     # --- looking at it -----------------------------------------------------------------------------
 
     def children(self) -> list[Row]:
@@ -550,6 +576,13 @@ def _label(run: Running) -> str:
         return "supervisor"
     assert isinstance(start, CallableStart)
     return str(getattr(start.target, "__qualname__", type(start.target).__name__))
+
+
+def abandon(runtime: Runtime, pid: Pid) -> None:
+    """Leave nothing of a supervisor whose process has ended."""
+    for server in list(_servers.get(runtime, ())):
+        if server.me.pid == pid:
+            server.abandon()
 
 
 def children_of(runtime: Runtime) -> list[Row]:

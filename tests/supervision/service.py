@@ -195,5 +195,12 @@ def gives_up(node: Any) -> Supervisor:
     return Supervisor(name="top", intensity=1, period=60).add(worker(Probe, name="a"))
 
 
+def hangs(node: Any) -> Supervisor:
+    from pyglyn.supervision import supervisor
+
+    below = Supervisor(name="below").add(worker(Probe, "hang", name="c"))
+    return Supervisor(name="top").add(worker(Probe, name="a")).add(supervisor(below))
+
+
 def does_not_start(node: Any) -> Supervisor:
     return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(Probe, "raise", name="b"))

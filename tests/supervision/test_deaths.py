@@ -327,6 +327,21 @@ async def test_a_checkpoint_is_handed_to_the_next_start(local: Client, isolation
     assert await local.me.receive(timeout=5.0) == (Atom("count"), 4)
 
 
+async def test_a_killed_light_supervisor_leaves_no_os_process(local: Client) -> None:
+    below = Supervisor(name="below").add(worker(Probe, name="c")).add(program(["sleep", "600"], name="p"))
+    await start(local.node, Supervisor(name="top").add(supervisor(below, isolation="task")))
+    old, old_c = local.node.whereis("below"), local.node.whereis("c")
+    assert old is not None
+    [top] = [link for link in local.node.workers.links.values() if link.main == local.node.whereis("top")]
+    before = descendants(top.os_pid)
+    ref = local.me.monitor(old_c)
+    local.me.exit(old, Atom("kill"))
+    assert await local.reason(ref) == Atom("killed")
+    await gone_within(before, 2.0)
+    await local.restarted("c", old_c)
+    await eventually(lambda: len(descendants(top.os_pid)) == 2)
+
+
 async def test_a_light_child_lives_in_its_supervisors_os_process(local: Client) -> None:
     tree = probes("a").add(worker(echo, name="light", isolation="task"))
     tree.add(worker(returns, name="short", isolation="task", restart="temporary"))

@@ -97,6 +97,16 @@ async def test_interrupting_the_terminal_stops_the_tree_in_order(program: Start)
     assert "signal" not in text.replace("SIGINT", "")
 
 
+async def test_sigterm_gives_up_a_start_that_hangs(program: Start) -> None:
+    node = await program("hangs", wait=False)
+    await node.logged(r"\ba started")
+    await eventually(lambda: len(descendants(node.process.pid)) == 4)
+    below = descendants(node.process.pid)
+    node.process.terminate()
+    await node.wait(5.0)
+    await gone_within(below, 1.0)
+
+
 async def test_a_second_signal_ends_the_node_at_once_and_nothing_is_left(program: Start) -> None:
     node = await program("with_stubborn")
     below = descendants(node.process.pid)
