@@ -72,6 +72,7 @@ class MemoryStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
     ) -> list[EventEnvelope[E]]:
+        await asyncio.sleep(0)  # like every other store: a loop of commands does not shut others out
         async with self._lock:
             tx = _MemoryTransaction(self)
             try:

@@ -1,0 +1,247 @@
+"""Commands against stores: conflicts, fairness, unavailable stores, handlers that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from pyglyn import eventsourcing as es
+from pyglyn.testing.bank import (
+    BANK_ACCOUNT,
+    AccountOpened,
+    BankAccount,
+    BankAccountEvent,
+    DepositMoney,
+    OpenAccount,
+)
+
+Bank = es.CommandExecutor[BankAccount, Any, Any]
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def stores(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[list[es.EventStore[Any, Any]]]:
+    """Two store objects on one database; the memory store is one object."""
+    if request.param == "memory":
+        store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
+        yield [store, store]
+        return
+    url = f"sqlite:{tmp_path}/bank.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
+    described = {"events": BankAccountEvent, "state": BankAccount, "aggregate_type": "BankAccount"}
+    async with es.open_store(url, **described) as one, es.open_store(url, **described) as two:
+        yield [one, two]
+
+
+async def test_a_hundred_clients_on_one_aggregate_take_turns(stores: list[es.EventStore[Any, Any]]) -> None:
+    bank: Bank = es.CommandExecutor(stores[0], BANK_ACCOUNT)
+    await bank.execute("a", OpenAccount("a"))
+    done: Counter[int] = Counter(dict.fromkeys(range(100), 0))
+    unfair = 0
+
+    async def client(n: int) -> None:
+        nonlocal unfair
+        for _ in range(4):
+            await bank.execute("a", DepositMoney(1.0))
+            done[n] += 1
+            unfair = max(unfair, max(done.values()) - min(done.values()))
+
+    await asyncio.gather(*(client(n) for n in range(100)))
+    assert (await bank.load_aggregate("a")).entity.balance == 400.0
+    assert [e.sequence for e in await stores[0].load_events("a")] == list(range(1, 402))
+    assert unfair <= 2  # each waits for about one command of every other
+    assert not bank._turns
+
+
+async def test_a_hundred_clients_of_two_services_lose_no_update(
+    stores: list[es.EventStore[Any, Any]],
+) -> None:
+    banks = [Bank(store, BANK_ACCOUNT, conflict_retries=10_000) for store in stores]
+    await banks[0].execute("a", OpenAccount("a"))
+    await asyncio.gather(*(banks[n % 2].execute("a", DepositMoney(1.0)) for n in range(100)))
+    assert (await banks[0].load_aggregate("a")).entity.balance == 100.0
+
+
+async def test_a_hundred_clients_on_a_thousand_aggregates(stores: list[es.EventStore[Any, Any]]) -> None:
+    banks = [
+        Bank(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(2), conflict_retries=1000)
+        for store in stores
+    ]
+    todo = iter(range(2000))
+
+    async def client() -> None:
+        for n in todo:
+            name = f"account-{n % 1000}"
+            await banks[n % 2].execute(name, OpenAccount(name) if n < 1000 else DepositMoney(n))
+
+    await asyncio.gather(*(client() for _ in range(100)))
+    last = await stores[0].last_position()
+    assert len(await stores[0].read(limit=5000)) == last == 2000
+    for n in (0, 1, 500, 999):
+        aggregate = await banks[1].load_aggregate(f"account-{n}")
+        assert (aggregate.entity, aggregate.sequence) == (BankAccount(True, 1000.0 + n), 2)
+
+
+class Flaky(es.MemoryStore[Any, Any]):
+    """A store whose appends fail as told, before or after they have happened."""
+
+    def __init__(self, *failures: Exception | None, after: bool = False) -> None:
+        super().__init__("BankAccount")
+        self.failures = list(failures)
+        self.after = after
+        self.loads = self.appends = 0
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> es.Loaded[Any, Any]:
+        self.loads += 1
+        return await super().load(aggregate_id, use_snapshot=use_snapshot)
+
+    async def append(self, aggregate_id: str, events: Any, **options: Any) -> list[es.EventEnvelope[Any]]:
+        self.appends += 1
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None and not self.after:
+            raise failure
+        written = await super().append(aggregate_id, events, **options)
+        if failure is not None:
+            raise failure
+        return written
+
+
+async def test_what_certainly_was_not_written_is_tried_again() -> None:
+    store = Flaky(
+        es.StoreUnavailable("down"), es.TransactionRolledBack("deadlock"), es.VersionConflict("a", 0, None)
+    )
+    executed = await Bank(store, BANK_ACCOUNT).execute("a", OpenAccount("a"))
+    assert (executed.aggregate.sequence, store.appends, store.loads) == (1, 4, 4)
+
+
+async def test_what_may_have_been_written_is_not_tried_again() -> None:
+    store = Flaky(es.StoreUnavailable("cut", outcome_unknown=True), after=True)
+    bank = Bank(store, BANK_ACCOUNT)
+    with pytest.raises(es.StoreUnavailable) as caught:
+        await bank.execute("a", OpenAccount("a"))
+    assert caught.value.outcome_unknown
+    assert store.appends == 1
+    # It was: the next command finds it, because nothing was cached.
+    assert (await bank.execute("a", DepositMoney(1.0))).aggregate.sequence == 2
+
+
+async def test_patience_has_an_end() -> None:
+    with pytest.raises(es.VersionConflict):
+        await Bank(Flaky(*[es.VersionConflict("a", 0, 1)] * 9), BANK_ACCOUNT, conflict_retries=3).execute(
+            "a", OpenAccount("a")
+        )
+    store = Flaky(*[es.StoreUnavailable("down")] * 1000)
+    with pytest.raises(es.StoreUnavailable):
+        await Bank(store, BANK_ACCOUNT, unavailable_s=0.05).execute("a", OpenAccount("a"))
+    assert 1 < store.appends < 100
+
+
+async def test_a_handler_that_raises_writes_nothing_and_harms_nobody() -> None:
+    def handle(account: BankAccount, command: Any) -> list[Any]:
+        if command == "nothing":
+            return None  # type: ignore[return-value]
+        if command == "raise":
+            raise ZeroDivisionError
+        return BANK_ACCOUNT.handle(account, command)  # type: ignore[return-value]
+
+    def apply(account: BankAccount, event: Any) -> BankAccount:
+        if event == AccountOpened("poison"):
+            raise KeyError("poison")
+        return BANK_ACCOUNT.apply(account, event)
+
+    store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
+    bank = Bank(store, es.Domain(handle, apply, BankAccount()))
+    with pytest.raises(ZeroDivisionError):
+        await bank.execute("a", "raise")
+    with pytest.raises(es.InvalidHandlerResult):
+        await bank.execute("a", "nothing")
+    with pytest.raises(KeyError):
+        await bank.execute("a", OpenAccount("poison"))
+    assert await store.read() == []
+    assert (await bank.execute("a", OpenAccount("a"))).aggregate.sequence == 1
+
+
+async def test_a_command_without_events_writes_nothing() -> None:
+    store = Flaky()
+    bank = Bank(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(1))
+    await bank.execute("a", OpenAccount("a"))
+    executed = await bank.execute("a", DepositMoney(0))
+    assert (executed.envelopes, executed.aggregate.sequence) == ([], 1)
+    assert await store.last_position() == 1
+
+
+async def test_snapshots_are_taken_when_a_batch_steps_over_the_frequency() -> None:
+    def handle(_account: BankAccount, command: int) -> list[AccountOpened]:
+        return [AccountOpened(str(n)) for n in range(command)]
+
+    store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
+    domain: es.Domain[Any, int, Any] = es.Domain(handle, BANK_ACCOUNT.apply, BankAccount())
+    bank = es.CommandExecutor(store, domain, snapshot_config=es.SnapshotConfig(4), cached=0)
+    taken = []
+    for count in (3, 3, 3, 1, 9):  # to sequences 3, 6, 9, 10, 19
+        await bank.execute("a", count)
+        snapshot = await store.latest_snapshot("a")
+        taken.append(snapshot.sequence if snapshot else None)
+    assert taken == [None, 6, 9, 9, 19]
+
+
+async def test_the_cache_is_bounded_and_can_be_off() -> None:
+    store = Flaky()
+    bank = Bank(store, BANK_ACCOUNT, cached=3)
+    for n in range(10):
+        await bank.execute(str(n), OpenAccount("a"))
+    assert len(bank._aggregates) == 3
+    loads = store.loads
+    await bank.execute("9", DepositMoney(1.0))
+    assert store.loads == loads
+    await Bank(store, BANK_ACCOUNT, cached=0).execute("9", DepositMoney(1.0))
+    assert store.loads == loads + 1
+
+
+async def test_a_cancelled_command_gives_up_its_turn() -> None:
+    store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
+    bank = Bank(store, BANK_ACCOUNT)
+    async with store.transaction():
+        first = asyncio.create_task(bank.execute("a", OpenAccount("a")))
+        second = asyncio.create_task(bank.execute("a", OpenAccount("a")))
+        await asyncio.sleep(0)
+        first.cancel()
+    assert (await second).aggregate.sequence == 1
+    assert not bank._turns
+
+
+async def test_outbox_messages_are_written_with_their_command(stores: list[es.EventStore[Any, Any]]) -> None:
+    def outbox(id: str, before: int, events: list[Any]) -> list[es.OutboxMessage]:
+        return [es.OutboxMessage("published", f"{id} {before} {len(events)}")]
+
+    bank = Bank(stores[0], BANK_ACCOUNT, outbox=outbox)
+    await bank.execute("a", OpenAccount("a"))
+    await bank.execute("a", DepositMoney(0))
+    with pytest.raises(es.DomainError):
+        await bank.execute("a", OpenAccount("a"))
+    assert [entry.body for entry in await stores[1].take_outbox("published")] == ["a 0 1"]
+
+
+def test_errors_have_fields_for_programs() -> None:
+    error = es.ActorTimeout("load_aggregate", 50)
+    assert (error.operation, error.timeout_ms, str(error)) == (
+        "load_aggregate",
+        50,
+        "load_aggregate failed after 50 ms",
+    )
+    assert isinstance(error, TimeoutError)
+    assert es.EventStoreError("why").text == "why"
+    assert es.EntityNotFound("a").aggregate_id == "a"
+    assert isinstance(es.StoreUnavailable("down"), ConnectionError)
+    assert attrs.asdict(es.AggregateStats("a", 1, 1, False)) == {
+        "aggregate_id": "a",
+        "event_count": 1,
+        "current_sequence": 1,
+        "has_snapshot": False,
+    }
