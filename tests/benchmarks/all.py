@@ -7,5 +7,12 @@ from tests.benchmarks.gleam import gleam
 from tests.benchmarks.groups import groups
 from tests.benchmarks.harness import Benchmark
 from tests.benchmarks.node import node
+from tests.benchmarks.supervision import supervision
 
-BENCHMARKS: dict[str, Benchmark] = {"codec": codec, "gleam": gleam, "groups": groups, "node": node}
+BENCHMARKS: dict[str, Benchmark] = {
+    "codec": codec,
+    "gleam": gleam,
+    "groups": groups,
+    "node": node,
+    "supervision": supervision,
+}

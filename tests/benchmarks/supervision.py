@@ -155,7 +155,8 @@ async def report(console: Console, restarts: int = 100) -> None:
         await start(
             node, Supervisor(name="spins").add(worker(spin, name="spin0")).add(worker(spin, name="spin1"))
         )
-        one, two = await work(node, me, 1, 2.0), await work(node, me, 2, 2.0)
+        rounds = [(await work(node, me, 1, 0.5), await work(node, me, 2, 0.5)) for _ in range(7)]
+        one, two = (max(column) for column in zip(*rounds, strict=True))  # the least disturbed of each
         console.print(f"two busy workers do {two / one:.2f} times the work of one")
 
 
