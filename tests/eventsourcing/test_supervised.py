@@ -1,0 +1,189 @@
+"""Services and queries as OS processes of a supervision tree."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import eventsourcing as es
+from pyglyn import supervision
+from pyglyn.errors import EventStoreError, ProcessError
+from pyglyn.etf import Atom
+from pyglyn.eventsourcing import glyn
+from pyglyn.node import Node
+from pyglyn.supervision import Supervisor
+from pyglyn.testing import eventually
+from pyglyn.testing.bank import (
+    BankAccount,
+    BankAccountEvent,
+    DepositMoney,
+    OpenAccount,
+    apply,
+    handle,
+)
+from tests.node.conftest import unique_name
+
+CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
+
+
+@pytest_asyncio.fixture
+async def node(epmd) -> AsyncIterator[Node]:
+    async with Node(unique_name(), cookie="eventsourcing") as running:
+        yield running
+
+
+def bank(url: str) -> es.EventStore[Any, Any]:
+    return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+
+
+def supervised(store: es.EventStore[Any, Any], **options: Any) -> supervision.ChildSpec:
+    return es.supervised(
+        "bank", store, **{"handle": handle, "apply": apply, "empty_state": BankAccount(), **options}
+    )
+
+
+def note(aggregate_id: str, envelopes: list[Any]) -> None:
+    """Leave a line in a file; runs in the query's own OS process."""
+    with open(os.environ["NOTES"], "a") as notes:
+        notes.writelines(f"{os.getpid()} {aggregate_id} {envelope.sequence}\n" for envelope in envelopes)
+
+
+def os_pid(node: Node, name: str) -> int:
+    pid = node.whereis(name)
+    assert pid is not None
+    assert pid.serial in node.workers.links  # else its end is just being told
+    return node.workers.links[pid.serial].os_pid
+
+
+async def test_aggregates_are_spread_over_workers_each_always_on_the_same_one(node, tmp_path):
+    tree = Supervisor("one_for_one", intensity=10).add(
+        supervised(bank(f"sqlite:{tmp_path}/bank.db"), workers=2)
+    )
+    await supervision.start(node, tree)
+    names = [f"account-{number}" for number in range(10)]
+    await asyncio.gather(*(es.execute(node, "bank", name, OpenAccount(name)) for name in names))
+    for _ in range(3):
+        await asyncio.gather(*(es.execute(node, "bank", name, DepositMoney(1.0)) for name in names))
+    assert (await es.system_stats(node, "bank")).total_commands_processed == 40
+    stats = [await es.system_stats(node, worker) for worker in ("bank_0", "bank_1")]
+    shares = [each.total_commands_processed for each in stats]
+    assert sum(shares) == 40
+    assert all(share % 4 == 0 and share > 0 for share in shares), "all four commands of an aggregate in one"
+    assert os_pid(node, "bank_0") != os_pid(node, "bank_1")
+
+    os.kill(os_pid(node, "bank_0"), signal.SIGKILL)
+
+    async def answers() -> bool:
+        try:
+            return bool(await es.execute(node, "bank", "account-0", DepositMoney(1.0), timeout=1.0))
+        except (es.EventSourcingError, ProcessError):
+            return False
+
+    await eventually(answers, timeout=10)
+    for name in names:
+        assert (await es.load_aggregate(node, "bank", name)).entity.balance >= 3.0
+
+
+async def test_each_query_has_an_os_process_of_its_own_and_is_started_again(node, tmp_path, monkeypatch):
+    notes = tmp_path / "notes"
+    notes.touch()
+    monkeypatch.setenv("NOTES", str(notes))
+    store, queries = glyn.supervised(
+        CONFIG, es.MemoryStore("BankAccount"), [("note", note)], BankAccountEvent
+    )
+    await supervision.start(node, Supervisor("one_for_one").add(queries).add(supervised(store)))
+    assert len(await glyn.subscribers(CONFIG, at=node)) == 1
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    first = os_pid(node, "note")
+    await eventually(lambda: notes.read_text() == f"{first} a 1\n")
+    assert len({first, os_pid(node, "bank"), os.getpid()}) == 3
+    os.kill(first, signal.SIGKILL)
+
+    async def again() -> bool:
+        pid = node.whereis("note")
+        members = await glyn.subscribers(CONFIG, at=node)
+        return pid is not None and members == [pid] and os_pid(node, "note") != first
+
+    await eventually(again)
+    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await eventually(lambda: notes.read_text().endswith(f"{os_pid(node, 'note')} a 2\n"))
+
+
+async def test_a_tree_can_be_started_by_fresh_interpreters(node, tmp_path, monkeypatch):
+    """Everything a child is made of travels, where a fork is not possible."""
+    notes = tmp_path / "notes"
+    notes.touch()
+    monkeypatch.setenv("NOTES", str(notes))
+    url = f"sqlite:{tmp_path}/bank.db"
+    store, queries = glyn.supervised(CONFIG, bank(url), [("note", note)], BankAccountEvent)
+    service = supervised(store)
+    assert len(pickle.dumps((queries, service))) > 0
+    tree = Supervisor("one_for_one", start="spawn").add(queries).add(service)
+    await supervision.start(node, tree)
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await eventually(lambda: notes.read_text().endswith(" a 1\n"))
+
+
+async def test_a_store_that_cannot_be_reached_fails_the_start_with_its_reason(node, tmp_path):
+    tree = Supervisor("one_for_one").add(supervised(bank(f"sqlite:{tmp_path}/no/such/folder/bank.db")))
+    with pytest.raises(supervision.hub.ChildStartError):
+        await supervision.start(node, tree)
+
+
+async def test_a_memory_store_is_not_shared_by_workers():
+    with pytest.raises(EventStoreError, match="workers need SQLite or PostgreSQL"):
+        supervised(es.MemoryStore(), workers=2)
+
+
+async def test_the_database_restarts_under_load_and_commands_go_on(node, postgres):
+    """All connections of the server are cut again and again; every answered command is in the log."""
+    import psycopg
+
+    made = es.service("bank", bank(postgres), handle=handle, apply=apply, empty_state=BankAccount())
+    await es.start(node, made)
+    await es.execute(node, "bank", "a", OpenAccount("a"), timeout=20)
+    answered: list[int] = []
+    unknown = 0
+
+    async def client() -> None:
+        nonlocal unknown
+        for _ in range(25):
+            try:
+                done = await es.execute(node, "bank", "a", DepositMoney(1.0), timeout=20)
+                answered.extend(envelope.sequence for envelope in done)
+            except es.StoreUnavailable as error:
+                unknown += error.outcome_unknown
+
+    def cut() -> None:
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+            )
+
+    async def cutter() -> None:
+        for _ in range(4):
+            await asyncio.to_thread(cut)
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(client() for _ in range(4)), cutter())
+    logged = await es.load_events(node, "bank", "a", timeout=20)
+    sequences = [envelope.sequence for envelope in logged]
+    assert sequences == list(range(1, len(logged) + 1))
+    assert set(answered) <= set(sequences)
+    assert len(answered) + unknown == 100
+    assert len(answered) <= len(logged) - 1 <= 100
+
+
+async def test_the_status_of_a_live_query_in_its_own_process(node, tmp_path):
+    store, queries = glyn.supervised(CONFIG, es.MemoryStore(), [("quiet", print)], BankAccountEvent)
+    await supervision.start(node, Supervisor("one_for_one").add(queries).add(supervised(store)))
+    status = es.QueryStatus.from_term(await node.call("quiet", Atom("status")))
+    assert (status.name, status.kind, status.state, status.parked) == ("quiet", "live", "idle", 0)
