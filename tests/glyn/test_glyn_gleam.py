@@ -86,10 +86,12 @@ async def test_gleam_and_python_publish_to_each_other(gleam_beams: GleamBeams, s
         assert await subscription.receive(5) == ORDER
         assert await orders.publish("orders", OrderConfirmed("o1")) == 2
         assert await subscription.receive(5) == OrderConfirmed("o1")
+        seen = [gleam.encode(ORDER), gleam.encode(OrderConfirmed("o1"))]
+        same = "pyglyn_interop@subscriber:events(S) =:= Seen"
+        await eventually(lambda: beam.eval(same, S=subscriber, Seen=seen))
         assert await beam.eval(publish, E=Atom("nonsense")) == (OK, 2)
         await eventually(lambda: orders.undecodable == 1)
-        seen = [gleam.encode(ORDER), gleam.encode(OrderConfirmed("o1")), Atom("undecodable")]
-        same = "pyglyn_interop@subscriber:events(S) =:= Seen"
+        seen.append(Atom("undecodable"))
         await eventually(lambda: beam.eval(same, S=subscriber, Seen=seen))
         await beam.eval("pyglyn_interop@subscriber:unsubscribe(S)", S=subscriber)
         await subscription.unsubscribe()
