@@ -10,8 +10,6 @@ links; so a restart never meets what is left of its predecessor.
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
 import time
 import weakref
 from collections.abc import Callable
@@ -19,10 +17,8 @@ from typing import Any
 
 import attrs
 
-from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.calls import Caller
-from pyglyn.node.exits import Exit as ProcessExit
 from pyglyn.node.exits import atom_of, is_clean
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import UNDEFINED, Row
@@ -30,8 +26,8 @@ from pyglyn.node.process import Process
 from pyglyn.node.runtime import Runtime
 from pyglyn.node.signals import KILL, KILLED, SHUTDOWN
 from pyglyn.node.worker import Worker
-from pyglyn.supervision.child import ChildBoot, is_blocking, run_callable, take_name
-from pyglyn.supervision.declaration import Supervisor, declared
+from pyglyn.supervision.child import ChildBoot, take_name
+from pyglyn.supervision.declaration import Supervisor
 from pyglyn.supervision.effects import (
     CancelTimer,
     Child,
@@ -51,9 +47,9 @@ from pyglyn.supervision.effects import (
     StopChild,
 )
 from pyglyn.supervision.exported import resolve
+from pyglyn.supervision.launcher import Launcher, shown
 from pyglyn.supervision.os_process import ExitStatus, OsProcesses
 from pyglyn.supervision.policy import Policy
-from pyglyn.supervision.program import start_program
 from pyglyn.supervision.requests import receive_request
 from pyglyn.supervision.running import (
     LINGER_S,
@@ -70,14 +66,8 @@ from pyglyn.supervision.running import (
     start_failure,
 )
 from pyglyn.supervision.spec import (
-    CallableStart,
-    ChildSpec,
     ChildType,
-    Isolation,
-    ProgramStart,
     ShutdownWord,
-    StartMethod,
-    SupervisorStart,
 )
 
 ROOT = "pyglyn_sup"
@@ -105,9 +95,17 @@ class SupervisorServer(GenServer):
             children=declaration.children,
             is_alive=lambda pid: self.me.runtime.is_here(pid) and pid.id in self.me.runtime.processes,
         )
-        self._method = declaration.start_method or place.default_method
         self._runs: dict[object, Running] = {}
         self._by_pid: dict[Pid, Running] = {}
+        self.launcher = Launcher(
+            self.me,
+            place,
+            declaration.start_method or place.default_method,
+            self.post,
+            self._by_pid,
+            lambda me, below: run_server(me, SupervisorServer, (below, place)),
+            lambda pid: abandon(self.me.runtime, pid),
+        )
         self._starting: Running | None = None
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._handover: weakref.WeakKeyDictionary[Child, Term] = weakref.WeakKeyDictionary()
@@ -221,10 +219,10 @@ class SupervisorServer(GenServer):
             case ReportContext.START_ERROR:
                 text = reason_text(effect.reason)
                 log = logger.info if is_clean(effect.reason) else logger.error
-                log("%s: %s did not start: %s", self._own_name(), _shown(effect.spec), text)
+                log("%s: %s did not start: %s", self._own_name(), shown(effect.spec), text)
             case ReportContext.SHUTDOWN:
                 logger.error(
-                    "%s gives up: too many restarts, last of %s", self._own_name(), _shown(effect.spec)
+                    "%s gives up: too many restarts, last of %s", self._own_name(), shown(effect.spec)
                 )
             case _:
                 pass
@@ -240,144 +238,12 @@ class SupervisorServer(GenServer):
         self._starting = self._runs[run.ref] = run
         try:
             run.spec, run.start = resolve(child.spec, child.args)
-            self._start_run(run)
+            self.launcher.start(run, self._handover.get(child))
         except Exception as error:
             self.post(StartFailed(run, start_failure(error)))
             return
         if run.spec.start_timeout is not None:
             run.later(run.spec.start_timeout, lambda: self.post(StartTimeout(run)))
-
-    def _start_run(self, run: Running) -> None:
-        if isinstance(run.start, ProgramStart):
-            run.is_program = True
-            run.task = asyncio.get_running_loop().create_task(self._start_program(run, run.start))
-        elif run.spec.isolation is Isolation.TASK:
-            self._start_task(run)
-        else:
-            self._start_os_process(run)
-
-    def _start_os_process(self, run: Running) -> None:
-        start = run.start
-        assert isinstance(start, (CallableStart, SupervisorStart))
-        role = "supervisor" if isinstance(start, SupervisorStart) else "worker"
-        title = self._title(run, role)
-        boot = ChildBoot(
-            address=self.place.address,
-            supervisor=self.me.pid,
-            ref=run.ref,
-            start=start,
-            name=run.spec.name,
-            label=_label(run),
-            title=title,
-            waits=run.spec.start_timeout is not None,
-            handover=self._handover.get(run.child),
-            heartbeat=run.spec.heartbeat,
-            default_method=self._method,
-            log_level=logger.getEffectiveLevel(),
-        )
-        fds: dict[str, int] = {}
-        if run.spec.heartbeat is not None:
-            reading, fds["heartbeat"] = os.pipe()
-            run.watch_heartbeat(reading)
-        try:
-            method = run.spec.start_method or self._method
-            self._runs_in(run, self.place.start(boot, title=title, fds=fds, method=method))
-        finally:
-            for fd in fds.values():
-                os.close(fd)
-
-    def _runs_in(self, run: Running, os_process: Any) -> None:
-        run.os_process = os_process
-        os_process.on_exit(lambda status: self.post(OsEnded(run, status)))
-        if run.spec.memory_limit is not None:
-            run.watch_memory()
-
-    def _title(self, run: Running, role: str) -> str:
-        return f"pyglyn {self.me.node} {_shown(run.spec)} {role}"
-
-    def _start_task(self, run: Running) -> None:
-        start = run.start
-        body: Callable[[Process], Any]
-        if isinstance(start, SupervisorStart):
-            declaration = declared(start)
-            body = lambda me: run_server(me, SupervisorServer, (declaration, self.place))  # noqa: E731
-        else:
-            assert isinstance(start, CallableStart)
-            if is_blocking(start.target):
-                raise TypeError("a blocking function needs an OS process of its own, not isolation='task'")
-            waits = run.spec.start_timeout is not None
-            body = lambda me: run_callable(me, start, waits)  # noqa: E731
-
-        async def child(me: Process) -> None:
-            await take_name(me, run.spec.name)
-            await body(me)
-
-        process = self.me.runtime.spawn(child, link_to=self.me.pid, label=_label(run))
-        self.me.signals.on_link(process.pid)
-        process.quiet = True
-        process.parent = self.me.pid
-        process.handover = self._handover.get(run.child)
-        if isinstance(start, SupervisorStart):
-            process.on_end.append(lambda reason: abandon(self.me.runtime, process.pid))
-        run.pid = process.pid
-        self._by_pid[process.pid] = run
-
-    # --- programs ----------------------------------------------------------------------------------
-
-    async def _start_program(self, run: Running, start: ProgramStart) -> None:
-        method = run.spec.start_method or self._method
-        begin = functools.partial(
-            start_program,
-            self.place.os_processes,
-            start,
-            name=_shown(run.spec),
-            title=self._title(run, "program"),
-            timeout=run.spec.start_timeout,
-        )
-        try:
-            try:
-                os_process = await begin(method=method or StartMethod.FORK)
-            except ForkUnsafe:
-                if method is not None:
-                    raise
-                os_process = await begin(method=StartMethod.SPAWN)
-        except Exception as error:
-            self.post(StartFailed(run, start_failure(error)))
-        else:
-            self.post(ProgramReady(run, os_process))
-        finally:
-            run.task = None
-
-    def _program_ready(self, event: ProgramReady) -> None:
-        """Give the program a pid: a process here that ends when it does, and stops it when it is stopped."""
-        run, os_process = event.running, event.os_process
-
-        async def stand_for(me: Process) -> None:
-            await take_name(me, run.spec.name)
-            me.ready()
-            try:
-                while not isinstance(await me.receive(), OsEnded):
-                    pass  # a program takes no messages
-            except asyncio.CancelledError:
-                os_process.terminate()
-                await os_process.wait()
-                raise
-            raise ProcessExit(run.final_reason)
-
-        process = self.me.runtime.spawn(stand_for, link_to=self.me.pid, label=_label(run))
-        self.me.signals.on_link(process.pid)
-        process.quiet = True
-        process.parent = self.me.pid
-        process.on_end.append(lambda reason: os_process.kill())
-        run.pid = process.pid
-        self._by_pid[process.pid] = run
-        self._runs_in(run, os_process)
-
-        def ended(status: Any) -> None:
-            event: Any = OsEnded(run, status)
-            process.put(event)
-
-        os_process.on_exit(ended)
 
     # --- how a start goes on -----------------------------------------------------------------------
 
@@ -404,7 +270,7 @@ class SupervisorServer(GenServer):
         if isinstance(outcome, ChildStarted):
             run.started = True
             os_pid = f", os_pid {run.os_process.os_pid}" if run.os_process is not None else ""
-            logger.info("%s started (%s%s)", _shown(run.spec), run.pid, os_pid)
+            logger.info("%s started (%s%s)", shown(run.spec), run.pid, os_pid)
         if self._starting is run:
             self._starting = None
             self._carry_out(self.policy.child_started(outcome, self._now()))
@@ -438,7 +304,7 @@ class SupervisorServer(GenServer):
             self.me.exit(effect.pid, SHUTDOWN)
         else:
             if effect.spec.shutdown is not ShutdownWord.BRUTAL_KILL:
-                self._note_forced(_shown(run.spec))
+                self._note_forced(shown(run.spec))
             if run.os_process is None:
                 self.me.exit(effect.pid, KILL)
             else:
@@ -457,8 +323,6 @@ class SupervisorServer(GenServer):
         run = event.running
         if run.is_program:
             run.os_ended = True
-            if run.override is KILLED and run.pid is not None:
-                self.me.exit(run.pid, KILL)
             self._check_gone(run)
             return
         reason = run.override if run.override is not None else event.status.reason()
@@ -495,7 +359,7 @@ class SupervisorServer(GenServer):
     def _log_end(self, run: Running, reason: Term) -> None:
         os_pid = f", os_pid {run.os_process.os_pid}" if run.os_process is not None else ""
         log = logger.info if is_clean(reason) or run.ignored else logger.error
-        log("%s ended (%s%s): %s", _shown(run.spec), run.pid, os_pid, reason_text(reason))
+        log("%s ended (%s%s): %s", shown(run.spec), run.pid, os_pid, reason_text(reason))
 
     def abandon(self) -> None:
         """Kill the OS processes there are: this supervisor was killed, and lives in another's OS process."""
@@ -528,7 +392,7 @@ class SupervisorServer(GenServer):
             status = "stopped"
         else:
             status = "running" if run.started else "starting"
-        name: Term = child.spec.id if isinstance(child.spec.id, Atom) else atom_of(_shown(child.spec))
+        name: Term = child.spec.id if isinstance(child.spec.id, Atom) else atom_of(shown(child.spec))
         row: Row = {
             Atom("pid"): pid or UNDEFINED,
             Atom("id"): name,
@@ -558,24 +422,9 @@ _EVENTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
     AllTold: SupervisorServer._all_told,
     StartFailed: SupervisorServer._start_failed,
     StartTimeout: SupervisorServer._start_timed_out,
-    ProgramReady: SupervisorServer._program_ready,
+    ProgramReady: lambda server, event: server.launcher.stand_in(event),
     TimerExpired: SupervisorServer._timer_expired,
 }
-
-
-def _shown(spec: ChildSpec) -> str:
-    """A child for people: its name, or its id."""
-    return spec.name or str(spec.id)
-
-
-def _label(run: Running) -> str:
-    start = run.start
-    if isinstance(start, ProgramStart):
-        return start.argv[0]
-    if isinstance(start, SupervisorStart):
-        return "supervisor"
-    assert isinstance(start, CallableStart)
-    return str(getattr(start.target, "__qualname__", type(start.target).__name__))
 
 
 def abandon(runtime: Runtime, pid: Pid) -> None:
