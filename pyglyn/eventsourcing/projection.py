@@ -1,4 +1,4 @@
-"""A durable query as a state machine: inputs with the time in, the one next thing to do out. Pure.
+"""A durable query as a state machine: inputs with the time in, the one next thing to do out. No clock.
 
 A driver owns the store, the effect and the clock. It carries out the effect that a method returned and
 reports the outcome by the method named beside it, which returns the next effect::

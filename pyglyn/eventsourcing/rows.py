@@ -1,4 +1,4 @@
-"""Events <-> rows of the ``event`` and ``snapshot`` tables. Pure.
+"""Events <-> rows of the ``event`` and ``snapshot`` tables. No I/O.
 
 The columns are those of ``eventsourcing_postgres`` 5.1 and ``eventsourcing_sqlite`` 3.1; ``event_type`` and
 ``event_version`` are constants of a store there, not the event's own name.
