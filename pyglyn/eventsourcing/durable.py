@@ -30,15 +30,18 @@ from typing import Any, TypeAlias, cast
 
 import attrs
 
+from pyglyn import etf
 from pyglyn.errors import (
     CheckpointConflict,
     EventStoreError,
+    GleamError,
     GroupError,
     ProcessError,
     StoreUnavailable,
     TransactionRolledBack,
 )
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.causation import caused_by
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.failure import FailurePolicy
@@ -286,13 +289,27 @@ class DurableServer(QueryServer):
         name = self.query.name
         if self.query.into is None:
             await self._call_each(effect.events)
+        park = [await self._with_raw(event) for event in effect.park]
         async with self.database.transaction() as tx:
             if self.query.into is not None:
                 await self._project(tx, effect.events)
-            for event in effect.park:
+            for event in park:
                 logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
                 await tx.park(attrs.evolve(event, parked_at=time.time()))
             await tx.save_checkpoint(name, effect.position, expected=effect.expected)
+
+    async def _with_raw(self, event: ParkedEvent) -> ParkedEvent:
+        """Add the event as a term where the source has no text of it: a memory store, another node."""
+        if event.raw or event.position is None:
+            return event
+        found = await self.source.read(event.position - 1, limit=1, aggregate_id=event.aggregate_id)
+        if not found or found[0].envelope is None:
+            return event
+        try:
+            raw = etf.encode(wire.envelope_term(found[0].envelope))
+        except GleamError:
+            return attrs.evolve(event, raw=repr(found[0].envelope).encode(), format="text")
+        return attrs.evolve(event, raw=raw, format="etf")
 
     async def _call_each(self, events: Sequence[RecordedEvent[Any]]) -> None:
         for index, event in enumerate(events):

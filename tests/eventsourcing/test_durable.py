@@ -309,7 +309,7 @@ async def test_a_query_on_a_node_without_the_database_reads_from_one_that_has_it
         totals = Totals(es.open_store(url), url)
         await totals.create()
         await es.DurableQuery(
-            "totals", totals.project, store=config, into=totals.into, events=BankAccountEvent
+            "totals", totals.project, store=config, into=totals.into, events=BankAccountEvent, policy=QUICK
         ).start(far)
         await has_state(far, "stuck")  # nobody has the events yet
         await far.connect(node.name)
@@ -322,6 +322,11 @@ async def test_a_query_on_a_node_without_the_database_reads_from_one_that_has_it
         await far.connect(node.name)
         await totals.become({"a": (4, 7.0)})
         await has_state(far, "live")
+        # What cannot be processed is parked as the term that came.
+        totals.fail = lambda envelope: True
+        await es.execute(node, "bank", "a", DepositMoney(8.0))
+        [parked] = await eventually(lambda: _parked(far, 1), timeout=10)
+        assert es.query_process.readable(parked).startswith('{serialized_event_envelop,<<"a">>,5,')
         await totals.into.close()
 
 
