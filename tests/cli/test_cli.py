@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import os
 import re
 import secrets
@@ -48,8 +49,9 @@ class Program:
 
     async def _read(self) -> None:
         assert self.process.stdout is not None
+        decoder = codecs.getincrementaldecoder("utf-8")()
         while data := await self.process.stdout.read(4096):
-            self.output += data.decode()
+            self.output += decoder.decode(data)
 
     async def ends(self) -> int:
         status = await asyncio.wait_for(self.process.wait(), 20)
