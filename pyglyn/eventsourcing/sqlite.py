@@ -140,6 +140,7 @@ class SqliteStore(EventStore[E, S]):
             if use_snapshot:
                 found = connection.execute(_SELECT_SNAPSHOT, (aggregate_type, aggregate_id)).fetchone()
                 snapshot = codec.usable_snapshot(SnapshotRow(*found) if found else None)
+            # Events committed since then come along: the log only grows, so the sum is a later moment.
             after = snapshot.sequence if snapshot is not None else 0
             return snapshot, _events(connection, aggregate_type, aggregate_id, after, NO_LIMIT)
 

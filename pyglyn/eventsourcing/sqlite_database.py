@@ -105,17 +105,9 @@ class SqliteDatabase:
             executor.shutdown(wait=False)
 
     async def read(self, operation: Operation[T]) -> T:
-        """Run a function that only reads, in the reader's thread and in one read transaction."""
-
-        def in_transaction(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN")
-            try:
-                return operation(connection)
-            finally:
-                connection.execute("COMMIT")
-
+        """Run a function that only reads, in the reader's thread; each of its statements by itself."""
         await self.start()
-        return await self._in_thread(self._reader, in_transaction)
+        return await self._in_thread(self._reader, operation)
 
     async def data_version(self) -> int:
         """Return a number that changes whenever another connection has committed; costs microseconds."""
