@@ -278,9 +278,13 @@ class DurableServer(QueryServer):
         try:
             done, _ = await asyncio.wait((store, order), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (store, order):
-                task.cancel()
-            await asyncio.gather(store, order, return_exceptions=True)
+            order.cancel()
+            # Python 3.11's wait_for can lose a cancellation that meets its result: ask again.
+            while not store.done():
+                store.cancel()
+                await asyncio.wait((store,), timeout=0.1)
+            if not store.cancelled() and store not in done:
+                store.exception()
         self.awake.clear()
         if store in done:
             store.result()
