@@ -274,6 +274,7 @@ class DurableServer(QueryServer):
         """Wait for the store, a broadcast, an order, or the time."""
         loop = asyncio.get_running_loop()
         store = loop.create_task(self.source.wait(after, timeout=timeout))
+        store.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if not raised
         order = loop.create_task(self.awake.wait())
         try:
             done, _ = await asyncio.wait((store, order), return_when=asyncio.FIRST_COMPLETED)
@@ -283,8 +284,6 @@ class DurableServer(QueryServer):
             while not store.done():
                 store.cancel()
                 await asyncio.wait((store,), timeout=0.1)
-            if not store.cancelled() and store not in done:
-                store.exception()
         self.awake.clear()
         if store in done:
             store.result()
