@@ -27,6 +27,15 @@ _START_S = 60.0
 _UNPRIVILEGED = "nobody"
 _numbers = itertools.count(1)
 
+# The server runs as long as the pipe on our standard input is open: also a test run that is killed ends it.
+_GUARD = """
+exec 3<&0
+"$@" </dev/null 3<&- &
+server=$!
+{ cat >/dev/null; kill -INT $server; } <&3 2>/dev/null &
+wait $server
+"""
+
 # What makes tests fast: what is written here is thrown away anyway.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -70,7 +79,7 @@ class PrivatePostgres:
         self._user = pwd.getpwnam(_UNPRIVILEGED) if os.geteuid() == 0 else None
         self._programs = programs
         self._settings = settings or {}
-        self._server: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         try:
             self._hand_over()
             self._create()
@@ -101,9 +110,9 @@ class PrivatePostgres:
         for name, value in self._settings.items():
             options += ["-c", f"{name}={value}"]
         with (self.directory / "log").open("ab") as log:
-            self._server = subprocess.Popen(
-                [self._programs / "postgres", "-D", self._data, *options],
-                stdin=subprocess.DEVNULL,
+            self._guard = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARD, "sh", self._programs / "postgres", "-D", self._data, *options],
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 cwd=self.directory,
@@ -113,22 +122,29 @@ class PrivatePostgres:
         deadline = time.monotonic() + _START_S
         status = self._data / "postmaster.pid"
         while not (status.exists() and status.read_text().rstrip().endswith("ready")):
-            if self._server.poll() is not None or time.monotonic() > deadline:
+            if self._guard.poll() is not None or time.monotonic() > deadline:
                 self.stop("immediate")
                 raise RuntimeError(f"PostgreSQL does not start:\n{self._log_tail()}")
             time.sleep(0.02)
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: ``fast`` breaks off what is running, ``immediate`` is a crash."""
-        server, self._server = self._server, None
-        if server is None:
+        guard, self._guard = self._guard, None
+        if guard is None:
             return
-        server.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+        os_pid = (self._data / "postmaster.pid").read_text().split()[0] if self._is_running() else None
+        if os_pid is not None:
+            os.kill(int(os_pid), signal.SIGINT if mode == "fast" else signal.SIGQUIT)
         try:
-            server.wait(30)
+            guard.wait(30)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            os.killpg(guard.pid, signal.SIGKILL)
+            guard.wait()
+        assert guard.stdin is not None
+        guard.stdin.close()
+
+    def _is_running(self) -> bool:
+        return (self._data / "postmaster.pid").exists()
 
     def close(self) -> None:
         """Stop the server and delete its directory."""
