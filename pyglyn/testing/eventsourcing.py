@@ -2,9 +2,12 @@
 
 ::
 
-    account = testing.eventsourcing.scenario(es.Domain(handle, apply, BankAccount()))
-    account.given([AccountOpened("a")]).when(DepositMoney(10.0)).then([CustomerDepositedCash(10.0, 10.0)])
-    account.given([]).when(DepositMoney(10.0)).then(es.DomainError("not open"))
+    from pyglyn.testing.eventsourcing import scenario
+
+    given = scenario(es.Domain(handle, apply, BankAccount())).given
+
+    given([AccountOpened("a")]).when(DepositMoney(10.0)).then([CustomerDepositedCash(10.0, 10.0)])
+    given([]).when(DepositMoney(10.0)).then(es.DomainError("not open"))
 
 A store of one's own is tested by inheriting :class:`EventStoreContract`.
 """

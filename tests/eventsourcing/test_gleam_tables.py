@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,29 @@ async def test_keys_that_a_database_cannot_store_are_refused(store: es.EventStor
     assert await store.read() == []
     await store.append("", [AccountOpened("\0")], expected=0, metadata=[("\0", "\0")])
     assert (await store.load("")).envelopes[0].metadata == [("\0", "\0")]
+
+
+async def test_catching_up_takes_the_memory_of_a_batch_not_of_the_log(
+    database: Foreign, store: es.EventStore[Any, Any]
+) -> None:
+    numbers = "generate_series(1, 30000) AS n (i)"
+    if database.is_sqlite:
+        counting = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000"
+        numbers = f"(WITH RECURSIVE n (i) AS ({counting}) SELECT i FROM n)"
+    payload = deposited(1.0, 1.0).replace("}", ',"padding":"' + "x" * 300 + '"}')
+    columns = f"'BankAccount', 'a', i, 'BankAccountEvent', '1.0', '{payload}', '[]'"
+    database.run(f"INSERT INTO event SELECT {columns} FROM {numbers}")
+    seen = highest = 0
+    tracemalloc.start()
+    try:
+        async for batch in store.follow(batch=500):
+            seen += len(batch)
+            del batch
+            if seen == 5000:
+                tracemalloc.reset_peak()
+            if seen == 30_000:
+                highest = tracemalloc.get_traced_memory()[1]
+                break
+    finally:
+        tracemalloc.stop()
+    assert highest < 8 * 2**20
