@@ -302,7 +302,10 @@ class PostgresStore(EventStore[E, S]):
                     if await self._exists_behind(after):
                         return True
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(grown.wait(), REPAIR_S)
+                        async with asyncio.timeout(
+                            REPAIR_S
+                        ):  # wait_for of Python 3.11 can lose a cancellation
+                            await grown.wait()
         except TimeoutError:
             return False
 

@@ -309,7 +309,8 @@ class Node:
                     logger.warning("cannot connect to %s, trying again: %s", node, error)
                 said = str(error)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await changed.wait()
             wait = min(wait * policy.factor, policy.longest)
 
     def on_node_event(self, listener: Callable[[NodeEvent], None]) -> Callable[[], None]:
