@@ -13,8 +13,9 @@ from pyglyn.groups import operations, pg
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, Beams, eventually
 from tests.groups.conftest import StartNode, count_signals, idle, unique_name
+from tests.slack import SLACK
 
-WITHIN_S = 1.0
+WITHIN_S = 1.0 * SLACK
 START_PG = "{ok, _} = pg:start(S), ok"
 MEMBER = "P = spawn(fun() -> receive stop -> ok end end), ok = pg:join(S, G, P), P"
 SCOPE = Atom("scope")
@@ -328,3 +329,26 @@ async def test_processes_of_the_hub_use_the_functions_with_themselves(start_node
     async with node.process() as me:
         member = node.spawn(body, me.pid)
         assert await me.receive(timeout=5.0) == [member]
+
+
+async def test_three_nodes_with_partial_connections(beams: Beams, start_node: StartNode) -> None:
+    one, two, node = await beams.start(), await beams.start(), await start_node()
+    for beam in (one, two):
+        await beam.eval(START_PG, S=SCOPE)
+    assert await one.eval("net_adm:ping(N)", N=Atom(two.name)) is Atom("pong")
+    first, second = await join_there(one), await join_there(two)
+    scope = pg.start(node, "scope")
+    ours = node.spawn(idle)
+    scope.join(GROUP, ours)
+    await node.connect(one.name)
+    await all_see([node], [], GROUP, [first, ours])
+    await all_see([], [one], GROUP, [first, second, ours])
+    await all_see([], [two], GROUP, [first, second])
+    await node.connect(two.name)
+    everyone = [first, second, ours]
+    await all_see([node], [one, two], GROUP, everyone)
+    await one.disconnect(node.name)
+    await all_see([node], [], GROUP, [second, ours])
+    await all_see([], [one], GROUP, [first, second])
+    await node.connect(one.name)
+    await all_see([node], [one, two], GROUP, everyone)

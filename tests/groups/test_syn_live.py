@@ -16,8 +16,9 @@ from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, eventually
 from tests.groups.conftest import StartNode, count_signals, idle, unique_name
 from tests.peers import SynBeams
+from tests.slack import SLACK
 
-WITHIN_S = 1.0
+WITHIN_S = 1.0 * SLACK
 SCOPE = "example"
 UNDEFINED = Atom("undefined")
 OK = Atom("ok")

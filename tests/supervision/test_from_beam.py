@@ -14,10 +14,11 @@ import pytest_asyncio
 from pyglyn import Atom, Node, Pid
 from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
+from tests.slack import SLACK
 from tests.supervision.conftest import Client
 from tests.supervision.service import Probe
 
-TOLD_WITHIN_S = 0.2
+TOLD_WITHIN_S = 0.2 * SLACK
 
 
 @pytest_asyncio.fixture
