@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyglyn.errors import EventStoreError, VersionConflict
+from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.postgres_database import REPAIR_S, PostgresDatabase, import_psycopg, translate
 from pyglyn.eventsourcing.rows import EventRow, RowCodec, SnapshotRow, storable_text
@@ -291,23 +291,26 @@ class PostgresStore(EventStore[E, S]):
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        if await self._exists_behind(after):
-            return True
-        database = self._database()
         try:
+            if await self._exists_behind(after):
+                return True
             async with asyncio.timeout(timeout):
-                await database.listen()
-                while True:
-                    grown = database.grown
-                    if await self._exists_behind(after):
-                        return True
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(
-                            REPAIR_S
-                        ):  # wait_for of Python 3.11 can lose a cancellation
-                            await grown.wait()
+                await self._wait(after)
         except TimeoutError:
             return False
+        except StoreUnavailable:
+            return True  # a cut connection is a reason to look: reading tells whether it lasts
+        return True
+
+    async def _wait(self, after: int) -> None:
+        database = self._database()
+        await database.listen()
+        while True:
+            grown = database.grown
+            if await self._exists_behind(after):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(grown.wait(), REPAIR_S)
 
     async def _exists_behind(self, after: int) -> bool:
         while await self._assign_positions():

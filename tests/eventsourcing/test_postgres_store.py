@@ -223,7 +223,15 @@ async def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_
 async def test_connections_the_server_closed_while_idle_cost_no_command(
     postgres: str, store: es.EventStore[Any, Any]
 ) -> None:
-    waiting = asyncio.create_task(store.wait(100, timeout=60))
+    seen: list[int] = []
+
+    async def follow() -> None:
+        while True:
+            with contextlib.suppress(es.StoreUnavailable):
+                async for batch in store.follow(seen[-1] if seen else 0):
+                    seen.extend(event.position for event in batch)
+
+    following = asyncio.create_task(follow())
     for n in range(5):
         appends = [store.append(f"{n} {k}", [AccountOpened("a")], expected=0) for k in range(8)]
         await asyncio.gather(*appends)
@@ -234,7 +242,10 @@ async def test_connections_the_server_closed_while_idle_cost_no_command(
         assert Foreign(postgres).run(terminate)[0][0] >= 1
     # The listening connection came back as well.
     await store.append("last", [AccountOpened("a")] * 70, expected=0)
-    assert await asyncio.wait_for(waiting, 30) is True
+    await eventually(lambda: len(seen) == 110, timeout=30)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert seen == list(range(1, 111))
 
 
 async def test_a_pool_that_is_used_up_is_unavailable(postgres: str) -> None:
