@@ -31,6 +31,7 @@ import decimal
 import enum
 import functools
 import re
+import sys
 import types
 import typing
 import uuid
@@ -52,6 +53,7 @@ _FromJson: TypeAlias = Callable[[Any, Any], Any]
 
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+|[0-9]+")
 _LARGEST_EXACT = 2**53
+_LARGEST = sys.float_info.max
 
 
 def _words(name: str) -> list[str]:
@@ -155,9 +157,9 @@ class JsonCodec(Generic[T]):
         Raises:
             EventDecodeError: not JSON, or not of the type; it has the text and one line per fault.
         """
-        plain = load(text)
         if self._decode is None:
-            return plain  # type: ignore[return-value]
+            return load(text, check_floats=True)  # type: ignore[return-value]
+        plain = load(text)
         try:
             value: T = self._decode(plain)
         except (cattrs.BaseValidationError, TypeError, ValueError, LookupError) as error:
@@ -460,9 +462,9 @@ def _exactly(kind: type, name: str) -> Callable[[Any], Any]:
 
 
 def _float(value: Any) -> float:
-    if type(value) is float:
-        return value
     if isinstance(value, float):
+        if not -_LARGEST <= value <= _LARGEST:
+            raise ValueError(f"expected a finite float, got {value}")
         return float(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > _LARGEST_EXACT:
