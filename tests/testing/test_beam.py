@@ -240,8 +240,11 @@ async def test_nodes_and_epmd_end_when_the_test_process_is_killed(beam: Beam) ->
     os_pid, port = json.loads(printed)
 
     def gone() -> bool:
-        running = psutil.process_iter(["pid", "cmdline"])
+        # A zombie has ended too: where an earlier test made this process a subreaper, it collects late.
+        running = [
+            p for p in psutil.process_iter(["pid", "cmdline", "status"]) if p.info["status"] != "zombie"
+        ]
         epmd = [p for p in running if "-port" in (p.info["cmdline"] or ()) and str(port) in p.info["cmdline"]]
-        return not psutil.pid_exists(os_pid) and not epmd
+        return os_pid not in [p.info["pid"] for p in running] and not epmd
 
     await eventually(gone, timeout=10)
