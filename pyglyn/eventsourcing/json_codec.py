@@ -23,18 +23,12 @@ Not supported: dicts with other keys than strings, unions of several non-class t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
-import datetime
-import decimal
 import enum
 import functools
 import re
-import sys
 import types
 import typing
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -43,6 +37,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pyglyn.errors import EventDecodeError, EventEncodeError
+from pyglyn.eventsourcing.json_scalars import SCALARS, kind_of, shown
 from pyglyn.eventsourcing.json_text import JsonValue, dump, load
 
 T = TypeVar("T")
@@ -52,8 +47,6 @@ _ToJson: TypeAlias = Callable[[Any], Any]
 _FromJson: TypeAlias = Callable[[Any, Any], Any]
 
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+|[0-9]+")
-_LARGEST_EXACT = 2**53
-_LARGEST = sys.float_info.max
 
 
 def _words(name: str) -> list[str]:
@@ -221,7 +214,7 @@ def _converter(style: JsonStyle) -> cattrs.Converter:
     converter = cattrs.Converter(
         detailed_validation=True, unstruct_collection_overrides={set: list, frozenset: list}
     )
-    for of, (to_json, from_json) in _SCALARS.items():
+    for of, (to_json, from_json) in SCALARS.items():
         _register(converter, style, of, to_json, from_json)
     converter.register_unstructure_hook_factory(_is_record, lambda of: _record_to_json(converter, style, of))
     converter.register_structure_hook_factory(_is_record, lambda of: _record_from_json(converter, style, of))
@@ -273,7 +266,7 @@ def _record_to_json(converter: cattrs.Converter, style: JsonStyle, of: Any) -> _
 
     def write(value: Any) -> Any:
         if type(value) is not expected:
-            raise EventEncodeError(f"expected {expected.__name__}, got {_shown(value)}", value=value)
+            raise EventEncodeError(f"expected {expected.__name__}, got {shown(value)}", value=value)
         return to_json(value)
 
     return write
@@ -286,7 +279,7 @@ def _record_from_json(converter: cattrs.Converter, style: JsonStyle, of: Any) ->
 
     def read(value: Any, wanted: Any) -> Any:
         if not isinstance(value, dict):
-            raise TypeError(f"expected an object, got {_kind(value)}")
+            raise TypeError(f"expected an object, got {kind_of(value)}")
         return from_json(value, wanted)
 
     return read
@@ -295,14 +288,14 @@ def _record_from_json(converter: cattrs.Converter, style: JsonStyle, of: Any) ->
 def _enum(style: JsonStyle, of: Any) -> tuple[_ToJson, _FromJson]:
     def write(value: Any) -> Any:
         if not isinstance(value, of):
-            raise TypeError(f"expected a member of {of.__name__}, got {_shown(value)}")
+            raise TypeError(f"expected a member of {of.__name__}, got {shown(value)}")
         return style.tag_spelling(value.name.lower())
 
     members = {style.tag_spelling(member.name.lower()): member for member in of}
 
     def read(value: Any, _of: Any) -> Any:
         if not isinstance(value, str) or value not in members:
-            raise ValueError(f"expected one of {sorted(members)}, got {_shown(value)}")
+            raise ValueError(f"expected one of {sorted(members)}, got {shown(value)}")
         return members[value]
 
     return write, read
@@ -359,7 +352,7 @@ class _UnionParts:
                 if _origin(other) is cls:
                     return to_json(value)
         if self.record is None:
-            raise EventEncodeError(f"expected {of}, got {_shown(value)}", value=value)
+            raise EventEncodeError(f"expected {of}, got {shown(value)}", value=value)
         return self.record[0](value)
 
     def read(self, value: Any, of: Any) -> Any:
@@ -406,16 +399,16 @@ def _tagged(
         found = writers.get(type(value))
         if found is None:
             names = ", ".join(sorted(cls.__name__ for cls in writers))
-            raise EventEncodeError(f"expected one of {names}; got {_shown(value)}", value=value)
+            raise EventEncodeError(f"expected one of {names}; got {shown(value)}", value=value)
         return {tag_key: found[0], **found[1](value)}
 
     def read(value: Any, _of: Any) -> Any:
         if not isinstance(value, dict):
-            raise TypeError(f"expected an object, got {_kind(value)}")
+            raise TypeError(f"expected an object, got {kind_of(value)}")
         tag = value.get(tag_key)
         if not isinstance(tag, str):
             raise TypeError(
-                f"expected a string under {tag_key!r}, got {_kind(tag) if tag_key in value else 'nothing'}"
+                f"expected a string under {tag_key!r}, got {kind_of(tag) if tag_key in value else 'nothing'}"
             )
         if tag not in readers:
             raise ValueError(f"unknown {tag_key} {tag!r}, expected one of {sorted(readers)}")
@@ -423,102 +416,3 @@ def _tagged(
         return reader(value, member)
 
     return write, read
-
-
-# --- scalars ---------------------------------------------------------------------------------------
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int():
-            return "an integer"
-        case float():
-            return "a float"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case dict():
-            return "an object"
-    return f"a {type(value).__name__}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _exactly(kind: type, name: str) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if type(value) is not kind and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise TypeError(f"expected {name}, got {_kind(value)}")
-        return value
-
-    return check
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, float):
-        if not -_LARGEST <= value <= _LARGEST:
-            raise ValueError(f"expected a finite float, got {value}")
-        return float(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        if abs(value) > _LARGEST_EXACT:
-            raise ValueError(f"expected a float, got the integer {value}, which no float holds for certain")
-        return float(value)
-    raise TypeError(f"expected a float, got {_kind(value)}")
-
-
-def _none(value: Any) -> None:
-    if value is not None:
-        raise TypeError(f"expected null, got {_kind(value)}")
-
-
-def _from_string(parse: Callable[[str], Any], name: str) -> Callable[[Any], Any]:
-    def read(value: Any) -> Any:
-        if not isinstance(value, str):
-            raise TypeError(f"expected {name}, got {_kind(value)}")
-        try:
-            return parse(value)
-        except (ValueError, ArithmeticError, binascii.Error) as error:
-            raise ValueError(f"expected {name}, got {_shown(value)}") from error
-
-    return read
-
-
-def _checked(kind: type, write: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def to_json(value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise TypeError(f"expected {kind.__name__}, got {_shown(value)}")
-        return write(value)
-
-    return to_json
-
-
-_bool, _int, _str = _exactly(bool, "a boolean"), _exactly(int, "an integer"), _exactly(str, "a string")
-
-_SCALARS: dict[Any, tuple[_ToJson, Callable[[Any], Any]]] = {
-    bool: (_bool, _bool),
-    int: (_int, _int),
-    float: (_float, _float),
-    str: (_str, _str),
-    type(None): (_none, _none),
-    bytes: (
-        _checked(bytes, lambda value: base64.b64encode(value).decode()),
-        _from_string(lambda text: base64.b64decode(text, validate=True), "base64"),
-    ),
-    datetime.datetime: (
-        _checked(datetime.datetime, datetime.datetime.isoformat),
-        _from_string(datetime.datetime.fromisoformat, "a date and time"),
-    ),
-    datetime.date: (
-        _checked(datetime.date, datetime.date.isoformat),
-        _from_string(datetime.date.fromisoformat, "a date"),
-    ),
-    uuid.UUID: (_checked(uuid.UUID, str), _from_string(uuid.UUID, "a UUID")),
-    decimal.Decimal: (_checked(decimal.Decimal, str), _from_string(decimal.Decimal, "a decimal number")),
-}
