@@ -58,9 +58,12 @@ def parent_death_signal() -> int:
     return value.value
 
 
-def become_subreaper() -> None:
-    """Become the new parent of every descendant whose own parent dies. It survives ``exec``, not ``fork``."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1))
+def set_subreaper(on: bool) -> None:
+    """Be the new parent of every descendant whose own parent dies, or no longer.
+
+    It survives ``exec``, not ``fork``.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(on))
 
 
 def set_title(title: str) -> None:

@@ -201,7 +201,7 @@ class OsProcesses:
         self._own_token = os.environ.get(os_child.CHILD_VARIABLE)
         if owns_orphans:
             self._watch_by_signal()
-        kernel.become_subreaper()
+        kernel.set_subreaper(True)
         if kernel.parent_death_signal():
             signal.signal(kernel.PARENT_DIED, _parent_died)
             kernel.set_parent_death_signal(kernel.PARENT_DIED)
@@ -426,6 +426,7 @@ class OsProcesses:
         if self._sigchld:
             self._loop.remove_signal_handler(signal.SIGCHLD)
             self._sigchld = False
+        kernel.set_subreaper(False)
 
 
 def _kill_group(os_pid: int) -> None:

@@ -318,9 +318,9 @@ class Output:
         for line in lines:
             for start in range(0, len(line) or 1, MAX_LINE):
                 yield line[start : start + MAX_LINE]
-        if len(self._rest) > MAX_LINE:
-            yield self._rest
-            self._rest = b""
+        while len(self._rest) > MAX_LINE:
+            yield self._rest[:MAX_LINE]
+            self._rest = self._rest[MAX_LINE:]
         if not data and self._rest:
             yield self._rest
             self._rest = b""

@@ -75,7 +75,7 @@ async def output_goes_to_the_log() -> None:
     await child.wait()
     texts = records.texts("long")
     assert sum(map(len, texts)) == sum(lengths)
-    assert max(map(len, texts)) <= 64 * 1024
+    assert max(map(len, texts)) <= MAX_LINE
     await os_processes.close()
 
 
