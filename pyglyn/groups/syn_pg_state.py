@@ -43,7 +43,6 @@ class SynGroups(SynScope):
     def __init__(self, pid: Pid, scope: str, *, is_alive: Callable[[Pid], bool] = lambda pid: True) -> None:
         super().__init__(pid, scope, is_alive=is_alive)
         self._tables: dict[str, _Table] = {self.node: {}}  # node -> key of the group -> (its name, members)
-        self._local_groups: dict[Pid, dict[object, None]] = {}
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -232,7 +231,7 @@ class SynGroups(SynScope):
 
     def _ended(self, pid: Pid, reason: Term) -> list[Effect]:
         effects: list[Effect] = []
-        for key in self._local_groups.pop(pid, ()):
+        for key in self._owned.pop(pid, ()):
             group = self._tables[self.node][key][0]
             meta = self._delete(key, pid)
             effects.append(self._event("left", group, pid, meta, reason))
@@ -273,19 +272,3 @@ class SynGroups(SynScope):
         if not members:
             del table[key]
         return meta
-
-    def _own(self, key: object, pid: Pid) -> list[Effect]:
-        groups = self._local_groups.get(pid)
-        if groups is not None:
-            groups[key] = None
-            return []
-        self._local_groups[pid] = {key: None}
-        return self._monitors.acquire(pid)
-
-    def _disown(self, key: object, pid: Pid) -> list[Effect]:
-        groups = self._local_groups[pid]
-        del groups[key]
-        if groups:
-            return []
-        del self._local_groups[pid]
-        return self._monitors.release(pid)

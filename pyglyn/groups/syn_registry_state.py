@@ -86,7 +86,6 @@ class SynRegistry(SynScope):
         self._resolve = resolve
         self._names: dict[object, _Name] = {}
         self._keys: dict[str, dict[object, None]] = {}  # node -> its names
-        self._local_names: dict[Pid, dict[object, None]] = {}
         self._hidden: dict[object, set[str]] = {}  # name -> other nodes that claim it as well
 
     # --- questions --------------------------------------------------------------------------------
@@ -268,7 +267,7 @@ class SynRegistry(SynScope):
 
     def _ended(self, pid: Pid, reason: Term) -> list[Effect]:
         effects: list[Effect] = []
-        for key in self._local_names.pop(pid, ()):
+        for key in self._owned.pop(pid, ()):
             entry = self._remove(key)
             effects.append(self._event("unregistered", entry.name, pid, entry.meta, reason))
             effects += self._broadcast((SYNC_UNREGISTER, entry.name, pid, entry.meta, reason))
@@ -372,19 +371,3 @@ class SynRegistry(SynScope):
         if not keys:
             del self._keys[entry.pid.node]
         return entry
-
-    def _own(self, key: object, pid: Pid) -> list[Effect]:
-        names = self._local_names.get(pid)
-        if names is not None:
-            names[key] = None
-            return []
-        self._local_names[pid] = {key: None}
-        return self._monitors.acquire(pid)
-
-    def _disown(self, key: object, pid: Pid) -> list[Effect]:
-        names = self._local_names[pid]
-        del names[key]
-        if names:
-            return []
-        del self._local_names[pid]
-        return self._monitors.release(pid)

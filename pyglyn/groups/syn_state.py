@@ -109,7 +109,26 @@ class SynScope(ABC):
         self._monitors = Monitors()
         self.discovery = Discovery(self.process_name, self._monitors, lambda: (V3, DISCOVER, self.pid))
         self._doubts: dict[str, _Doubt] = {}
+        self._owned: dict[Pid, dict[object, None]] = {}  # a local process's keys, as an ordered set
         self._last_time = 0
+
+    def _own(self, key: object, pid: Pid) -> list[Effect]:
+        """A local process has an entry under the key: monitor it from its first one on."""
+        keys = self._owned.get(pid)
+        if keys is not None:
+            keys[key] = None
+            return []
+        self._owned[pid] = {key: None}
+        return self._monitors.acquire(pid)
+
+    def _disown(self, key: object, pid: Pid) -> list[Effect]:
+        """A local process has no entry under the key any more; without any it is not monitored."""
+        keys = self._owned[pid]
+        del keys[key]
+        if keys:
+            return []
+        del self._owned[pid]
+        return self._monitors.release(pid)
 
     # --- what the data classes provide ------------------------------------------------------------
 

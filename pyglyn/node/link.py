@@ -108,7 +108,7 @@ class LinkProtocol(asyncio.Protocol):
         on_frame: called with each frame, in order.
         on_closed: called once, when the other end is gone.
         high_water: bytes waiting to be written above which ``busy`` is true.
-        on_writable: called when the waiting bytes have gone below a quarter of that again.
+        on_busy: called with True when ``busy`` begins, with False when a quarter of that is left.
     """
 
     def __init__(
