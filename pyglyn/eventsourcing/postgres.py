@@ -4,7 +4,7 @@ How it excludes other writers: a Gleam service takes ``LOCK TABLE event IN ACCES
 reads, so it waits for our transaction and sees its events. We take no lock: an append is one statement whose
 condition is the expected sequence; if a Gleam service (or anybody) commits first, the condition or the
 primary key refuses it, which is a ``VersionConflict``. Appends to different aggregates do not wait for each
-other.
+other. An append whose answer was lost is sent again until it is known to be written, once.
 
 How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
 there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
+from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack, VersionConflict
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.postgres_database import REPAIR_S, PostgresDatabase, import_psycopg, translate
 from pyglyn.eventsourcing.rows import EventRow, RowCodec, SnapshotRow, storable_text
@@ -86,7 +88,23 @@ _WITH_OUTBOX = """, outgoing AS (
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
   WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
 )"""
-_COUNT = " SELECT count(*) FROM inserted"
+_COUNT = " SELECT count(*), set_config('pyglyn.commit_id', %s, true) FROM inserted"
+
+# Committed events are in one of the two tables, and move from one to the other in one transaction.
+_IS_OURS = """
+WITH ours AS (SELECT %s::text AS type, %s::text AS id, %s::bigint AS sequence, %s::uuid AS commit_id)
+SELECT EXISTS (
+  SELECT 1 FROM pyglyn_pending AS p, ours
+  WHERE (p.aggregate_type, p.aggregate_id, p.sequence, p.commit_id)
+    = (ours.type, ours.id, ours.sequence, ours.commit_id)
+) OR EXISTS (
+  SELECT 1 FROM pyglyn_position AS p, ours
+  WHERE (p.aggregate_type, p.aggregate_id, p.sequence, p.commit_id)
+    = (ours.type, ours.id, ours.sequence, ours.commit_id)
+)
+"""
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.5
 
 _ASSIGN = """
 SELECT CASE WHEN EXISTS (SELECT 1 FROM pyglyn_pending) THEN pyglyn_assign_positions(%s) ELSE 0 END
@@ -193,14 +211,60 @@ class PostgresStore(EventStore[E, S]):
         if not events:
             return []
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
+        commit_id = uuid.uuid4().hex
         statement, parameters = self._append_statement(
-            self._codec.rows(envelopes), expected, snapshot, outbox
+            self._codec.rows(envelopes), expected, snapshot, outbox, commit_id
         )
+        try:
+            await self._append(aggregate_id, expected, statement, parameters)
+        except StoreUnavailable as error:
+            if not error.outcome_unknown:
+                raise
+            await self._append_again(error, aggregate_id, expected, statement, parameters, commit_id)
+        self._database().committed()
+        return list(envelopes)
+
+    async def _append(
+        self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
+    ) -> None:
         async with self._database().connection() as connection:
             if not await self._insert(connection, statement, parameters):
                 raise await self._conflict(connection, aggregate_id, expected)
-        self._database().committed()
-        return list(envelopes)
+
+    async def _append_again(
+        self,
+        error: EventStoreError,
+        aggregate_id: str,
+        expected: int,
+        statement: str,
+        parameters: list[object],
+        commit_id: str,
+    ) -> None:
+        """Find out what became of an append whose answer was lost, by sending it once more.
+
+        If the first one was (or still is going to be) committed, this one meets it at the same sequence and
+        finds its commit id there; if not, this one is it. Either way the events are written once.
+
+        Raises:
+            VersionConflict: the first one was not committed, and somebody else's events are there.
+            StoreUnavailable: no answer for as long as the store waits; the outcome stays unknown.
+        """
+        pause, give_up_at = _FIRST_PAUSE_S, time.monotonic() + self._timeout
+        while True:
+            try:
+                return await self._append(aggregate_id, expected, statement, parameters)
+            except VersionConflict:
+                with contextlib.suppress(StoreUnavailable):
+                    key = (self.aggregate_type, aggregate_id, expected + 1, commit_id)
+                    if (await self._database().query(_IS_OURS, key))[0][0]:
+                        return None
+                    raise
+            except (StoreUnavailable, TransactionRolledBack) as again:
+                error = again
+            if time.monotonic() + pause > give_up_at:
+                raise StoreUnavailable(error.text, outcome_unknown=True) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _append_statement(
         self,
@@ -208,6 +272,7 @@ class PostgresStore(EventStore[E, S]):
         expected: int,
         snapshot: Snapshot[S] | None,
         outbox: Iterable[OutboxMessage],
+        commit_id: str,
     ) -> tuple[str, list[object]]:
         first = rows[0]
         statement = _APPEND
@@ -236,7 +301,7 @@ class PostgresStore(EventStore[E, S]):
                 topics,
                 [storable_text(message.body, "message body") for message in messages],
             ]
-        return statement + _COUNT, parameters
+        return statement + _COUNT, [*parameters, commit_id]
 
     async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> bool:
         """Run an append; False when another writer was first."""

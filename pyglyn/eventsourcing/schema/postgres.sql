@@ -38,7 +38,8 @@ CREATE TABLE {schema}.pyglyn_pending
   aggregate_type text NOT NULL,
   aggregate_id text NOT NULL,
   sequence bigint NOT NULL,
-  recorded_at bigint
+  recorded_at bigint,
+  commit_id uuid
 );
 
 CREATE TABLE {schema}.pyglyn_position
@@ -47,7 +48,8 @@ CREATE TABLE {schema}.pyglyn_position
   aggregate_type text NOT NULL,
   aggregate_id text NOT NULL,
   sequence bigint NOT NULL,
-  recorded_at bigint
+  recorded_at bigint,
+  commit_id uuid
 );
 
 CREATE INDEX pyglyn_position_event ON {schema}.pyglyn_position (aggregate_type, aggregate_id, sequence);
@@ -61,14 +63,18 @@ INSERT INTO {schema}.pyglyn_counter VALUES (0);
 -- NOTIFY makes commits wait for each other (a third of the rate with ten clients). So our own connections,
 -- which are "quiet", notify afterwards and once for many commits; all others notify here.
 
+-- An append of ours sets pyglyn.commit_id in its transaction. When the answer to it is lost, that tells our
+-- events from those of another writer at the same place.
+
 -- SECURITY DEFINER: a Gleam service with its own database role needs no rights on tables it has never heard
 -- of.
 
 CREATE FUNCTION {schema}.pyglyn_event_inserted() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = {schema}, pg_temp AS $$
 BEGIN
-  INSERT INTO pyglyn_pending (aggregate_type, aggregate_id, sequence, recorded_at)
-  SELECT aggregate_type, aggregate_id, sequence, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+  INSERT INTO pyglyn_pending (aggregate_type, aggregate_id, sequence, recorded_at, commit_id)
+  SELECT aggregate_type, aggregate_id, sequence, (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    nullif(current_setting('pyglyn.commit_id', true), '')::uuid
   FROM inserted ORDER BY aggregate_type, aggregate_id, sequence;
   IF current_setting('pyglyn.quiet', true) IS DISTINCT FROM 'on' THEN
     PERFORM pg_notify('pyglyn_event', TG_TABLE_SCHEMA);
@@ -116,8 +122,9 @@ BEGIN
   WITH taken AS (
     DELETE FROM pyglyn_pending WHERE id IN (SELECT id FROM pyglyn_pending ORDER BY id LIMIT batch) RETURNING *
   )
-  INSERT INTO pyglyn_position (position, aggregate_type, aggregate_id, sequence, recorded_at)
-  SELECT base + row_number() OVER (ORDER BY id), aggregate_type, aggregate_id, sequence, recorded_at FROM taken;
+  INSERT INTO pyglyn_position (position, aggregate_type, aggregate_id, sequence, recorded_at, commit_id)
+  SELECT base + row_number() OVER (ORDER BY id), aggregate_type, aggregate_id, sequence, recorded_at, commit_id
+  FROM taken;
   GET DIAGNOSTICS assigned = ROW_COUNT;
   IF assigned > 0 THEN
     UPDATE pyglyn_counter SET last_position = base + assigned;
