@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pyglyn.node import StartError as StartError
     from pyglyn.node import Stop as Stop
     from pyglyn.node import Throw as Throw
+    from pyglyn.node import current_process as current_process
     from pyglyn.node import export as export
 
 _MODULE_OF = {
@@ -61,6 +62,7 @@ _MODULE_OF = {
             "StartError",
             "Stop",
             "Throw",
+            "current_process",
             "export",
         ),
         "pyglyn.node",
@@ -94,6 +96,7 @@ __all__ = [
     "TermMap",
     "Throw",
     "__version__",
+    "current_process",
     "export",
 ]
 

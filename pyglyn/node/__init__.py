@@ -5,7 +5,7 @@ from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import Exports, export
 from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError, Stop
 from pyglyn.node.node import Node, NodeEvent, Reconnect, Settings
-from pyglyn.node.process import Process
+from pyglyn.node.process import Process, current_process
 
 __all__ = [
     "Caller",
@@ -23,5 +23,6 @@ __all__ = [
     "StartError",
     "Stop",
     "Throw",
+    "current_process",
     "export",
 ]

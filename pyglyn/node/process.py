@@ -49,6 +49,18 @@ logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
 
 
+def current_process() -> Process:
+    """Return the process that runs this code, as ``self()`` does; for code that was not handed ``me``.
+
+    Raises:
+        NoProcess: no process does.
+    """
+    try:
+        return current.get()
+    except LookupError:
+        raise NoProcess("this code is not run by a process of a node") from None
+
+
 def name_and_node(to: tuple[object, ...]) -> tuple[Atom, str]:
     """Read a ``(name, node)`` destination.
 

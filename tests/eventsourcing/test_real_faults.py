@@ -1,8 +1,9 @@
-"""A bank in OS processes that die at chosen steps, and a reader behind a link that is cut.
+"""A bank with transfers in OS processes that die at chosen steps, with links and databases that are cut.
 
 Each run is drawn from a seed: which step kills its OS process (before the commit, between commit and broadcast,
-between effect and checkpoint, also while catching up), when the link is cut, what the clients do. Afterwards
-every command that was acknowledged is in the log, and both projections equal the fold of the log.
+between effect and checkpoint, also while catching up), when the link between the nodes and when the connections
+to the database are cut, what the clients do. Afterwards every command that was acknowledged is in the log, both
+projections equal the fold of the log, every transfer has arrived once, and no money is missing.
 """
 
 from __future__ import annotations
@@ -11,44 +12,42 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
+import psycopg
 import pytest
 
+from pyglyn import current_process, supervision
 from pyglyn import eventsourcing as es
-from pyglyn import supervision
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing import glyn
 from pyglyn.node import Node
 from pyglyn.supervision import Supervisor
 from pyglyn.testing import eventually
-from pyglyn.testing.bank import (
-    AccountOpened,
-    BankAccount,
-    BankAccountEvent,
-    CustomerDepositedCash,
-    CustomerWithdrewCash,
-    DepositMoney,
-    OpenAccount,
-    WithDrawMoney,
-    apply,
-    handle,
-)
+from pyglyn.testing.postgres import drop_schema, private_schema
+from tests.eventsourcing.transfers import ACCOUNTS, BANK, START, Received, Send, Sent
+from tests.eventsourcing.transfers import Account as State
+from tests.eventsourcing.transfers import Receive as ReceiveCommand
 from tests.node.conftest import unique_name
 
 CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
-ACCOUNTS = ("a", "b", "c")
-STEPS = ("before_commit", "after_commit", "in_effect")
+EVENTS = Sent | Received
+STEPS = ("before_commit", "after_commit", "in_effect", "before_carrying", "after_carrying")
+RUNS = 50
+TOGETHER = 10
+"""Runs that share their two nodes."""
 hits: dict[str, int] = {}
 
 
-def step(plan: str, name: str) -> None:
+def step(plan: Path, name: str) -> None:
     """Die here if the plan says so, once: it is a folder of files named ``step.hit``."""
     hits[name] = hits.get(name, 0) + 1
-    token = Path(plan) / f"{name}.{hits[name]}"
+    token = plan / f"{name}.{hits[name]}"
     if token.exists():
         token.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -57,7 +56,7 @@ def step(plan: str, name: str) -> None:
 class DyingStore(glyn.GlynStore[Any, Any]):
     """Dies around its commits."""
 
-    plan = ""
+    plan: Path
 
     async def append(self, aggregate_id: str, events: Sequence[Any], **options: Any) -> Any:
         step(self.plan, "before_commit")
@@ -68,33 +67,67 @@ class DyingStore(glyn.GlynStore[Any, Any]):
         await super().broadcast(aggregate_id, envelopes)
 
 
+@attrs.frozen
 class Project:
     """Counts each account's events and sums its movements; dies between effect and checkpoint."""
 
-    def __init__(self, plan: str) -> None:
-        self.plan = plan
+    statement: str
+    plan: Path | None = None
 
     async def __call__(self, tx: es.Transaction[Any, Any], envelope: Any) -> None:
-        await tx.execute(
-            "INSERT INTO totals VALUES (?, 1, ?) ON CONFLICT (account) DO UPDATE "
-            "SET events = events + 1, total = total + excluded.total",
-            (envelope.aggregate_id, movement(envelope.payload)),
-        )
-        if self.plan:
+        event = envelope.payload
+        movement = event.amount if isinstance(event, Received) else -event.amount
+        await tx.execute(self.statement, (envelope.aggregate_id, movement))
+        if self.plan is not None:
             step(self.plan, "in_effect")
 
 
-def movement(event: Any) -> float:
-    match event:
-        case CustomerDepositedCash(amount):
-            return float(amount)
-        case CustomerWithdrewCash(amount):
-            return -float(amount)
-    return 0.0
+@attrs.frozen
+class Carry:
+    """Carries what one account has sent to the other one; its effect is a command, not in a transaction."""
+
+    plan: Path
+
+    async def __call__(self, aggregate_id: str, envelopes: list[Any]) -> None:
+        for envelope in envelopes:
+            match envelope.payload:
+                case Sent(transfer, to, amount):
+                    step(self.plan, "before_carrying")
+                    await es.execute(current_process(), "bank", to, ReceiveCommand(transfer, amount))
+                    step(self.plan, "after_carrying")
 
 
-def bank(url: str) -> es.EventStore[Any, Any]:
-    return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+@attrs.frozen
+class Database:
+    """Where the events and the projections of a run are."""
+
+    url: str
+
+    def store(self) -> es.EventStore[Any, Any]:
+        return es.open_store(self.url, events=EVENTS, state=State, aggregate_type="BankAccount")
+
+    def project(self, plan: Path | None = None) -> Project:
+        statement = (
+            "INSERT INTO totals VALUES (?, 1, ?) ON CONFLICT (account) DO UPDATE "
+            "SET events = totals.events + 1, total = totals.total + excluded.total"
+        )
+        is_sqlite = self.url.startswith("sqlite:")
+        return Project(statement if is_sqlite else statement.replace("?", "%s"), plan)
+
+    async def create(self) -> es.EventStore[Any, Any]:
+        store = self.store()
+        async with store.transaction() as tx:
+            await tx.execute("CREATE TABLE totals (account TEXT PRIMARY KEY, events INT, total INT)")
+        return store
+
+    def cut(self) -> None:
+        """Cut all connections, if there are any."""
+        if self.url.startswith("postgresql:"):
+            with psycopg.connect(self.url, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+                )
 
 
 async def totals(store: es.EventStore[Any, Any]) -> dict[Any, Any]:
@@ -102,49 +135,55 @@ async def totals(store: es.EventStore[Any, Any]) -> dict[Any, Any]:
         return {row[0]: row[1:] for row in await tx.execute("SELECT * FROM totals")}
 
 
-async def create_table(url: str) -> es.EventStore[Any, Any]:
-    store = bank(url)
-    async with store.transaction() as tx:
-        await tx.execute("CREATE TABLE totals (account TEXT PRIMARY KEY, events INT, total FLOAT)")
-    return store
-
-
 class Run:
     """One run of one seed."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, near: Database, far: Database) -> None:
         self.random = random.Random(seed)
-        self.folder = folder
         self.plan = folder / "plan"
         self.plan.mkdir(parents=True)
+        self.near, self.far = near, far
         self.acknowledged: list[tuple[str, int]] = []
-        for _ in range(self.random.randint(1, 3)):
+        for _ in range(self.random.randint(1, 4)):
             name = self.random.choice(STEPS)
             (self.plan / f"{name}.{self.random.randint(1, 8)}").touch()
 
+    def service(self) -> supervision.ChildSpec:
+        store = DyingStore(CONFIG, self.near.store(), EVENTS)
+        store.plan = self.plan
+        return es.supervised(
+            "bank", store, handle=BANK.handle, apply=BANK.apply, empty_state=BANK.empty_state, events=EVENTS
+        )
+
+    def queries(self) -> list[es.DurableQuery]:
+        store, limits = self.near.store(), es.BatchLimits(size=3)
+        patient = es.FailurePolicy(retries=None, first=0.02, longest=0.2)
+        project = self.near.project(self.plan)
+        return [
+            es.DurableQuery("near", project, store=store, into=self.near.store(), limits=limits),
+            es.DurableQuery("carry", Carry(self.plan), store=store, policy=patient, limits=limits),
+        ]
+
     async def run(self, node: Node, far: Node) -> None:
-        near_url, far_url = f"sqlite:{self.folder}/near.db", f"sqlite:{self.folder}/far.db"
-        log, elsewhere = await create_table(near_url), await create_table(far_url)
+        log, elsewhere = await self.near.create(), await self.far.create()
         # Something to catch up with.
-        backlog = [AccountOpened("a"), CustomerDepositedCash(5.0, 5.0), CustomerDepositedCash(5.0, 10.0)]
-        await log.append("a", backlog, expected=0)
-        store = DyingStore(CONFIG, bank(near_url), BankAccountEvent)
-        store.plan = str(self.plan)
-        service = es.supervised("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
-        limits = es.BatchLimits(size=3)
-        project = Project(str(self.plan))
-        query = es.DurableQuery("near", project, store=bank(near_url), into=bank(near_url), limits=limits)
-        _, scope = glyn.supervised(CONFIG, bank(near_url))
-        tree = Supervisor("one_for_one", intensity=100, period=5).add(scope).add(service).add(query.worker())
+        await log.append("a", [Sent(f"early {n}", "b", n) for n in range(1, 4)], expected=0)
+        tree = Supervisor("one_for_one", intensity=100, period=5)
+        tree.add(glyn.supervised(CONFIG, log)[1]).add(self.service())
+        for query in self.queries():
+            tree.add(query.worker())
         await supervision.start(node, tree, name="bank_tree")
         remote = es.DurableQuery(
-            "far", Project(""), store=CONFIG, into=bank(far_url), events=BankAccountEvent, limits=limits
+            "far",
+            self.far.project(),
+            store=CONFIG,
+            into=self.far.store(),
+            events=EVENTS,
+            limits=es.BatchLimits(size=3),
         )
         far_pid = await remote.start(far)
         try:
-            cutter = asyncio.create_task(self.cut(node, far))
-            await asyncio.gather(*(self.client(node, account) for account in ACCOUNTS))
-            await cutter
+            await asyncio.gather(self.cut(node, far), *(self.client(node, account) for account in ACCOUNTS))
             await far.connect(node.name)
             await self.check(log, log, elsewhere)
         finally:
@@ -156,11 +195,9 @@ class Run:
 
     async def client(self, node: Node, account: str) -> None:
         """Send commands; what is not answered may or may not have happened."""
-        commands: list[Any] = [OpenAccount(account)] if account != "a" else []
-        for _ in range(4):
-            commands.append(DepositMoney(float(self.random.randint(1, 9))))
-            commands.append(WithDrawMoney(1.0))
-        for command in commands:
+        for number in range(6):
+            to = self.random.choice([each for each in ACCOUNTS if each != account])
+            command = Send(f"{account} {number}", to, self.random.randint(1, 60))
             try:
                 envelopes = await es.execute(node, "bank", account, command, timeout=2.0)
                 self.acknowledged += [(account, envelope.sequence) for envelope in envelopes]
@@ -170,21 +207,33 @@ class Run:
                 await eventually(lambda: node.whereis("bank") is not None)
 
     async def cut(self, node: Node, far: Node) -> None:
+        """Cut the link between the nodes, and the connections to the database."""
         for _ in range(self.random.randint(0, 2)):
             await asyncio.sleep(self.random.random() * 0.05)
             far.disconnect(node.name)
+            await asyncio.to_thread(self.near.cut)
             await far.connect(node.name)
 
     async def check(self, log: es.EventStore[Any, Any], *projections: es.EventStore[Any, Any]) -> None:
-        expected: dict[str, tuple[int, float]] = {}
-        events = await log.read(0, limit=10_000)
-        for event in events:
-            assert event.envelope is not None
-            count, total = expected.get(event.aggregate_id, (0, 0.0))
-            expected[event.aggregate_id] = (count + 1, total + movement(event.envelope.payload))
+        async def arrived() -> list[es.RecordedEvent[Any]]:
+            events = await log.read(0, limit=10_000)
+            payloads = [event.envelope.payload for event in events if event.envelope is not None]
+            sent = sorted((e.transfer, e.amount) for e in payloads if isinstance(e, Sent))
+            received = sorted((e.transfer, e.amount) for e in payloads if isinstance(e, Received))
+            assert received == sent
+            return events
+
+        events = await eventually(arrived, timeout=20)
         logged = {(event.aggregate_id, event.sequence) for event in events}
         assert len(logged) == len(events)
         assert set(self.acknowledged) <= logged
+        accounts = {id: BANK.fold(BANK.empty_state, _payloads(events, id)) for id in ACCOUNTS}
+        assert sum(account.balance for account in accounts.values()) == START * len(ACCOUNTS)
+        expected = {
+            id: (len(_payloads(events, id)), account.balance - START)
+            for id, account in accounts.items()
+            if _payloads(events, id)
+        }
         for projection in projections:
 
             async def equal(projection: es.EventStore[Any, Any] = projection) -> bool:
@@ -194,15 +243,34 @@ class Run:
             await eventually(equal, timeout=20)
 
 
-@pytest.mark.parametrize("first", range(0, 50, 10))
-async def test_after_any_fault_each_projection_is_the_fold_of_the_log(epmd, tmp_path, first):
+def _payloads(events: list[es.RecordedEvent[Any]], id: str) -> list[Any]:
+    return [e.envelope.payload for e in events if e.aggregate_id == id and e.envelope is not None]
+
+
+@asynccontextmanager
+async def databases(kind: str, folder: Path, server: str | None) -> AsyncIterator[tuple[Database, Database]]:
+    """The near one of a run, and the far one."""
+    if server is None:
+        yield Database(f"sqlite:{folder}/near.db"), Database(f"sqlite:{folder}/far.db")
+        return
+    near, far = private_schema(server), private_schema(server)
+    yield Database(near), Database(far)
+    drop_schema(near)
+    drop_schema(far)
+
+
+@pytest.mark.parametrize("first", range(0, RUNS, TOGETHER))
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_after_any_fault_each_projection_is_the_fold_of_the_log(request, epmd, tmp_path, kind, first):
+    server = request.getfixturevalue("wheel_server") if kind == "postgres" else None
     async with (
         Node(unique_name(), cookie="eventsourcing") as node,
         Node(unique_name(), cookie="eventsourcing") as far,
     ):
         await far.connect(node.name)
-        for seed in range(first, first + 10):
+        for seed in range(first, first + TOGETHER):
             try:
-                await Run(seed, tmp_path / str(seed)).run(node, far)
+                async with databases(kind, tmp_path / str(seed), server) as (near, elsewhere):
+                    await Run(seed, tmp_path / str(seed), near, elsewhere).run(node, far)
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error}") from error
