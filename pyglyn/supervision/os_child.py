@@ -1,9 +1,9 @@
 """The first steps of a new OS process, before it runs what it was made for. Layer: supervision.
 
 However it was made (`pyglyn.supervision.os_process`), it gets: a session of its own, so that Ctrl-C at a
-terminal does not reach it and its process group can be killed as a whole; default signals; no descriptor
-but the standard ones and those handed down; no trace of its parent's event loop; the order to die with its
-parent.
+terminal does not reach it and its process group can be killed as a whole; default signals; no pipe or socket
+but those handed down (of a fork, files and terminals stay open: a log file, say); no trace of its parent's
+event loop; the order to die with its parent.
 
 It is also made the new parent of its own orphans. So nothing below it can escape upward while it lives, and
 when it dies, whatever its own parent then inherits came from it and can be killed.
@@ -21,10 +21,11 @@ import pickle
 import resource
 import runpy
 import signal
+import stat
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, NoReturn
 
 import attrs
@@ -43,6 +44,7 @@ EXIT_PARENT_GONE: Final = 70
 _MOST_DESCRIPTORS = 1 << 20
 """Linux's default for fs.nr_open, the highest limit a process can have."""
 
+_DESCRIPTORS = "/proc/self/fd" if kernel.LINUX else "/dev/fd"
 _NO_HANDLER = {signal.SIGKILL, signal.SIGSTOP}
 _MAIN = "__main__"
 _SPAWNED_MAIN = "__pyglyn_main__"
@@ -84,7 +86,7 @@ def run_forked(main: Main, side: ChildSide) -> NoReturn:
         atexit._clear()  # the parent's
         gc.freeze()  # what the parent left is never collected: its objects would close descriptors of ours
         _forget_event_loop()
-        begin(side)
+        begin(side, detach_descriptors)
         status = contextvars.Context().run(_run, main, side)
     except BaseException:
         traceback.print_exc()
@@ -98,7 +100,7 @@ def run_spawned(payload: BinaryIO) -> NoReturn:
     try:
         side, main_module, pickled = pickle.load(payload)
         payload.close()
-        begin(side)
+        begin(side, close_descriptors)
         if main_module is not None:
             _import_main(*main_module)
         status = _run(pickle.loads(pickled), side)
@@ -129,21 +131,25 @@ def _run(main: Main, side: ChildSide) -> int:
     return 1 if isinstance(status, str) else 0
 
 
-def begin(side: ChildSide) -> None:
-    """Take the first steps, see the module's text."""
+def begin(side: ChildSide, let_go: Callable[[set[int]], None]) -> None:
+    """Take the first steps, see the module's text.
+
+    Args:
+        let_go: does away with all descriptors but the given ones.
+    """
     with contextlib.suppress(PermissionError):  # a spawned one has its session already
         os.setsid()
     reset_signals()
     kernel.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != side.parent_os_pid:  # it died before the line above
         os._exit(EXIT_PARENT_GONE)
-    close_descriptors({0, 1, 2, side.lifeline, *side.fds.values()})
+    let_go({0, 1, 2, side.lifeline, *side.fds.values()})
     for fd in (side.lifeline, *side.fds.values()):
         os.set_inheritable(fd, False)
-    _close_stdin()
     os.environ[TREE_VARIABLE] = side.tree
     os.environ[CHILD_VARIABLE] = side.token
-    kernel.mark(side.token)
+    with contextlib.suppress(OSError):  # no descriptor left: what it forks is told by its session only
+        kernel.mark(side.token)
     kernel.set_title(side.title)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -157,22 +163,58 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
-def close_descriptors(kept: Iterable[int]) -> None:
-    """Close all descriptors but these; needs no descriptor itself."""
+def close_descriptors(kept: set[int]) -> None:
+    """Close all descriptors but these, and read nothing from standard input."""
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     begin = 0
-    for fd in sorted(set(kept)):
+    for fd in sorted(kept):
         if fd > begin:  # closerange(0, 0) would close all there are
             os.closerange(begin, fd)
         begin = fd + 1
     os.closerange(begin, limit if 0 < limit <= _MOST_DESCRIPTORS else _MOST_DESCRIPTORS)
-
-
-def _close_stdin() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
-    if null != 0:
-        os.dup2(null, 0)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def detach_descriptors(kept: set[int]) -> None:
+    """Let go of the parent's pipes, sockets and the like, but these; read nothing from standard input.
+
+    Their numbers lead to ``/dev/null`` from now on. They must not become free: objects that the parent left
+    still know them, and would write into, or close, what has got the number since. (A log handler that writes
+    to a pipe would write into a database file.) Files and terminals stay as they are.
+    """
+    freed = _make_room(kept)
+    numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in numbers:
+        if fd not in kept and fd != null and _is_channel(fd):
+            os.dup2(null, fd, inheritable=False)
+    os.dup2(null, 0)
+    if null != freed:
         os.close(null)
+
+
+def _make_room(kept: set[int]) -> int | None:
+    """Close a descriptor where the parent had all it may have; returns which."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for fd in range(soft):
+            if fd not in kept and _is_channel(fd):
+                os.close(fd)
+                return fd
+    return None
+
+
+def _is_channel(fd: int) -> bool:
+    """Whether a descriptor leads to somebody or something else than a file, a folder or a device."""
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
 
 
 def _forget_event_loop() -> None:

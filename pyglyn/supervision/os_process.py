@@ -231,7 +231,7 @@ class OsProcesses:
         Args:
             main: what it runs, see `Main`. It starts outside of any event loop and may make its own.
             title: what ``ps`` shows.
-            fds: descriptors it gets, by name, under the same numbers; all others are closed there.
+            fds: descriptors it gets, by name, under the same numbers; of others it keeps files, terminals.
 
         Raises:
             ForkUnsafe: this OS process has threads.

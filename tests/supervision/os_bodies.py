@@ -8,12 +8,14 @@ import asyncio
 import ctypes
 import functools
 import json
+import logging
 import os
 import resource
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -107,6 +109,13 @@ async def ends_tell_their_reason() -> None:
     await os_processes.close()
 
 
+def leads_nowhere(fd: int) -> bool:
+    """Whether a descriptor is closed, or leads to ``/dev/null``."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(fd), os.stat(os.devnull))
+    return True
+
+
 def report_itself(side: ChildSide) -> None:
     async def main() -> dict[str, object]:
         loop = asyncio.get_running_loop()
@@ -122,7 +131,7 @@ def report_itself(side: ChildSide) -> None:
         "sid": os.getsid(0),
         "pgid": os.getpgrp(),
         "os_pid": os.getpid(),
-        "fds": [fd for fd in fds if os.path.exists(f"/proc/self/fd/{fd}")],
+        "fds": [fd for fd in fds if fd < 3 or not leads_nowhere(fd)],
         "expected_fds": sorted({0, 1, 2, side.lifeline, *side.fds.values()}),
         "sigterm": str(signal.getsignal(signal.SIGTERM)),
         "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
@@ -167,6 +176,42 @@ async def children_begin_clean() -> None:
         )
     assert not ticking.done()
     ticking.cancel()
+    await os_processes.close()
+
+
+def write_where_the_parent_did(number: int, side: ChildSide) -> None:
+    """Open a file, then use what the parent left: log to its pipe and file, and forget its pipe."""
+    assert number != side.lifeline
+    with open(f"/proc/self/fd/{side.fds['out']}", "wb", buffering=0) as mine:
+        os.write(number, b"into the pipe")
+        logging.getLogger("bodies").warning("into the file")
+        os.close(number)
+        mine.write(b"mine")
+
+
+def content(folder: str, name: str) -> str:
+    return Path(folder, name).read_text()
+
+
+async def descriptors_of_the_parent_do_not_become_others() -> None:
+    """What the parent's objects still write to must not be what the child has opened since."""
+    os_processes = OsProcesses(owns_orphans=True)
+    with tempfile.TemporaryDirectory() as folder:
+        handler = logging.FileHandler(f"{folder}/log")
+        logging.getLogger("bodies").addHandler(handler)
+        out = os.open(f"{folder}/out", os.O_CREAT | os.O_WRONLY)
+        reading, writing = pipe()
+        main = functools.partial(write_where_the_parent_did, writing)
+        child = os_processes.fork(main, title="child", fds={"out": out})
+        assert (await child.wait()).code == 0
+        assert content(folder, "out") == "mine"
+        assert content(folder, "log") == "into the file\n"
+        with suppress(BlockingIOError):
+            assert os.read(reading, 100) == b""
+        for fd in (out, reading, writing):
+            os.close(fd)
+        logging.getLogger("bodies").removeHandler(handler)
+        handler.close()
     await os_processes.close()
 
 

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 BODIES = (
     "ends_tell_their_reason",
     "children_begin_clean",
+    "descriptors_of_the_parent_do_not_become_others",
     "a_signal_to_a_new_child_is_not_the_parents",
     "threads_forbid_fork_but_not_spawn",
     "a_child_that_ignores_sigterm_is_killed",
