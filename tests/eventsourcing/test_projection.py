@@ -166,7 +166,26 @@ def test_an_unavailable_store_is_tried_for_ever_and_everything_loaded_anew() -> 
     assert projection.woken(9999.0) == Load()
     # The commit that went unanswered had happened.
     assert projection.loaded(9999.0, position=1, paused=False, blocked=()) == Read(1, 500)
-    assert projection.state(9999.0) == "catching up"
+    assert projection.state(9999.0) == "stuck"
+    projection.read(9999.0, [])
+    assert projection.state(9999.0) == "idle"
+
+
+def test_a_store_that_can_be_read_but_not_written_is_tried_less_and_less_often() -> None:
+    projection = Projection("q")
+    effect, now, pauses = projection.start(), 0.0, []
+    for _ in range(10):
+        assert effect == Load()
+        projection.loaded(now, position=0, paused=False, blocked=())
+        projection.read(now, [event(1)])
+        sleep = projection.unavailable(now, "the disk is full")
+        assert isinstance(sleep, Sleep)
+        assert sleep.timeout is not None
+        pauses.append(sleep.timeout)
+        now += sleep.timeout
+        effect = projection.woken(now)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 5.0
 
 
 def test_a_conflict_loads_the_checkpoint_anew() -> None:

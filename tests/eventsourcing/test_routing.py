@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from pyglyn import eventsourcing as es
-from pyglyn.errors import DomainError, NoOwner
-from pyglyn.etf import Atom, Pid, text
+from pyglyn import gleam as values
+from pyglyn import glyn
+from pyglyn.errors import DomainError, EntityNotFound, NoOwner
+from pyglyn.etf import Atom, Pid, Term, text
 from pyglyn.eventsourcing import routing
 from pyglyn.groups import syn
 from pyglyn.node import Node
-from pyglyn.testing import eventually
+from pyglyn.testing import Beam, eventually
 from pyglyn.testing.bank import (
     BankAccount,
     BankAccountEvent,
@@ -27,6 +31,7 @@ from pyglyn.testing.bank import (
     handle,
 )
 from tests.node.conftest import unique_name
+from tests.peers import GleamBeams
 
 
 def bank(url: str) -> es.ServiceSpec:
@@ -193,3 +198,180 @@ async def test_the_names_in_the_registry_lead_to_the_owner(syn_beam, tmp_path):
                 "{P, _} = syn:lookup(example, Name), node(P) =:= Left", Name=b"bank", Left=Atom(left.name)
             )
         )
+
+
+async def test_the_name_of_an_aggregate_goes_with_it_to_another_node_and_back(epmd, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with Node(unique_name(), cookie="eventsourcing") as first:
+        await es.start(first, bank(url))
+        async with Node(unique_name(), cookie="eventsourcing") as second:
+            pids = [Pid(node.name, 1, 0, 1) for node in (first, second)]
+            id = next(id for id in map(str, range(1000)) if routing.owner_of(id, pids) == pids[1])
+
+            async def held_by(node: Node) -> bool:
+                found = await syn.lookup(first, "example", f"bank/{id}".encode())
+                return found is not None and found[0].node == node.name
+
+            await es.execute(first, "bank", id, OpenAccount(id))
+            await eventually(lambda: held_by(first))
+            registry: glyn.Registry[Any] = glyn.Registry(first, "example", object)
+            looked_up = await registry.subject(f"bank/{id}")
+            await es.start(second, bank(url))
+            await meshed([first, second])
+            await es.execute(first, "bank", id, DepositMoney(1.0))
+            await eventually(lambda: held_by(second))
+            await es.execute(first, looked_up, id, DepositMoney(1.0))
+        await eventually(lambda: _knows(first, 1))
+        await es.execute(first, "bank", id, DepositMoney(1.0))
+        await eventually(lambda: held_by(first))
+        loaded = await es.load_aggregate(first, "bank", id)
+        assert loaded.entity.balance == 3.0
+
+
+async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, monkeypatch):
+    monkeypatch.setattr(routing, "DOORS", 2)
+    monkeypatch.setattr(routing, "LINGER_S", 0.0)
+
+    async with Node(unique_name(), cookie="eventsourcing") as node:
+        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+
+        async def named(*ids: str) -> bool:
+            found = [id for id in "abc" if await syn.lookup(node, "example", f"bank/{id}".encode())]
+            return found == list(ids)
+
+        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await es.execute(node, "bank", "b", OpenAccount("b"))
+        await eventually(lambda: named("a", "b"))
+        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await es.execute(node, "bank", "c", OpenAccount("c"))
+        await eventually(lambda: named("a", "c"))
+        await es.execute(node, "bank", "b", DepositMoney(1.0))
+        await eventually(lambda: named("b", "c"))
+
+
+# --- real Gleam ------------------------------------------------------------------------------------------
+
+DONE = (Atom("ok"), (Atom("ok"), None))
+EXECUTE = (
+    'pyglyn_interop@bank_client:execute(<<"example">>, Name, Id, Command, [{<<"by">>, <<"teller">>}], 5000)'
+)
+LOAD = 'pyglyn_interop@bank_client:load(<<"example">>, Name, Id, 5000)'
+ADD_HALF = 'pyglyn_interop@bank_client:add_half(<<"example">>, Name, Id, 5000)'
+WHEREIS = 'pyglyn_interop@bank_client:whereis(<<"example">>, Name)'
+
+
+@asynccontextmanager
+async def banks_beside(gleam: Beam, database: Path) -> AsyncIterator[list[Node]]:
+    """Two Python nodes that serve the bank, connected to each other and to a Gleam node."""
+    async with AsyncExitStack() as stack:
+        running = [Node(unique_name(), cookie=gleam.cookie) for _ in range(2)]
+        for node in running:
+            await stack.enter_async_context(node)
+            await es.start(node, bank(f"sqlite:{database}"))
+            await node.connect(gleam.name)
+        await meshed(running)
+        yield running
+
+
+async def owned_by(node: Node) -> str:
+    """Return the id of an account that a node owns."""
+    for number in range(1000):
+        id = f"account-{number}"
+        if (await es.find_owner(node, "example", "bank", id)).node == node.name:
+            return id
+    raise AssertionError("it owns none")
+
+
+async def has_name(gleam: Beam, name: str, node: str) -> bool:
+    """Whether a Gleam program finds a name, and on this node."""
+    match await gleam.eval(WHEREIS, Name=name.encode()):
+        case (Atom("ok"), Pid() as pid):
+            return pid.node == node
+    return False
+
+
+async def test_a_gleam_caller_reaches_the_owner_of_each_aggregate_by_a_name_in_the_registry(
+    gleam_beams: GleamBeams, tmp_path: Path
+) -> None:
+    gleam = await gleam_beams.start("teller")
+    async with banks_beside(gleam, tmp_path / "bank.db") as nodes:
+
+        async def execute(name: str, id: str, command: object) -> Term:
+            term = values.encode(command)
+            return await gleam.eval(EXECUTE, Name=name.encode(), Id=id.encode(), Command=term)
+
+        async def anybody_has_the_name() -> bool:
+            return any([await has_name(gleam, "bank", node.name) for node in nodes])
+
+        await eventually(anybody_has_the_name)
+        for owner in nodes:
+            id = await owned_by(owner)
+            name = f"bank/{id}"
+            missing = (Atom("ok"), (Atom("error"), Atom("entity_not_found")))
+            assert await gleam.eval(LOAD, Name=b"bank", Id=id.encode()) == missing
+            assert await execute("bank", id, OpenAccount(id)) == DONE
+            await eventually(lambda name=name, owner=owner: has_name(gleam, name, owner.name))
+            assert await execute(name, id, DepositMoney(10.0)) == DONE
+            refused = text.parse('{ok, {error, {domain_error, <<"refused: WithDrawMoney">>}}}')
+            for either in ("bank", name):
+                assert await execute(either, id, WithDrawMoney(99.0)) == refused
+                loaded = await gleam.eval(LOAD, Name=either.encode(), Id=id.encode())
+                assert loaded == text.parse(
+                    f'{{ok, {{ok, {{aggregate, <<"{id}">>, {{bank_account, true, 10.0}}, 2}}}}}}'
+                )
+            assert await gleam.eval(ADD_HALF, Name=name.encode(), Id=id.encode()) == (Atom("ok"), 15.0)
+            match await execute(name, id, Atom("nonsense")):
+                case (Atom("ok"), (Atom("error"), (Atom("event_store_error"), why))):
+                    assert b"does not decode" in why
+                case other:
+                    raise AssertionError(other)
+            events = await es.load_events(nodes[0], "bank", id)
+            assert [dict(event.metadata)["node"] for event in events] == [owner.name] * 3
+            assert [dict(event.metadata).get("by") for event in events] == ["teller", "teller", None]
+        unknown = (Atom("error"), (Atom("process_not_found"), b"nobody"))
+        assert await execute("nobody", "a", OpenAccount("a")) == unknown
+        no_account = (Atom("error"), b"no such account")
+        assert await gleam.eval(ADD_HALF, Name=b"bank", Id=b"none") == no_account
+
+
+async def test_when_the_owners_node_dies_a_gleam_caller_reaches_the_next_owner(
+    gleam_beams: GleamBeams, tmp_path: Path
+) -> None:
+    gleam = await gleam_beams.start("teller")
+    async with banks_beside(gleam, tmp_path / "bank.db") as (first, second):
+        id = await owned_by(first)
+        name = f"bank/{id}".encode()
+        await es.execute(second, "bank", id, OpenAccount(id))
+        await eventually(lambda: has_name(gleam, f"bank/{id}", first.name))
+        deposit = values.encode(DepositMoney(10.0))
+        assert await gleam.eval(EXECUTE, Name=name, Id=id.encode(), Command=deposit) == DONE
+        await first.stop()
+        await eventually(lambda: _knows(second, 1))
+        await eventually(lambda: has_name(gleam, "bank", second.name))
+        assert await gleam.eval(EXECUTE, Name=b"bank", Id=id.encode(), Command=deposit) == DONE
+        await eventually(lambda: has_name(gleam, f"bank/{id}", second.name))
+        assert await gleam.eval(ADD_HALF, Name=name, Id=id.encode()) == (Atom("ok"), 30.0)
+
+
+async def test_a_python_caller_reaches_a_gleam_aggregate_by_a_name_in_the_registry(
+    gleam_beams: GleamBeams,
+) -> None:
+    gleam = await gleam_beams.start("bank")
+    async with Node(unique_name("teller"), cookie=gleam.cookie) as node:
+        await gleam.eval('pyglyn_interop@bank_service:start(<<"example">>, <<"bank">>)')
+        await node.connect(gleam.name)
+        registry: glyn.Registry[Any] = glyn.Registry(node, "example", Term)
+
+        async def found() -> bool:
+            return await syn.lookup(node, "example", b"bank") is not None
+
+        await eventually(found)
+        accounts = await registry.subject("bank")
+        assert await es.execute(node, accounts, "a", OpenAccount("a")) == []
+        await es.execute(node, accounts, "a", DepositMoney(2.5))
+        with pytest.raises(DomainError, match="the withdrawal is refused"):
+            await es.execute(node, accounts, "a", WithDrawMoney(99.0))
+        loaded = await es.load_aggregate(node, accounts, "a", state=BankAccount)
+        assert loaded == es.Aggregate("a", BankAccount(True, 2.5), 2)
+        with pytest.raises(EntityNotFound):
+            await es.load_aggregate(node, accounts, "b")

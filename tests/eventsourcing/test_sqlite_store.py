@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.testing import eventually, require
+from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
     AccountOpened,
@@ -191,22 +191,6 @@ async def test_what_is_no_database_or_not_there_is_said_clearly(tmp_path: Path) 
 def test_a_bad_url_is_refused(url: str, complaint: str) -> None:
     with pytest.raises(es.EventStoreError, match=complaint):
         es.open_store(url)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MiB; needs the right to mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = os.geteuid() == 0 and (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-    require(mounted, "a small tmpfs cannot be mounted here (needs root)")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 async def test_a_full_disk_refuses_commands_loses_nothing_and_heals(small_disk: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import signal
@@ -28,6 +29,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
+from pyglyn.testing.postgres import PrivatePostgres
 from tests.node.conftest import unique_name
 
 CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
@@ -172,6 +174,83 @@ async def test_the_database_restarts_under_load_and_commands_go_on(node, postgre
     logged = await es.load_events(node, "bank", "a", timeout=20)
     assert [envelope.sequence for envelope in logged] == list(range(1, 102))
     assert sorted(answered) == list(range(2, 102))
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_server_that_stops_and_starts_costs_no_command_and_repeats_none(
+    node: Node, own_server: PrivatePostgres, mode: str
+) -> None:
+    """Service, workers and query are OS processes; commands and events wait until the server is back."""
+    await sums(node, own_server.url, workers=2)
+    accounts = [f"account-{number}" for number in range(4)]
+    answered = dict.fromkeys(accounts, 0)
+    enough = asyncio.Event()
+
+    async def client(account: str) -> None:
+        await es.execute(node, "bank", account, OpenAccount(account), timeout=60)
+        while not enough.is_set():
+            await es.execute(node, "bank", account, DepositMoney(1.0), timeout=60)
+            answered[account] += 1
+
+    clients = [asyncio.create_task(client(account)) for account in accounts]
+    for _ in range(2):
+        before = sum(answered.values())
+        await eventually(lambda before=before: sum(answered.values()) > before + 20, timeout=60)  # type: ignore[misc]
+        await asyncio.to_thread(own_server.stop, mode)
+        await asyncio.to_thread(own_server.start)
+    before = sum(answered.values())
+    await eventually(lambda: sum(answered.values()) > before + 20, timeout=60)
+    enough.set()
+    await asyncio.gather(*clients)
+    for account in accounts:
+        assert (await es.load_aggregate(node, "bank", account)).entity.balance == answered[account]
+    await eventually(lambda: _sums(own_server.url, {a: float(n) for a, n in answered.items()}), timeout=60)
+
+
+async def test_a_full_disk_under_a_service_holds_commands_up_until_there_is_room(small_disk, node):
+    url = f"sqlite:{small_disk}/bank.db"
+    await sums(node, url)
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    deposits = 0
+    padding = [("padding", "x" * 2000)]
+    with pytest.raises(es.ActorTimeout):  # noqa: PT012
+        while True:
+            await es.execute(node, "bank", "a", DepositMoney(1.0), metadata=padding, timeout=1.0)
+            deposits += 1
+    waiting = asyncio.create_task(es.execute(node, "bank", "a", DepositMoney(1.0), timeout=30.0))
+    ballast.unlink()
+    await waiting
+    expected = deposits + 2.0  # the one that timed out was carried out all the same
+    assert (await es.load_aggregate(node, "bank", "a")).entity.balance == expected
+    await eventually(lambda: _sums(url, {"a": expected}), timeout=20)
+
+
+async def sums(node: Node, url: str, **options: Any) -> None:
+    """Start a service, and a durable query that sums the deposits of each account beside the events."""
+    async with bank(url) as store, store.transaction() as tx:
+        await tx.execute("CREATE TABLE sums (account TEXT PRIMARY KEY, total FLOAT)")
+    query = es.DurableQuery("sums", add_deposit, store=bank(url), into=bank(url))
+    tree = Supervisor("one_for_one", intensity=0).add(supervised(bank(url), **options)).add(query.worker())
+    await supervision.start(node, tree)
+
+
+async def add_deposit(tx: es.Transaction[Any, Any], envelope: es.EventEnvelope[Any]) -> None:
+    amount = getattr(envelope.payload, "amount", 0.0)
+    statement = (
+        f"INSERT INTO sums VALUES ('{envelope.aggregate_id}', {amount}) "
+        f"ON CONFLICT (account) DO UPDATE SET total = sums.total + {amount}"
+    )
+    await tx.execute(statement)
+
+
+async def _sums(url: str, expected: dict[str, float]) -> bool:
+    async with bank(url) as store, store.transaction() as tx:
+        assert dict(await tx.execute("SELECT account, total FROM sums")) == expected  # type: ignore[call-overload]
+        return True
 
 
 async def test_the_status_of_a_live_query_in_its_own_process(node, tmp_path):
