@@ -33,9 +33,11 @@ from pyglyn.node import Process
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 AGGREGATES, FORWARDED = Atom("pyglyn_aggregates"), Atom("pyglyn_forwarded")
-DOOR = Atom("pyglyn_door")
+DOOR, STOP, GIVEN_UP = Atom("pyglyn_door"), Atom("stop"), Atom("given_up")
 DOORS = 10_000
 """How many aggregates of a service have a name in the registry; the least recently used give theirs up."""
+LINGER_S = 5.0
+"""How long a process that gave up its name waits for messages of those who had looked it up before."""
 
 
 def owner_of(aggregate_id: str, members: list[Pid]) -> Pid | None:
@@ -103,6 +105,7 @@ class Routing:
         self._scope = scope
         self._name = name
         self._doors: OrderedDict[str, Pid] = OrderedDict()
+        self._ids: dict[Pid, str] = {}
         self._holder: Pid | None = None
 
     async def start(self) -> None:
@@ -115,10 +118,11 @@ class Routing:
         self._holder = self._me.spawn_link(_hold_name, self._scope, self._name.encode(), self._me.pid)
 
     def exited(self, pid: Pid) -> None:
-        """A linked process ended: one that held a name may have lost a conflict over it."""
+        """A linked process ended or gave up its name: it lost a conflict, or another node took the name."""
         if pid == self._holder:
             self._hold_name()
-        for aggregate_id in [id for id, door in self._doors.items() if door == pid]:
+        aggregate_id = self._ids.pop(pid, None)
+        if aggregate_id is not None:
             del self._doors[aggregate_id]
 
     async def elsewhere(self, aggregate_id: str) -> Pid | None:
@@ -135,10 +139,13 @@ class Routing:
             self._doors.move_to_end(aggregate_id)
             return
         name = f"{self._name}/{aggregate_id}".encode()
-        self._doors[aggregate_id] = self._me.spawn_link(_take_name, self._scope, name, self._me.pid)
+        door = self._me.spawn_link(_take_name, self._scope, name, self._me.pid)
+        self._doors[aggregate_id] = door
+        self._ids[door] = aggregate_id
         if len(self._doors) > DOORS:
             _, pid = self._doors.popitem(last=False)
-            self._me.send(pid, (DOOR, Atom("stop")))
+            del self._ids[pid]
+            self._me.send(pid, (DOOR, STOP))
 
 
 def forwarded(message: Term) -> Term:
@@ -147,11 +154,17 @@ def forwarded(message: Term) -> Term:
 
 
 async def _door(me: Process, tag: Term, service: Pid) -> None:
-    """Pass on what comes to a registered name."""
+    """Pass on what comes to a registered name; once told to stop, until nothing has come for a while."""
+    patience: float | None = None
     while True:
-        match await me.receive():
+        try:
+            message = await me.receive(timeout=patience)
+        except TimeoutError:
+            return
+        match message:
             case (Atom("pyglyn_door"), Atom("stop")):
-                return
+                patience = LINGER_S
+                me.exit(service, GIVEN_UP)
             case (got, request) if got == tag:
                 me.send(service, (tag, request))
 
@@ -191,7 +204,11 @@ async def _take_name(me: Process, scope: str, name: bytes, service: Pid) -> None
             break
         except GroupError:
             try:
+                holder = await syn.lookup(me, scope, name)
                 await syn.unregister(me, scope, name)
             except (GroupError, ProcessError) as error:
                 logger.debug("the name %r cannot be freed: %s", name, error)
+            else:
+                if holder is not None:
+                    me.send(holder[0], (DOOR, STOP))
     await _door(me, tag, service)
