@@ -131,6 +131,15 @@ class Registry(Generic[T]):
         pid, _, metadata = await self._find(name)
         return pid, metadata if self._metadata is None else self._metadata.decode(metadata)
 
+    async def subject(self, name: str) -> Subject[T]:
+        """The subject that takes the messages to a name; good until the process that has the name ends.
+
+        Raises:
+            NoProcess: nobody has the name.
+        """
+        _, subject, _ = await self._find(name)
+        return subject
+
     async def send(self, name: str, message: T) -> None:
         """Send a message to the process of a name.
 
@@ -139,7 +148,7 @@ class Registry(Generic[T]):
             ValueEncodeError: the message has no Gleam counterpart, or is not of the declared type.
         """
         term = self._codec.encode(message)
-        _, subject, _ = await self._find(name)
+        subject = await self.subject(name)
         self.at.send(subject.owner, (subject.tag, term))
 
     async def call(

@@ -248,6 +248,7 @@ async def test_a_message_to_a_registered_process_that_does_not_decode_goes_to_th
     async with node.process() as me:
         registration = await registry.register(me, "pricing")
         assert await registry.whereis("pricing") == (me.pid, None)
+        assert await registry.subject("pricing") == registration.subject
         node.send(me.pid, (registration.subject.tag, Atom("nonsense")))
         node.send(me.pid, Atom("for itself"))
         await registry.send("pricing", SetPrice("x", 1))
@@ -258,6 +259,8 @@ async def test_a_message_to_a_registered_process_that_does_not_decode_goes_to_th
         await registry.unregister("pricing")
         with pytest.raises(NoProcess):
             await registry.whereis("pricing")
+        with pytest.raises(NoProcess):
+            await registry.subject("pricing")
 
 
 async def test_a_name_that_no_glyn_registry_gave_is_an_error_of_its_own(start_node: StartNode) -> None:
