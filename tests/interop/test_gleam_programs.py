@@ -57,6 +57,24 @@ async def test_a_server_is_called_through_the_registry_from_another_node(gleam_b
     await eventually(lambda: other.eval(f"{ask} =:= Gone", Gone=gone))
 
 
+async def test_an_aggregate_is_called_through_the_registry_from_another_node(gleam_beams: GleamBeams) -> None:
+    bank, teller = await connected(gleam_beams, "bank", "teller")
+    await bank.eval('pyglyn_interop@bank_service:start(<<"example">>, <<"bank">>)')
+    found = 'element(1, pyglyn_interop@bank_client:whereis(<<"example">>, <<"bank">>)) =:= ok'
+    await eventually(lambda: teller.eval(found))
+    execute = 'pyglyn_interop@bank_client:execute(<<"example">>, <<"bank">>, <<"a">>, Command, [], 5000)'
+    for command in ((Atom("open_account"), b"a"), (Atom("deposit_money"), 10.0)):
+        assert await teller.eval(execute, Command=command) == (Atom("ok"), (Atom("ok"), None))
+    refused = (Atom("error"), (Atom("domain_error"), b"the withdrawal is refused"))
+    withdrawn = await teller.eval(execute, Command=(Atom("with_draw_money"), 99.0))
+    assert withdrawn == (Atom("ok"), refused)
+    add_half = 'pyglyn_interop@bank_client:add_half(<<"example">>, <<"bank">>, <<"a">>, 5000)'
+    assert await teller.eval(add_half) == (Atom("ok"), 15.0)
+    load = 'pyglyn_interop@bank_client:load(<<"example">>, <<"bank">>, <<"a">>, 5000)'
+    account = (Atom("bank_account"), True, 15.0)
+    assert await teller.eval(load) == (Atom("ok"), (Atom("ok"), (Atom("aggregate"), b"a", account, 3)))
+
+
 async def test_an_order_reaches_the_inventory_service_on_another_node(gleam_beams: GleamBeams) -> None:
     inventory, order = await connected(gleam_beams, "inventory", "order")
     stock = await inventory.eval('pyglyn_interop@inventory_service:start(<<"example">>)')

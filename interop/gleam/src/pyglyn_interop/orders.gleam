@@ -2,6 +2,7 @@
 
 import gleam/dynamic/decode.{type Decoder}
 import gleam/erlang/atom
+import gleam/erlang/process.{type Subject}
 
 pub type Product {
   Product(id: String, name: String, price: Int)
@@ -46,6 +47,14 @@ pub fn constructor() -> Decoder(String) {
   decode.one_of(decode.at([0], atom.decoder()), or: [atom.decoder()])
   |> decode.map(atom.to_string)
 }
+
+/// A subject cannot be checked, only believed.
+pub fn trusted_subject() -> Decoder(Subject(message)) {
+  decode.map(decode.dynamic, as_subject)
+}
+
+@external(erlang, "gleam_stdlib", "identity")
+fn as_subject(value: decode.Dynamic) -> Subject(message)
 
 pub fn item_decoder() -> Decoder(Item) {
   use product <- decode.field(1, product_decoder())

@@ -26,8 +26,8 @@ fn decoder() -> Decoder(Request) {
   case tag {
     "get_price" -> {
       use product <- decode.field(1, decode.string)
-      use reply_to <- decode.field(2, decode.dynamic)
-      decode.success(GetPrice(product:, reply_to: trusted(reply_to)))
+      use reply_to <- decode.field(2, orders.trusted_subject())
+      decode.success(GetPrice(product:, reply_to:))
     }
     "set_price" -> {
       use product <- decode.field(1, decode.string)
@@ -38,10 +38,6 @@ fn decoder() -> Decoder(Request) {
     _ -> decode.failure(Undecodable, "a pricing request")
   }
 }
-
-/// A subject cannot be checked, only believed.
-@external(erlang, "gleam_stdlib", "identity")
-fn trusted(value: decode.Dynamic) -> Subject(reply)
 
 fn open(scope: String) -> Registry(Request, String) {
   registry.new(scope:, decoder: decoder(), error_default: Undecodable)
