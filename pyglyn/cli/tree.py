@@ -101,30 +101,32 @@ async def look(local: Node, node: str, timeout: float) -> list[Row]:
 
 
 def draw(node: str, rows: list[Row]) -> Table:
-    """The processes as a table, children indented below their supervisors."""
+    """The processes as a table, children drawn below their supervisors."""
     table = Table(title=node, title_justify="left", box=None, pad_edge=False)
     table.add_column("name")
     for column in _COLUMNS:
         table.add_column(column, justify="left" if column in ("pid", "status") else "right")
-    for depth, row in in_order(rows):
-        table.add_row("  " * depth + name_of(row), *cells(row))
+    for branch, row in in_order(rows):
+        table.add_row(Text(branch, style="dim") + Text(name_of(row), style="default"), *cells(row))
     return table
 
 
-def in_order(rows: list[Row]) -> Iterable[tuple[int, Row]]:
-    """Each row after its parent, with its depth; what has a supervisor comes last."""
+def in_order(rows: list[Row]) -> Iterable[tuple[str, Row]]:
+    """Each row after its parent, with the branch it hangs on; the trees come last."""
     pids = {row[Atom("pid")] for row in rows if row[Atom("pid")] is not UNDEFINED}
     below: dict[Any, list[Row]] = {}
     for row in rows:
         parent = row.get(Atom("parent"), UNDEFINED)
         below.setdefault(parent if parent in pids else UNDEFINED, []).append(row)
-    tops = sorted(below.get(UNDEFINED, []), key=lambda row: row[Atom("pid")] in below, reverse=True)
-    waiting = [(0, row) for row in tops]
+    tops = sorted(below.get(UNDEFINED, []), key=lambda row: row[Atom("pid")] in below)
+    waiting = [("", "", row) for row in reversed(tops)]
     while waiting:
-        depth, row = waiting.pop()
-        yield depth, row
-        if row[Atom("pid")] is not UNDEFINED:
-            waiting += [(depth + 1, child) for child in reversed(below.get(row[Atom("pid")], []))]
+        branch, trunk, row = waiting.pop()
+        yield branch, row
+        children = below.get(row[Atom("pid")], []) if row[Atom("pid")] is not UNDEFINED else []
+        for number, child in enumerate(reversed(children)):
+            last = number == 0
+            waiting.append((trunk + ("└─ " if last else "├─ "), trunk + ("   " if last else "│  "), child))
 
 
 def name_of(row: Row) -> str:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from pyglyn import Atom, Exit, GenServer, Ignore, Pid, Process
+from pyglyn.groups import pg
 from pyglyn.supervision import ChildSpec, Supervisor, export_child, worker
 
 OS_PID = Atom("os_pid")
@@ -98,6 +99,26 @@ async def stubborn(me: Process) -> None:
     me.trap_exit = True
     while True:
         await me.receive()
+
+
+async def member(me: Process, group: bytes) -> None:
+    """Joins a group twice, and waits."""
+    await pg.join(me, group, [me.pid, me.pid], scope="shop")
+    await me.receive()
+
+
+async def hoards_descriptors(me: Process, free: int) -> None:
+    """Takes all descriptors its OS process can have but some, when asked."""
+    _, caller = await me.receive()
+    hoard = []
+    try:
+        while True:
+            hoard.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        for fd in hoard[:free]:
+            os.close(fd)
+    me.send(caller, Atom("hoarded"))
+    await me.receive()
 
 
 async def slow_start(me: Process, seconds: float) -> None:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import signal
+import subprocess
 import sys
+import termios
+from collections.abc import Iterator
+
+import attrs
 
 from pyglyn.testing import eventually
 from tests.supervision.conftest import ROOT, Program, Start
@@ -22,20 +30,24 @@ async def pyglyn(*words: str) -> tuple[int, str]:
 
 
 def row(text: str, name: str) -> list[str]:
-    """The words of a process's row."""
-    [line] = [line for line in text.splitlines() if line.strip().startswith(name + " ")]
-    return line.split()
+    """The words of a process's row; none where there is no such row."""
+    lines = [line.lstrip("│├└─ ") for line in text.splitlines()]
+    return next((line.split() for line in lines if line.startswith(name + " ")), [])
 
 
 async def test_tree_shows_the_processes_of_hub_and_workers_alike(program: Start) -> None:
     node = await program("three")
     status, text = await pyglyn("tree", node.name)
     assert status == 0, text
-    indents = {
-        name: re.search(rf"^( *){name} ", text, re.M) for name in ("pyglyn_sup", "top", "a", "below", "c")
-    }
-    depths = [len(found[1]) for found in indents.values() if found]
-    assert depths == [depths[0] + step for step in (0, 2, 4, 4, 6)]
+    drawn = [line[: line.index("<")].rstrip() for line in text.splitlines() if "<" in line]
+    assert drawn[drawn.index("└─ pyglyn_sup") :] == [
+        "└─ pyglyn_sup",
+        "   └─ top",
+        "      ├─ a",
+        "      ├─ b",
+        "      └─ below",
+        "         └─ c",
+    ]
     name, pid, os_pid, state, restarts, memory, unit, mailbox, *uptime = row(text, "a")
     assert (name, int(os_pid), state, restarts, unit, mailbox) == (
         "a",
@@ -49,6 +61,80 @@ async def test_tree_shows_the_processes_of_hub_and_workers_alike(program: Start)
     assert 1 < float(memory) < 500
     assert uptime[1] == "s"
     assert "net_kernel" in text
+
+
+@contextlib.contextmanager
+def on_a_terminal(*words: str) -> Iterator[Terminal]:
+    """Run the command line on a terminal of 30 lines."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (30, 120))
+    command = [sys.executable, "-m", "pyglyn", *words, "--cookie", "pyglyn_testing"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+        preexec_fn=lambda: os.login_tty(theirs),
+    )
+    os.close(theirs)
+    os.set_blocking(ours, False)
+    try:
+        yield Terminal(ours, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@attrs.define
+class Terminal:
+    """A command on a terminal."""
+
+    fd: int
+    process: subprocess.Popen[bytes]
+    text: str = ""
+
+    def look(self) -> str:
+        """What has been drawn last: from the last title on, without colours."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            while data := os.read(self.fd, 65536):
+                self.text += data.decode(errors="replace")
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.text)
+        return plain[plain.rfind("prog_") :]
+
+    def type(self, key: bytes) -> None:
+        os.write(self.fd, key)
+
+
+async def test_the_live_view_shows_restarts_as_they_happen_until_ctrl_c(program: Start) -> None:
+    node = await program("three")
+    with on_a_terminal("tree", node.name, "--live", "--interval", "0.1") as terminal:
+
+        def restarts_of_a(count: str) -> bool:
+            return row(terminal.look(), "a")[4:5] == [count]
+
+        await eventually(lambda: restarts_of_a("0"), 10.0)
+        before = await node.os_pid("a")
+        os.kill(before, signal.SIGKILL)
+        await eventually(lambda: restarts_of_a("1"), 10.0)
+        assert row(terminal.look(), "a")[2] == str(await node.os_pid("a")) != str(before)
+        terminal.type(b"\x03")
+        assert await eventually(lambda: terminal.process.poll() is not None, 10.0)
+        assert "Traceback" not in terminal.text
+
+
+async def test_the_live_view_of_a_node_that_ends_says_so(program: Start) -> None:
+    node = await program("three")
+    with on_a_terminal("tree", node.name, "--live", "--interval", "0.1") as terminal:
+        await eventually(lambda: row(terminal.look(), "a"), 10.0)
+        node.process.terminate()
+        assert await eventually(lambda: terminal.process.poll() is not None, 10.0)
+        terminal.look()
+        assert terminal.process.returncode == 1
+        assert node.name in terminal.text.splitlines()[-1]
+        assert "Traceback" not in terminal.text
 
 
 async def test_kill_ends_a_process_and_its_supervisor_restarts_it(program: Start) -> None:

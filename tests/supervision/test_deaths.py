@@ -15,7 +15,15 @@ from pyglyn.supervision import Backoff, Supervisor, kernel, program, start, supe
 from pyglyn.supervision.hub import trees
 from pyglyn.testing import count_file_descriptors, count_tasks, eventually
 from tests.supervision.conftest import Client, descendants, gone_within, running
-from tests.supervision.service import Probe, echo, remembers, returns, slow_start, stubborn
+from tests.supervision.service import (
+    Probe,
+    echo,
+    hoards_descriptors,
+    remembers,
+    returns,
+    slow_start,
+    stubborn,
+)
 
 SHUTDOWN = Atom("shutdown")
 
@@ -279,6 +287,26 @@ async def test_a_child_that_exhausts_its_descriptors_crashes_alone(local: Client
     error, _ = await local.reason(ref, timeout=30.0)
     assert error[1] == Atom("OSError")
     await local.restarted("a", old)
+    assert local.node.whereis("b") == other
+
+
+@pytest.mark.parametrize(("free", "afresh"), [(0, True), (1, True), (2, True), (6, False)])
+async def test_a_supervisor_without_descriptors_gives_up_and_is_started_afresh(
+    local: Client, free: int, afresh: bool
+) -> None:
+    """The restart of a child needs some, and so does the new child, which has the supervisor's."""
+    below = Supervisor(name="below").add(worker(Probe, name="a"))
+    below.add(worker(hoards_descriptors, free, name="hoarder", isolation="task"))
+    await start(local.node, probes("b").add(supervisor(below)))
+    old, hoarder, other = (local.node.whereis(name) for name in ("a", "hoarder", "b"))
+    ref = local.me.monitor("below")
+    local.me.send("hoarder", (Atom("hoard"), local.me.pid))
+    assert await local.me.receive(lambda m: m == Atom("hoarded"), timeout=10.0)
+    local.me.cast("a", Atom("sigkill"))
+    if afresh:
+        assert await local.reason(ref) == SHUTDOWN
+    await local.restarted("a", old)
+    assert (local.node.whereis("hoarder") != hoarder) == afresh
     assert local.node.whereis("b") == other
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,11 +14,12 @@ import pytest
 import pytest_asyncio
 
 from pyglyn import Atom, Node, Pid
+from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
 from tests.slack import SLACK
 from tests.supervision.conftest import Client
-from tests.supervision.service import Probe
+from tests.supervision.service import Probe, member
 
 TOLD_WITHIN_S = 0.2 * SLACK
 
@@ -179,3 +182,28 @@ async def test_names_of_the_dead_are_withdrawn_and_given_anew(beam: Beam, local:
         new = await local.restarted("a", old)
         text = "gen_server:call({a, Node}, os_pid)"
         assert await beam.eval(text, Node=Atom(local.node.name)) == await local.os_pid(new)
+
+
+async def test_group_memberships_of_the_dead_are_withdrawn_and_made_anew(beam: Beam, local: Client) -> None:
+    await beam.eval("{ok, _} = pg:start(shop), ok")
+    pg.start(local.node, "shop")
+    await start(local.node, Supervisor(name="top", intensity=50).add(worker(member, b"servers", name="m")))
+
+    async def seen(*pids: Pid | None) -> bool:
+        members = await beam.eval('pg:get_members(shop, <<"servers">>)')
+        return sorted(members, key=str) == sorted(pids, key=str)
+
+    old = local.node.whereis("m")
+    await eventually(lambda: seen(old, old))
+    for how in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        assert old is not None
+        begun = time.monotonic()
+        os.kill(local.node.workers.links[old.serial].os_pid, how)
+        new = await eventually(
+            lambda old=old: local.node.whereis("m") not in (None, old) and local.node.whereis("m")
+        )
+        await eventually(lambda new=new: seen(new, new))
+        assert time.monotonic() - begun < SLACK
+        old = new
+    await local.me.call("top", (Atom("terminate_child"), Atom("m")))
+    await eventually(seen)
