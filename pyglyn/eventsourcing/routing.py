@@ -118,7 +118,7 @@ class Routing:
         self._holder = self._me.spawn_link(_hold_name, self._scope, self._name.encode(), self._me.pid)
 
     def exited(self, pid: Pid) -> None:
-        """A linked process ended or gave up its name: it lost a conflict, or another node took the name."""
+        """A linked process ended, or gave up its name: it lost a conflict, or another node took the name."""
         if pid == self._holder:
             self._hold_name()
         aggregate_id = self._ids.pop(pid, None)
@@ -154,7 +154,8 @@ def forwarded(message: Term) -> Term:
 
 
 async def _door(me: Process, tag: Term, service: Pid) -> None:
-    """Pass on what comes to a registered name; once told to stop, until nothing has come for a while."""
+    """Pass on what comes to a registered name; once it is another's, until nothing has come for a while."""
+    me.trap_exit = True
     patience: float | None = None
     while True:
         try:
@@ -162,9 +163,11 @@ async def _door(me: Process, tag: Term, service: Pid) -> None:
         except TimeoutError:
             return
         match message:
-            case (Atom("pyglyn_door"), Atom("stop")):
+            case (Atom("pyglyn_door"), Atom("stop")) | (Atom("EXIT"), _, (Atom("syn_resolve_kill"), *_)):
                 patience = LINGER_S
                 me.exit(service, GIVEN_UP)
+            case (Atom("EXIT"), _, _):
+                return
             case (got, request) if got == tag:
                 me.send(service, (tag, request))
 
@@ -177,7 +180,6 @@ def _subject(me: Process) -> tuple[Term, Term]:
 
 async def _hold_name(me: Process, scope: str, name: bytes, service: Pid) -> None:
     """Register the service's name; while another node has it, wait for that one to end."""
-    me.trap_exit = False
     while True:
         tag, meta = _subject(me)
         try:
@@ -186,8 +188,9 @@ async def _hold_name(me: Process, scope: str, name: bytes, service: Pid) -> None
             holder = await syn.lookup(me, scope, name)
             if holder is not None:
                 await _end_of(me, holder[0])
-            continue
-        await _door(me, tag, service)
+        else:
+            await _door(me, tag, service)
+            return
 
 
 async def _end_of(me: Process, pid: Pid) -> None:

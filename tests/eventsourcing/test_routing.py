@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,12 +16,13 @@ import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn import gleam as values
-from pyglyn import glyn
+from pyglyn import glyn, supervision
 from pyglyn.errors import DomainError, EntityNotFound, NoOwner
 from pyglyn.etf import Atom, Pid, Term, text
 from pyglyn.eventsourcing import routing
 from pyglyn.groups import syn
 from pyglyn.node import Node
+from pyglyn.supervision import Supervisor
 from pyglyn.testing import Beam, eventually
 from pyglyn.testing.bank import (
     BankAccount,
@@ -33,10 +36,21 @@ from pyglyn.testing.bank import (
 from tests.node.conftest import unique_name
 from tests.peers import GleamBeams
 
+DOMAIN: dict[str, Any] = {"handle": handle, "apply": apply, "empty_state": BankAccount(), "scope": "example"}
+
+
+def events(url: str) -> es.EventStore[Any, Any]:
+    return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+
 
 def bank(url: str) -> es.ServiceSpec:
-    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
-    return es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount(), scope="example")
+    return es.service("bank", events(url), **DOMAIN)
+
+
+async def start_supervised(node: Node, url: str, workers: int) -> None:
+    """Serve the bank from OS processes."""
+    service = es.supervised("bank", events(url), workers=workers, **DOMAIN)
+    await supervision.start(node, Supervisor("one_for_one", intensity=10).add(service))
 
 
 async def meshed(nodes: list[Node]) -> None:
@@ -228,6 +242,48 @@ async def test_the_name_of_an_aggregate_goes_with_it_to_another_node_and_back(ep
         assert loaded.entity.balance == 3.0
 
 
+async def test_a_node_that_loses_the_services_name_answers_those_who_looked_it_up_before(epmd, tmp_path):
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        subjects = []
+        for node in (first, second):
+            await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+            await eventually(lambda node=node: syn.lookup(node, "example", b"bank"))
+            registry: glyn.Registry[Any] = glyn.Registry(node, "example", object)
+            subjects.append(await registry.subject("bank"))
+        await meshed([first, second])
+        await eventually(lambda: agreed([first, second]))
+        await es.execute(first, subjects[0], "a", OpenAccount("a"))
+        await es.execute(second, subjects[1], "a", DepositMoney(1.0))
+
+
+async def agreed(nodes: list[Node]) -> Pid | None:
+    """Return who has the service's name, if all nodes think so."""
+    found = [await syn.lookup(node, "example", b"bank") for node in nodes]
+    return found[0][0] if found[0] and found.count(found[0]) == len(nodes) else None
+
+
+async def test_the_names_go_when_the_service_ends(epmd, tmp_path):
+    async with Node(unique_name(), cookie="eventsourcing") as node:
+        service = await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+        await es.execute(node, "bank", "a", OpenAccount("a"))
+
+        async def named() -> list[bool]:
+            return [await syn.lookup(node, "example", name) is not None for name in (b"bank", b"bank/a")]
+
+        async def all_named() -> bool:
+            return all(await named())
+
+        async def none_named() -> bool:
+            return not any(await named())
+
+        await eventually(all_named)
+        node.system.exit(service, Atom("kill"))
+        await eventually(none_named)
+
+
 async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, monkeypatch):
     monkeypatch.setattr(routing, "DOORS", 2)
     monkeypatch.setattr(routing, "LINGER_S", 0.0)
@@ -249,6 +305,44 @@ async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, 
         await eventually(lambda: named("b", "c"))
 
 
+async def owned_by(node: Node) -> str:
+    """Return the id of an account that a node owns."""
+    for number in range(1000):
+        id = f"account-{number}"
+        if (await es.find_owner(node, "example", "bank", id)).node == node.name:
+            return id
+    raise AssertionError("it owns none")
+
+
+async def test_after_its_os_process_was_killed_a_service_takes_its_place_again(epmd, tmp_path):
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        for node in (first, second):
+            await start_supervised(node, f"sqlite:{tmp_path}/bank.db", workers=0)
+        await meshed([first, second])
+        id = await owned_by(first)
+        await es.route(second, "example", "bank", id, OpenAccount(id))
+        killed = await es.find_owner(second, "example", "bank", id)
+        os.kill(first.workers.links[killed.serial].os_pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            owner = await es.find_owner(second, "example", "bank", id)
+            return owner.node == first.name and owner != killed
+
+        await eventually(back)
+        [deposited] = await es.route(second, "example", "bank", id, DepositMoney(1.0))
+        assert (deposited.sequence, dict(deposited.metadata)["node"]) == (2, first.name)
+
+        async def has_its_names() -> bool:
+            names = (f"bank/{id}".encode(), b"bank")
+            found = [await syn.lookup(second, "example", name) for name in names]
+            return all(found) and found[0][0].node == first.name
+
+        await eventually(has_its_names)
+
+
 # --- real Gleam ------------------------------------------------------------------------------------------
 
 DONE = (Atom("ok"), (Atom("ok"), None))
@@ -261,25 +355,23 @@ WHEREIS = 'pyglyn_interop@bank_client:whereis(<<"example">>, Name)'
 
 
 @asynccontextmanager
-async def banks_beside(gleam: Beam, database: Path) -> AsyncIterator[list[Node]]:
-    """Two Python nodes that serve the bank, connected to each other and to a Gleam node."""
+async def banks_beside(gleam: Beam, database: Path, workers: int | None = None) -> AsyncIterator[list[Node]]:
+    """Two Python nodes that serve the bank, connected to each other and to a Gleam node.
+
+    Args:
+        workers: how many OS processes serve it besides the service's own; None has it in the test's.
+    """
     async with AsyncExitStack() as stack:
         running = [Node(unique_name(), cookie=gleam.cookie) for _ in range(2)]
         for node in running:
             await stack.enter_async_context(node)
-            await es.start(node, bank(f"sqlite:{database}"))
+            if workers is None:
+                await es.start(node, bank(f"sqlite:{database}"))
+            else:
+                await start_supervised(node, f"sqlite:{database}", workers)
             await node.connect(gleam.name)
         await meshed(running)
         yield running
-
-
-async def owned_by(node: Node) -> str:
-    """Return the id of an account that a node owns."""
-    for number in range(1000):
-        id = f"account-{number}"
-        if (await es.find_owner(node, "example", "bank", id)).node == node.name:
-            return id
-    raise AssertionError("it owns none")
 
 
 async def has_name(gleam: Beam, name: str, node: str) -> bool:
@@ -290,20 +382,19 @@ async def has_name(gleam: Beam, name: str, node: str) -> bool:
     return False
 
 
+@pytest.mark.parametrize("workers", [None, 0, 2])
 async def test_a_gleam_caller_reaches_the_owner_of_each_aggregate_by_a_name_in_the_registry(
-    gleam_beams: GleamBeams, tmp_path: Path
+    gleam_beams: GleamBeams, tmp_path: Path, workers: int | None
 ) -> None:
     gleam = await gleam_beams.start("teller")
-    async with banks_beside(gleam, tmp_path / "bank.db") as nodes:
+    async with banks_beside(gleam, tmp_path / "bank.db", workers) as nodes:
 
         async def execute(name: str, id: str, command: object) -> Term:
             term = values.encode(command)
             return await gleam.eval(EXECUTE, Name=name.encode(), Id=id.encode(), Command=term)
 
-        async def anybody_has_the_name() -> bool:
-            return any([await has_name(gleam, "bank", node.name) for node in nodes])
-
-        await eventually(anybody_has_the_name)
+        holder = await eventually(lambda: agreed(nodes))
+        await eventually(lambda: has_name(gleam, "bank", holder.node))
         for owner in nodes:
             id = await owned_by(owner)
             name = f"bank/{id}"
@@ -325,9 +416,9 @@ async def test_a_gleam_caller_reaches_the_owner_of_each_aggregate_by_a_name_in_t
                     assert b"does not decode" in why
                 case other:
                     raise AssertionError(other)
-            events = await es.load_events(nodes[0], "bank", id)
-            assert [dict(event.metadata)["node"] for event in events] == [owner.name] * 3
-            assert [dict(event.metadata).get("by") for event in events] == ["teller", "teller", None]
+            committed = [dict(each.metadata) for each in await es.load_events(nodes[0], "bank", id)]
+            assert [pairs["node"] for pairs in committed] == [owner.name] * 3
+            assert [pairs.get("by") for pairs in committed] == ["teller", "teller", None]
         unknown = (Atom("error"), (Atom("process_not_found"), b"nobody"))
         assert await execute("nobody", "a", OpenAccount("a")) == unknown
         no_account = (Atom("error"), b"no such account")
