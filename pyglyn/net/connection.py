@@ -25,7 +25,7 @@ from pyglyn.dist import (
 )
 from pyglyn.errors import HandshakeError
 from pyglyn.net.settings import NetSettings
-from pyglyn.net.transport import explain, no_delay
+from pyglyn.net.transport import explain, no_delay, read_in_small_pieces
 
 if TYPE_CHECKING:
     from pyglyn.dist.control import Control
@@ -79,6 +79,7 @@ class HandshakeDriver(asyncio.Protocol):
             transport.abort()
             return
         no_delay(transport)
+        read_in_small_pieces(transport)
         self._restart_timer()
         self._flush()
 

@@ -16,6 +16,9 @@ from typing import TypeVar
 
 from pyglyn.errors import HandshakeError
 
+READ_SIZE = 16 * 1024
+"""Bytes read from a socket in one turn of the event loop; about a hundred messages, a few milliseconds."""
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -66,6 +69,16 @@ def no_delay(transport: asyncio.BaseTransport) -> None:
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def read_in_small_pieces(transport: asyncio.BaseTransport) -> None:
+    """Have a transport read less at a time than asyncio's 256 KiB, so that a busy peer lets others in between.
+
+    All that a read brings is dispatched in one turn of the event loop. Event loops without that setting (uvloop)
+    read as they do.
+    """
+    if hasattr(transport, "max_size"):
+        transport.max_size = READ_SIZE
 
 
 class ListeningSockets:

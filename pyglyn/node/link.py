@@ -20,6 +20,7 @@ from pyglyn.dist.control import Control, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, Term
+from pyglyn.net.transport import read_in_small_pieces
 from pyglyn.node.exits import atom_of
 
 HUB: Final = Atom("hub")
@@ -132,6 +133,7 @@ class LinkProtocol(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.set_write_buffer_limits(high=self._high_water, low=self._high_water // 4)
+        read_in_small_pieces(transport)
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -13,6 +13,8 @@ import signal
 import statistics
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +23,7 @@ from pyglyn.errors import CallFailed
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import GenServer, Node, Process
 from pyglyn.supervision import Supervisor, kernel, start, worker
-from pyglyn.testing import Beam, PrivateEpmd
+from pyglyn.testing import Beam, Beams, PrivateEpmd, find_otps
 from tests.benchmarks.harness import Bench, Measurement
 from tests.benchmarks.node import EVENT, flood, sink
 
@@ -44,15 +46,20 @@ async def idle(me: Process) -> None:
     await me.receive()
 
 
+def compute(seconds: float) -> int:
+    """Compute for so many seconds; returns how far it got."""
+    end, turns = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        turns += sum(range(100)) > 0
+    return turns
+
+
 async def spin(me: Process) -> None:
     """Computes for as long as it is told, and says how far it got."""
     while True:
         match await me.receive():
             case (Atom("spin"), Pid() as caller, float() as seconds):
-                end, turns = time.perf_counter() + seconds, 0
-                while time.perf_counter() < end:
-                    turns += sum(range(100)) > 0
-                me.send(caller, turns)
+                me.send(caller, compute(seconds))
 
 
 async def supervision(bench: Bench) -> AsyncIterator[Measurement]:
@@ -99,23 +106,51 @@ async def _ask(by: Beam, text: str, node: str, count: int) -> float:
 # --- figures that have no counterpart on the BEAM -------------------------------------------------------
 
 
-async def restart_times(node: Node, me: Process, method: str, count: int) -> list[float]:
+async def restart_times(node: Node, me: Process, method: str, count: int, name: str = "quiet") -> list[float]:
     """Seconds from SIGKILL until the child answers a call again."""
-    tree = Supervisor(name=f"top_{method}", intensity=10**6, start=method)
-    await start(node, tree.add(worker(Server, name=f"restart_{method}")))
+    child = f"{name}_{method}"
+    tree = Supervisor(name=f"top_{child}", intensity=10**6, start=method)
+    await start(node, tree.add(worker(Server, name=child)))
     seconds = []
     for _ in range(count):
-        os_pid: Any = await me.call(f"restart_{method}", Atom("os_pid"))
+        os_pid: Any = await me.call(child, Atom("os_pid"))
         begun = time.perf_counter()
         os.kill(os_pid, signal.SIGKILL)
         while True:
             try:
-                if await me.call(f"restart_{method}", Atom("os_pid")) != os_pid:
+                if await me.call(child, Atom("os_pid")) != os_pid:
                     break
             except CallFailed:
                 await asyncio.sleep(0.0005)
         seconds.append(time.perf_counter() - begun)
-    return seconds
+    return sorted(seconds)
+
+
+def percentiles(seconds: list[float]) -> str:
+    """The median and the 99th percentile of sorted times."""
+    return (
+        f"p50 {statistics.median(seconds) * 1e3:.1f} ms, p99 {seconds[int(len(seconds) * 0.99)] * 1e3:.1f} ms"
+    )
+
+
+async def drop(me: Process) -> None:
+    """Takes messages and forgets them."""
+    while True:
+        await me.receive()
+
+
+async def saturated(node: Node, me: Process, epmd: PrivateEpmd, count: int) -> list[float]:
+    """Restart times while a BEAM peer sends the hub as many messages as it takes."""
+    beams = Beams(epmd, find_otps()[-1], cookie="bench")
+    try:
+        peer = await beams.start("bench_flood")
+        node.spawn(drop, name="drop")
+        await peer.eval(
+            "F = fun F() -> {drop, Node} ! Event, F() end, spawn(F), ok", Node=Atom(node.name), Event=EVENT
+        )
+        return await restart_times(node, me, "fork", count, name="saturated")
+    finally:
+        beams.close()
 
 
 async def work(node: Node, me: Process, workers: int, seconds: float) -> int:
@@ -125,13 +160,14 @@ async def work(node: Node, me: Process, workers: int, seconds: float) -> int:
     return sum([int(await me.receive(timeout=seconds + 10)) for _ in range(workers)])  # type: ignore[call-overload]
 
 
-async def report(console: Console, restarts: int = 100) -> None:
+async def report(console: Console, epmd: PrivateEpmd, restarts: int = 100) -> None:
     """Measure and print."""
     async with Node("bench_tree@localhost", cookie="bench") as node, node.process() as me:
         for method, count in (("fork", restarts), ("spawn", restarts // 5)):
-            times = sorted(await restart_times(node, me, method, count))
-            p50, p99 = statistics.median(times) * 1e3, times[int(len(times) * 0.99)] * 1e3
-            console.print(f"restart by {method}, {count} times: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+            times = await restart_times(node, me, method, count)
+            console.print(f"restart by {method}, {count} times: {percentiles(times)}")
+        times = await saturated(node, me, epmd, restarts // 2)
+        console.print(f"restart by fork, a BEAM peer sending all the hub can take: {percentiles(times)}")
         many = Supervisor(name="many")
         for number in range(64):
             many.add(worker(idle, name=f"idle{number}"))
@@ -155,9 +191,22 @@ async def report(console: Console, restarts: int = 100) -> None:
         await start(
             node, Supervisor(name="spins").add(worker(spin, name="spin0")).add(worker(spin, name="spin1"))
         )
-        rounds = [(await work(node, me, 1, 0.5), await work(node, me, 2, 0.5)) for _ in range(7)]
-        one, two = (max(column) for column in zip(*rounds, strict=True))  # the least disturbed of each
-        console.print(f"two busy workers do {two / one:.2f} times the work of one")
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as plain:
+            list(plain.map(compute, [0.1, 0.1]))
+            rounds = [
+                (
+                    await work(node, me, 1, 0.5),
+                    await work(node, me, 2, 0.5),
+                    sum(plain.map(compute, [0.5])),
+                    sum(plain.map(compute, [0.5, 0.5])),
+                )
+                for _ in range(7)
+            ]
+        one, two, plain_one, plain_two = (max(column) for column in zip(*rounds, strict=True))
+        console.print(
+            f"two busy workers do {two / one:.2f} times the work of one; on this machine two OS processes "
+            f"without pyglyn do {plain_two / plain_one:.2f} times the work of one"
+        )
 
 
 def main() -> None:
@@ -165,7 +214,7 @@ def main() -> None:
     logging.getLogger("pyglyn").setLevel(logging.CRITICAL)  # a hundred deaths are meant
     with PrivateEpmd() as epmd:
         os.environ.update(epmd.env)
-        asyncio.run(report(Console()))
+        asyncio.run(report(Console(), epmd))
 
 
 if __name__ == "__main__":
