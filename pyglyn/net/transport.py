@@ -72,10 +72,10 @@ def no_delay(transport: asyncio.BaseTransport) -> None:
 
 
 def read_in_small_pieces(transport: asyncio.BaseTransport) -> None:
-    """Have a transport read less at a time than asyncio's 256 KiB, so that a busy peer lets others in between.
+    """Have a transport read less at a time than asyncio's 256 KiB: a busy peer then lets others in between.
 
-    All that a read brings is dispatched in one turn of the event loop. Event loops without that setting (uvloop)
-    read as they do.
+    All that a read brings is dispatched in one turn of the event loop. Event loops without that setting
+    (uvloop) read as they do.
     """
     if hasattr(transport, "max_size"):
         transport.max_size = READ_SIZE

@@ -1,6 +1,6 @@
 """Messages keep coming from the BEAM while workers die.
 
-PYGLYN_LOAD_S sets for how many seconds (10), PYGLYN_LOAD_RATE how many messages a second (20,000).
+PYGLYN_LOAD_S sets for how many seconds (60), PYGLYN_LOAD_RATE how many messages a second (20,000).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pyglyn.testing import Beam
 from tests.supervision.conftest import Start
 
 NAMES = [f"w{number}" for number in range(8)]
-SECONDS = float(os.environ.get("PYGLYN_LOAD_S", "10"))
+SECONDS = float(os.environ.get("PYGLYN_LOAD_S", "60"))
 RATE = int(os.environ.get("PYGLYN_LOAD_RATE", "20000"))
 
 
