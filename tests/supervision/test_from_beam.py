@@ -18,10 +18,18 @@ from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
 from tests.slack import SLACK
-from tests.supervision.conftest import Client
-from tests.supervision.service import Probe, member
+from tests.supervision.conftest import Client, Start
+from tests.supervision.service import Probe, member, stubborn
 
 TOLD_WITHIN_S = 0.2 * SLACK
+LINK = """
+process_flag(trap_exit, true), link(Pid),
+receive {'EXIT', Pid, Reason} -> {erlang:system_time(microsecond), Reason} after 20000 -> timeout end
+"""
+LINKED = """
+lists:any(fun(P) -> case process_info(P, links) of {links, L} -> lists:member(Pid, L); undefined -> false end end,
+          processes() -- [self()])
+"""
 
 
 @pytest_asyncio.fixture
@@ -131,26 +139,92 @@ async def test_a_linked_beam_process_gets_the_reason_within_200_ms(
     await start(local.node, tree(**options))
     pid = local.node.whereis("a")
     os_pid = await local.os_pid("a")
-    watching = asyncio.create_task(
-        beam.eval(
-            """process_flag(trap_exit, true), link(Pid),
-               receive {'EXIT', Pid, Reason} -> {erlang:system_time(microsecond), Reason} after 20000 -> timeout end""",
-            Pid=pid,
-            timeout=25.0,
-        )
-    )
-    boundary = local.node.workers.links[pid.serial].boundary
-    await eventually(lambda: any(outside.node == beam.name for _, outside in boundary.links))
+    watching = await linked(beam, local, pid)
     local.me.cast(pid, cast)
-    ended = await eventually(lambda: _ended(os_pid), 20.0)
-    told, reason = await watching
-    assert told / 1e6 - ended < TOLD_WITHIN_S
+    reason = await told_in_time(watching, os_pid)
     if expected is not None:
         assert reason == expected
     else:
         assert isinstance(reason, tuple)
         assert reason[0][0] == Atom("exception")
     await local.restarted("a", pid)
+
+
+async def linked(beam: Beam, local: Client, pid: Pid) -> asyncio.Task[Any]:
+    """Link a BEAM process to a worker's; the task gives when it was told of the end, and the reason."""
+    watching = asyncio.create_task(beam.eval(LINK, Pid=pid, timeout=25.0))
+    boundary = local.node.workers.links[pid.serial].boundary
+    await eventually(lambda: any(outside.node == beam.name for _, outside in boundary.links))
+    return watching
+
+
+async def told_in_time(watching: asyncio.Task[Any], os_pid: int) -> Any:
+    """The reason, if it came in time after the end of an OS process."""
+    ended = await eventually(lambda: _ended(os_pid), 20.0)
+    told, reason = await watching
+    assert told / 1e6 - ended < TOLD_WITHIN_S
+    return reason
+
+
+async def test_a_linked_beam_process_is_told_of_five_deaths_at_once(beam: Beam, local: Client) -> None:
+    top = Supervisor(name="top", intensity=50)
+    for number in range(5):
+        top.add(worker(Probe, name=f"p{number}"))
+    await start(local.node, top)
+    os_pids = [await local.os_pid(f"p{number}") for number in range(5)]
+    watching = [await linked(beam, local, local.node.whereis(f"p{number}")) for number in range(5)]
+    for os_pid in os_pids:
+        os.kill(os_pid, signal.SIGKILL)
+    for each, os_pid in zip(watching, os_pids, strict=True):
+        assert await told_in_time(each, os_pid) == (Atom("signal"), 9)
+
+
+async def test_a_linked_beam_process_is_told_although_grandchildren_live_on_for_a_moment(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, tree())
+    pid = local.node.whereis("a")
+    os_pid = await local.os_pid("a")
+    await local.me.call("a", Atom("fork_grandchildren"))
+    watching = await linked(beam, local, pid)
+    os.kill(os_pid, signal.SIGKILL)
+    assert await told_in_time(watching, os_pid) == (Atom("signal"), 9)
+
+
+async def test_a_linked_beam_process_is_told_of_the_end_of_a_supervisor_and_of_those_below(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, tree())
+    below, c = local.node.whereis("below"), local.node.whereis("c")
+    os_pid = local.node.workers.links[below.serial].os_pid
+    child = await local.os_pid("c")
+    watching = [await linked(beam, local, below), await linked(beam, local, c)]
+    os.kill(os_pid, signal.SIGKILL)
+    assert await told_in_time(watching[0], os_pid) == (Atom("signal"), 9)
+    assert await told_in_time(watching[1], child) == Atom("killed")
+
+
+async def test_a_linked_beam_process_is_told_of_a_child_that_had_to_be_killed(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, Supervisor(name="top").add(worker(stubborn, name="s", shutdown=0.3)))
+    pid = local.node.whereis("s")
+    watching = await linked(beam, local, pid)
+    os_pid = local.node.workers.links[pid.serial].os_pid
+    stopping = asyncio.create_task(call(beam, local, "terminate_child", Atom("s")))
+    assert await told_in_time(watching, os_pid) == Atom("killed")
+    assert await stopping == Atom("ok")
+
+
+async def test_a_linked_beam_process_is_told_of_the_end_of_the_hub(beam: Beam, program: Start) -> None:
+    node = await program("three", cookie=beam.cookie)
+    pid = await beam.eval(
+        "element(2, lists:keyfind(a, 1, supervisor:which_children({top, Node})))", Node=Atom(node.name)
+    )
+    watching = asyncio.create_task(beam.eval(LINK, Pid=pid, timeout=25.0))
+    await eventually(lambda: beam.eval(LINKED, Pid=pid))
+    node.process.send_signal(signal.SIGKILL)
+    assert await told_in_time(watching, node.process.pid) == Atom("noconnection")
 
 
 def _ended(os_pid: int) -> float | None:
