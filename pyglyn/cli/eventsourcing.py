@@ -13,6 +13,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from rich.tree import Tree
 
 from pyglyn import eventsourcing as es
@@ -178,8 +179,8 @@ def queries(
     for each in run(go()):
         position = "-" if each.position is None else str(each.position)
         numbers = (position, str(each.lag), str(each.processed), str(each.parked))
-        table.add_row(each.name, each.kind, each.state, *numbers, each.error[:200])
-    Console().print(table)
+        table.add_row(*map(Text, (each.name, each.kind, each.state, *numbers, each.error[:200])))
+    Console().print(table if table.row_count else f"{node} has no queries")
 
 
 @click.command()
@@ -232,7 +233,10 @@ async def _show_progress(local: Node, node: str, query: str, timeout: float) -> 
 def parked(
     node: str, query: str | None, drive: str | None, cookie: str, timeout: float, log_level: str
 ) -> None:
-    """List the parked events of NODE's queries with their errors, or drive them again."""
+    """List the parked events of NODE's queries with their errors, or drive them again.
+
+    A table on a terminal; else lines of query, id, aggregate, sequence, attempts, time, error, event.
+    """
     set_up_logging(log_level)
     if drive is not None and (query is None or not (drive == "all" or drive.isdigit())):
         raise click.UsageError("--drive needs a QUERY, and the id of a parked event or the word all")
@@ -244,19 +248,42 @@ def parked(
                 _, count = await _ask(local, node, query or "", (Atom("drive"), which), timeout)
                 click.echo(f"{count} driven")
                 return
-            for name in [query] if query is not None else await _names(local, node):
-                for event in await _ask(local, node, name, Atom("parked"), timeout):
-                    click.echo(_parked_line(name, event))
+            names = [query] if query is not None else await _names(local, node)
+            _show_parked(
+                [
+                    _parked_row(name, event)
+                    for name in names
+                    for event in await _ask(local, node, name, Atom("parked"), timeout)
+                ]
+            )
 
     run(go())
 
 
-def _parked_line(query: str, event: dict[Any, Any]) -> str:
-    where = f"{wire.text(event[Atom('aggregate_id')])} #{event[Atom('sequence')]}"
-    tried = f"{event[Atom('attempts')]} attempts"
-    error = wire.text(event[Atom("error")])
+def _show_parked(rows: list[tuple[str, ...]]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table("query", "id", "aggregate", "#", "attempts", "parked at", "error", "event")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table if rows else "nothing is parked")
+
+
+def _parked_row(query: str, event: dict[Any, Any]) -> tuple[str, ...]:
     try:
         raw = readable(event)
     except PyglynError:
         raw = repr(event[Atom("raw")])
-    return f"{query}\t{event[Atom('id')]}\t{where}\t{tried}\t{error}\t{raw}"
+    return (
+        query,
+        str(event[Atom("id")]),
+        wire.text(event[Atom("aggregate_id")]),
+        str(event[Atom("sequence")]),
+        str(event[Atom("attempts")]),
+        _time(event[Atom("parked_at")]),
+        wire.text(event[Atom("error")]),
+        raw,
+    )

@@ -191,6 +191,8 @@ class Projection:
             return STUCK
         if self._paused:
             return PAUSED
+        if isinstance(self._doing, Reset) or any(order == "reset" for order, _ in self._orders):
+            return CATCHING_UP
         if self._state == LIVE and now - self._last_event_at >= self._limits.idle_after:
             return IDLE
         return self._state

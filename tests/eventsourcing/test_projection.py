@@ -241,8 +241,11 @@ def test_parked_events_are_driven_in_order() -> None:
 def test_everything_can_be_replayed() -> None:
     projection, _ = loaded(9)
     projection.read(0.0, [])
+    assert projection.state(0.0) == "idle"
     projection.reset()
+    assert projection.state(0.0) == "catching up"  # from the order on: who waits for the end sees no end yet
     assert projection.woken(0.0) == Reset(None)
+    assert projection.state(0.0) == "catching up"
     assert isinstance(projection.unavailable(0.0, "gone"), Sleep)
     assert projection.woken(9.0) == Load()
     assert projection.loaded(9.0, position=9, paused=False, blocked=()) == Reset(None)
