@@ -440,7 +440,7 @@ class Projection:
         return self._do(Sleep(seconds))
 
     def _reached(self) -> None:
-        """All is well again: something was written, or there is nothing to write. Reading alone says little."""
+        """All is well again: something was written, or there is nothing to. Reading alone says little."""
         self._unavailable = 0
 
     def _do(self, effect: Effect) -> Effect:
