@@ -16,7 +16,7 @@ import rich_click as click
 
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError
-from pyglyn.etf import Term
+from pyglyn.etf import Atom, Term
 from pyglyn.node import Node
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
@@ -149,8 +149,17 @@ async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
             result = function(local)
             if inspect.isawaitable(result):
                 result = await result
+            if inspect.isclass(result) and issubclass(result, Supervisor):
+                result = result()
             if isinstance(result, (Supervisor, ChildSpec)):
                 await start(local, result, on_end=tree_ended)
+            elif result is not None:
+                raise ChildStartError(
+                    f"the function given to --app returned {type(result).__name__}; "
+                    "it returns a Supervisor, a child specification or nothing",
+                    child_id="app",
+                    reason=Atom("bad_return_value"),
+                )
         except ChildStartError as error:
             failed = True
             logger.error("the app failed: %s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -50,7 +51,8 @@ def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, lo
                     view.update(draw(node, await look(local, node, timeout)), refresh=True)
                     await asyncio.sleep(interval)
 
-    run(go())
+    with contextlib.suppress(KeyboardInterrupt):  # that is how to leave the live view
+        run(go())
 
 
 @click.command()
@@ -82,7 +84,7 @@ def stop(node: str, cookie: str, timeout: float, log_level: str) -> None:
 @click.argument("name", metavar="NAME")
 @client_options
 def kill(node: str, name: str, cookie: str, timeout: float, log_level: str) -> None:
-    """Kill the process of NODE that is registered as NAME, or has that pid (`<1.2>`)."""
+    """Kill the process of NODE that is registered as NAME, or has that pid (`<1.2>`, as in `pyglyn tree`)."""
     set_up_logging(log_level)
 
     async def go() -> Term:
@@ -134,9 +136,14 @@ def name_of(row: Row) -> str:
     for key in ("name", "id"):
         value = row.get(Atom(key), UNDEFINED)
         if value is not UNDEFINED:
-            return str(value)
+            return _printable(str(value))
     label: bytes = row.get(Atom("label"), b"")
-    return label.decode(errors="replace")
+    return _printable(label.decode(errors="replace"))
+
+
+def _printable(text: str) -> str:
+    """Text from another node without what would move a terminal's cursor or change its colours."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def cells(row: Row) -> list[Text]:

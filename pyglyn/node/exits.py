@@ -50,7 +50,10 @@ def as_reason(reason: Term) -> Term:
 
 def exception_term(exception: BaseException) -> Term:
     """``{exception, Type, Message}``; our own errors and ``ErlangError`` reasons keep their term."""
-    message = str(exception)[:MAX_MESSAGE_CHARACTERS]
+    try:
+        message = str(exception)[:MAX_MESSAGE_CHARACTERS]
+    except Exception as error:
+        message = f"it has no text: {type(error).__name__} in its __str__"
     return (EXCEPTION, Atom(type(exception).__name__[:255]), message.encode("utf-8", "replace"))
 
 

@@ -98,14 +98,16 @@ def _silent(link: WorkerLink) -> Row:
 
 
 def find(node: Node, wanted: str) -> Pid | None:
-    """The process with a registered name, or with a pid as ``<id.serial>``."""
+    """The process with a registered name, or with a pid as ``<id.serial>`` or ``<node.id.serial>``."""
     pid = node.whereis(wanted)
     if pid is not None:
         return pid
-    match = re.fullmatch(r"<(\d+)\.(\d+)>", wanted)
+    match = re.fullmatch(rf"<(?:{re.escape(node.name)}\.)?(\d+)\.(\d+)>", wanted)
     if match is None:
         return None
-    return Pid(node.name, int(match[1]), int(match[2]), node.runtime.creation)
+    pid = Pid(node.name, int(match[1]), int(match[2]), node.runtime.creation)
+    here = pid.serial == 0
+    return pid if (pid.id in node.runtime.processes if here else pid.serial in node.workers.links) else None
 
 
 def kill(node: Node, wanted: str) -> bool:

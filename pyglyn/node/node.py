@@ -29,6 +29,9 @@ from pyglyn.node.services import Services
 from pyglyn.node.signals import EXIT, SHUTDOWN
 from pyglyn.node.workers import WorkerLink, Workers
 
+IMPORTING_MAIN = "PYGLYN_IMPORTING_MAIN"
+"""In the environment while a fresh interpreter imports the main module of its parent."""
+
 logger = logging.getLogger("pyglyn.node")
 
 NODEUP, NODEDOWN = Atom("nodeup"), Atom("nodedown")
@@ -195,6 +198,11 @@ class Node:
         """
         if self._started:
             raise LocalProtocolError("this node has been started already")
+        if IMPORTING_MAIN in os.environ:
+            raise LocalProtocolError(
+                "a fresh interpreter for a child imports the main module, and that starts a node: "
+                'put the start below `if __name__ == "__main__":`'
+            )
         self._started = True
         await self.peers.start()
         self._prepare()
@@ -239,7 +247,10 @@ class Node:
         self.runtime.kill_all(SHUTDOWN)
 
     async def run(self) -> None:
-        """Serve until SIGINT, SIGTERM or ``request_stop``. A second signal ends the program at once."""
+        """Serve until SIGINT, SIGTERM, SIGHUP or ``request_stop``. A second one ends the program at once.
+
+        SIGHUP stays ignored where it is, as below ``nohup``.
+        """
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int) -> None:
@@ -249,7 +260,9 @@ class Node:
             logger.info("%s: stopping", signal.Signals(number).name)
             self._stopping.set()
 
-        handled = (signal.SIGINT, signal.SIGTERM)
+        handled = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            handled.append(signal.SIGHUP)
         for number in handled:
             loop.add_signal_handler(number, on_signal, number)
         try:

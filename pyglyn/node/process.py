@@ -49,6 +49,20 @@ logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
 
 
+LAST_WORDS_S = 5.0
+"""Seconds a process may clean up after an exit signal. Then it has ended, whatever its coroutine does."""
+
+
+def check_destination(to: object) -> None:
+    """Refuse what no message can be sent to.
+
+    Raises:
+        TypeError: it is no pid, name, ``(name, node)`` or alias.
+    """
+    if not isinstance(to, (Pid, str, Atom, Reference, tuple)):
+        raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
+
+
 def current_process() -> Process:
     """Return the process that runs this code, as ``self()`` does; for code that was not handed ``me``.
 
@@ -111,6 +125,7 @@ class Process:
         self._mailbox = Mailbox()
         self._suspended: list[asyncio.Event] = []
         self._task: asyncio.Task[Any] | None = None
+        self._give_up: asyncio.TimerHandle | None = None
         self._pending: dict[Reference, asyncio.Future[Term]] = {}
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
 
@@ -141,15 +156,15 @@ class Process:
     async def _run(self, body: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:
         try:
             await body(self, *args)
-        except SystemExit as error:
+        except (SystemExit, KeyboardInterrupt) as error:  # in a task they would end the event loop
             raise exits.Exit(exits.exit_reason(error)) from error
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         error = None if task.cancelled() else task.exception()
         if self._exiting:
             reason = self.exit_reason
-        elif task.cancelled():
-            reason, error = SHUTDOWN, None
+        elif task.cancelled():  # by other code than an exit signal: nobody has asked this process to end
+            reason = exits.exit_reason(asyncio.CancelledError("a task was cancelled"))
         else:
             reason = NORMAL if error is None else exits.exit_reason(error)
         self._finish(reason, None if self._exiting else error)
@@ -163,6 +178,8 @@ class Process:
             self.exit_reason = reason
             if self._task is not None:
                 self._task.cancel()
+                if reason is not SHUTDOWN:  # with that one, a supervisor has a limit of its own
+                    self._give_up = self._task.get_loop().call_later(LAST_WORDS_S, self._finish, reason, None)
         if at_once or self._task is None:
             self._finish(KILLED if at_once and reason is KILLED else reason, None)
 
@@ -170,6 +187,8 @@ class Process:
         if not self.alive:
             return
         self.alive = False
+        if self._give_up is not None:
+            self._give_up.cancel()
         try:
             self.exit_reason = etf.normalise(reason)
         except EncodeError:
@@ -249,7 +268,7 @@ class Process:
             name, node = name_and_node(to)
             self.runtime.send(RegSend(self.pid, name), message, node)
         else:
-            raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
+            check_destination(to)
         if self.runtime.busy:
             self._note_busy(to)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
+import inspect
 import os
 import signal
 import sys
@@ -21,7 +23,7 @@ from pyglyn import etf
 from pyglyn.etf import Pid, Reference, Term
 from pyglyn.node.exits import Exit
 from pyglyn.node.mailbox import Match
-from pyglyn.node.process import Destination, Process, ServerRef
+from pyglyn.node.process import Destination, Process, ServerRef, check_destination
 from pyglyn.node.worker import Worker
 from pyglyn.supervision.child import run_loop
 from pyglyn.supervision.os_child import ChildSide
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 EXIT_SIGNAL: Final = signal.SIGRTMIN + 6 if sys.platform == "linux" else signal.SIGUSR1
 """Sent to the main thread of a blocking child to raise `Exit` there."""
+
+MOST_WAITING: Final = 256
+"""Messages that may wait for the node's thread; the next ``send`` waits until they have gone out."""
 
 T = TypeVar("T")
 
@@ -46,6 +51,7 @@ class BlockingProcess:
         self._process = process
         self._loop = loop
         self._outbox: deque[tuple[Destination, Term]] = deque()
+        self._failure: Exception | None = None  # of a message that had been taken
         self.pid: Pid = process.pid
         self.handover: Term = process.handover
 
@@ -80,6 +86,9 @@ class BlockingProcess:
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the node's thread and wait for it; an exit signal ends the wait."""
+        if self._failure is not None:
+            coroutine.close()
+            self._raise_failure()
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -93,23 +102,54 @@ class BlockingProcess:
 
         return self._wait(run())
 
+    def run(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """Call an async function with this process as its first argument, and wait for it.
+
+        For what has no blocking form: ``me.run(pg.join, "workers", me.pid)``, ``me.run(es.execute, …)``.
+        """
+
+        async def call() -> T:
+            return await function(self._process, *args, **kwargs)
+
+        return self._wait(call())
+
     # --- messages --------------------------------------------------------------------------------------
 
     def send(self, to: Destination, message: Term) -> None:
         """Send a message; see `Process.send`.
 
+        It waits only while much that was sent before has not gone out.
+
         Raises:
             EncodeError: the message is no term.
+            TypeError: that is no destination.
+            NodeBusy: far too much is queued for another node; a message before this one was not sent.
         """
+        check_destination(to)
+        self._raise_failure()
         self._outbox.append((to, etf.normalise(message)))
-        if len(self._outbox) == 1:
+        if len(self._outbox) >= MOST_WAITING:
+            self._wait(self._send_all())
+        elif len(self._outbox) == 1:
             self._loop.call_soon_threadsafe(self._flush)
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _flush(self) -> None:
         while self._outbox:
             to, message = self._outbox.popleft()
             if self._process.alive:
-                self._process.send(to, message)
+                try:
+                    self._process.send(to, message)
+                except Exception as error:
+                    self._failure = error
+
+    async def _send_all(self) -> None:
+        self._flush()
+        await self._process.drain()
 
     def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the next message, or the first one that matches; see `Process.receive`.
@@ -157,6 +197,14 @@ class BlockingProcess:
         """Monitor a process; see `Process.monitor`."""
         return self._do(self._process.monitor, to, alias=alias)
 
+    def alias(self) -> Reference:
+        """A reference that stands for this process; see `Process.alias`."""
+        return self._do(self._process.alias)
+
+    def unalias(self, ref: Reference) -> bool:
+        """Give an alias up."""
+        return self._do(self._process.unalias, ref)
+
     def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
         """Stop a monitor."""
         self._do(self._process.demonitor, ref, flush=flush)
@@ -172,6 +220,12 @@ class BlockingProcess:
     def spawn_link(self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None) -> Pid:
         """Start a process linked to this one."""
         return self._do(self._process.spawn_link, body, *args, name=name)
+
+    def spawn_monitor(
+        self, body: Callable[..., Awaitable[Any]], *args: Any, name: str | None = None
+    ) -> tuple[Pid, Reference]:
+        """Start a process that this one monitors."""
+        return self._do(self._process.spawn_monitor, body, *args, name=name)
 
     def register(self, name: str, pid: Pid | None = None) -> None:
         """Register this process under a name of the node; see `Process.register`."""
@@ -205,6 +259,8 @@ class _Bridge:
         self.finished: asyncio.Future[None]
         self.loop: asyncio.AbstractEventLoop
         self.process: Process
+        self.running = False
+        self.signalled = False
         self.over = False
 
     async def body(self, me: Process, worker: Worker) -> None:
@@ -223,9 +279,25 @@ class _Bridge:
             raise
 
     def raise_exit(self, number: int, frame: object) -> None:
-        """The signal handler, in the main thread."""
-        if not self.over:
+        """The signal handler, in the main thread: `Exit` is raised once, in the function and nowhere else."""
+        self.signalled = True
+        if self.running:
+            self.running = False
             raise Exit(self.process.exit_reason)
+
+    def call(self, function: Callable[[], object]) -> BaseException | None:
+        """Call the function in the main thread; returns what it raised."""
+        try:
+            self.running = True
+            if self.signalled:  # before the line above
+                self.raise_exit(EXIT_SIGNAL, None)
+            made = function()
+            self.running = False
+            if inspect.isawaitable(made):
+                return TypeError("the function returned something to be awaited: make it an async function")
+        except BaseException as error:
+            return error
+        return None
 
     def finish(self, error: BaseException | None) -> None:
         """The function is done; from the main thread."""
@@ -258,11 +330,7 @@ def run_blocking(boot: ChildBoot, start: CallableStart, side: ChildSide) -> int:
     thread = threading.Thread(target=serve, name="pyglyn node", daemon=True)
     thread.start()
     me = bridge.begun.result()
-    error: BaseException | None = None
-    try:
-        start.target(me, *start.args, **start.kwargs)
-    except BaseException as raised:
-        error = raised
+    error = bridge.call(functools.partial(start.target, me, *start.args, **start.kwargs))
     bridge.over = True
     bridge.finish(error)
     thread.join()

@@ -28,6 +28,7 @@ from pyglyn.node.worker import HubAddress, Worker, run_worker
 from pyglyn.supervision import kernel
 from pyglyn.supervision.declaration import Supervisor, declared
 from pyglyn.supervision.os_child import ChildSide
+from pyglyn.supervision.os_process import end_with_all_below
 from pyglyn.supervision.spec import CallableStart, StartMethod, SupervisorStart
 
 CHILD: Final = Atom("$child")
@@ -194,7 +195,7 @@ class ChildBoot:
         async def main(worker: Worker) -> int:
             return await self._main(worker, body)
 
-        return await run_worker(self.address, self.title, main, lambda: None)
+        return await run_worker(self.address, self.title, main, end_with_all_below)
 
     async def _main(self, worker: Worker, body: Callable[[Process, Worker], Awaitable[None]]) -> int:
         ended: asyncio.Future[Term] = asyncio.get_running_loop().create_future()

@@ -8,6 +8,7 @@ Not supported: restart intensities over a fraction of a second (OTP counts whole
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,10 @@ def worker(
     """
     if not callable(target):
         raise reject(f"a worker is a function or a class, got {target!r}", "invalid_target", repr(target))
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise reject(
+            f"{_described(target)} is a generator; a worker is a function", "invalid_target", repr(target)
+        )
     return _spec(
         id,
         name,

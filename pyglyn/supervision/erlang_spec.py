@@ -10,7 +10,7 @@ Beside OTP's keys a map may have ``name``, ``isolation``, ``start_timeout`` and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyglyn import etf
@@ -40,12 +40,17 @@ _OLD_KEYS = ("id", "start", "restart", "shutdown", "type", "modules")
 # --- from Erlang ---------------------------------------------------------------------------------------
 
 
-def child_spec_from_term(term: Term, auto_shutdown: AutoShutdown = AutoShutdown.NEVER) -> ChildSpec:
+def child_spec_from_term(
+    term: Term,
+    auto_shutdown: AutoShutdown = AutoShutdown.NEVER,
+    described: Callable[[ExportStart], ChildSpec | None] = lambda start: None,
+) -> ChildSpec:
     """Read a child specification: a map, or the old tuple of six.
 
     Args:
         term: the specification.
         auto_shutdown: of the supervisor it is for; with ``never`` no child may be significant.
+        described: gives the options that the specification leaves open, if what it starts has them.
 
     Raises:
         SpecificationError: ``reason`` is the term OTP would have given.
@@ -59,16 +64,17 @@ def child_spec_from_term(term: Term, auto_shutdown: AutoShutdown = AutoShutdown.
         if key not in given:
             raise SpecificationError(f"the child specification has no {key}", reason=Atom(f"missing_{key}"))
     start = _start(given["start"])
-    restart = one_of(Restart, "invalid_restart_type", given.get("restart", Restart.PERMANENT))
-    significant = _significant(given.get("significant", False), restart, auto_shutdown)
-    kind = one_of(ChildType, "invalid_child_type", given.get("type", ChildType.WORKER))
+    base = described(start) or ChildSpec(id=given["id"], start=start)
+    restart = one_of(Restart, "invalid_restart_type", given.get("restart", base.restart))
+    significant = _significant(given.get("significant", base.significant), restart, auto_shutdown)
+    kind = one_of(ChildType, "invalid_child_type", given.get("type", base.type))
     return ChildSpec(
         id=given["id"],
         start=start,
         restart=restart,
         significant=significant,
         type=kind,
-        shutdown=_shutdown(given, kind),
+        shutdown=_shutdown(given, kind, base),
         modules=_modules(given, start),
         **_own_options(given),
     )
@@ -101,8 +107,10 @@ def _significant(value: Term, restart: Restart, auto_shutdown: AutoShutdown) -> 
     return value
 
 
-def _shutdown(given: Mapping[str, Term], kind: ChildType) -> Shutdown:
+def _shutdown(given: Mapping[str, Term], kind: ChildType, base: ChildSpec) -> Shutdown:
     if "shutdown" not in given:
+        if base.type is kind and not isinstance(base.start, ExportStart):
+            return base.shutdown
         return ShutdownWord.INFINITY if kind is ChildType.SUPERVISOR else 5.0
     value = given["shutdown"]
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:

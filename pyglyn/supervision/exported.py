@@ -36,6 +36,7 @@ from pyglyn.supervision.spec import (
 _OPTIONS: Final = (
     "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "backoff", "handover", "name",
 )  # fmt: skip
+"""Those OTP does not know; `described` is for the others."""
 _children: dict[tuple[str, str], Callable[..., Any]] = {}
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,6 +74,23 @@ def resolve(spec: ChildSpec, extra: Sequence[Any] = ()) -> tuple[ChildSpec, Star
         return spec, attrs.evolve(start, argv=(*start.argv, *(_word(spec, each) for each in extra)))
     assert isinstance(start, (CallableStart, SupervisorStart))
     return spec, attrs.evolve(start, args=(*start.args, *extra))
+
+
+def described(start: ExportStart) -> ChildSpec | None:
+    """The specification that an exported function returns, whose options are those Erlang did not give.
+
+    None where a function or class is the child itself, and where the start will fail.
+    """
+    target = _children.get((start.module.name, start.function.name))
+    if target is None or inspect.isclass(target) or not _takes(target, start.args):
+        return None
+    if typing.get_type_hints(target).get("return") is not ChildSpec:
+        return None
+    try:
+        made = target(*start.args)
+    except Exception:
+        return None
+    return made if isinstance(made, ChildSpec) else None
 
 
 def _word(spec: ChildSpec, value: Any) -> str:

@@ -27,7 +27,7 @@ from pyglyn.supervision.declaration import Supervisor, supervisor
 from pyglyn.supervision.os_process import OsProcesses
 from pyglyn.supervision.running import Place, Running
 from pyglyn.supervision.spec import ChildSpec, Restart
-from pyglyn.supervision.supervisor import ROOT, SupervisorServer, children_of
+from pyglyn.supervision.supervisor import ROOT, SupervisorServer, abandon, children_of
 
 OnEnd = Callable[[Term], None]
 """Called with the exit reason of a tree that ended by itself."""
@@ -66,15 +66,23 @@ class Trees:
         self.stopping = False
         self._numbers = itertools.count(1)
         self._root: Process | None = None
+        self._preparing = asyncio.Lock()
         self._os_processes: OsProcesses | None = None
 
     async def prepare(self) -> Process:
         """Start the supervisor above all trees; nothing happens when it runs."""
-        if self._root is not None:
+        async with self._preparing:
+            if self._root is None:
+                self._root = await self._prepare()
             return self._root
+
+    async def _prepare(self) -> Process:
         node = self.node
         await node.workers.start()
-        self._os_processes = OsProcesses(owns_orphans=False)
+        if self._os_processes is None:
+            self._os_processes = OsProcesses(owns_orphans=False)
+            node.on_info.append(lambda: children_of(node.runtime))
+            node.before_stop.append(self.stop)
         address = HubAddress(node.workers.address, node.workers.token)
         place = Place(self._os_processes, address, node.workers.exited)
         declaration = Supervisor("one_for_one", intensity=0, name=ROOT)
@@ -82,10 +90,19 @@ class Trees:
             run_server, (RootServer, (declaration, place), {"trees": self}), name=ROOT, label="supervisor"
         )
         root.parent = node.system.pid
-        self._root = root
-        node.on_info.append(lambda: children_of(node.runtime))
-        node.before_stop.append(self.stop)
+        root.on_end.append(self._root_ended)
         return root
+
+    def _root_ended(self, reason: Term) -> None:
+        """Somebody killed the supervisor above all trees: they have ended, and a new tree needs a new one."""
+        if self.stopping:
+            return
+        assert self._root is not None
+        abandon(self.node.runtime, self._root.pid)
+        self._root = None
+        ended, self.on_end = list(self.on_end.values()), {}
+        for on_end in ended:
+            on_end(reason)
 
     async def start(self, spec: ChildSpec, on_end: OnEnd | None) -> Pid:
         """Start a tree; see `start`."""

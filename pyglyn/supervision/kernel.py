@@ -141,6 +141,15 @@ def environment_of(os_pid: int) -> dict[str, str]:
     return {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
 
 
+def is_resource_tracker(os_pid: int) -> bool:
+    """Whether an OS process is the one `multiprocessing` starts to clean up after another."""
+    try:
+        with open(f"/proc/{os_pid}/cmdline", "rb") as file:
+            return b"multiprocessing.resource_tracker" in file.read(4096)
+    except OSError:
+        return False
+
+
 _MARK = "pyglyn-mark-"
 _mark_address: int | None = None
 

@@ -30,6 +30,7 @@ from typing import BinaryIO, Final, NoReturn
 
 import attrs
 
+from pyglyn.node.node import IMPORTING_MAIN
 from pyglyn.supervision import kernel
 
 TREE_VARIABLE: Final = "PYGLYN_TREE"
@@ -177,6 +178,21 @@ def close_descriptors(kept: set[int]) -> None:
     os.close(null)
 
 
+_own: set[int] = set()
+
+
+def keep_from_forks(fd: int) -> int:
+    """Note a descriptor that no object owns and no fork needs: forks close it. Returns it."""
+    _own.add(fd)
+    return fd
+
+
+def close_own(fd: int) -> None:
+    """Close a descriptor that `keep_from_forks` has noted."""
+    _own.discard(fd)
+    os.close(fd)
+
+
 def detach_descriptors(kept: set[int]) -> None:
     """Let go of the parent's pipes, sockets and the like, but these; read nothing from standard input.
 
@@ -188,8 +204,11 @@ def detach_descriptors(kept: set[int]) -> None:
     numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
     null = os.open(os.devnull, os.O_RDWR)
     for fd in numbers:
-        if fd not in kept and fd != null and _is_channel(fd):
+        if fd not in kept and fd != null and fd in _own:
+            os.close(fd)
+        elif fd not in kept and fd != null and _is_channel(fd):
             os.dup2(null, fd, inheritable=False)
+    _own.clear()
     os.dup2(null, 0)
     if null != freed:
         os.close(null)
@@ -240,11 +259,15 @@ def describe_main(pickled: bytes) -> tuple[str | None, str | None] | None:
 
 def _import_main(name: str | None, path: str | None) -> None:
     """Import the parent's main module under another name, so that ``if __name__ == "__main__"`` is False."""
-    if name is not None:
-        content = runpy.run_module(name, run_name=_SPAWNED_MAIN, alter_sys=True)
-    else:
-        assert path is not None
-        content = runpy.run_path(path, run_name=_SPAWNED_MAIN)
+    os.environ[IMPORTING_MAIN] = "1"
+    try:
+        if name is not None:
+            content = runpy.run_module(name, run_name=_SPAWNED_MAIN, alter_sys=True)
+        else:
+            assert path is not None
+            content = runpy.run_path(path, run_name=_SPAWNED_MAIN)
+    finally:
+        del os.environ[IMPORTING_MAIN]
     module = types.ModuleType(_SPAWNED_MAIN)
     module.__dict__.update(content)
     sys.modules[_MAIN] = sys.modules[_SPAWNED_MAIN] = module

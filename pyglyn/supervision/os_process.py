@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import pickle
 import secrets
@@ -27,8 +28,10 @@ import sys
 import tempfile
 import time
 import warnings
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -42,6 +45,11 @@ CLEANUP_S: Final = 0.8
 """How long an OS process whose parent died tries to clean up below it before it ends anyway."""
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
+_TRACKERS_S = 0.7
+"""How long what `multiprocessing` started may clean up after a dead child."""
+_ZOMBIE_S = 0.8
+"""How long an ended OS process that may be a command of our own is left for its caller to collect."""
+_REMEMBERED = 1000
 
 _HANDLED = (
     signal.SIGINT,
@@ -108,7 +116,7 @@ class OsProcess:
         self.started_at = time.monotonic()
         self.status: ExitStatus | None = None
         self.pidfd: int | None = None
-        self._lifeline: int | None = lifeline
+        self._lifeline: int | None = os_child.keep_from_forks(lifeline)
         self._callbacks: list[Callable[[ExitStatus], None]] = []
 
     async def wait(self) -> ExitStatus:
@@ -132,10 +140,8 @@ class OsProcess:
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it and its process group (SIGKILL)."""
-        if self.status is None:
-            _kill_group(self.os_pid)
-            self.send_signal(signal.SIGKILL)
+        """Kill it (SIGKILL). What it leaves behind is killed once it is collected."""
+        self.send_signal(signal.SIGKILL)
 
     def send_signal(self, number: int) -> None:
         """Send it a signal; nothing happens when it has ended."""
@@ -162,7 +168,7 @@ class OsProcess:
         self.status = status
         for fd in (self._lifeline, self.pidfd):
             if fd is not None:
-                os.close(fd)
+                os_child.close_own(fd)
         self._lifeline = self.pidfd = None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
@@ -183,7 +189,7 @@ class OsProcesses:
         owns_orphans: every adopted OS process in another session is a stray of a dead child. True for
         supervisors.
             False where the application may have others, as in the hub: strays are then told by
-            `TREE_VARIABLE`, or by a session whose leader is gone.
+            `TREE_VARIABLE`, so that one that has a session and an environment of its own escapes.
     """
 
     def __init__(self, *, owns_orphans: bool) -> None:
@@ -197,6 +203,9 @@ class OsProcesses:
         self._session = os.getsid(0)
         self._timers: set[asyncio.TimerHandle] = set()
         self._sigchld = False
+        self._ended: deque[int] = deque(maxlen=_REMEMBERED)
+        self._zombies: dict[int, float] = {}
+        _here.add(self)
         self.tree = os.environ.get(os_child.TREE_VARIABLE) or secrets.token_hex(8)
         self._own_token = os.environ.get(os_child.CHILD_VARIABLE)
         if owns_orphans:
@@ -262,9 +271,15 @@ class OsProcesses:
 
         Raises:
             OSError: no more OS processes or descriptors.
-            Exception: ``main`` cannot be pickled; what `pickle` raises.
+            TypeError: ``main`` cannot be pickled.
         """
-        pickled = pickle.dumps(main)
+        try:
+            pickled = pickle.dumps(main)
+        except Exception as error:
+            raise TypeError(
+                f"{title} cannot be handed to a fresh interpreter: {error}. What a spawned child is made of "
+                "has to be importable: functions and classes at the top of a module, no lambdas"
+            ) from error
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
@@ -303,7 +318,7 @@ class OsProcesses:
             self._watch_by_signal()
             return None
         self._loop.add_reader(pidfd, self._collect, os_pid)
-        return pidfd
+        return os_child.keep_from_forks(pidfd)
 
     def _watch_by_signal(self) -> None:
         if not self._sigchld:
@@ -316,17 +331,30 @@ class OsProcesses:
         for os_pid in [*self._children, *self._strays]:
             self._collect(os_pid)
         if self._owns_orphans:
-            for os_pid, stat in self._orphans():
-                if stat.state == "Z":
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(os_pid, os.WNOHANG)
+            self._collect_zombies()
+
+    def _collect_zombies(self) -> None:
+        """Collect orphans that have ended.
+
+        One that may be a command somebody here waits for, in a session of its own, is left alone for a while.
+        """
+        now = time.monotonic()
+        zombies = {os_pid: stat for os_pid, stat in self._orphans() if stat.state == "Z"}
+        self._zombies = {os_pid: self._zombies.get(os_pid, now) for os_pid in zombies}
+        for os_pid, stat in zombies.items():
+            if stat.session in self._ended or now - self._zombies[os_pid] >= _ZOMBIE_S:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(os_pid, os.WNOHANG)
+                del self._zombies[os_pid]
+        if self._zombies:
+            self._later(_ZOMBIE_S, self._collect_zombies)
 
     def _collect(self, os_pid: int) -> None:
         """Collect an OS process if it has ended, and kill what it leaves behind."""
         try:
             if os.waitid(os.P_PID, os_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return
-            _kill_group(os_pid)  # while its number cannot be anybody else's
+            self._kill_left_behind(os_pid)  # while its number cannot be anybody else's
             _, wait_status, usage = os.wait4(os_pid, 0)
             status = self._exit_status(os_pid, wait_status, usage)
         except ChildProcessError:
@@ -336,14 +364,31 @@ class OsProcesses:
         if pidfd is not None:
             self._loop.remove_reader(pidfd)
         if child is not None:
+            self._ended.append(os_pid)
             child.finish(status)
         elif pidfd is not None:
-            os.close(pidfd)
+            os_child.close_own(pidfd)
         if not self._strays:
             self._no_strays.set()
         self._sweep()
         for delay in _SWEEPS_S if child is not None else ():
-            self._sweep_later(delay)
+            self._later(delay, self._sweep)
+        if child is not None:
+            self._later(_TRACKERS_S, functools.partial(self._sweep, trackers=True))
+
+    def _kill_left_behind(self, os_pid: int) -> None:
+        """Kill the process group of an OS process that has ended.
+
+        What `multiprocessing` started to clean up after it (shared memory, say) gets the time to do so.
+        """
+        orphans = [each for each, stat in self._orphans() if stat.group == os_pid]
+        if not any(map(kernel.is_resource_tracker, orphans)):
+            _kill_group(os_pid)
+            return
+        for each in orphans:
+            if not kernel.is_resource_tracker(each):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
 
     def _exit_status(self, os_pid: int, wait_status: int, usage: Any) -> ExitStatus:
         code = os.waitstatus_to_exitcode(wait_status)
@@ -359,20 +404,25 @@ class OsProcesses:
 
     # --- strays ----------------------------------------------------------------------------------------
 
-    def _sweep_later(self, delay: float) -> None:
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
         """Look again: OS processes that die with a dead child's take a moment to be handed up to us."""
 
-        def sweep() -> None:
+        def act() -> None:
             self._timers.discard(timer)
-            self._sweep()
+            action()
 
-        timer = self._loop.call_later(delay, sweep)
+        timer = self._loop.call_later(delay, act)
         self._timers.add(timer)
 
-    def _sweep(self) -> None:
-        """Kill and collect the strays that dead children left us."""
+    def _sweep(self, *, trackers: bool = False) -> None:
+        """Kill and collect the strays that dead children left us.
+
+        Args:
+            trackers: also those that clean up after a dead child; by now they have had their time.
+        """
+        self._collect_zombies()
         for os_pid, stat in self._orphans():
-            if not self._is_stray(os_pid, stat):
+            if not self._is_stray(os_pid, stat) or (not trackers and kernel.is_resource_tracker(os_pid)):
                 continue
             self._strays[os_pid] = None
             self._no_strays.clear()
@@ -387,18 +437,16 @@ class OsProcesses:
 
         Those in our own session are the application's own, made with `subprocess` and the like.
         """
-        known = self._children.keys() | self._strays.keys()
+        known = {os_pid for each in _here for os_pid in (*each._children, *each._strays)}
         looked = [(each, kernel.os_stat(each)) for each in kernel.os_children() if each not in known]
         return [(each, stat) for each, stat in looked if stat is not None and stat.session != self._session]
 
     def _is_stray(self, os_pid: int, stat: kernel.OsStat) -> bool:
         """Whether an orphan comes from no child that lives, and not from this OS process itself.
 
-        One that ended has lost its marks. Orphans only get here when a child has just died.
+        Orphans only get here when a child has just died.
         """
-        if stat.state == "Z":
-            return True
-        if stat.session in self._children:
+        if stat.state == "Z" or any(stat.session in each._children for each in _here):
             return False
         token = kernel.mark_of(os_pid)
         if token is None:
@@ -406,7 +454,8 @@ class OsProcesses:
             token = environment.get(os_child.CHILD_VARIABLE)
             if token is None or environment.get(os_child.TREE_VARIABLE) != self.tree:
                 return self._owns_orphans
-        return token != self._own_token and token not in {child.token for child in self.running}
+        running = {child.token for each in _here for child in each.running}
+        return token != self._own_token and token not in running
 
     # --- the end ---------------------------------------------------------------------------------------
 
@@ -416,17 +465,23 @@ class OsProcesses:
             child.kill()
         for child in self.running:
             await child.wait()
-        self._sweep()
+        self._sweep(trackers=True)
         while self._strays:
             await self._no_strays.wait()
-            self._sweep()
+            self._sweep(trackers=True)
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
         if self._sigchld:
             self._loop.remove_signal_handler(signal.SIGCHLD)
             self._sigchld = False
-        kernel.set_subreaper(False)
+        _here.discard(self)
+        if not _here:
+            kernel.set_subreaper(False)
+
+
+_here: weakref.WeakSet[OsProcesses] = weakref.WeakSet()
+"""Those of this OS process that are not closed; two nodes in one have two."""
 
 
 def _kill_group(os_pid: int) -> None:
@@ -493,15 +548,17 @@ def _spawn(payload: Any, inherited: list[int]) -> int:
     )
 
 
-def _parent_died(number: int, frame: object) -> None:
-    """Kill everything below this OS process, then end it. As a signal handler it works in a busy loop."""
+def end_with_all_below() -> NoReturn:
+    """Kill everything below this OS process, then end it: its parent, or its hub, is gone."""
     deadline = time.monotonic() + CLEANUP_S
     with contextlib.suppress(BaseException):
         while time.monotonic() < deadline:
+            late = time.monotonic() > deadline - CLEANUP_S / 2
             for os_pid in kernel.os_children():
-                _kill_group(os_pid)
-                with contextlib.suppress(OSError):
-                    os.kill(os_pid, signal.SIGKILL)
+                if late or not kernel.is_resource_tracker(os_pid):
+                    _kill_group(os_pid)
+                    with contextlib.suppress(OSError):
+                        os.kill(os_pid, signal.SIGKILL)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -509,3 +566,8 @@ def _parent_died(number: int, frame: object) -> None:
                 break
             time.sleep(0.002)
     os._exit(os_child.EXIT_PARENT_GONE)
+
+
+def _parent_died(number: int, frame: object) -> None:
+    """A signal handler, so that it works in a busy loop too."""
+    end_with_all_below()

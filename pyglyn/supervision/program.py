@@ -26,7 +26,7 @@ import attrs
 
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision.os_child import ChildSide
+from pyglyn.supervision.os_child import ChildSide, close_own, keep_from_forks
 from pyglyn.supervision.os_process import ExitStatus, OsProcess, OsProcesses
 from pyglyn.supervision.spec import (
     ProgramStart,
@@ -38,8 +38,14 @@ from pyglyn.supervision.spec import (
 )
 
 MAX_LINE: Final = 16 * 1024
-_READ = 64 * 1024
+_READ = 4 * 1024
+"""Bytes read at a time: few enough lines to log that others get their turn in between."""
+_LAST_READS = 1024
+"""How often it is read once the program has ended: a stray that writes on is not waited for."""
+_READY_FD = 3
+"""The number every shell can write to."""
 _EXIT_NOT_STARTED = 127
+_FOLDER = "cwd"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
 
 
@@ -105,13 +111,31 @@ class _Execute:
                 os.dup2(side.fds[name], number)
                 os.close(side.fds[name])
             if self.start.cwd is not None:
-                os.chdir(self.start.cwd)
+                self._change_folder(self.start.cwd, status)
+            if "ready" in side.fds:
+                status = self._move_ready(side.fds["ready"], status)
             for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
                 signal.signal(ignored, signal.SIG_DFL)
             os.execvpe(self.start.argv[0], self.start.argv, self._environment(side))
         except OSError as error:
             os.write(status, str(error.errno or 0).encode())
         os._exit(_EXIT_NOT_STARTED)
+
+    @staticmethod
+    def _change_folder(folder: str, status: int) -> None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            os.write(status, f"{error.errno or 0} {_FOLDER}".encode())
+            os._exit(_EXIT_NOT_STARTED)
+
+    @staticmethod
+    def _move_ready(ready: int, status: int) -> int:
+        """Give the readiness descriptor its number; returns the one that the status pipe has then."""
+        if status == _READY_FD:
+            status = os.dup(status)
+        os.dup2(ready, _READY_FD)
+        return status
 
     def _environment(self, side: ChildSide) -> dict[str, str]:
         environment = dict(os.environ)
@@ -123,8 +147,7 @@ class _Execute:
         if self.notify is not None:
             environment["NOTIFY_SOCKET"] = self.notify
         if "ready" in side.fds:
-            os.set_inheritable(side.fds["ready"], True)
-            environment["READY_FD"] = str(side.fds["ready"])
+            environment["READY_FD"] = str(_READY_FD)
         return environment
 
 
@@ -136,7 +159,7 @@ class _Start:
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._executed: asyncio.Future[int] = self._loop.create_future()
+        self._executed: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._open = contextlib.ExitStack()
         self._notify: str | None = None
 
@@ -174,9 +197,13 @@ class _Start:
 
     async def wait_until_ready(self, child: OsProcess) -> None:
         """Wait until the program runs and is ready, or raise what happened instead."""
-        number = await self._executed
+        number, what = await self._executed
         if number:
             name = errno.errorcode.get(number, str(number)).lower()
+            if what == _FOLDER:
+                folder = str(self._start.cwd)
+                text = f"cannot be run in {folder}: {os.strerror(number)}"
+                raise _start_error(self._name, (Atom(name), folder.encode(errors="replace")), text)
             reason = (Atom(name), self._start.argv[0].encode())
             raise _start_error(self._name, reason, f"cannot be run: {os.strerror(number)}")
         if self._start.ready is None:
@@ -209,7 +236,8 @@ class _Start:
     def _execution(self, data: bytes) -> None:
         """The status pipe was closed: by exec, or after the number of an error."""
         if not self._executed.done():
-            self._executed.set_result(int(data or b"0"))
+            number, _, what = data.decode().partition(" ")
+            self._executed.set_result((int(number or 0), what))
 
     def _read_once(self, fd: int, then: Callable[[bytes], None]) -> None:
         """Call a function with what comes first from a pipe; with nothing when it is closed."""
@@ -278,7 +306,7 @@ class Output:
     """
 
     def __init__(self, fd: int, logger: str, level: int) -> None:
-        self._fd: int | None = fd
+        self._fd: int | None = keep_from_forks(fd)
         self._logger = logging.getLogger(logger)
         self._level = level
         self._rest = b""
@@ -327,7 +355,7 @@ class Output:
 
     def finish(self, status: ExitStatus) -> None:
         """The program ended: log what is left in the pipe and close it, whoever else still holds it."""
-        for _ in range(64):  # at most 4 MiB: a stray that writes on is not waited for
+        for _ in range(_LAST_READS):
             if not self._read():
                 break
         self.close()
@@ -336,5 +364,5 @@ class Output:
         """Read no more."""
         if self._fd is not None:
             self._loop.remove_reader(self._fd)
-            os.close(self._fd)
+            close_own(self._fd)
             self._fd = None

@@ -18,6 +18,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.exits import exception_term
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.effects import Child
+from pyglyn.supervision.os_child import close_own, keep_from_forks
 from pyglyn.supervision.os_process import ExitStatus, OsProcess, OsProcesses
 from pyglyn.supervision.spec import ChildSpec, Start, StartMethod
 
@@ -122,8 +123,14 @@ class Running:
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something in a while, unless it is gone by then."""
-        handle = asyncio.get_running_loop().call_later(seconds, action)
-        self.closers.append(handle.cancel)
+
+        def act() -> None:
+            self.closers.remove(cancel)
+            action()
+
+        handle = asyncio.get_running_loop().call_later(seconds, act)
+        cancel = handle.cancel
+        self.closers.append(cancel)
 
     def close(self) -> None:
         """Stop all timers and readers."""
@@ -141,7 +148,7 @@ class Running:
         limit = self.spec.heartbeat
         assert limit is not None
         loop = asyncio.get_running_loop()
-        os.set_blocking(fd, False)
+        os.set_blocking(keep_from_forks(fd), False)
         last: float | None = None
         timer: asyncio.TimerHandle | None = None
 
@@ -169,7 +176,7 @@ class Running:
 
         def close() -> None:
             loop.remove_reader(fd)
-            os.close(fd)
+            close_own(fd)
             if timer is not None:
                 timer.cancel()
 
@@ -260,8 +267,7 @@ def reason_text(reason: Term) -> str:
             where = _where(stack)
             return f"{kind!s}: {message.decode(errors='replace')}{where}".replace("\n", " ")
         case _:
-            text = etf.text.format(reason).replace("\n", " ")
-            return text if len(text) <= REASON_CHARACTERS else text[:REASON_CHARACTERS] + "…"
+            return etf.text.format(reason, limit=REASON_CHARACTERS).replace("\n", " ")
 
 
 def _where(stack: list[Any]) -> str:

@@ -249,7 +249,25 @@ class ProgramStart:
     argv: tuple[str, ...] = attrs.field(converter=_words)
     env: Mapping[str, str | None] = attrs.field(factory=dict)
     cwd: str | None = None
-    ready: Ready | None = None
+    ready: Ready | None = attrs.field(default=None)
+
+    @ready.validator
+    def _check_ready(self, attribute: object, value: object) -> None:
+        if value is not None and not isinstance(value, (ReadyLine, ReadyNotify, ReadyFd, ReadyPort)):
+            hint = f"; did you mean ReadyLine({value!r})?" if isinstance(value, str) else ""
+            raise reject(
+                f"ready is ReadyLine, ReadyNotify, ReadyFd or ReadyPort, got {value!r}{hint}",
+                "invalid_ready",
+                repr(value),
+            )
+
+    @env.validator
+    def _check_env(self, attribute: object, value: Mapping[str, str | None]) -> None:
+        for key, text in value.items():
+            if not isinstance(key, str) or not (text is None or isinstance(text, str)):
+                raise reject(
+                    f"env maps names to strings, or to None: {key!r} is {text!r}", "invalid_env", repr(key)
+                )
 
     @argv.validator
     def _check(self, attribute: object, value: tuple[str, ...]) -> None:
@@ -343,9 +361,18 @@ class ChildSpec:
     start_timeout: float | None = attrs.field(default=None, validator=_positive_seconds("start_timeout"))
     heartbeat: float | None = attrs.field(default=None, validator=_positive_seconds("heartbeat"))
     memory_limit: int | None = attrs.field(default=None, converter=bytes_of)
-    backoff: Backoff | None = None
+    backoff: Backoff | None = attrs.field(default=None)
     handover: bool = False
     default_id: bool = attrs.field(default=False, eq=False, repr=False)
+
+    @backoff.validator
+    def _check_backoff(self, attribute: object, value: object) -> None:
+        if value is not None and not isinstance(value, Backoff):
+            raise reject(
+                f"backoff is a Backoff, such as Backoff(initial=0.5); got {value!r}",
+                "invalid_backoff",
+                repr(value),
+            )
 
     @significant.validator
     def _check_significant(self, attribute: object, value: object) -> None:

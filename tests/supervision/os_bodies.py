@@ -374,6 +374,18 @@ TREE = 4 + FAMILY + 1 + FAMILY
 """How many OS processes are below `supervise`."""
 
 
+async def commands_of_ones_own_keep_their_exit_status() -> None:
+    """Although they look like what a dead child has left: orphans in sessions of their own."""
+    os_processes = OsProcesses(owns_orphans=True)
+    commands = [subprocess.Popen(["sh", "-c", "exit 7"], start_new_session=True) for _ in range(5)]  # noqa: ASYNC220
+    await eventually(lambda: [kernel.os_stat(each.pid).state for each in commands] == ["Z"] * 5)  # type: ignore[union-attr]
+    child = os_processes.fork(functools.partial(exit_with, 1), title="child")
+    assert (await child.wait()).code == 1
+    await asyncio.sleep(0.2)  # sweeps for strays
+    assert [each.wait() for each in commands] == [7] * 5
+    await os_processes.close()
+
+
 async def a_killed_supervisor_leaves_nothing() -> None:
     os_processes = OsProcesses(owns_orphans=False)
     for _ in range(3):

@@ -95,6 +95,7 @@ async def programs_say_when_they_are_ready() -> None:
             + "s.sendto(b'STATUS=soon', '\\0' + a[1:]); s.sendto(b'A=b\\nREADY=1', '\\0' + a[1:])",
         ),
         (ReadyFd(), wait + "os.write(int(os.environ['READY_FD']), b'\\n')"),
+        (ReadyFd(), wait + "os.system('echo ready >&$READY_FD')"),
         (ReadyPort(port), wait + f"s = socket.create_server(('127.0.0.1', {port}))"),
     ]
     for method in METHODS:
@@ -120,7 +121,7 @@ async def failed_starts_tell_why() -> None:
     cases: list[tuple[ProgramStart, Term]] = [
         (ProgramStart(("no-such-program", "x")), (Atom("enoent"), b"no-such-program")),
         (ProgramStart((str(plain),)), (Atom("eacces"), str(plain).encode())),
-        (ProgramStart(("sleep", "1000"), cwd="/no/such/folder"), (Atom("enoent"), b"sleep")),
+        (ProgramStart(("sleep", "1000"), cwd="/no/such/folder"), (Atom("enoent"), b"/no/such/folder")),
         (ProgramStart(("sh", "-c", "exit 3"), ready=ReadyNotify()), (Atom("exit_status"), 3)),
         (ProgramStart(("sh", "-c", "exit 0"), ready=ReadyLine("x")), Atom("normal")),
         (ProgramStart(("sh", "-c", "kill -9 $$"), ready=ReadyPort(1)), (Atom("signal"), 9)),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import subprocess
 import sys
 import time
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 from pyglyn import Atom, Exit, GenServer, Ignore, Pid, Process
 from pyglyn.groups import pg
-from pyglyn.supervision import ChildSpec, Supervisor, export_child, worker
+from pyglyn.supervision import ChildSpec, Supervisor, export_child, program, worker
 
 OS_PID = Atom("os_pid")
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
 
 
 class Probe(GenServer):
@@ -41,6 +48,11 @@ class Probe(GenServer):
                 return self.count
             case Atom("fork_grandchildren"):
                 return fork_grandchildren()
+            case Atom("descriptors"):
+                return len(os.listdir("/proc/self/fd"))
+            case Atom("share_memory"):
+                self.grabbed.append(SharedMemory(create=True, size=4096))
+                return self.grabbed[-1].name
             case (Atom("ask"), Pid() as pid, question):
                 return await self.me.call(pid, question)
 
@@ -48,6 +60,14 @@ class Probe(GenServer):
         match request:
             case Atom("crash"):
                 raise ValueError("bad quantity")
+            case Atom("crash_without_text"):
+                raise Unprintable
+            case Atom("stray_cancel"):
+                task = asyncio.create_task(asyncio.sleep(600))
+                task.cancel()
+                await task
+            case Atom("interrupt"):
+                raise KeyboardInterrupt
             case (Atom("exit"), status):
                 os._exit(status)
             case (Atom("sys_exit"), status):
@@ -121,6 +141,32 @@ async def hoards_descriptors(me: Process, free: int) -> None:
     await me.receive()
 
 
+async def deaf(me: Process) -> None:
+    """Does not even let an exit signal end it."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+def blocking_sender(me: Any, to: Pid) -> None:
+    """Sends much, then something to nowhere, then how much waited at most."""
+    most = 0
+    for number in range(5000):
+        me.send(to, number)
+        most = max(most, len(me._outbox))
+    try:
+        me.send(None, Atom("nowhere"))
+    except TypeError as error:
+        me.send(to, (Atom("refused"), str(error).encode(), most))
+    me.receive()
+
+
+def blocking_member(me: Any) -> None:
+    """Joins a group through what is async only."""
+    me.run(pg.join, b"servers", me.pid, scope="shop")
+    me.receive()
+
+
 async def slow_start(me: Process, seconds: float) -> None:
     await asyncio.sleep(seconds)
     me.ready()
@@ -182,7 +228,13 @@ def probe(name: Atom) -> ChildSpec:
     return worker(Probe, name=name.name)
 
 
+@export_child("shop")
+def short_lived(name: Atom) -> ChildSpec:
+    return worker(Probe, name=name.name, restart="temporary", shutdown="brutal_kill")
+
+
 export_child("shop", "echo")(echo)
+export_child("shop", "blocking_echo")(blocking_echo)
 
 
 # --- the same as apps for ``pyglyn node --app tests.supervision.service:…`` ----------------------------
@@ -210,6 +262,25 @@ def eight_counting(node: Any) -> Supervisor:
 
 def with_stubborn(node: Any) -> Supervisor:
     return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(stubborn, name="s", shutdown=0.3))
+
+
+async def with_family_of_its_own(me: Process) -> None:
+    subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220 - it does not wait
+    await me.receive()
+
+
+def families(node: Any) -> Supervisor:
+    """Children that have started OS processes of their own."""
+    script = "sleep 600 & exec sleep 600"
+    return (
+        Supervisor(name="top")
+        .add(worker(with_family_of_its_own, name="w"))
+        .add(program(["sh", "-c", script], name="p"))
+    )
+
+
+def a_list(node: Any) -> list[ChildSpec]:
+    return [worker(Probe, name="a")]
 
 
 def gives_up(node: Any) -> Supervisor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 
 from pyglyn import Atom
 from pyglyn.errors import ChildStartError
+from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.supervision.blocking import MOST_WAITING
 from pyglyn.testing import eventually
 from tests.supervision.conftest import Client
-from tests.supervision.service import Probe, blocking_echo
+from tests.supervision.service import Probe, blocking_echo, blocking_member, blocking_sender
 
 
 async def start_one(local: Client, tmp_path: Path, **options: Any) -> Path:
@@ -47,6 +50,38 @@ async def test_an_exit_signal_is_raised_in_it_whatever_it_does(
     assert await local.reason(ref) == Atom("go")
     await eventually(lambda: "Exit(Atom('go'))" in path.read_text())
     await eventually(lambda: local.node.whereis("b") not in (None, old))
+
+
+async def test_what_it_sends_is_bounded_and_what_goes_nowhere_is_refused(local: Client) -> None:
+    tree = Supervisor(name="top").add(worker(blocking_sender, local.me.pid, name="s"))
+    await start(local.node, tree)
+    assert [await local.me.receive(timeout=10.0) for _ in range(5000)] == list(range(5000))
+    match await local.me.receive(timeout=5.0):
+        case (Atom("refused"), bytes() as text, int() as most):
+            assert b"a destination is a pid" in text
+            assert most <= MOST_WAITING
+        case other:
+            pytest.fail(f"not refused: {other}")
+
+
+async def test_it_uses_what_is_async_only(local: Client) -> None:
+    pg.start(local.node, "shop")
+    await start(local.node, Supervisor(name="top").add(worker(blocking_member, name="m")))
+    await eventually(
+        lambda: pg.start(local.node, "shop").get_members(b"servers") == [local.node.whereis("m")]
+    )
+
+
+async def test_stopped_right_after_its_start_it_ends_with_shutdown(local: Client, tmp_path: Path) -> None:
+    await start(local.node, Supervisor(name="top").add(worker(Probe, name="a")))  # has the exports
+    shop: Any = (Atom("shop"), Atom("blocking_echo"), [str(tmp_path / "ends").encode()])
+    spec = {Atom("id"): Atom("b"), Atom("start"): shop, Atom("restart"): Atom("temporary")}
+    for _ in range(40):
+        answer: Any = await local.me.call("top", (Atom("start_child"), spec))
+        ref = local.me.monitor(answer[1])
+        stopped = asyncio.create_task(local.me.call("top", (Atom("terminate_child"), Atom("b"))))
+        assert await local.reason(ref) == Atom("shutdown")
+        await stopped
 
 
 async def test_an_exception_is_its_reason(local: Client, tmp_path: Path) -> None:

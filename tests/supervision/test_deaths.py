@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyglyn import Atom, Pid
+from pyglyn import Atom, Node, Pid
 from pyglyn.errors import CallFailed, ChildStartError
-from pyglyn.supervision import Backoff, Supervisor, kernel, program, start, supervisor, worker
+from pyglyn.node import process
+from pyglyn.supervision import Backoff, ReadyLine, Supervisor, kernel, program, start, supervisor, worker
 from pyglyn.supervision.hub import trees
 from pyglyn.testing import count_file_descriptors, count_tasks, eventually
 from tests.supervision.conftest import Client, descendants, gone_within, running
 from tests.supervision.service import (
     Probe,
+    deaf,
     echo,
     hoards_descriptors,
     remembers,
@@ -119,6 +122,116 @@ async def test_an_exception_is_told_with_its_type_text_and_a_short_stack(local: 
     assert len(stack) <= 8
 
 
+async def test_an_exception_that_has_no_text_ends_a_child_like_others(local: Client) -> None:
+    await start(local.node, probes("a").add(worker(Probe, name="b", isolation="task")))
+    for name in ("a", "b"):
+        old = local.node.whereis(name)
+        ref = local.me.monitor(old)
+        local.me.cast(name, Atom("crash_without_text"))
+        error, _ = await local.reason(ref)
+        assert error[:2] == (Atom("exception"), Atom("Unprintable"))
+        await local.restarted(name, old)
+
+
+@pytest.mark.parametrize("isolation", ["process", "task"])
+@pytest.mark.parametrize(
+    ("cast", "name"), [("stray_cancel", "CancelledError"), ("interrupt", "KeyboardInterrupt")]
+)
+async def test_a_cancellation_or_interrupt_nobody_sent_is_a_crash(
+    local: Client, isolation: str, cast: str, name: str
+) -> None:
+    await start(local.node, probes("a", restart="transient", isolation=isolation))
+    old = local.node.whereis("a")
+    ref = local.me.monitor(old)
+    local.me.cast("a", Atom(cast))
+    error, _ = await local.reason(ref)
+    assert error[1] == Atom(name)
+    await local.restarted("a", old)
+
+
+async def test_an_exit_signal_ends_even_who_does_not_listen(
+    local: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LAST_WORDS_S", 0.3)  # the children are forks
+    script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    tree = Supervisor(name="top", intensity=20).add(worker(deaf, name="d"))
+    tree.add(worker(deaf, name="l", isolation="task")).add(
+        program(["sh", "-c", script], name="p", ready=ReadyLine("up"))
+    )
+    await start(local.node, tree)
+    for name in ("d", "l", "p"):
+        old = local.node.whereis(name)
+        assert old is not None
+        ref = local.me.monitor(old)
+        local.me.exit(old, Atom("go"))
+        assert await local.reason(ref) == Atom("go")
+        await eventually(lambda name=name, old=old: local.node.whereis(name) not in (None, old))  # type: ignore[misc]
+
+
+async def test_shared_memory_of_the_dead_is_freed(local: Client) -> None:
+    await start(local.node, probes("a", "b"))
+    names: list[Any] = [await local.me.call(name, Atom("share_memory")) for name in ("a", "b")]
+    paths = [Path("/dev/shm", name.decode()) for name in names]
+    assert [path.exists() for path in paths] == [True, True]
+    old = local.node.whereis("a")
+    assert old is not None
+    os.kill(await local.os_pid("a"), signal.SIGKILL)
+    await eventually(lambda: not paths[0].exists())
+    await local.restarted("a", old)
+    await local.me.call("top", (Atom("terminate_child"), Atom("b")))
+    await eventually(lambda: not paths[1].exists())
+
+
+async def test_the_descriptors_of_a_child_are_not_fewer_for_its_siblings(local: Client) -> None:
+    await start(local.node, probes(*(f"p{number}" for number in range(30))))
+    first, last = [await local.me.call(name, Atom("descriptors")) for name in ("p0", "p29")]
+    assert isinstance(first, int)
+    assert first == last
+    old = local.node.whereis("p0")
+    assert old is not None
+    os.kill(await local.os_pid("p0"), signal.SIGKILL)
+    assert await local.me.call(await local.restarted("p0", old), Atom("descriptors")) == first
+
+
+async def test_trees_of_two_nodes_in_one_os_process_leave_each_other_alone(local: Client) -> None:
+    await start(local.node, probes("a"))
+    os_pid = await local.os_pid("a")
+    async with Node(f"other_{os.getpid()}@localhost", cookie="pyglyn_testing") as other:
+        await start(other, probes("a"))
+        pid = other.whereis("a")
+        assert pid is not None
+        os.kill(other.workers.links[pid.serial].os_pid, signal.SIGKILL)
+        await eventually(lambda: other.whereis("a") not in (None, pid))
+    assert await local.os_pid("a") == os_pid
+    await local.me.call("a", Atom("fork_grandchildren"))
+    old = local.node.whereis("a")
+    assert old is not None
+    os.kill(os_pid, signal.SIGKILL)
+    await local.restarted("a", old)
+
+
+async def test_trees_can_be_started_at_the_same_time(local: Client) -> None:
+    trees = [Supervisor(name=f"top{number}").add(worker(Probe, name=f"p{number}")) for number in range(4)]
+    await asyncio.gather(*(start(local.node, tree) for tree in trees))
+    assert all(local.node.whereis(f"p{number}") for number in range(4))
+
+
+async def test_when_the_supervisor_of_all_trees_is_killed_they_end_and_new_ones_can_be_started(
+    local: Client,
+) -> None:
+    ended: list[Any] = []
+    await start(local.node, probes("a"), on_end=ended.append)
+    os_pid = await local.os_pid("a")
+    root = local.node.whereis("pyglyn_sup")
+    assert root is not None
+    local.me.exit(root, Atom("kill"))
+    await eventually(lambda: ended == [Atom("killed")])
+    await gone_within({os_pid}, 1.0)
+    await eventually(lambda: local.node.whereis("top") is None)
+    await start(local.node, probes("a"))
+    assert await local.os_pid("a") != os_pid
+
+
 async def test_five_children_that_crash_at_once_all_come_back(local: Client) -> None:
     names = [f"p{number}" for number in range(5)]
     await start(local.node, probes(*names))
@@ -187,7 +300,12 @@ async def test_a_child_that_does_not_stop_is_killed_when_its_time_is_over(local:
 
 async def test_a_program_that_ignores_sigterm_is_killed_when_its_time_is_over(local: Client) -> None:
     tree = Supervisor(name="top").add(
-        program(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"], name="p", shutdown=0.3)
+        program(
+            ["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"],
+            name="p",
+            shutdown=0.3,
+            ready=ReadyLine("up"),
+        )
     )
     await start(local.node, tree)
     ref = local.me.monitor("p")

@@ -44,6 +44,10 @@ class Ingest(Supervisor):
         self.add(worker(job, topic, name="reader")).add(worker(job, topic, name="writer"))
 
 
+async def counted(me: object) -> Any:
+    yield 1
+
+
 def tree() -> Supervisor:
     return (
         Supervisor("one_for_all", intensity=1, period=10.0, name="app")
@@ -114,6 +118,10 @@ def test_the_class_form_is_made_anew_at_every_start() -> None:
         (lambda: worker(job, name="undefined"), "registered name", None),
         (lambda: worker(job, isolation="task", memory_limit=1), "needs an OS process", None),
         (lambda: worker(job, restart="permanent", significant=True), "cannot be significant", None),
+        (lambda: worker(job, backoff=1.0), "such as Backoff(initial=", (A("invalid_backoff"), "1.0")),  # type: ignore[arg-type]
+        (lambda: worker(counted), "is a generator", None),
+        (lambda: program(["x"], ready="up"), "did you mean ReadyLine('up')", None),  # type: ignore[arg-type]
+        (lambda: program(["x"], env={"PORT": 80}), "'PORT' is 80", (A("invalid_env"), "'PORT'")),  # type: ignore[dict-item]
         (lambda: program("ls -l"), "not one text", (A("invalid_argv"), "ls -l")),
         (lambda: program([]), "not empty", (A("invalid_argv"), ())),
         (lambda: ReadyLine("("), "is no pattern", (A("invalid_ready"), "(")),

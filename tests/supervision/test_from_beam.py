@@ -99,6 +99,20 @@ async def test_erlang_starts_an_exported_child_links_to_it_and_is_told_how_it_en
     assert await beam.eval(text, Node=Atom(local.node.name)) == (Atom("signal"), 9)
 
 
+async def test_options_that_erlang_leaves_open_are_those_of_the_exported_specification(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, tree())
+    for given, restart in (("", "temporary"), (", restart => transient", "transient")):
+        child = f"#{{id => s, start => {{shop, short_lived, [s]}}{given}}}"
+        begin = f"{{ok, _}} = supervisor:start_child({{top, Node}}, {child}), ok"
+        await beam.eval(begin, Node=Atom(local.node.name))
+        _, spec = await call(beam, local, "get_childspec", Atom("s"))
+        assert (spec[Atom("restart")], spec[Atom("shutdown")]) == (Atom(restart), Atom("brutal_kill"))
+        await call(beam, local, "terminate_child", Atom("s"))
+        await call(beam, local, "delete_child", Atom("s"))
+
+
 async def test_what_is_not_exported_cannot_be_started(beam: Beam, local: Client) -> None:
     await start(local.node, tree())
     spec = {Atom("id"): Atom("x"), Atom("start"): (Atom("os"), Atom("system"), [b"true"])}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 from pyglyn.supervision import kernel
 from pyglyn.testing import eventually
 from tests.slack import SLACK
-from tests.supervision.conftest import Start, descendants, gone_within
+from tests.supervision.conftest import ROOT, Start, descendants, gone_within
 
 
 def unix_sockets(os_pid: int) -> list[str]:
@@ -34,6 +36,26 @@ async def test_a_killed_hub_leaves_nothing_one_second_later(program: Start) -> N
     node.process.send_signal(signal.SIGKILL)
     await gone_within(below, 1.0)
     node.process.wait()
+
+
+@pytest.mark.parametrize("how", ["kill -9", "second signal"])
+async def test_families_of_children_go_with_the_hub_every_time(program: Start, how: str) -> None:
+    for _ in range(5):
+        node = await program("families")
+        below = await eventually(lambda node=node: _five_below(node.process.pid))  # type: ignore[misc]
+        if how == "kill -9":
+            node.process.send_signal(signal.SIGKILL)
+        else:
+            node.process.terminate()
+            node.process.terminate()
+        await gone_within(below, 1.0)
+        node.process.wait()
+
+
+def _five_below(os_pid: int) -> set[int]:
+    below = descendants(os_pid)
+    assert len(below) == 5  # a supervisor, a worker and a program, each with one more
+    return below
 
 
 async def test_a_killed_hub_leaves_no_socket(program: Start) -> None:
@@ -89,6 +111,13 @@ async def test_the_exit_status_says_that_something_had_to_be_killed(program: Sta
     assert "s did not stop in time" in node.text()
 
 
+async def test_a_closed_terminal_stops_the_tree_in_order(program: Start) -> None:
+    node = await program("three")
+    node.process.send_signal(signal.SIGHUP)
+    assert await node.wait() == 0
+    assert node.text().count("ended (") == 5
+
+
 async def test_interrupting_the_terminal_stops_the_tree_in_order(program: Start) -> None:
     node = await program("three")
     os.killpg(node.process.pid, signal.SIGINT)  # what Ctrl-C does: the whole foreground group
@@ -135,6 +164,40 @@ async def test_a_tree_that_does_not_start_ends_the_node_with_1(program: Start) -
     node = await program("does_not_start", wait=False)
     assert await node.wait() == 1
     assert "not today" in node.text()
+
+
+async def test_an_app_that_returns_something_else_is_refused(program: Start) -> None:
+    node = await program("a_list", wait=False)
+    assert await node.wait() == 1
+    assert "the function given to --app returned list; it returns a Supervisor" in node.text()
+
+
+UNGUARDED = """
+import asyncio
+from pyglyn import Node
+from pyglyn.supervision import Supervisor, start, worker
+
+async def wait(me):
+    await me.receive()
+
+async def main():
+    async with Node("unguarded@localhost", cookie="pyglyn_testing") as node:
+        await start(node, Supervisor(start="spawn").add(worker(wait)))
+
+asyncio.run(main())
+"""
+
+
+def test_a_main_module_that_starts_a_node_when_it_is_imported_is_told_how_not_to(
+    epmd: object, tmp_path: Path
+) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert 'put the start below `if __name__ == "__main__":`' in done.stderr
 
 
 async def test_titles_tell_node_name_and_role(program: Start) -> None:

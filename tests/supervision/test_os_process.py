@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pyglyn.etf import Reference
+from pyglyn.supervision import worker
+from pyglyn.supervision.effects import Child
+from pyglyn.supervision.running import Running
 from pyglyn.testing import eventually
 from tests.supervision.fresh import PYTHONS, left_over, run_fresh, start_fresh
 
@@ -26,6 +30,7 @@ BODIES = (
     "a_child_that_ignores_sigterm_is_killed",
     "a_dead_childs_family_dies",
     "the_hubs_own_os_processes_are_left_alone",
+    "commands_of_ones_own_keep_their_exit_status",
     "a_killed_supervisor_leaves_nothing",
     "exhausted_descriptors_fail_a_start_cleanly",
     "without_pidfds_signals_tell",
@@ -40,6 +45,22 @@ BODIES = (
 def test_os_processes(body: str, python: str) -> None:
     """The bodies are in os_bodies.py; their names say what they check."""
     print(run_fresh(f"tests.supervision.os_bodies:{body}", python=python))  # noqa: T201
+
+
+async def test_looking_at_memory_for_ever_takes_no_memory() -> None:
+    child = worker(print, memory_limit="1 GiB")
+    running = Running(Child(child), child, child.start, Reference("n@h", 1, (1, 2, 3)))
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        running.later(0.0, look)
+
+    look()
+    await eventually(lambda: looks > 50)
+    assert len(running.closers) == 1
+    running.close()
 
 
 @pytest.mark.parametrize("python", PYTHONS, ids=[Path(python).name for python in PYTHONS])
