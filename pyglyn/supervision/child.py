@@ -28,7 +28,7 @@ from pyglyn.node.worker import HubAddress, Worker, run_worker
 from pyglyn.supervision import kernel
 from pyglyn.supervision.declaration import Supervisor, declared
 from pyglyn.supervision.os_child import ChildSide
-from pyglyn.supervision.os_process import end_with_all_below
+from pyglyn.supervision.os_start import end_with_all_below
 from pyglyn.supervision.spec import CallableStart, StartMethod, SupervisorStart
 
 CHILD: Final = Atom("$child")

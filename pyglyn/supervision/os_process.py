@@ -4,7 +4,7 @@ Independent of nodes and supervisors. An `OsProcesses` belongs to one event loop
 children of this OS process. It is told of ends by the kernel (a pidfd in the event loop, or SIGCHLD),
 collects every child at once, and kills what a dead child leaves behind: its process group, and those of its
 descendants that the kernel made our children because their own parent died. `pyglyn.supervision.os_child`
-has the other half.
+has the other half, `pyglyn.supervision.os_start` the making.
 
 When *this* OS process is killed, its children are killed by the kernel, or, if they have children themselves,
 clean up below them and then end. So one kill -9 anywhere leaves nothing. What can escape: a program's or
@@ -23,26 +23,19 @@ import os
 import pickle
 import secrets
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any
 
 import attrs
 
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision import kernel, os_child
+from pyglyn.supervision import kernel, os_child, os_start
 from pyglyn.supervision.os_child import ChildSide, Main
 from pyglyn.supervision.spec import StartMethod
-
-CLEANUP_S: Final = 0.8
-"""How long an OS process whose parent died tries to clean up below it before it ends anyway."""
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
 _TRACKERS_S = 0.7
@@ -50,19 +43,6 @@ _TRACKERS_S = 0.7
 _ZOMBIE_S = 0.8
 """How long an ended OS process that may be a command of our own is left for its caller to collect."""
 _REMEMBERED = 1000
-
-_HANDLED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGCHLD,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    kernel.PARENT_DIED,
-)
-"""Signals that programs handle: they wait while a fork is under way."""
 
 
 @attrs.frozen(kw_only=True)
@@ -212,7 +192,7 @@ class OsProcesses:
             self._watch_by_signal()
         kernel.set_subreaper(True)
         if kernel.parent_death_signal():
-            signal.signal(kernel.PARENT_DIED, _parent_died)
+            signal.signal(kernel.PARENT_DIED, os_start.parent_died)
             kernel.set_parent_death_signal(kernel.PARENT_DIED)
 
     @property
@@ -251,8 +231,8 @@ class OsProcesses:
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
-            _flush_streams()
-            os_pid = _fork(main, side)
+            os_start.flush_streams()
+            os_pid = os_start.fork(main, side)
         except BaseException:
             os.close(own_end)
             raise
@@ -283,8 +263,8 @@ class OsProcesses:
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
-            with _payload(pickle.dumps((side, os_child.describe_main(pickled), pickled))) as payload:
-                os_pid = _spawn(payload, [0, 1, 2, lifeline, *side.fds.values()])
+            with os_start.payload(pickle.dumps((side, os_child.describe_main(pickled), pickled))) as file:
+                os_pid = os_start.spawn(file, [0, 1, 2, lifeline, *side.fds.values()])
         except BaseException:
             os.close(own_end)
             raise
@@ -383,7 +363,7 @@ class OsProcesses:
         """
         orphans = [each for each, stat in self._orphans() if stat.group == os_pid]
         if not any(map(kernel.is_resource_tracker, orphans)):
-            _kill_group(os_pid)
+            os_start.kill_group(os_pid)
             return
         for each in orphans:
             if not kernel.is_resource_tracker(each):
@@ -427,7 +407,7 @@ class OsProcesses:
             self._strays[os_pid] = None
             self._no_strays.clear()
             if stat.group == os_pid:
-                _kill_group(os_pid)
+                os_start.kill_group(os_pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(os_pid, signal.SIGKILL)
             self._strays[os_pid] = self._watch(os_pid)
@@ -482,92 +462,3 @@ class OsProcesses:
 
 _here: weakref.WeakSet[OsProcesses] = weakref.WeakSet()
 """Those of this OS process that are not closed; two nodes in one have two."""
-
-
-def _kill_group(os_pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(os_pid, signal.SIGKILL)
-
-
-def _flush_streams() -> None:
-    """Write out what is buffered, else the child writes it a second time."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-
-
-def _fork(main: Main, side: ChildSide) -> int:
-    """Fork; signals are blocked until the child has its own handling of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads: checked already
-            os_pid = os.fork()
-        if os_pid == 0:
-            os_child.run_forked(main, side)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return os_pid
-
-
-@contextlib.contextmanager
-def _payload(content: bytes) -> Any:
-    """A file with the search path and the pickled message for a fresh interpreter; on Linux in memory."""
-    if hasattr(os, "memfd_create"):
-        opened: Any = os.fdopen(os.memfd_create("pyglyn-spawn"), "w+b")
-    else:
-        opened = tempfile.TemporaryFile()  # noqa: SIM115 - entered in the next line
-    with opened as file:
-        file.write(pickle.dumps(sys.path))
-        file.write(content)
-        file.flush()
-        file.seek(0)
-        yield file
-
-
-_BOOTSTRAP = """\
-import sys, pickle
-payload = open({fd}, "rb")
-sys.path[:] = pickle.load(payload)
-from pyglyn.supervision.os_child import run_spawned
-run_spawned(payload)
-"""
-
-
-def _spawn(payload: Any, inherited: list[int]) -> int:
-    fd = payload.fileno()
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    program = _BOOTSTRAP.format(fd=fd)
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, *flags, "-c", program],
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, each, each) for each in (*inherited, fd)],
-        setsid=True,
-        setsigmask=(),
-    )
-
-
-def end_with_all_below() -> NoReturn:
-    """Kill everything below this OS process, then end it: its parent, or its hub, is gone."""
-    deadline = time.monotonic() + CLEANUP_S
-    with contextlib.suppress(BaseException):
-        while time.monotonic() < deadline:
-            late = time.monotonic() > deadline - CLEANUP_S / 2
-            for os_pid in kernel.os_children():
-                if late or not kernel.is_resource_tracker(os_pid):
-                    _kill_group(os_pid)
-                    with contextlib.suppress(OSError):
-                        os.kill(os_pid, signal.SIGKILL)
-            try:
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            except ChildProcessError:
-                break
-            time.sleep(0.002)
-    os._exit(os_child.EXIT_PARENT_GONE)
-
-
-def _parent_died(number: int, frame: object) -> None:
-    """A signal handler, so that it works in a busy loop too."""
-    end_with_all_below()
