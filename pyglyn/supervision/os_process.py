@@ -19,13 +19,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import pickle
 import secrets
 import signal
+import subprocess
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,9 +41,6 @@ from pyglyn.supervision.spec import StartMethod
 _SWEEPS_S = (0.02, 0.1, 0.5)
 _TRACKERS_S = 0.7
 """How long what `multiprocessing` started may clean up after a dead child."""
-_ZOMBIE_S = 0.8
-"""How long an ended OS process that may be a command of our own is left for its caller to collect."""
-_REMEMBERED = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -183,8 +181,6 @@ class OsProcesses:
         self._session = os.getsid(0)
         self._timers: set[asyncio.TimerHandle] = set()
         self._sigchld = False
-        self._ended: deque[int] = deque(maxlen=_REMEMBERED)
-        self._zombies: dict[int, float] = {}
         _here.add(self)
         self.tree = os.environ.get(os_child.TREE_VARIABLE) or secrets.token_hex(8)
         self._own_token = os.environ.get(os_child.CHILD_VARIABLE)
@@ -314,20 +310,13 @@ class OsProcesses:
             self._collect_zombies()
 
     def _collect_zombies(self) -> None:
-        """Collect orphans that have ended.
-
-        One that may be a command somebody here waits for, in a session of its own, is left alone for a while.
-        """
-        now = time.monotonic()
-        zombies = {os_pid: stat for os_pid, stat in self._orphans() if stat.state == "Z"}
-        self._zombies = {os_pid: self._zombies.get(os_pid, now) for os_pid in zombies}
-        for os_pid, stat in zombies.items():
-            if stat.session in self._ended or now - self._zombies[os_pid] >= _ZOMBIE_S:
+        """Collect orphans that have ended, but leave the commands that somebody here has started to them."""
+        zombies = [os_pid for os_pid, stat in self._orphans() if stat.state == "Z"]
+        awaited = _awaited() if zombies else set()
+        for os_pid in zombies:
+            if os_pid not in awaited:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(os_pid, os.WNOHANG)
-                del self._zombies[os_pid]
-        if self._zombies:
-            self._later(_ZOMBIE_S, self._collect_zombies)
 
     def _collect(self, os_pid: int) -> None:
         """Collect an OS process if it has ended, and kill what it leaves behind."""
@@ -344,7 +333,6 @@ class OsProcesses:
         if pidfd is not None:
             self._loop.remove_reader(pidfd)
         if child is not None:
-            self._ended.append(os_pid)
             child.finish(status)
         elif pidfd is not None:
             os_child.close_own(pidfd)
@@ -458,6 +446,12 @@ class OsProcesses:
         _here.discard(self)
         if not _here:
             kernel.set_subreaper(False)
+
+
+def _awaited() -> set[int]:
+    """The OS processes that `subprocess` (and asyncio through it) has started here and not collected yet."""
+    commands = [each for each in gc.get_objects() if isinstance(each, subprocess.Popen)]
+    return {each.pid for each in commands if each.returncode is None}
 
 
 _here: weakref.WeakSet[OsProcesses] = weakref.WeakSet()
