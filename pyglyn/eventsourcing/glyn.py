@@ -28,6 +28,7 @@ from pyglyn.eventsourcing import sources, wire
 from pyglyn.eventsourcing.client import At
 from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
+from pyglyn.eventsourcing.parking import parking_of
 from pyglyn.eventsourcing.scope import ensure_scope, scope_worker
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.eventsourcing.store import (
@@ -232,15 +233,10 @@ def query_specs(
     event_decoder: object = None,
     parking: EventStore[Any, Any] | None = None,
 ) -> list[QuerySpec]:
-    """Describe queries that listen to a group."""
+    """Describe queries that listen to a group; what a `QuerySpec` says itself stays."""
     where: dict[str, Any] = {"scope": config.pubsub_scope, "group": config.pubsub_group}
-    parking = parking if parking is not None and parking.has_sql else None
-    return [
-        QuerySpec.of(each, events=event_decoder, parking=parking, **where)
-        if not isinstance(each, QuerySpec)
-        else attrs.evolve(each, **where)
-        for each in queries
-    ]
+    parking = parking_of(parking)
+    return [QuerySpec.of(each, events=event_decoder, parking=parking, **where) for each in queries]
 
 
 async def start(

@@ -10,22 +10,23 @@ store that began anew counts from 1 again.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents, SerializedEventEnvelop
 
 Key = tuple[str, str]
+M = TypeVar("M", bound=ProcessEvents[Any])
 
 
 @attrs.define
-class _Held:
-    messages: list[ProcessEvents[Any]]
+class _Held(Generic[M]):
+    messages: list[M]
     until: float
 
 
-class Ordering:
+class Ordering(Generic[M]):
     """Holds messages back that came too early.
 
     Args:
@@ -37,9 +38,9 @@ class Ordering:
         self._hold_s = hold_s
         self._remembered = remembered
         self._last: OrderedDict[Key, int] = OrderedDict()
-        self._held: dict[Key, _Held] = {}
+        self._held: dict[Key, _Held[M]] = {}
 
-    def take(self, message: ProcessEvents[Any], now: float) -> list[ProcessEvents[Any]]:
+    def take(self, message: M, now: float) -> list[M]:
         """Take a message; returns what is to be delivered now, in order."""
         if not message.events:
             return [message]
@@ -54,16 +55,16 @@ class Ordering:
         delivered += self._continued(key)
         return delivered
 
-    def _deliver(self, key: Key, message: ProcessEvents[Any]) -> ProcessEvents[Any]:
+    def _deliver(self, key: Key, message: M) -> M:
         self._last[key] = message.events[-1].sequence
         self._last.move_to_end(key)
         if len(self._last) > self._remembered:
             self._last.popitem(last=False)
         return message
 
-    def _continued(self, key: Key) -> list[ProcessEvents[Any]]:
+    def _continued(self, key: Key) -> list[M]:
         held = self._held.get(key)
-        delivered: list[ProcessEvents[Any]] = []
+        delivered: list[M] = []
         while held is not None and held.messages:
             if held.messages[0].events[0].sequence > self._last.get(key, 0) + 1:
                 return delivered
@@ -75,9 +76,9 @@ class Ordering:
         """Return when to call ``overdue`` next; None when nothing is held."""
         return min((held.until for held in self._held.values()), default=None)
 
-    def overdue(self, now: float) -> list[ProcessEvents[Any]]:
+    def overdue(self, now: float) -> list[M]:
         """Return what has been held long enough, in order per aggregate."""
-        delivered: list[ProcessEvents[Any]] = []
+        delivered: list[M] = []
         for key in [key for key, held in self._held.items() if held.until <= now]:
             delivered += [self._deliver(key, message) for message in self._held.pop(key).messages]
         return delivered

@@ -43,6 +43,7 @@ from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.lanes import Lanes
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.memory import MemoryStore
+from pyglyn.eventsourcing.parking import parking_of
 from pyglyn.eventsourcing.routing import Routing, forwarded
 from pyglyn.eventsourcing.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.store import EventStore
@@ -111,7 +112,7 @@ def service(
         domain=Domain(handle, apply, empty_state),
         commands=commands,
         events=events,
-        queries=tuple(QuerySpec.of(each, events=events) for each in queries),
+        queries=tuple(QuerySpec.of(each, events=events, parking=parking_of(eventstore)) for each in queries),
         snapshot_config=snapshot_config,
         workers=workers,
         causation=causation,

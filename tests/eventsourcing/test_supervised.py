@@ -22,6 +22,7 @@ from pyglyn.node import Node
 from pyglyn.supervision import Supervisor
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
+    AccountOpened,
     BankAccount,
     BankAccountEvent,
     DepositMoney,
@@ -258,3 +259,36 @@ async def test_the_status_of_a_live_query_in_its_own_process(node, tmp_path):
     await supervision.start(node, Supervisor("one_for_one").add(queries).add(supervised(store)))
     status = es.QueryStatus.from_term(await node.call("quiet", Atom("status")))
     assert (status.name, status.kind, status.state, status.parked) == ("quiet", "live", "idle", 0)
+
+
+def refuse(aggregate_id: str, envelopes: list[Any]) -> None:
+    assert isinstance(envelopes[0].payload, AccountOpened), "not decoded"
+    raise ValueError("never")
+
+
+async def test_what_live_queries_parked_in_the_store_is_there_after_a_restart(node, tmp_path):
+    policy = es.FailurePolicy(retries=0)
+    store, queries = glyn.supervised(
+        CONFIG,
+        bank(f"sqlite:{tmp_path}/bank.db"),
+        [es.QuerySpec(name="of_glyn", function=refuse, policy=policy)],
+        BankAccountEvent,
+    )
+    service = supervised(store, queries=[es.QuerySpec(name="of_service", function=refuse, policy=policy)])
+    await supervision.start(node, Supervisor("one_for_one").add(queries).add(service))
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+
+    async def parked(name: str) -> bool:
+        with contextlib.suppress(ProcessError):
+            found = await node.call(name, Atom("parked"))
+            assert [event[Atom("error")] for event in found] == [b"ValueError: never"]
+            return True
+        return False
+
+    for name in ("of_glyn", "of_service"):
+        await eventually(lambda name=name: parked(name))
+        first = os_pid(node, name)
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda name=name: node.whereis(name) is None)
+        await eventually(lambda name=name: parked(name))
+        assert os_pid(node, name) != first
