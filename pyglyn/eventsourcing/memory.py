@@ -4,6 +4,8 @@ Its envelopes are ``MemoryStoreEventEnvelop``, as those of the Gleam library's m
 the OS process and the event loop that use it. Nothing is copied or encoded: events are expected to be
 immutable.
 
+A transaction holds the store's lock; readers outside of it see what was committed before.
+
 Differences from the Gleam store: the expected sequence is checked, and there are positions and side tables.
 """
 
@@ -49,6 +51,8 @@ class MemoryStore(EventStore[E, S]):
         self._outbox: dict[int, tuple[OutboxEntry, float]] = {}  # entry, and when it may be taken
         self._last_id = 0
         self._lock = asyncio.Lock()
+        self._open: _MemoryTransaction[E, S] | None = None  # the one that holds the lock
+        self._owner: asyncio.Task[object] | None = None  # whose it is
         self._grown = asyncio.Event()
 
     async def start(self) -> None:
@@ -58,9 +62,25 @@ class MemoryStore(EventStore[E, S]):
         """Do nothing: the events stay, as they would in a database."""
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        snapshot = self._snapshots.get(aggregate_id) if use_snapshot else None
+        snapshot = self._snapshot(aggregate_id) if use_snapshot else None
         after = snapshot.sequence if snapshot is not None else 0
-        return Loaded(snapshot, list(self._streams.get(aggregate_id, ())[after:]))
+        return Loaded(snapshot, list(self._stream(aggregate_id)[after:]))
+
+    def _stream(self, aggregate_id: str) -> list[MemoryStoreEventEnvelop[E]]:
+        """The committed events of an aggregate."""
+        stream = self._streams.get(aggregate_id, [])
+        new = self._open.appended.get(aggregate_id, 0) if self._open is not None else 0
+        return stream[: len(stream) - new] if new else stream
+
+    def _snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        """The committed snapshot of an aggregate."""
+        if self._open is not None and aggregate_id in self._open.replaced:
+            return self._open.replaced[aggregate_id]
+        return self._snapshots.get(aggregate_id)
+
+    def _end(self) -> int:
+        """How many events are committed."""
+        return len(self._log) - (sum(self._open.appended.values()) if self._open is not None else 0)
 
     async def append(
         self,
@@ -73,6 +93,7 @@ class MemoryStore(EventStore[E, S]):
         outbox: Iterable[OutboxMessage] = (),
     ) -> list[EventEnvelope[E]]:
         await asyncio.sleep(0)  # like every other store: a loop of commands does not shut others out
+        self._refuse_owner()
         async with self._lock:
             tx = _MemoryTransaction(self)
             try:
@@ -93,38 +114,39 @@ class MemoryStore(EventStore[E, S]):
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
-        stream = self._streams.get(aggregate_id, [])
+        stream = self._stream(aggregate_id)
         start = max(start_from, 0)
-        return list(stream[start : None if limit is None else start + limit])
+        return list(stream[start : None if limit is None else start + max(limit, 0)])
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        return len(self._streams.get(aggregate_id, ()))
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        return self._snapshots.get(aggregate_id)
+        return self._snapshot(aggregate_id)
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
-        async with self._lock:  # not in the middle of a transaction that may be rolled back
-            start = max(after, 0)
-            if aggregate_id is None:
-                return self._log[start : start + limit]
-            found: list[RecordedEvent[E]] = []
-            for event in self._log[start:]:
-                if event.aggregate_id == aggregate_id:
-                    found.append(event)
-                    if len(found) >= limit:
-                        break
-            return found
+        start, end, limit = max(after, 0), self._end(), max(limit, 0)
+        if aggregate_id is None:
+            return self._log[start : min(start + limit, end)]
+        found: list[RecordedEvent[E]] = []
+        for event in self._log[start:end]:
+            if len(found) >= limit:
+                break
+            if event.aggregate_id == aggregate_id:
+                found.append(event)
+        return found
 
     async def last_position(self) -> int:
-        async with self._lock:
-            return len(self._log)
+        return self._end()
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        if len(self._log) > after:
+        if self._end() > after:
             return True
         try:
             async with asyncio.timeout(timeout):
-                while len(self._log) <= after:
+                while self._end() <= after:
                     await self._grown.wait()
         except TimeoutError:
             return False
@@ -135,15 +157,26 @@ class MemoryStore(EventStore[E, S]):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        self._refuse_owner()
         async with self._lock:
-            tx = _MemoryTransaction(self)
+            self._open = tx = _MemoryTransaction(self)
+            self._owner = asyncio.current_task()
             try:
                 yield tx
             except BaseException:
                 tx.roll_back()
                 raise
             finally:
+                tx.ended = True
+                self._open = self._owner = None
                 self._wake()
+
+    def _refuse_owner(self) -> None:
+        """Refuse the task that has a transaction open: it would wait for itself."""
+        if self._owner is not None and self._owner is asyncio.current_task():
+            raise EventStoreError(
+                "a transaction of this store is open in this task: use its methods instead of the store's"
+            )
 
     def _wake(self) -> None:
         self._grown.set()
@@ -155,18 +188,34 @@ class MemoryStore(EventStore[E, S]):
 
 
 class _MemoryTransaction(Transaction[E, S]):
-    """Changes the store at once and keeps a list of how to undo it."""
+    """Changes the store at once and keeps a list of how to undo it.
+
+    Attributes:
+        appended: how many events of which aggregate.
+        replaced: the snapshots that were there before.
+    """
 
     def __init__(self, store: MemoryStore[E, S]) -> None:
-        self._store = store
+        self._memory = store
         self._undo: list[Callable[[], object]] = []
+        self.appended: dict[str, int] = {}
+        self.replaced: dict[str, Snapshot[S] | None] = {}
+        self.ended = False
+
+    @property
+    def _store(self) -> MemoryStore[E, S]:
+        if self.ended:
+            raise EventStoreError("the transaction has ended")
+        return self._memory
 
     def roll_back(self) -> None:
         while self._undo:
             self._undo.pop()()
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        return await self._store.load(aggregate_id, use_snapshot=use_snapshot)
+        snapshot = self._store._snapshots.get(aggregate_id) if use_snapshot else None
+        after = snapshot.sequence if snapshot is not None else 0
+        return Loaded(snapshot, list(self._store._streams.get(aggregate_id, ())[after:]))
 
     async def append(
         self,
@@ -178,9 +227,9 @@ class _MemoryTransaction(Transaction[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
     ) -> list[EventEnvelope[E]]:
+        store = self._store
         if not events:
             return []
-        store = self._store
         stream = store._streams.get(aggregate_id, [])
         if len(stream) != expected:
             raise VersionConflict(aggregate_id, expected, len(stream))
@@ -201,8 +250,10 @@ class _MemoryTransaction(Transaction[E, S]):
                 )
             )
         store._streams[aggregate_id] = stream
-        self._undo.append(lambda: self._forget_events(aggregate_id, len(events)))
+        self._undo.append(lambda: self._forget_events(aggregate_id, len(appended)))
+        self.appended[aggregate_id] = self.appended.get(aggregate_id, 0) + len(appended)
         if snapshot is not None:
+            self.replaced.setdefault(aggregate_id, store._snapshots.get(aggregate_id))
             self._set(store._snapshots, aggregate_id, snapshot)
         await self.put_outbox(outbox)
         return appended
@@ -210,6 +261,7 @@ class _MemoryTransaction(Transaction[E, S]):
     def _forget_events(self, aggregate_id: str, count: int) -> None:
         del self._store._streams[aggregate_id][-count:]
         del self._store._log[-count:]
+        self.appended[aggregate_id] -= count
 
     def _set(self, table: dict[_K, _V], key: _K, value: _V) -> None:
         if key in table:

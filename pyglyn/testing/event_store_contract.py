@@ -1,6 +1,12 @@
-"""The contract every event store keeps, as a test class to inherit. Needs pytest and pytest-asyncio.
+"""The contract every event store keeps, as a test class to inherit. Needs pytest and pytest-asyncio, which
+may be in strict mode; no other configuration.
 
 ::
+
+    import pytest
+
+    from pyglyn.testing.bank import BankAccount, BankAccountEvent
+    from pyglyn.testing.eventsourcing import EventStoreContract
 
     class TestMyStore(EventStoreContract):
         @pytest.fixture
@@ -8,9 +14,10 @@
             # Each call returns a new store object on the same, at first empty, database.
             return lambda: MyStore(tmp_path / "events", events=BankAccountEvent, state=BankAccount)
 
-Stores without side tables (``has_side_tables = False``) skip those tests, stores that live in one object
-(``shared = False`` on the test class) those with two objects, and stores that keep objects as they are
-(``encodes = False``) those with values that cannot be written.
+The events and the entity are those of :mod:`pyglyn.testing.bank`. Stores without side tables
+(``has_side_tables = False``) skip those tests, stores that live in one object (``shared = False`` on the test
+class) those with two objects, and stores that keep objects as they are (``encodes = False``) those with
+values that cannot be written.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from typing import Any, TypeAlias
 
 import attrs
 import pytest
+import pytest_asyncio
 
 from pyglyn.errors import (
     CheckpointConflict,
@@ -78,12 +86,12 @@ class EventStoreContract:
     def open_store(self) -> Callable[[], Store]:
         raise NotImplementedError("give a fixture open_store that returns a function")
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def store(self, open_store: Callable[[], Store]) -> AsyncIterator[Store]:
         async with open_store() as store:
             yield store
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def other(self, store: Store, open_store: Callable[[], Store]) -> AsyncIterator[Store]:
         if not self.shared:
             pytest.skip("this store lives in one object")
@@ -320,6 +328,39 @@ class EventStoreContract:
             await tx.save_checkpoint("q", 5, expected=0)
         assert _keys(await store.read()) == [("a", 1)]
         assert await store.checkpoint("q") == 5
+
+    async def test_what_a_transaction_writes_is_seen_once_it_is_committed(self, side_tables: Store) -> None:
+        store = side_tables
+        await store.append("a", opened(), expected=0, snapshot=Snapshot("a", BankAccount(True, 0.0), 1, 1))
+        last = await store.last_position()
+
+        async def seen_outside() -> tuple[object, ...]:
+            loaded, events = await store.load("a", use_snapshot=False), await store.load_events("a")
+            snapshot = await store.latest_snapshot("a")
+            assert snapshot is not None
+            assert loaded.envelopes == events
+            return len(events), snapshot.sequence, len(await store.read(0)), await store.last_position()
+
+        new = [CustomerDepositedCash(1.0, 1.0), CustomerDepositedCash(1.0, 2.0)]
+        async with store.transaction() as tx:
+            await tx.append("a", new, expected=1, snapshot=Snapshot("a", BankAccount(True, 2.0), 3, 2))
+            assert len((await tx.load("a", use_snapshot=False)).envelopes) == 3
+            assert (await tx.load("a")).sequence == 3
+            assert await seen_outside() == (1, 1, 1, last)
+        assert await seen_outside() == (3, 3, 3, await store.last_position())
+        assert await store.last_position() > last
+
+    async def test_a_transaction_that_has_ended_is_refused(self, side_tables: Store) -> None:
+        async with side_tables.transaction() as committed:
+            await committed.append("a", opened(), expected=0)
+        with pytest.raises(KeyError):
+            async with side_tables.transaction() as undone:
+                raise KeyError("on purpose")
+        for tx in (committed, undone):
+            for call in (tx.load("a"), tx.append("b", opened(), expected=0), tx.save_checkpoint("q", 1)):
+                with pytest.raises(EventStoreError, match="ended"):
+                    await call
+        assert len(await side_tables.read(0)) == 1
 
     async def test_a_conflict_inside_a_transaction_rolls_it_back(self, side_tables: Store) -> None:
         store = side_tables

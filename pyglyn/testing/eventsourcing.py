@@ -9,7 +9,8 @@
     given([AccountOpened("a")]).when(DepositMoney(10.0)).then([CustomerDepositedCash(10.0, 10.0)])
     given([]).when(DepositMoney(10.0)).then(es.DomainError("not open"))
 
-A store of one's own is tested by inheriting :class:`EventStoreContract`.
+A store of one's own is tested by inheriting :class:`EventStoreContract`; its events and entity are those of
+:mod:`pyglyn.testing.bank`.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ class Scenario(Generic[S, C, E]):
     events: tuple[E, ...] = ()
 
     def given(self, events: Iterable[E]) -> Scenario[S, C, E]:
-        """Return the scenario after these events."""
-        return attrs.evolve(self, events=(*self.events, *events))
+        """Return the scenario after these events.
+
+        Raises:
+            TypeError: it is no list of events.
+        """
+        return attrs.evolve(self, events=(*self.events, *_several(events, "given")))
 
     def when(self, command: C) -> Outcome[S, C, E]:
         """Carry out a command.
@@ -69,10 +74,11 @@ class Outcome(Generic[S, C, E]):
 
         Raises:
             AssertionError: the outcome is another one.
+            TypeError: it is neither of the two.
         """
         if isinstance(expected, DomainError):
             return self._then_error(expected)
-        wanted = list(expected)
+        wanted = list(_several(expected, "then"))
         if self.error is not None:
             raise AssertionError(f"expected {wanted!r}, the command was refused: {self.error}")
         if self.events != wanted:
@@ -99,6 +105,17 @@ class Outcome(Generic[S, C, E]):
         if self.error.error != expected.error:
             raise AssertionError(f"expected {expected}, got {self.error}")
         return self.scenario
+
+
+def _several(events: Iterable[E], where: str) -> Iterable[E]:
+    """Check that events come as a list, not one event or something else."""
+    wanted = "a list of events" if where == "given" else "a list of events or a DomainError"
+    if isinstance(events, type) and issubclass(events, DomainError):
+        raise TypeError(f"{where} takes {wanted}, with its value: {events.__name__}(...)")
+    if isinstance(events, str | bytes | dict) or not isinstance(events, Iterable) or isinstance(events, type):
+        instead = "" if events is None else f"; one event is written [{events!r}]"
+        raise TypeError(f"{where} takes {wanted}, got {events!r}{instead}")
+    return events
 
 
 def scenario(domain: Domain[S, C, E]) -> Scenario[S, C, E]:

