@@ -10,8 +10,9 @@
 
 How things are mapped: the originator id is ``<aggregate_type>:<aggregate_id>`` (so the recorder has to take
 text ids), its version the sequence, the topic ``<event_type>:<event_version>``, the state the metadata as
-JSON, a line feed, and the payload as JSON. The position is the notification id. Recorders block, so they
-run in one thread.
+JSON, a line feed, and the payload as JSON. A colon in the aggregate type or the event version is written
+``%3A``, a percent sign ``%25``. The position is the notification id. Recorders block, so they run in one
+thread.
 
 Not supported here: side tables and transactions (recorders have none that fit), and a snapshot in the same
 transaction as its events: it is written just after them, and if that fails it is only a lost short cut. The
@@ -97,7 +98,7 @@ class RecorderStore(EventStore[E, S]):
             raise _translate(error, writing=writing) from error
 
     def _originator(self, aggregate_id: str) -> str:
-        return f"{self._codec.writable_type()}:{aggregate_id}"
+        return _originator(self._codec.writable_type(), aggregate_id)
 
     # --- aggregates ----------------------------------------------------------------------------------
 
@@ -180,9 +181,9 @@ class RecorderStore(EventStore[E, S]):
 
         return [
             StoredEvent(
-                originator_id=f"{row.aggregate_type}:{row.aggregate_id}",
+                originator_id=_originator(row.aggregate_type, row.aggregate_id),
                 originator_version=row.sequence,
-                topic=f"{row.event_type}:{row.event_version}",
+                topic=f"{row.event_type}:{_escaped(row.event_version)}",
                 state=f"{row.metadata}\n{row.payload}".encode(),
             )
             for row in rows
@@ -195,7 +196,7 @@ class RecorderStore(EventStore[E, S]):
         if recorder is None:
             return
         stored = StoredEvent(
-            originator_id=f"{row.aggregate_type}:{row.aggregate_id}",
+            originator_id=_originator(row.aggregate_type, row.aggregate_id),
             originator_version=row.sequence,
             topic="snapshot",
             state=f"{row.timestamp}\n{row.entity}".encode(),
@@ -264,17 +265,29 @@ class RecorderStore(EventStore[E, S]):
         raise EventStoreError("a recorder has no transactions that could hold a checkpoint or an outbox")
 
 
+def _originator(aggregate_type: str, aggregate_id: str) -> str:
+    return f"{_escaped(aggregate_type)}:{aggregate_id}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace(":", "%3A")
+
+
+def _unescaped(text: str) -> str:
+    return text.replace("%3A", ":").replace("%25", "%")
+
+
 def _event_row(stored: StoredEvent) -> EventRow:
     """Read what a recorder returns; what others wrote under our type shows up as an event in error."""
     aggregate_type, _, aggregate_id = str(stored.originator_id).partition(":")
     event_type, _, event_version = stored.topic.rpartition(":")
     metadata, _, payload = stored.state.decode(errors="replace").partition("\n")
     return EventRow(
-        aggregate_type,
+        _unescaped(aggregate_type),
         aggregate_id,
         stored.originator_version,
         event_type,
-        event_version,
+        _unescaped(event_version),
         payload,
         metadata,
     )

@@ -82,3 +82,32 @@ class TestSqliteRecorder(EventStoreContract):
         snapshots.create_table()
         yield lambda: es.RecorderStore(events, CODEC, snapshots)
         datastore.close()
+
+
+async def test_types_and_versions_with_a_colon_are_kept_apart_by_a_recorder() -> None:
+    from eventsourcing.popo import POPOAggregateRecorder, POPOApplicationRecorder
+
+    events, snapshots = POPOApplicationRecorder(), POPOAggregateRecorder()
+
+    def store(aggregate_type: str | None) -> es.RecorderStore[Any, Any]:
+        codec: es.RowCodec[Any, Any] = es.RowCodec(
+            aggregate_type=aggregate_type,
+            events=BankAccountEvent,
+            state=BankAccount,
+            event_type="a:b",
+            event_version="v:2%",
+        )
+        return es.RecorderStore(events, codec, snapshots)
+
+    keys = [("shop", "order:a"), ("shop:order", "a"), ("50%3A", "a"), ("50:", "a"), ("", ":")]
+    for type_, id in keys:
+        async with store(type_) as one:
+            snapshot = es.Snapshot(id, BankAccount(), 1, 1)
+            written = await one.append(id, opened(), expected=0, snapshot=snapshot)
+            assert await one.load_events(id) == written
+            assert [event.envelope for event in await one.read(0, aggregate_id=id)] == written
+            assert await one.latest_snapshot(id) == snapshot
+    async with store(None) as everything:
+        found = [event.envelope for event in await everything.read(0)]
+    assert [(each.aggregate_type, each.aggregate_id) for each in found if each is not None] == keys
+    assert {(each.event_type, each.event_version) for each in found if each is not None} == {("a:b", "v:2%")}
