@@ -5,6 +5,7 @@ Each command is a function in a module of its own, attached here.
 
 from __future__ import annotations
 
+import io
 import sys
 
 import rich_click as click
@@ -42,6 +43,8 @@ for command in (events, trace_command, queries, replay, parked):
 
 def main() -> None:
     """Run the command line; an error of ours is one line on standard error and exit status 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
     try:
         cli(prog_name="pyglyn")
     except PyglynError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import json
 import os
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import rich_click as click
@@ -14,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from pyglyn import eventsourcing as es
-from pyglyn.cli.options import client_node, client_options, log_level_option, run, set_up_logging
+from pyglyn.cli.looking import NO_POSITION, look
+from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
 from pyglyn.errors import CallFailed, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing import causation, wire
@@ -25,70 +27,66 @@ from pyglyn.eventsourcing.query_process import ALL, PREFIX, readable
 from pyglyn.eventsourcing.trace import Traced, trace
 from pyglyn.node import Node
 
-PAGE = 500
+Parked = dict[Any, Any]
 
 
 # --- stores --------------------------------------------------------------------------------------------
 
 
-def _opened(url: str) -> es.EventStore[Any, Any]:
-    """Open a store for reading; a SQLite file that is not there is not created."""
-    path = url.removeprefix("sqlite:").partition("?")[0]
-    if url.startswith("sqlite:") and not os.path.exists(path):
-        raise EventStoreError(f"there is no file {path}")
-    if url.startswith("memory:"):
-        raise EventStoreError("a memory store lives in its service: nothing of it can be seen from here")
-    return es.open_store(url)
-
-
-async def _all_events(
-    store: es.EventStore[Any, Any], after: int = 0, aggregate_id: str | None = None
-) -> AsyncIterator[es.RecordedEvent[Any]]:
-    while events := await store.read(after, limit=PAGE, aggregate_id=aggregate_id):
-        for event in events:
-            yield event
-        after = events[-1].position
-
-
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
+
+
+def _one_line(text: str) -> str:
+    """Write what does not print (line feeds, control characters, lone surrogates) as JSON does."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def _fields(*fields: str) -> str:
+    return "\t".join(map(_one_line, fields))
 
 
 def _line(event: es.RecordedEvent[Any]) -> str:
-    start = f"{event.position}\t{_time(event.recorded_at)}"
+    start = ("-" if event.position == NO_POSITION else str(event.position), _time(event.recorded_at))
     if event.envelope is None:
         text = event.error.payload if event.error is not None else ""
-        return f"{start}\t{event.aggregate_id} #{event.sequence}\tdoes not decode: {text}"
+        return _fields(*start, f"{event.aggregate_id} #{event.sequence}", f"does not decode: {text}")
     payload = json.dumps(event.envelope.payload, ensure_ascii=False)
     metadata = " ".join(f"{key}={value}" for key, value in event.envelope.metadata)
-    return f"{start}\t{causation.event_id(event.envelope)}\t{payload}\t{metadata}"
+    return _fields(*start, causation.event_id(event.envelope), payload, metadata)
 
 
 @click.command()
 @click.argument("url", metavar="STORE-URL")
-@click.option("--aggregate", metavar="ID", help="Only the events of this aggregate.")
-@click.option("--after", type=int, default=0, metavar="POSITION", help="Only events behind this position.")
+@click.option("--aggregate", callback=in_utf8, metavar="ID", help="Only the events of this aggregate.")
+@click.option(
+    "--after",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    metavar="POSITION",
+    help="Only events behind this position.",
+)
 @click.option("--limit", type=click.IntRange(1), help="So many events at most.")
 @log_level_option("error")
 def events(url: str, aggregate: str | None, after: int, limit: int | None, log_level: str) -> None:
     """Print the events of a store, one a line: position, time, event id, payload, metadata.
 
-    STORE-URL is `sqlite:path` or `postgresql://…`.
+    STORE-URL is `sqlite:path` or `postgresql://…`. The database is only read. Where no service of pyglyn has
+    used it, or read the event yet, the position is `-`.
     """
     set_up_logging(log_level)
-
-    async def go() -> None:
-        count = 0
-        async with _opened(url) as store:
-            async for event in _all_events(store, after, aggregate):
-                click.echo(_line(event))
-                count += 1
-                if count == limit:
-                    return
-
-    run(go())
+    with contextlib.closing(look(url, after=after, aggregate_id=aggregate)) as found:
+        for count, event in enumerate(found, 1):
+            click.echo(_line(event))
+            if count == limit:
+                break
 
 
 @click.command("trace")
@@ -98,39 +96,37 @@ def events(url: str, aggregate: str | None, after: int, limit: int | None, log_l
 def trace_command(correlation: str, urls: tuple[str, ...], log_level: str) -> None:
     """Print what one request caused, as a tree, from the events of one or more stores.
 
-    CORRELATION is the `correlation_id` in the metadata of an event; `pyglyn events` shows it.
+    CORRELATION is the `correlation_id` in the metadata of an event; `pyglyn events` shows it. The databases
+    are only read.
     """
     set_up_logging(log_level)
-
-    async def go() -> list[tuple[es.EventEnvelope[Any], float | None]]:
-        found = []
-        for url in urls:
-            async with _opened(url) as store:
-                async for event in _all_events(store):
-                    envelope = event.envelope
-                    if envelope is not None and _correlates(envelope, correlation):
-                        found.append((envelope, event.recorded_at))
-        return found
-
-    found = run(go())
+    found = [
+        (event.envelope, event.recorded_at)
+        for url in urls
+        for event in look(url)
+        if event.envelope is not None and _correlates(event.envelope, correlation)
+    ]
     if not found:
         raise EventStoreError(f"no event has the correlation id {correlation}")
-    tree = Tree(f"correlation {correlation}")
-    _grow(tree, trace(found))
-    Console(soft_wrap=True).print(tree)
+    click.echo(f"correlation {_one_line(correlation)}")
+    for line in _tree(trace(found)):
+        click.echo(line)
 
 
 def _correlates(envelope: es.EventEnvelope[Any], correlation: str) -> bool:
     return causation.value_of(envelope.metadata, causation.CORRELATION) == correlation
 
 
-def _grow(tree: Tree, events: list[Traced]) -> None:
-    stack = [(tree, event) for event in reversed(events)]
+def _tree(roots: list[Traced]) -> Iterator[str]:
+    """Draw a tree, a line for each event, however long it is."""
+    stack = [("", event, event is roots[-1]) for event in reversed(roots)]
     while stack:
-        parent, event = stack.pop()
+        indent, event, is_last = stack.pop()
         where = f" on {event.node}" if event.node else ""
-        branch = parent.add(f"{event.name} {event.id}{where} at {_time(event.at)}")
-        stack += [(branch, each) for each in reversed(event.caused)]
+        text = f"{event.name} {event.id}{where} at {_time(event.at)}"
+        yield f"{indent}{'└── ' if is_last else '├── '}{_one_line(text)}"
+        indent += "    " if is_last else "│   "
+        stack += [(indent, each, each is event.caused[-1]) for each in reversed(event.caused)]
 
 
 # --- queries of a node -----------------------------------------------------------------------------------
@@ -145,8 +141,9 @@ async def _names(node: Node, peer: str) -> list[str]:
 
 async def _ask(node: Node, peer: str, query: str, request: Term, timeout: float) -> Any:
     try:
+        Atom(PREFIX + query)
         answer = await node.call((PREFIX + query, peer), request, timeout)
-    except CallFailed as failure:
+    except (CallFailed, ValueError) as failure:
         raise EventStoreError(f"there is no query {query!r} on {peer}: {failure}") from failure
     if isinstance(answer, tuple) and answer and answer[0] is wire.ERROR:
         raise wire.read_error(answer[1])
@@ -157,15 +154,36 @@ async def _status(node: Node, peer: str, query: str, timeout: float) -> es.Query
     return es.QueryStatus.from_term(await _ask(node, peer, query, Atom("status"), timeout))
 
 
+async def _status_or_none(node: Node, peer: str, query: str, timeout: float) -> es.QueryStatus:
+    try:
+        return await _status(node, peer, query, timeout)
+    except PyglynError as error:
+        return es.QueryStatus(name=query, kind="-", state="no answer", error=str(error))
+
+
+def _console() -> Console:
+    """For tables: as wide as they are where nobody says how wide the terminal is."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
+
+
 @click.command()
 @click.argument("node", metavar="NODE")
-@click.option("--pause", metavar="QUERY", help="Have this query stand still, also after a restart.")
-@click.option("--resume", metavar="QUERY", help="Have this query go on.")
+@click.option(
+    "--pause",
+    callback=in_utf8,
+    metavar="QUERY",
+    help="Have this query stand still: a durable one also after a restart, a live one until it ends.",
+)
+@click.option("--resume", callback=in_utf8, metavar="QUERY", help="Have this query go on.")
 @client_options
 def queries(
     node: str, pause: str | None, resume: str | None, cookie: str, timeout: float, log_level: str
 ) -> None:
-    """List the queries of NODE: position, lag, state, processed and parked events, last error."""
+    """List the queries of NODE: position, lag, state, processed and parked events, last error.
+
+    The lag of a live query is the number of messages that wait. A query that is busy may give no answer.
+    """
     set_up_logging(log_level)
 
     async def go() -> list[es.QueryStatus]:
@@ -173,20 +191,21 @@ def queries(
             for query, order in ((pause, "pause"), (resume, "resume")):
                 if query is not None:
                     await _ask(local, node, query, Atom(order), timeout)
-            return [await _status(local, node, name, timeout) for name in await _names(local, node)]
+            names = await _names(local, node)
+            return await asyncio.gather(*(_status_or_none(local, node, name, timeout) for name in names))
 
     table = Table("query", "kind", "state", "position", "lag", "processed", "parked", "error")
     for each in run(go()):
         position = "-" if each.position is None else str(each.position)
         numbers = (position, str(each.lag), str(each.processed), str(each.parked))
         table.add_row(*map(Text, (each.name, each.kind, each.state, *numbers, each.error[:200])))
-    Console().print(table if table.row_count else f"{node} has no queries")
+    _console().print(table if table.row_count else f"{node} has no queries")
 
 
 @click.command()
 @click.argument("node", metavar="NODE")
-@click.argument("query", metavar="QUERY")
-@click.option("--aggregate", metavar="ID", help="Only the events of this aggregate.")
+@click.argument("query", metavar="QUERY", callback=in_utf8)
+@click.option("--aggregate", callback=in_utf8, metavar="ID", help="Only the events of this aggregate.")
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Show how far it is until it is done."
 )
@@ -194,7 +213,11 @@ def queries(
 def replay(
     node: str, query: str, aggregate: str | None, wait: bool, cookie: str, timeout: float, log_level: str
 ) -> None:
-    """Have a durable query of NODE undo its effects and process all events again."""
+    """Have a durable query of NODE undo its effects and process all events again.
+
+    Its `on_reset` is what undoes them. A query without one is refused, because its effects would be there
+    twice, unless it was made with `idempotent=True`.
+    """
     set_up_logging(log_level)
 
     async def go() -> None:
@@ -227,7 +250,7 @@ async def _show_progress(local: Node, node: str, query: str, timeout: float) -> 
 
 @click.command()
 @click.argument("node", metavar="NODE")
-@click.argument("query", metavar="[QUERY]", required=False)
+@click.argument("query", metavar="[QUERY]", required=False, callback=in_utf8)
 @click.option("--drive", metavar="ID|all", help="Have QUERY process this parked event again, or all of them.")
 @client_options
 def parked(
@@ -235,29 +258,97 @@ def parked(
 ) -> None:
     """List the parked events of NODE's queries with their errors, or drive them again.
 
-    A table on a terminal; else lines of query, id, aggregate, sequence, attempts, time, error, event.
+    A table on a terminal; else lines of query, id, aggregate, sequence, attempts, time, error, event. Driving
+    keeps the order of each aggregate: after a failure the rest of it stays parked. The exit status is 1 when
+    something that was to be driven is still parked.
     """
     set_up_logging(log_level)
-    if drive is not None and (query is None or not (drive == "all" or drive.isdigit())):
+    if drive is not None and (query is None or not (drive == "all" or drive.isdecimal())):
         raise click.UsageError("--drive needs a QUERY, and the id of a parked event or the word all")
 
-    async def go() -> None:
+    async def go() -> tuple[list[tuple[str, ...]], list[PyglynError]]:
         async with client_node(node, cookie) as local:
-            if drive is not None:
-                which: Term = ALL if drive == "all" else int(drive)
-                _, count = await _ask(local, node, query or "", (Atom("drive"), which), timeout)
-                click.echo(f"{count} driven")
-                return
             names = [query] if query is not None else await _names(local, node)
-            _show_parked(
-                [
-                    _parked_row(name, event)
-                    for name in names
-                    for event in await _ask(local, node, name, Atom("parked"), timeout)
-                ]
-            )
+            asked = (_ask(local, node, name, Atom("parked"), timeout) for name in names)
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        rows, errors = [], []
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, PyglynError):
+                errors.append(answer)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                rows += [_parked_row(name, event) for event in answer]
+        return rows, errors
 
-    run(go())
+    if drive is not None:
+        assert query is not None
+        sys.exit(0 if run(_drive(node, query, drive, cookie, timeout)) else 1)
+    rows, errors = run(go())
+    if rows or not errors:
+        _show_parked(rows)
+    for error in errors:
+        click.echo(f"pyglyn: {error}", err=True)
+    sys.exit(1 if errors else 0)
+
+
+async def _drive(node: str, query: str, which: str, cookie: str, timeout: float) -> bool:
+    """Drive and say what became of it; True when nothing of it is parked any more."""
+    async with client_node(node, cookie) as local:
+
+        async def parked_now() -> list[Parked]:
+            found: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)
+            return found
+
+        everything = await parked_now()
+        chosen = [event for event in everything if which == "all" or event[Atom("id")] == int(which)]
+        if not chosen and which != "all":
+            raise EventStoreError(f"query {query!r} has no parked event {which}")
+        if chosen:
+            what: Term = ALL if which == "all" else int(which)
+            await _ask(local, node, query, (Atom("drive"), what), timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while True:
+                    everything = await parked_now()
+                    if _settled(chosen, everything):
+                        break
+                    await asyncio.sleep(0.1)
+    return _tell(chosen, everything, timeout)
+
+
+def _by_aggregate(chosen: list[Parked]) -> list[list[Parked]]:
+    groups: dict[Any, list[Parked]] = {}
+    for event in chosen:
+        groups.setdefault(event[Atom("aggregate_id")], []).append(event)
+    return list(groups.values())
+
+
+def _settled(chosen: list[Parked], now: list[Parked]) -> bool:
+    """Whether of each aggregate all events are processed, up to one that has failed again."""
+    attempts = {event[Atom("id")]: event[Atom("attempts")] for event in now}
+    for group in _by_aggregate(chosen):
+        first = next((event for event in group if event[Atom("id")] in attempts), None)
+        if first is not None and attempts[first[Atom("id")]] == first[Atom("attempts")]:
+            return False
+    return True
+
+
+def _tell(chosen: list[Parked], now: list[Parked], timeout: float) -> bool:
+    after = {event[Atom("id")]: event for event in now}
+    remaining = [event for event in chosen if event[Atom("id")] in after]
+    failed = [e for e in remaining if after[e[Atom("id")]][Atom("attempts")] != e[Atom("attempts")]]
+    aggregates = {event[Atom("aggregate_id")] for event in failed}
+    behind = [e for e in remaining if e not in failed and e[Atom("aggregate_id")] in aggregates]
+    click.echo(f"{len(chosen) - len(remaining)} driven" if chosen else "nothing is parked")
+    for event in failed:
+        error = wire.text(after[event[Atom("id")]][Atom("error")])
+        click.echo(f"{event[Atom('id')]} failed again: {_one_line(error)}")
+    if behind:
+        click.echo(f"{len(behind)} still parked behind what failed")
+    if waiting := len(remaining) - len(failed) - len(behind):
+        click.echo(f"{waiting} not processed within {timeout:g} s")
+    return not remaining
 
 
 def _show_parked(rows: list[tuple[str, ...]]) -> None:
@@ -272,12 +363,12 @@ def _show_parked(rows: list[tuple[str, ...]]) -> None:
     console.print(table if rows else "nothing is parked")
 
 
-def _parked_row(query: str, event: dict[Any, Any]) -> tuple[str, ...]:
+def _parked_row(query: str, event: Parked) -> tuple[str, ...]:
     try:
         raw = readable(event)
-    except PyglynError:
-        raw = repr(event[Atom("raw")])
-    return (
+    except (PyglynError, RecursionError):  # JSON that is nested too deeply is shown as it came
+        raw = event[Atom("raw")].decode(errors="backslashreplace")
+    fields = (
         query,
         str(event[Atom("id")]),
         wire.text(event[Atom("aggregate_id")]),
@@ -287,3 +378,4 @@ def _parked_row(query: str, event: dict[Any, Any]) -> tuple[str, ...]:
         wire.text(event[Atom("error")]),
         raw,
     )
+    return tuple(map(_one_line, fields))

@@ -22,6 +22,15 @@ T = TypeVar("T")
 LEVELS = ["debug", "info", "warning", "error"]
 
 
+def in_utf8(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Callback of an option or argument: bytes that are not UTF-8 cannot be sent."""
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{value!r} is not in UTF-8", context, parameter) from None
+    return value
+
+
 def cookie_option(function: F) -> F:
     """``--cookie``: with no value, or left out, the environment and the file decide."""
     return click.option(

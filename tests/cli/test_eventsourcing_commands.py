@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.errors import DomainError
-from pyglyn.node import Node
+from pyglyn.etf import Atom, Term
+from pyglyn.eventsourcing import wire
+from pyglyn.node import GenServer, Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
     AccountOpened,
@@ -22,6 +29,9 @@ from pyglyn.testing.bank import (
     handle,
 )
 from tests.cli.test_cli import run
+from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
+from tests.eventsourcing.foreign import Foreign
+from tests.eventsourcing.foreign import opened as opened_by_gleam
 from tests.node.conftest import unique_name
 
 COOKIE = ("--cookie", "eventsourcing")
@@ -139,3 +149,222 @@ async def test_queries_parked_and_replay_work_on_a_running_node(node, tmp_path):
     status, output = await run("replay", node.name, "nonsense", *COOKIE)
     assert (status, "there is no query" in output) == (1, True)
     await store.close()
+
+
+# --- looking at databases --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Foreign:
+    """An empty database."""
+    if request.param == "postgres":
+        return Foreign(request.getfixturevalue("postgres"))
+    sqlite3.connect(tmp_path / "bank.db").close()
+    (tmp_path / "bank.db").touch()
+    return Foreign(f"sqlite:{tmp_path}/bank.db")
+
+
+def contents(foreign: Foreign, tmp_path: Path) -> object:
+    """Everything that looking could change."""
+    if not foreign.is_sqlite:
+        kinds = "SELECT relname, relkind FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+        tables = foreign.run(f"{kinds} ORDER BY relname")
+        return tables, [foreign.run(f'SELECT * FROM "{name}"') for name, kind in tables if kind == "r"]
+    return {path.name: path.read_bytes() for path in tmp_path.glob("bank.db*")}
+
+
+async def test_looking_at_a_database_changes_nothing_in_it(foreign, tmp_path):
+    url = foreign.url
+    before = contents(foreign, tmp_path)
+    status, output = await run("events", url)
+    assert (status, "has no events: no service has used it yet" in output) == (1, True)
+    assert contents(foreign, tmp_path) == before
+
+    foreign.create_tables()
+    for id in ("b", "a"):
+        foreign.run(foreign.insert(id, 1, [opened_by_gleam(id)] * 600))
+    before = contents(foreign, tmp_path)
+    status, output = await run("events", url)
+    assert status == 0
+    keys = [line.split("\t")[:3] for line in output.splitlines()]
+    assert keys == [["-", "-", f"BankAccount/{id}/{n}"] for id in "ab" for n in range(1, 601)]
+    status, output = await run("events", url, "--aggregate", "b", "--limit", "2")
+    assert (status, output.count("BankAccount/b/")) == (0, 2)
+    status, output = await run("events", url, "--after", "1")
+    assert (status, "has no positions" in output) == (1, True)
+    status, output = await run("trace", "unheard_of", url)
+    assert (status, "no event has the correlation id" in output) == (1, True)
+    assert contents(foreign, tmp_path) == before
+
+    store = es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount")
+    async with store:
+        assert await store.last_position() == 1200
+        await store.append("c", [AccountOpened("c")], expected=0)
+    before = contents(foreign, tmp_path)
+    status, output = await run("events", url, "--after", "1199")
+    positions = [line.split("\t")[::2][:2] for line in output.splitlines()]
+    last = "1201" if foreign.is_sqlite else "-"  # nobody has read it yet
+    assert positions == [["1200", "BankAccount/a/600"], [last, "BankAccount/c/1"]]
+    assert contents(foreign, tmp_path) == before
+
+
+async def test_every_event_is_one_line_whatever_is_in_it(tmp_path):
+    url = f"sqlite:{tmp_path}/my bank.db"
+    odd = "a\nb\tc\x1b[31m\u2028"
+    async with es.open_store(url, aggregate_type="bank") as store:
+        await store.append(odd, [{"text": "\x7f\n"}], expected=0, metadata=[("k\n", "v\n")])
+        await store.append("x", [{"text": "y"}], expected=0)
+    foreign = Foreign(url, aggregate_type="bank")
+    broken = ['{"text": "\\ud800"}', "no\njson", '{"text": "\N{NO-BREAK SPACE}"}']
+    foreign.run(foreign.insert("x", 2, broken))
+    status, output = await run("events", f"sqlite:{tmp_path}/my%20bank.db")
+    assert status == 0
+    lines = output.splitlines()
+    assert len(lines) == 5
+    assert lines[0].split("\t")[2:] == [
+        r"bank/a\nb\tc\u001b[31m\u2028/1",
+        r'{"text": "\u007f\n"}',
+        r"k\n=v\n",
+    ]
+    assert [json.loads(lines[number].split("\t")[3])["text"] for number in (0, 1, 4)] == [
+        "\x7f\n",
+        "y",
+        "\xa0",
+    ]
+    assert r"\ud800" in lines[2]
+    assert r"does not decode: no\njson" in lines[3]
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (("events", "sqlite:bank.db", "--after", str(10**22)), 2, "Invalid value for '--after'"),
+        (("events", "sqlite:bank.db", "--aggregate", b"a\xff"), 2, "is not in UTF-8"),
+        (("trace", b"a\xff", "sqlite:bank.db"), 1, "no event has the correlation id a"),
+        (("events", b"sqlite:\xff.db"), 1, "there is no file"),
+        (("events", "sqlite:%00"), 1, "there is no file"),
+        (("events", "bank.db"), 1, "no store URL"),
+        (("events", "memory:"), 1, "a memory store lives in its service"),
+        (("parked", "a@localhost", b"\xff"), 2, "is not in UTF-8"),
+        (("parked", "a@localhost", "q", "--drive", "\N{SUPERSCRIPT TWO}"), 2, "--drive needs"),
+        (("replay", "a@localhost", "q", "--aggregate", b"\xff"), 2, "is not in UTF-8"),
+    ],
+)
+async def test_arguments_that_make_no_sense_are_refused_in_words(tmp_path, args, status, says):
+    async with es.open_store(f"sqlite:{tmp_path}/bank.db"):
+        pass
+    ended, output = await run(*args, cwd=tmp_path)
+    assert (ended, says in " ".join(output.split())) == (status, True), output
+    assert "Traceback" not in output
+
+
+async def test_a_trace_shows_every_event_whole_however_deep_it_is(tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with es.open_store(url, aggregate_type="t") as store:
+        cause, node = "c", "a_service_with_a_long_name@a.host.with.a.long.name.example.com"
+        for number in range(40):
+            pairs = [("correlation_id", "c"), ("causation_id", cause), ("node", node)]
+            await store.append(f"o[red]{number}[/id]", ["opened"], expected=0, metadata=pairs)
+            cause = f"t/o[red]{number}[/id]/1"
+        await store.append("second", ["opened"], expected=0, metadata=[("correlation_id", "c")])
+    status, output = await run("trace", "c", url)
+    assert status == 0, output
+    lines = output.splitlines()
+    assert lines[0] == "correlation c"
+    assert len(lines) == 42
+    for number, line in enumerate(lines[1:41]):
+        start = f"{'├── ' if not number else '│   ' + '    ' * (number - 1) + '└── '}"
+        assert re.fullmatch(
+            re.escape(f"{start}opened t/o[red]{number}[/id]/1 on {node} at ") + r"20\S+Z", line
+        )
+    assert lines[41].startswith("└── opened t/second/1 at 20")
+
+
+# --- queries ---------------------------------------------------------------------------------------------
+
+
+class Mute(GenServer):
+    """A query that never answers."""
+
+    async def init(self, name: str) -> None:
+        await self.me.register(f"pyglyn_query_{name}")
+
+    async def handle_call(self, request: Term, caller: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+async def test_a_query_that_does_not_answer_hides_no_other(node):
+    await es.start(node, bank("memory:", [("audit", lambda id, envelopes: None)]))
+    for name in ("mute_1", "mute_2"):
+        await node.start(Mute, name)
+    status, output = await run("queries", node.name, "--timeout", "1", *COOKIE, env={"COLUMNS": "200"})
+    assert status == 0, output
+    assert re.search(r"audit +│ live +│ idle ", output), output
+    assert re.search(r"mute_1 +│ - +│ no answer .*no reply within 1.0 s", output), output
+    assert re.search(r"mute_2 +│ - +│ no answer ", output), output
+    status, output = await run("parked", node.name, "--timeout", "1", *COOKIE)
+    assert (status, output.count("no reply within 1.0 s")) == (1, 2), output
+
+
+async def test_driving_says_what_became_of_it(node, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    bad = {"a", "b"}
+
+    def refuse(id: str, envelopes: list[Any]) -> None:
+        if id in bad:
+            raise ValueError(f"not\n{id}")
+
+    def project(cursor: es.Cursor, envelope: Any) -> None:
+        refuse(envelope.aggregate_id, [])
+
+    policy = es.FailurePolicy(retries=0)
+    store = es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount")
+    live = es.QuerySpec(name="live", function=refuse, policy=policy)
+    await es.start(node, bank(url, [live]))
+    await es.DurableQuery("durable", project, store=store, into=store, policy=policy).start(node)
+    for id in ("a", "b", "c"):
+        await es.execute(node, "bank", id, OpenAccount(id))
+        await es.execute(node, "bank", id, DepositMoney(1.0))
+
+    async def parked(query: str) -> list[Any]:
+        found = await node.call(query, Atom("parked"))
+        assert len(found) == 4
+        return found
+
+    for query in ("live", "durable"):
+        bad.update({"a", "b"})
+        found = await eventually(lambda query=query: parked(query))
+        first = [each[Atom("id")] for each in found if wire.text(each[Atom("aggregate_id")]) == "a"]
+        drive = ("parked", node.name, query, *COOKIE, "--drive")
+        assert await run(*drive, "7777") == (1, f"pyglyn: query '{query}' has no parked event 7777\n")
+        status, output = await run(*drive, "all")
+        assert status == 1
+        assert output.splitlines()[0] == "0 driven"
+        assert sorted(re.findall(r"\d+ failed again: (.*)", output)) == [
+            r"ValueError: not\na",
+            r"ValueError: not\nb",
+        ]
+        assert output.splitlines()[3:] == ["2 still parked behind what failed"]
+        bad.discard("a")
+        assert await run(*drive, str(first[0])) == (0, "1 driven\n")
+        bad.clear()
+        assert await run(*drive, "all") == (0, "3 driven\n")
+        assert await run(*drive, "all") == (0, "nothing is parked\n")
+    await store.close()
+
+
+async def test_parked_events_are_shown_a_line_each_however_deep_they_are(node, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    await es.start(node, bank(url, [("audit", lambda id, envelopes: None)]))
+    async with es.open_store(url) as store:
+        for sequence, raw in enumerate((b"[" * 100_000 + b"]" * 100_000, b"a\nb\xff", b'{"a": "\xc3\xa9"}')):
+            event = es.ParkedEvent(
+                query="audit", aggregate_id="a\nb", sequence=sequence, raw=raw, error="a\nb"
+            )
+            await store.park(event)
+    status, output = await run("parked", node.name, *COOKIE)
+    assert status == 0, output[-500:]
+    lines = [line.split("\t") for line in output.splitlines()]
+    assert [line[2] for line in lines] == [r"a\nb"] * 3
+    assert lines[0][7] == "[" * 100_000 + "]" * 100_000
+    assert lines[2][7] == '{"a": "é"}'
