@@ -1,6 +1,8 @@
 """A bank account as an aggregate: commands in, events out, the balance folded from them.
 
-python examples/bank_account.py [STORE-URL]        memory: unless given, e.g. sqlite:bank.db
+python examples/bank_account.py [STORE-URL]
+
+STORE-URL says where the events go: memory: (unless given), sqlite:bank.db, or postgresql://localhost/bank.
 """
 
 from __future__ import annotations
@@ -129,4 +131,13 @@ async def open_account(node: Node, account_id: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    match sys.argv[1:]:
+        case ["-h" | "--help"]:
+            print(__doc__)
+        case [] | [_]:
+            try:
+                asyncio.run(main(*sys.argv[1:]))
+            except es.EventStoreError as error:
+                sys.exit(f"{error}")
+        case _:
+            sys.exit(__doc__)

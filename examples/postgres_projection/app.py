@@ -13,7 +13,9 @@ from pyglyn.supervision import Supervisor, worker
 
 from .projection import create_table, events, levels, stock_levels
 
-PAGE = "<!doctype html><title>Stock</title><table border=1><tr><th>product<th>level<th>reserved{rows}</table>"
+PAGE = """<!doctype html><title>Stock</title>
+<table border=1><tr><th>product<th>level<th>reserved<th>inventory{rows}</table>
+"""
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

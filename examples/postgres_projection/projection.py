@@ -17,32 +17,44 @@ STORE = os.environ.get("STORE", "sqlite:stock.db")
 INTO = os.environ.get("INTO", STORE)
 MARK = "?" if INTO.startswith("sqlite:") else "%s"
 
-TABLE = "CREATE TABLE IF NOT EXISTS stock_level (product TEXT PRIMARY KEY, level BIGINT, reserved BIGINT)"
+TABLE = """
+CREATE TABLE IF NOT EXISTS stock_level (
+  product TEXT, level BIGINT, reserved BIGINT, inventory TEXT, PRIMARY KEY (inventory, product)
+)
+"""
 SET_LEVEL = """
-INSERT INTO stock_level VALUES (?, ?, 0) ON CONFLICT (product) DO UPDATE SET level = excluded.level
+INSERT INTO stock_level VALUES (?, ?, 0, ?)
+ON CONFLICT (inventory, product) DO UPDATE SET level = excluded.level
 """.replace("?", MARK)
-RESERVE = "UPDATE stock_level SET reserved = reserved + ? WHERE product = ?".replace("?", MARK)
+RESERVE = """
+UPDATE stock_level SET reserved = reserved + ? WHERE product = ? AND inventory = ?
+""".replace("?", MARK)
+FORGET = "DELETE FROM stock_level WHERE inventory = ?".replace("?", MARK)
 
 events = es.open_store(STORE, events=Event, state=Inventory, aggregate_type="inventory")
 into = es.open_store(INTO)
 
 
 async def begin_anew(tx: es.Transaction, aggregate_id: str | None) -> None:
-    """Empty the table before a replay."""
-    await tx.execute("DELETE FROM stock_level")
+    """Undo before a replay: of all inventories, or of one, whose events alone come again."""
+    if aggregate_id is None:
+        await tx.execute("DELETE FROM stock_level")
+    else:
+        await tx.execute(FORGET, (aggregate_id,))
 
 
 @es.durable_query("stock_levels", store=events, into=into, on_reset=begin_anew)
 async def stock_levels(tx: es.Transaction, envelope: es.EventEnvelope) -> None:
     """Apply one event to the table; the checkpoint is committed with it."""
+    inventory = envelope.aggregate_id
     match envelope.payload:
         case InventoryInitialized(items):
             for item in items:
-                await tx.execute(SET_LEVEL, (item.id, item.stock_level))
+                await tx.execute(SET_LEVEL, (item.id, item.stock_level, inventory))
         case ItemRestocked(product, _, level):
-            await tx.execute(SET_LEVEL, (product, level))
+            await tx.execute(SET_LEVEL, (product, level, inventory))
         case StockReserved(product, quantity):
-            await tx.execute(RESERVE, (quantity, product))
+            await tx.execute(RESERVE, (quantity, product, inventory))
 
 
 async def create_table() -> None:
@@ -54,4 +66,4 @@ async def create_table() -> None:
 async def levels() -> list[tuple[object, ...]]:
     """Read the table."""
     async with into.transaction() as tx:
-        return await tx.execute("SELECT product, level, reserved FROM stock_level ORDER BY product")
+        return await tx.execute("SELECT * FROM stock_level ORDER BY inventory, product")

@@ -36,3 +36,20 @@ async def test_the_bank_account(epmd_port, tmp_path, store):
         again = await run(*url)
         assert "the account is open already" in again
         assert "after 5 events: Account(owner='Ada', balance=140)" in again
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "says"),
+    [
+        (("--help",), 0, "bank_account.py [STORE-URL]"),
+        (("bank.db",), 1, "no store URL: 'bank.db'; expected memory:, sqlite:path or postgresql://…"),
+        (("memory:", "again"), 1, "bank_account.py [STORE-URL]"),
+    ],
+)
+async def test_what_is_no_store_is_said_without_a_traceback(epmd_port, args, status, says):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(PROGRAM), *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    printed = b"".join(await asyncio.wait_for(process.communicate(), 30)).decode()
+    assert (process.returncode, says in printed) == (status, True), printed
+    assert "Traceback" not in printed

@@ -8,6 +8,9 @@ import signal
 
 import pytest
 
+from examples.distributed_nodes import stock
+from pyglyn import Node
+from pyglyn import eventsourcing as es
 from pyglyn.testing import eventually
 from tests.cli.test_cli import pyglyn, run
 from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
@@ -45,6 +48,18 @@ async def test_the_page_shows_what_was_committed_also_after_the_query_was_killed
         query = await node.says(r"stock_levels started \(<[^>]*>, os_pid (\d+)\)")
         os.kill(int(query[1]), signal.SIGKILL)
         assert await run("call", name, "stock", "restock", '<<"laptop">>', "7", *COOKIE) == (0, "1\n")
-        await eventually(lambda: shows("<tr><td>laptop<td>12<td>0"), timeout=10)
+        await eventually(lambda: shows("<tr><td>laptop<td>12<td>0<td>inventory_001"), timeout=10)
+
+        async with Node(unique_name(), cookie="example") as client:
+            await client.connect(name)
+            items = [stock.Item("laptop", "Laptop", 3, 0), stock.Item("mouse", "Mouse", 4, 0)]
+            command = stock.InitializeInventory(items)
+            await es.execute(client, ("inventory_service", name), "inventory_002", command)
+        await eventually(lambda: shows("<tr><td>mouse<td>4<td>0<td>inventory_002"))
+        before = await fetch(port)
+        for only in (("--aggregate", "inventory_001"), ()):
+            status, output = await run("replay", name, "stock_levels", *only, *COOKIE)
+            assert (status, ", 0 parked" in output) == (0, True), output
+            assert await fetch(port) == before
         node.process.terminate()
         assert await node.ends() == 0
