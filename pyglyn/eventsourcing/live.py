@@ -176,6 +176,8 @@ class LiveQuery(QueryServer):
 
     async def _run(self) -> None:
         try:
+            with contextlib.suppress(StoreUnavailable, TransactionRolledBack):
+                await self.parking.load()  # before the first message comes, which would have to wait for it
             while True:
                 await self._go_on()
         except BaseException as error:

@@ -101,13 +101,25 @@ class Parking:
         """
         return await self._store.parked(self._query)
 
+    async def load(self) -> dict[tuple[Aggregate, int], str]:
+        """Take note of what was parked before, once; returns which term has which key.
+
+        Raises:
+            StoreUnavailable, TransactionRolledBack: that cannot be told now.
+        """
+        if self._kept is None:
+            found = await self._in_store(lambda store: store.parked(self._query))
+            self._kept = {_key(event): hashlib.sha256(event.raw).hexdigest() for event in found}
+            self.release(found)
+        return self._kept
+
     async def blocks(self, body: Term) -> bool:
         """Tell whether an earlier event of the message's aggregate is parked.
 
         Raises:
             StoreUnavailable, TransactionRolledBack: it cannot be told now.
         """
-        await self._load()
+        await self.load()
         found = identity(body) if self._blocked else None
         if found is None or found[0] not in self._blocked:
             return False
@@ -123,7 +135,7 @@ class Parking:
         Raises:
             StoreUnavailable, TransactionRolledBack: it cannot be kept now.
         """
-        kept = await self._load()
+        kept = await self.load()
         raw = etf.encode(body)
         digest = hashlib.sha256(raw).hexdigest()
         found = identity(body)
@@ -161,14 +173,6 @@ class Parking:
         """Take note of what is still parked."""
         found = (aggregate_of(event) for event in remaining)
         self._blocked = {aggregate for aggregate in found if aggregate is not None}
-
-    async def _load(self) -> dict[tuple[Aggregate, int], str]:
-        """Take note of what was parked before, at the first use."""
-        if self._kept is None:
-            found = await self._in_store(lambda store: store.parked(self._query))
-            self._kept = {_key(event): hashlib.sha256(event.raw).hexdigest() for event in found}
-            self.release(found)
-        return self._kept
 
     async def _in_store(self, operation: Callable[[EventStore[Any, Any]], Awaitable[T]]) -> T:
         """Use the store; one that is of no use at all is replaced by memory."""
