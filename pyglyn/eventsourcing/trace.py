@@ -50,23 +50,25 @@ def trace(events: Iterable[tuple[EventEnvelope[Any], float | None]]) -> list[Tra
         traced = Traced(id, event_name(envelope.payload), metadata.get("node", ""), at)
         found[id] = (traced, metadata.get("causation_id", ""))
     roots: list[Traced] = []
+    sound: set[str] = set()  # events whose causes lead to a root
     for id, (traced, cause) in found.items():
-        siblings = found[cause][0].caused if cause in found and not _leads_to(found, cause, id) else roots
+        siblings = found[cause][0].caused if cause in found and _is_sound(found, id, sound) else roots
         siblings.append(traced)
     for traced, _ in found.values():
         traced.caused.sort(key=_age)
     return sorted(roots, key=_age)
 
 
-def _leads_to(found: dict[str, tuple[Traced, str]], id: str, ancestor: str) -> bool:
-    """Whether following causes from ``id`` comes to ``ancestor``: made-up metadata may go in a circle."""
+def _is_sound(found: dict[str, tuple[Traced, str]], id: str, sound: set[str]) -> bool:
+    """Whether the causes of an event lead to a root: made-up metadata may go in a circle."""
     seen: set[str] = set()
-    while id in found and id not in seen:
-        if id == ancestor:
-            return True
+    while id in found and id not in sound:
+        if id in seen:
+            return False
         seen.add(id)
         id = found[id][1]
-    return id in seen
+    sound |= seen
+    return True
 
 
 def _age(traced: Traced) -> tuple[float, str]:
