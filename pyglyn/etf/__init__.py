@@ -1,11 +1,16 @@
 """Terms and the external term format. Layer: etf, pure; above errors only.
 
 ``encode`` and ``decode`` have the version byte 131 in front, the ``bare`` forms have not, as on a
-connection between nodes. ``IMPLEMENTATION`` tells which codec this is; ``"python"`` is the only one so far.
-Text in Erlang syntax is in ``text``.
+connection between nodes. Text in Erlang syntax is in ``text``.
+
+There are two codecs that do the same: ``pure``, the definition, and ``_speedups``, its common cases in C,
+which is used where it could be built. ``IMPLEMENTATION`` tells which one this is, ``"c"`` or ``"python"``;
+``PYGLYN_PURE=1`` in the environment makes it the latter.
 """
 
 from __future__ import annotations
+
+import os
 
 from pyglyn.etf import text
 from pyglyn.etf.limits import Limits
@@ -33,6 +38,21 @@ from pyglyn.etf.terms import (
 )
 
 IMPLEMENTATION = "python"
+
+if os.environ.get("PYGLYN_PURE") != "1":
+    try:
+        from pyglyn.etf._speedups import (
+            decode,
+            decode_bare,
+            decode_prefix,
+            encode,
+            encode_bare,
+            encode_parts,
+        )
+    except ImportError:
+        pass
+    else:
+        IMPLEMENTATION = "c"
 
 __all__ = [
     "IMPLEMENTATION",

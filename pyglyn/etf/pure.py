@@ -1,8 +1,9 @@
 """The reference codec: the external term format in Python. Layer: etf, pure.
 
-Source: Erlang External Term Format (erts, "ext_dist"). A codec in another language has to give the same
-results and the same errors, fields and text included. The work is done next door: ``decoder`` and
-``encoder`` walk, ``readers`` and ``writers`` know the tags, ``maps`` builds maps.
+Source: Erlang External Term Format (erts, "ext_dist"). The work is done next door: ``decoder`` and
+``encoder`` walk, ``readers`` and ``writers`` know the tags, ``maps`` builds maps. ``_speedups.c`` does the
+common cases in C, with the tables and caches of those modules, and leaves all others to the functions here;
+its results and its errors have to be the same, fields and text included.
 
 Not supported: the atom cache, LOCAL_EXT, FUN_EXT (see ``tags``).
 """
