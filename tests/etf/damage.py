@@ -6,7 +6,8 @@ import random
 import zlib
 
 from pyglyn.errors import DecodeError
-from pyglyn.etf import Atom, ImproperList, Limits, Reference, TermMap, decode, encode
+from pyglyn.etf import Atom, ImproperList, Limits, Reference, TermMap
+from tests.etf.codec import decode, encode
 from tests.etf.make_golden import recorded
 
 TIGHT = Limits(depth=200, elements=100_000, size=100_000)

@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyglyn.errors import DecodeError, TruncatedTerm, UnknownTag
-from pyglyn.etf import decode, decode_bare, decode_prefix, encode, encode_bare, exact_key
+from pyglyn.etf import exact_key
 from pyglyn.etf import tags as t
+from tests.etf.codec import decode, decode_bare, decode_prefix, each_implementation, encode, encode_bare
 from tests.etf.damage import NODE, mutated, outcome, seeds
+
+pytestmark = each_implementation
 
 SEEDS = seeds()
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pyglyn.etf import Fun, Pid, Port, Reference, decode, encode, exact_key
+from pyglyn.etf import Fun, Pid, Port, Reference, exact_key
+from tests.etf.codec import decode, each_implementation, encode
 from tests.etf.golden_terms import GOLDEN, OPAQUE, Golden
 from tests.etf.make_golden import Recorded, recorded
+
+pytestmark = each_implementation
 
 files = pytest.mark.parametrize("file", recorded(), ids=lambda file: f"otp{file.otp}")
 terms = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: " ".join(golden.erlang.split())[:50])

@@ -14,20 +14,10 @@ from typing import Any
 import pytest
 
 from pyglyn.errors import DecodeError, EncodeError, LimitExceeded, TruncatedTerm
-from pyglyn.etf import (
-    Atom,
-    ImproperList,
-    Limits,
-    TermMap,
-    decode,
-    decode_bare,
-    encode,
-    encode_bare,
-    encode_parts,
-    exact_key,
-    normalise,
-    text,
-)
+from pyglyn.etf import Atom, ImproperList, Limits, TermMap, exact_key, normalise, text
+from tests.etf.codec import decode, decode_bare, each_implementation, encode, encode_bare, encode_parts
+
+pytestmark = each_implementation
 
 WIDE = Limits(depth=10**7, elements=10**8, size=1 << 32)
 DEEP = 10_000

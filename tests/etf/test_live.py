@@ -10,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyglyn.errors import DecodeError, LimitExceeded
-from pyglyn.etf import Atom, Fun, ImproperList, Limits, TermMap, decode, encode, exact_key
+from pyglyn.etf import Atom, Fun, ImproperList, Limits, TermMap, exact_key
 from pyglyn.etf.text import format
 from pyglyn.testing import Beam
+from tests.etf.codec import decode, each_implementation, encode
 from tests.etf.damage import TIGHT, mutated, outcome, seeds
 from tests.strategies import terms, written_terms
+
+pytestmark = each_implementation
 
 WRITE = "[term_to_binary(binary_to_term(B), [{minor_version, 2}]) || B <- Bs]"
 TRY = "[try term_to_binary(binary_to_term(B), [{minor_version, 2}]) catch error:badarg -> refused end || B <- Bs]"

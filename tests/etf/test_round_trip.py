@@ -9,22 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyglyn.etf import (
-    Atom,
-    decode,
-    decode_bare,
-    decode_prefix,
-    encode,
-    encode_bare,
-    encode_parts,
-    exact_key,
-    normalise,
-)
+from pyglyn.etf import Atom, exact_key, normalise
 from pyglyn.etf.decoder import Walk
 from pyglyn.etf.encoder import _walk as encode_stepwise
 from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.etf.normaliser import _walk as normalise_stepwise
+from tests.etf.codec import (
+    decode,
+    decode_bare,
+    decode_prefix,
+    each_implementation,
+    encode,
+    encode_bare,
+    encode_parts,
+)
 from tests.strategies import encodable, small_maps, terms
+
+pytestmark = each_implementation
 
 
 def same(one: Any, two: Any) -> bool:

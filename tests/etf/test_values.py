@@ -27,11 +27,12 @@ from pyglyn.etf import (
     Port,
     Reference,
     TermMap,
-    decode,
-    encode,
     exact_key,
     normalise,
 )
+from tests.etf.codec import decode, each_implementation, encode
+
+pytestmark = each_implementation
 
 PID = Pid("a@b", 1, 2, 3)
 
