@@ -530,16 +530,16 @@ class EventDecodeError(EventStoreError, ValueError):
 
 
 class CheckpointConflict(EventStoreError):
-    """Another instance of the same query moved its checkpoint; nothing of this batch was written.
+    """Somebody else, such as another instance of the query, changed its checkpoint; nothing was written.
 
     Attributes:
         query: the query's name.
-        expected: the position this instance had seen last.
+        expected: the position (or the version) this instance had seen last.
         actual: the stored one.
     """
 
-    def __init__(self, query: str, expected: int, actual: int) -> None:
-        super().__init__(f"query {query!r}: expected its checkpoint at {expected}, it is at {actual}")
+    def __init__(self, query: str, expected: int, actual: int, *, what: str = "position") -> None:
+        super().__init__(f"query {query!r}: expected its checkpoint at {what} {expected}, it is at {actual}")
         self.query = query
         self.expected = expected
         self.actual = actual

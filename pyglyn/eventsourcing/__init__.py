@@ -84,6 +84,7 @@ from pyglyn.eventsourcing.store import (
     OutboxMessage,
     ParkedEvent,
     RecordedEvent,
+    Replay,
     Transaction,
 )
 
@@ -125,6 +126,7 @@ __all__ = [
     "QueryStatus",
     "RecordedEvent",
     "RecorderStore",
+    "Replay",
     "RowCodec",
     "SerializedEventEnvelop",
     "ServiceSpec",

@@ -288,16 +288,23 @@ class _MemoryTransaction(Transaction[E, S]):
     async def checkpoints(self) -> list[Checkpoint]:
         return [self._store._checkpoints[query] for query in sorted(self._store._checkpoints)]
 
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return self._store._checkpoints.get(query, Checkpoint(query))
+
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        query, stored = checkpoint.query, await self.load_checkpoint(checkpoint.query)
+        if stored.version != checkpoint.version - 1:
+            raise CheckpointConflict(query, checkpoint.version - 1, stored.version, what="version")
+        self._set(self._store._checkpoints, query, attrs.evolve(checkpoint, updated_at=time.time()))
+
     async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
-        found = self._store._checkpoints.get(query, Checkpoint(query, 0))
+        found = await self.load_checkpoint(query)
         if expected is not None and found.position != expected:
             raise CheckpointConflict(query, expected, found.position)
-        moved = attrs.evolve(found, position=position, updated_at=time.time())
-        self._set(self._store._checkpoints, query, moved)
+        await self.update_checkpoint(found.next(position=position, mark="", replay=None))
 
     async def set_paused(self, query: str, paused: bool) -> None:
-        found = self._store._checkpoints.get(query, Checkpoint(query, 0))
-        self._set(self._store._checkpoints, query, attrs.evolve(found, paused=paused, updated_at=time.time()))
+        await self.update_checkpoint((await self.load_checkpoint(query)).next(paused=paused))
 
     async def park(self, event: ParkedEvent) -> None:
         for parked in self._store._parked.values():

@@ -34,14 +34,18 @@ from pyglyn.eventsourcing.sql import (
     SELECT_CHECKPOINT,
     SELECT_CHECKPOINTS,
     SELECT_EVENTS,
+    SELECT_PARKED_AGGREGATES,
     SELECT_SEQUENCE,
     SELECT_SNAPSHOT,
     Row,
     SqlTransaction,
+    count_parked,
+    inside,
     now_ms,
     position_exists,
     positioned_rows,
     positioned_statement,
+    read_checkpoint,
     read_checkpoints,
     read_parked,
     select_parked,
@@ -122,7 +126,7 @@ class PostgresStore(EventStore[E, S]):
         codec: RowCodec[E, S],
         *,
         pool_size: int = 10,
-        timeout: float = 10.0,
+        timeout: float = 3.0,
         prepare_threshold: int | None = 5,
     ) -> None:
         """Describe the store; it connects at the first use.
@@ -131,7 +135,8 @@ class PostgresStore(EventStore[E, S]):
             conninfo: a ``postgresql://`` URL or libpq's key=value form. Never shown: it may have a password.
             codec: writes and reads the rows.
             pool_size: connections at most, the listening one not counted.
-            timeout: seconds to wait for a free connection, or for the server to come back.
+            timeout: seconds to wait for a free connection, or for the server to come back; three times as
+                long to find out what became of an append whose answer was lost.
             prepare_threshold: psycopg's; None behind a pooler that does not keep prepared statements.
 
         Raises:
@@ -189,10 +194,15 @@ class PostgresStore(EventStore[E, S]):
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
-        most = NO_LIMIT if limit is None else limit
+        most = NO_LIMIT if limit is None else max(limit, 0)
         parameters = (self._codec.writable_type(), aggregate_id, start_from, most)
         rows = await self._database().query(SELECT_EVENTS, parameters)
         return [self._codec.envelope(EventRow(*row)) for row in rows]
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        rows = await self._database().query(SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        sequence: int = rows[0][0]
+        return sequence
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
         rows = await self._database().query(SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
@@ -247,9 +257,9 @@ class PostgresStore(EventStore[E, S]):
 
         Raises:
             VersionConflict: the first one was not committed, and somebody else's events are there.
-            StoreUnavailable: no answer for as long as the store waits; the outcome stays unknown.
+            StoreUnavailable: no answer for three times as long as the store waits; the outcome stays unknown.
         """
-        pause, give_up_at = _FIRST_PAUSE_S, time.monotonic() + self._timeout
+        pause, give_up_at = _FIRST_PAUSE_S, time.monotonic() + 3 * self._timeout
         while True:
             try:
                 return await self._append(aggregate_id, expected, statement, parameters)
@@ -329,6 +339,8 @@ class PostgresStore(EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
+        if limit <= 0:
+            return []
         keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
@@ -369,7 +381,7 @@ class PostgresStore(EventStore[E, S]):
 
     async def _wait(self, after: int) -> None:
         database = self._database()
-        await database.listen()
+        database.listen()
         while True:
             grown = database.grown
             if await self._exists_behind(after):
@@ -387,8 +399,10 @@ class PostgresStore(EventStore[E, S]):
     # --- side tables ---------------------------------------------------------------------------------
 
     async def checkpoint(self, query: str) -> int:
-        rows = await self._database().query(SELECT_CHECKPOINT, (query,))
-        return rows[0][0] if rows else 0
+        return (await self.load_checkpoint(query)).position
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return read_checkpoint(query, await self._database().query(SELECT_CHECKPOINT, (query,)))
 
     async def checkpoints(self) -> list[Checkpoint]:
         return read_checkpoints(await self._database().query(SELECT_CHECKPOINTS))
@@ -398,6 +412,13 @@ class PostgresStore(EventStore[E, S]):
     ) -> list[ParkedEvent]:
         return read_parked(await self._database().query(*select_parked(query, aggregate_id, limit)))
 
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        count: int = (await self._database().query(*count_parked(query, aggregate_id)))[0][0]
+        return count
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        return {row[0] for row in await self._database().query(SELECT_PARKED_AGGREGATES, (query,))}
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
         return self._transaction()
 
@@ -406,10 +427,10 @@ class PostgresStore(EventStore[E, S]):
         database = self._database()
         async with database.connection() as connection:
             tx = _PostgresTransaction(self._codec, connection)
-            await tx.run("BEGIN")
+            await tx.begin()
             try:
                 yield tx
-                await tx.run("COMMIT", writing=True)
+                await tx.commit()
             except BaseException:
                 await asyncio.shield(_roll_back(connection))
                 raise
@@ -434,25 +455,52 @@ class _PostgresTransaction(SqlTransaction[E, S]):
     def __init__(self, codec: RowCodec[E, S], connection: Connection) -> None:
         super().__init__(codec)
         self._connection = connection
+        self._fault: EventStoreError | None = None  # the last error of a statement
         self.ended = False
 
-    async def run(
-        self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
-    ) -> tuple[list[Row], int]:
+    async def begin(self) -> None:
+        await self._send("BEGIN")
+
+    async def commit(self) -> None:
+        """Commit. PostgreSQL answers the COMMIT of a transaction with an error by rolling back, silently."""
+        self.check()
+        await self._send("COMMIT", writing=True)
+
+    def check(self) -> None:
+        from psycopg.pq import TransactionStatus
+
+        self._check_open()
+        if self._connection.info.transaction_status == TransactionStatus.INERROR and self._fault is not None:
+            raise self._fault
+
+    def _check_open(self) -> None:
+        from psycopg.pq import TransactionStatus
+
         if self.ended:
             raise EventStoreError("the transaction has ended")
+        if self._connection.info.transaction_status == TransactionStatus.IDLE:
+            raise EventStoreError("a statement has ended the transaction that it is part of")
+
+    async def run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
+        self._check_open()
+        return await self._send(statement, parameters)
+
+    async def _send(
+        self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
+    ) -> tuple[list[Row], int]:
         try:
             cursor = await self._connection.execute(statement.encode(), parameters or None)
             rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
             return rows, cursor.rowcount
         except Exception as error:
-            raise translate(error, writing=writing) from error
+            self._fault = translate(error, writing=writing)
+            raise self._fault from error
 
     async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
         return await self.run(statement, parameters)
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        return (await self.run(statement, parameters))[0]
+        return (await self.run(inside(statement), parameters))[0]
 
     async def append(
         self,

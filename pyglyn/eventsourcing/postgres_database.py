@@ -111,7 +111,6 @@ class PostgresDatabase:
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] | None = None
         self._starting = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
-        self._listening = asyncio.Event()
         self._announcer: asyncio.Task[None] | None = None
         self._unannounced = False
 
@@ -166,11 +165,26 @@ class PostgresDatabase:
                 await pool.putconn(connection)
                 connection = await pool.getconn()
         except Exception as error:
-            raise translate(error) from error
+            raise await self._why_none(error) from error
         try:
             yield connection
         finally:
             await asyncio.shield(pool.putconn(connection))
+
+    async def _why_none(self, error: Exception) -> EventStoreError:
+        """Say why there is no connection: the pool only knows for how long it has waited."""
+        import psycopg
+        import psycopg_pool
+
+        if isinstance(error, psycopg_pool.PoolTimeout):
+            try:
+                async with asyncio.timeout(1.0), await psycopg.AsyncConnection.connect(self._conninfo):
+                    pass  # it answers: all connections are in use
+            except psycopg.Error as why:
+                return translate(why)
+            except TimeoutError:
+                pass
+        return translate(error)
 
     async def query(
         self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
@@ -185,11 +199,10 @@ class PostgresDatabase:
 
     # --- waking up -----------------------------------------------------------------------------------
 
-    async def listen(self) -> None:
-        """Return once commits of everybody wake us up."""
+    def listen(self) -> None:
+        """See to it that commits of everybody wake us up: from the wake-up on that says we are listening."""
         if self._listener is None or self._listener.done():
             self._listener = self.loop.create_task(self._listen())
-        await self._listening.wait()
 
     async def _listen(self) -> None:
         import psycopg
@@ -201,7 +214,6 @@ class PostgresDatabase:
                     self._conninfo, autocommit=True, **_KEEPALIVES
                 ) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
-                    self._listening.set()
                     self.wake()
                     pause = _FIRST_PAUSE_S
                     async for _ in connection.notifies():

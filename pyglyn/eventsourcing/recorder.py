@@ -113,6 +113,8 @@ class RecorderStore(EventStore[E, S]):
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
         originator = self._originator(aggregate_id)
+        if limit is not None and limit <= 0:
+            return []
         stored = await self._run(
             lambda: self._recorder.select_events(originator, gt=max(start_from, 0), limit=limit)
         )
@@ -213,6 +215,8 @@ class RecorderStore(EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
+        if limit <= 0:
+            return []
         while True:
             found, scanned_to, more = await self._run(partial(self._scan, after, limit, aggregate_id))
             if found or not more:

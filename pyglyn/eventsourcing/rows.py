@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from types import NoneType
 from typing import Generic, TypeVar
 
 import attrs
@@ -27,7 +28,10 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 
 @attrs.define  # not frozen: one per row read, and a frozen one takes twice as long to make
 class EventRow:
-    """One row of ``event``, in the order of its columns."""
+    """One row of ``event``, in the order of its columns.
+
+    SQLite lets other programs put anything there, bytes included; `RowCodec` reports such rows as broken.
+    """
 
     aggregate_type: str
     aggregate_id: str
@@ -85,7 +89,7 @@ class RowCodec(Generic[E, S]):
         self.event_type = event_type if event_type is not None else f"{aggregate_type}Event"
         self.event_version = event_version
         self._events: JsonCodec[E] = JsonCodec(events, style, tagged=True)
-        self._states: JsonCodec[S] = JsonCodec(state, style)
+        self._states: JsonCodec[S] = JsonCodec(state, style, exact=True)
 
     def writable_type(self) -> str:
         """Return the aggregate type to write under.
@@ -140,15 +144,18 @@ class RowCodec(Generic[E, S]):
         """Read a row.
 
         Raises:
-            EventDecodeError: payload or metadata does not decode.
+            EventDecodeError: payload or metadata does not decode, or a column is not what it should be.
         """
+        faults = _faults(row)
+        if faults:
+            raise _broken(row, faults)
         try:
             payload = self._events.decode(row.payload)
             metadata = load_metadata(row.metadata)
         except EventDecodeError as error:
-            raise EventDecodeError(
-                error.errors, payload=row.payload, aggregate_id=row.aggregate_id, sequence=row.sequence
-            ) from error
+            raise _broken(row, error.errors) from error
+        except Exception as error:  # a codec of the application's own
+            raise _broken(row, [f"{type(error).__name__}: {error}"]) from error
         return SerializedEventEnvelop(
             row.aggregate_id,
             row.sequence,
@@ -167,14 +174,15 @@ class RowCodec(Generic[E, S]):
             envelope = self.envelope(row.event)
         except EventDecodeError as error:
             fault = error
+        sequence = row.event.sequence
         return RecordedEvent(
             position=row.position,
-            aggregate_id=row.event.aggregate_id,
-            sequence=row.event.sequence,
+            aggregate_id=shown_id(row.event.aggregate_id),
+            sequence=sequence if type(sequence) is int else -row.position,  # a key no other event has
             envelope=envelope,
             error=fault,
             recorded_at=None if row.recorded_at is None else row.recorded_at / 1000,
-            raw=row.event.payload,
+            raw=row.event.payload if isinstance(row.event.payload, str | bytes) else repr(row.event.payload),
         )
 
     def snapshot_row(self, snapshot: Snapshot[S]) -> SnapshotRow:
@@ -198,11 +206,13 @@ class RowCodec(Generic[E, S]):
             EventDecodeError: the entity does not decode.
         """
         try:
+            if type(row.entity) is not str or type(row.sequence) is not int:
+                raise TypeError("entity and sequence have to be text and a number")
             entity = self._states.decode(row.entity)
-        except EventDecodeError as error:
+        except Exception as error:
             raise EventDecodeError(
-                error.errors,
-                payload=row.entity,
+                error.errors if isinstance(error, EventDecodeError) else [f"{type(error).__name__}: {error}"],
+                payload=shown(row.entity),
                 aggregate_id=row.aggregate_id,
                 sequence=row.sequence,
                 what="snapshot",
@@ -218,6 +228,50 @@ class RowCodec(Generic[E, S]):
         except EventDecodeError as error:
             logger.warning("%s; all events are applied instead", error)
             return None
+
+
+_TEXTS = ("aggregate_type", "aggregate_id", "event_type", "event_version", "payload")
+
+
+def _faults(row: EventRow) -> list[str]:
+    """Say which columns are not of the kind the Gleam stores have there; usually none."""
+    if (
+        type(row.payload) is str
+        and type(row.aggregate_id) is str
+        and type(row.sequence) is int
+        and type(row.metadata) in (str, NoneType)
+        and type(row.aggregate_type) is str
+        and type(row.event_type) is str
+        and type(row.event_version) is str
+    ):
+        return []
+    faults = [f"{name} is no text in UTF-8" for name in _TEXTS if type(getattr(row, name)) is not str]
+    if type(row.metadata) not in (str, NoneType):
+        faults.append("metadata is no text in UTF-8")
+    if type(row.sequence) is not int:
+        faults.append(f"sequence is no whole number but {row.sequence!r}")
+    return faults
+
+
+def _broken(row: EventRow, errors: list[str]) -> EventDecodeError:
+    return EventDecodeError(
+        errors,
+        payload=shown(row.payload),
+        aggregate_id=shown_id(row.aggregate_id),
+        sequence=row.sequence,
+    )
+
+
+def shown(value: object) -> str:
+    """Return a column as text, whatever is in it."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str) else repr(value)
+
+
+def shown_id(id: object) -> str:
+    """Return an aggregate's id; one that is no text looks like none that is: ``b'abc'``."""
+    return id if isinstance(id, str) else repr(id)
 
 
 def storable_text(text: str, what: str) -> str:

@@ -10,11 +10,12 @@ triggers; ``pyglyn_checkpoint``, ``pyglyn_parked`` and ``pyglyn_outbox`` belong 
 from __future__ import annotations
 
 import abc
+import re
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from pyglyn.errors import CheckpointConflict, VersionConflict
+from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.envelope import EventEnvelope
 from pyglyn.eventsourcing.rows import EventRow, PositionedRow, RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.snapshot import Snapshot
@@ -24,6 +25,7 @@ from pyglyn.eventsourcing.store import (
     OutboxEntry,
     OutboxMessage,
     ParkedEvent,
+    Replay,
     Transaction,
 )
 
@@ -59,24 +61,34 @@ ON CONFLICT (aggregate_type, aggregate_id)
 DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
 """
 
-SELECT_CHECKPOINT = "SELECT position FROM pyglyn_checkpoint WHERE query = %s"
+_CHECKPOINT_COLUMNS = (
+    "query, position, paused, updated_at, version, mark, replay_aggregate_id, replay_position, replay_until"
+)
 
-SELECT_CHECKPOINTS = "SELECT query, position, paused, updated_at FROM pyglyn_checkpoint ORDER BY query"
+SELECT_CHECKPOINT = f"SELECT {_CHECKPOINT_COLUMNS} FROM pyglyn_checkpoint WHERE query = %s"
 
+SELECT_CHECKPOINTS = f"SELECT {_CHECKPOINT_COLUMNS} FROM pyglyn_checkpoint ORDER BY query"
+
+_INSERT_CHECKPOINT = f"""
+INSERT INTO pyglyn_checkpoint ({_CHECKPOINT_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (query) DO """
+_NEW_CHECKPOINT = f"{_INSERT_CHECKPOINT} NOTHING"
+_SET_CHECKPOINT = f"""{_INSERT_CHECKPOINT} UPDATE
+SET position = excluded.position, updated_at = excluded.updated_at, version = pyglyn_checkpoint.version + 1,
+mark = '', replay_aggregate_id = NULL, replay_position = NULL, replay_until = NULL
+"""
+_SET_PAUSED = f"""{_INSERT_CHECKPOINT} UPDATE
+SET paused = excluded.paused, updated_at = excluded.updated_at, version = pyglyn_checkpoint.version + 1
+"""
+_UPDATE_CHECKPOINT = """
+UPDATE pyglyn_checkpoint SET position = %s, paused = %s, updated_at = %s, version = %s, mark = %s,
+replay_aggregate_id = %s, replay_position = %s, replay_until = %s
+WHERE query = %s AND version = %s
+"""
 _MOVE_CHECKPOINT = """
-UPDATE pyglyn_checkpoint SET position = %s, updated_at = %s WHERE query = %s AND position = %s
-"""
-_NEW_CHECKPOINT = """
-INSERT INTO pyglyn_checkpoint (query, position, paused, updated_at) VALUES (%s, %s, 0, %s)
-ON CONFLICT (query) DO NOTHING
-"""
-_SET_CHECKPOINT = """
-INSERT INTO pyglyn_checkpoint (query, position, paused, updated_at) VALUES (%s, %s, 0, %s)
-ON CONFLICT (query) DO UPDATE SET position = excluded.position, updated_at = excluded.updated_at
-"""
-_SET_PAUSED = """
-INSERT INTO pyglyn_checkpoint (query, position, paused, updated_at) VALUES (%s, 0, %s, %s)
-ON CONFLICT (query) DO UPDATE SET paused = excluded.paused, updated_at = excluded.updated_at
+UPDATE pyglyn_checkpoint SET position = %s, updated_at = %s, version = version + 1, mark = '',
+replay_aggregate_id = NULL, replay_position = NULL, replay_until = NULL
+WHERE query = %s AND position = %s
 """
 
 _PARK = """
@@ -89,6 +101,12 @@ DO UPDATE SET error = excluded.error, attempts = excluded.attempts
 _SELECT_PARKED = """
 SELECT id, query, aggregate_type, aggregate_id, sequence, position, format, raw, error, attempts, parked_at
 FROM pyglyn_parked"""
+
+COUNT_PARKED = "SELECT count(*) FROM pyglyn_parked WHERE query = %s"
+
+COUNT_PARKED_OF_AGGREGATE = f"{COUNT_PARKED} AND aggregate_id = %s"
+
+SELECT_PARKED_AGGREGATES = "SELECT DISTINCT aggregate_id FROM pyglyn_parked WHERE query = %s"
 
 _PUT_OUTBOX = """
 INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at) VALUES (%s, %s, 0, 0, %s)
@@ -124,6 +142,25 @@ def position_exists(*, by_type: bool) -> str:
 def positioned_rows(rows: Iterable[Row]) -> list[PositionedRow]:
     """Read the rows of that statement; a position whose event was deleted by hand is a gap."""
     return [PositionedRow(row[0], row[1], EventRow(*row[2:])) for row in rows if row[2] is not None]
+
+
+_ENDS = re.compile(
+    r"\s*(BEGIN|START\s+TRANSACTION|COMMIT|END|ABORT|ROLLBACK(?!\s+((WORK|TRANSACTION)\s+)?TO\b)|PREPARE\s+TRANSACTION)\b",
+    re.IGNORECASE,
+)
+
+
+def inside(statement: str) -> str:
+    """Return a statement of the application; one that begins or ends a transaction is refused.
+
+    Raises:
+        EventStoreError: it does. What the transaction holds is committed together or not at all.
+    """
+    if _ENDS.match(statement):
+        raise EventStoreError(
+            f"a transaction does not begin or end inside another one: {statement.strip()[:80]}"
+        )
+    return statement
 
 
 def now_ms() -> int:
@@ -180,27 +217,40 @@ class SqlTransaction(Transaction[E, S]):
     # --- checkpoints ---------------------------------------------------------------------------------
 
     async def checkpoint(self, query: str) -> int:
-        rows, _ = await self._run(SELECT_CHECKPOINT, (query,))
-        return rows[0][0] if rows else 0
+        return (await self.load_checkpoint(query)).position
 
     async def checkpoints(self) -> list[Checkpoint]:
         rows, _ = await self._run(SELECT_CHECKPOINTS)
         return read_checkpoints(rows)
 
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        rows, _ = await self._run(SELECT_CHECKPOINT, (query,))
+        return read_checkpoint(query, rows)
+
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        values, seen = _checkpoint_row(checkpoint), checkpoint.version - 1
+        changed = 0
+        if seen == 0:
+            _, changed = await self._run(_NEW_CHECKPOINT, values)
+        if not changed:
+            _, changed = await self._run(_UPDATE_CHECKPOINT, (*values[1:], checkpoint.query, seen))
+        if not changed:
+            stored = await self.load_checkpoint(checkpoint.query)
+            raise CheckpointConflict(checkpoint.query, seen, stored.version, what="version")
+
     async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
-        storable_text(query, "query name")
-        now = now_ms()
+        new = _checkpoint_row(Checkpoint(query, position, version=1))
         if expected is None:
-            await self._run(_SET_CHECKPOINT, (query, position, now))
+            await self._run(_SET_CHECKPOINT, new)
             return
-        _, changed = await self._run(_MOVE_CHECKPOINT, (position, now, query, expected))
+        _, changed = await self._run(_MOVE_CHECKPOINT, (position, now_ms(), query, expected))
         if not changed and expected == 0:
-            _, changed = await self._run(_NEW_CHECKPOINT, (query, position, now))
+            _, changed = await self._run(_NEW_CHECKPOINT, new)
         if not changed:
             raise CheckpointConflict(query, expected, await self.checkpoint(query))
 
     async def set_paused(self, query: str, paused: bool) -> None:
-        await self._run(_SET_PAUSED, (storable_text(query, "query name"), int(paused), now_ms()))
+        await self._run(_SET_PAUSED, _checkpoint_row(Checkpoint(query, paused=paused, version=1)))
 
     # --- parked events -------------------------------------------------------------------------------
 
@@ -209,13 +259,13 @@ class SqlTransaction(Transaction[E, S]):
             _PARK,
             (
                 storable_text(event.query, "query name"),
-                storable_text(event.aggregate_type, "aggregate type"),
-                storable_text(event.aggregate_id, "aggregate id"),
+                _shown(event.aggregate_type),
+                _shown(event.aggregate_id),
                 event.sequence,
                 event.position,
                 event.format,
                 event.raw,
-                event.error.replace("\0", "\\0").encode(errors="replace").decode(),
+                _shown(event.error),
                 event.attempts,
                 int(event.parked_at * 1000),
             ),
@@ -226,6 +276,15 @@ class SqlTransaction(Transaction[E, S]):
     ) -> list[ParkedEvent]:
         rows, _ = await self._run(*select_parked(query, aggregate_id, limit))
         return read_parked(rows)
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        rows, _ = await self._run(*count_parked(query, aggregate_id))
+        count: int = rows[0][0]
+        return count
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        rows, _ = await self._run(SELECT_PARKED_AGGREGATES, (query,))
+        return {row[0] for row in rows}
 
     async def unpark(self, id: int) -> bool:
         _, changed = await self._run("DELETE FROM pyglyn_parked WHERE id = %s", (id,))
@@ -262,7 +321,7 @@ class SqlTransaction(Transaction[E, S]):
         again_at = now_ms() + int(retry_after_s * 1000)
         statement = """
         UPDATE pyglyn_outbox SET attempts = attempts + 1, available_at = %s, last_error = %s WHERE id IN """
-        await self._for_ids(statement, (again_at, error.replace("\0", "\\0")), ids)
+        await self._for_ids(statement, (again_at, _shown(error)), ids)
 
     async def outbox_size(self, topic: str | None = None) -> int:
         if topic is None:
@@ -327,6 +386,13 @@ def select_parked(
     )
 
 
+def count_parked(query: str, aggregate_id: str | None) -> tuple[str, tuple[object, ...]]:
+    """Return the statement that counts parked events, and its parameters."""
+    if aggregate_id is None:
+        return COUNT_PARKED, (query,)
+    return COUNT_PARKED_OF_AGGREGATE, (query, aggregate_id)
+
+
 def read_parked(rows: Iterable[Row]) -> list[ParkedEvent]:
     """Read the rows of ``select_parked``."""
     return [
@@ -347,6 +413,42 @@ def read_parked(rows: Iterable[Row]) -> list[ParkedEvent]:
     ]
 
 
+def _checkpoint_row(checkpoint: Checkpoint) -> tuple[object, ...]:
+    replay = checkpoint.replay
+    return (
+        storable_text(checkpoint.query, "query name"),
+        checkpoint.position,
+        int(checkpoint.paused),
+        now_ms(),
+        checkpoint.version,
+        checkpoint.mark,
+        None if replay is None else storable_text(replay.aggregate_id, "aggregate id"),
+        None if replay is None else replay.position,
+        None if replay is None else replay.until,
+    )
+
+
 def read_checkpoints(rows: Iterable[Row]) -> list[Checkpoint]:
     """Read the rows of ``SELECT_CHECKPOINTS``."""
-    return [Checkpoint(row[0], row[1], bool(row[2]), row[3] / 1000) for row in rows]
+    return [
+        Checkpoint(
+            query=row[0],
+            position=row[1],
+            paused=bool(row[2]),
+            updated_at=row[3] / 1000,
+            version=row[4],
+            mark=row[5],
+            replay=None if row[6] is None else Replay(row[6], row[7], row[8]),
+        )
+        for row in rows
+    ]
+
+
+def read_checkpoint(query: str, rows: list[Row]) -> Checkpoint:
+    """Read the row of ``SELECT_CHECKPOINT``, if there is one."""
+    return read_checkpoints(rows)[0] if rows else Checkpoint(query)
+
+
+def _shown(text: str) -> str:
+    """Write characters that databases cannot store in another way."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

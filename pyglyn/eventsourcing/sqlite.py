@@ -28,22 +28,26 @@ from pyglyn.eventsourcing.sql import (
     SELECT_CHECKPOINT,
     SELECT_CHECKPOINTS,
     SELECT_EVENTS,
+    SELECT_PARKED_AGGREGATES,
     SELECT_SEQUENCE,
     SELECT_SNAPSHOT,
     UPSERT_SNAPSHOT,
     Row,
     SqlTransaction,
+    count_parked,
     event_parameters,
+    inside,
     position_exists,
     positioned_rows,
     positioned_statement,
     put_outbox_statement,
+    read_checkpoint,
     read_checkpoints,
     read_parked,
     select_parked,
     snapshot_parameters,
 )
-from pyglyn.eventsourcing.sqlite_database import Operation, SqliteDatabase
+from pyglyn.eventsourcing.sqlite_database import Operation, SqliteDatabase, execute, fetch
 from pyglyn.eventsourcing.store import (
     BATCH,
     Checkpoint,
@@ -138,8 +142,8 @@ class SqliteStore(EventStore[E, S]):
         def select(connection: sqlite3.Connection) -> tuple[Snapshot[S] | None, list[Row]]:
             snapshot: Snapshot[S] | None = None
             if use_snapshot:
-                found = connection.execute(_SELECT_SNAPSHOT, (aggregate_type, aggregate_id)).fetchone()
-                snapshot = codec.usable_snapshot(SnapshotRow(*found) if found else None)
+                found, _ = fetch(connection, _SELECT_SNAPSHOT, (aggregate_type, aggregate_id))
+                snapshot = codec.usable_snapshot(SnapshotRow(*found[0]) if found else None)
             # Events committed since then come along: the log only grows, so the sum is a later moment.
             after = snapshot.sequence if snapshot is not None else 0
             return snapshot, _events(connection, aggregate_type, aggregate_id, after, NO_LIMIT)
@@ -150,11 +154,16 @@ class SqliteStore(EventStore[E, S]):
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
-        aggregate_type, most = self._codec.writable_type(), NO_LIMIT if limit is None else limit
+        aggregate_type, most = self._codec.writable_type(), NO_LIMIT if limit is None else max(limit, 0)
         rows = await self._database().read(
             lambda c: _events(c, aggregate_type, aggregate_id, start_from, most)
         )
         return [self._codec.envelope(EventRow(*row)) for row in rows]
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        rows = await self._select(_SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        sequence: int = rows[0][0]
+        return sequence
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
         rows = await self._select(_SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
@@ -195,6 +204,8 @@ class SqliteStore(EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
+        if limit <= 0:
+            return []
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
         keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
@@ -244,8 +255,10 @@ class SqliteStore(EventStore[E, S]):
     # --- side tables ---------------------------------------------------------------------------------
 
     async def checkpoint(self, query: str) -> int:
-        rows = await self._select(_q(SELECT_CHECKPOINT), (query,))
-        return rows[0][0] if rows else 0
+        return (await self.load_checkpoint(query)).position
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return read_checkpoint(query, await self._select(_q(SELECT_CHECKPOINT), (query,)))
 
     async def checkpoints(self) -> list[Checkpoint]:
         return read_checkpoints(await self._select(SELECT_CHECKPOINTS, ()))
@@ -256,8 +269,16 @@ class SqliteStore(EventStore[E, S]):
         statement, parameters = select_parked(query, aggregate_id, limit)
         return read_parked(await self._select(_q(statement), parameters))
 
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        statement, parameters = count_parked(query, aggregate_id)
+        count: int = (await self._select(_q(statement), parameters))[0][0]
+        return count
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        return {row[0] for row in await self._select(_q(SELECT_PARKED_AGGREGATES), (query,))}
+
     async def _select(self, statement: str, parameters: Sequence[object]) -> list[Row]:
-        return await self._database().read(lambda c: c.execute(statement, tuple(parameters)).fetchall())
+        return await self._database().read(lambda c: fetch(c, statement, parameters)[0])
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
         return self._transaction()
@@ -277,27 +298,42 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         super().__init__(codec)
         self._in_thread = run
         self.ended = False
+        self._fault: EventStoreError | None = None
+
+    def check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
 
     async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
-        return await self._execute(_q(statement), parameters)
+        return await self._carry_out(fetch, _q(statement), parameters)
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        return (await self._execute(statement, parameters))[0]
+        return (await self._carry_out(execute, inside(statement), parameters))[0]
 
-    async def _execute(self, statement: str, parameters: Sequence[object]) -> tuple[list[Row], int]:
-        def execute(connection: sqlite3.Connection) -> tuple[list[Row], int]:
-            if not connection.in_transaction:  # the disk was full: SQLite has rolled back by itself
+    async def _carry_out(
+        self, how: Callable[..., tuple[list[Row], int]], statement: str, parameters: Sequence[object]
+    ) -> tuple[list[Row], int]:
+        def operation(connection: sqlite3.Connection) -> tuple[list[Row], int]:
+            if _ended(connection):  # the disk was full: SQLite has rolled back by itself
                 raise StoreUnavailable("the transaction was rolled back by SQLite")
-            cursor = connection.execute(statement, tuple(parameters))
-            return cursor.fetchall(), cursor.rowcount
+            result = how(connection, statement, parameters)
+            if _ended(connection):
+                self._fault = EventStoreError("a statement has ended the transaction that it is part of")
+                raise self._fault
+            return result
 
         if self.ended:
             raise EventStoreError("the transaction has ended")
-        result: tuple[list[Row], int] = await self._in_thread(execute)
+        self.check()
+        result: tuple[list[Row], int] = await self._in_thread(operation)
         return result
+
+
+def _ended(connection: sqlite3.Connection) -> bool:
+    return not connection.in_transaction
 
 
 def _events(
     connection: sqlite3.Connection, aggregate_type: str, aggregate_id: str, after: int, limit: int
 ) -> list[Row]:
-    return connection.execute(_SELECT_EVENTS, (aggregate_type, aggregate_id, after, limit)).fetchall()
+    return fetch(connection, _SELECT_EVENTS, (aggregate_type, aggregate_id, after, limit))[0]

@@ -9,6 +9,8 @@ translation.
   own: one fsync for many commands.
 - ``synchronous=FULL``: what was acknowledged survives a power cut. ``NORMAL`` is several times faster for
   single commands and may lose the last ones, never the order.
+- A file that is deleted or replaced while it is open goes on existing for whoever has it open. So it is
+  looked at before each use and each commit: another one is ``StoreUnavailable``, and the next use opens it.
 - A connection must not be used on the other side of a fork, not even closed: after a fork the child gives up
   what it inherited and opens its own.
 
@@ -35,6 +37,7 @@ from pyglyn.errors import EventStoreError, StoreUnavailable
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+Row = tuple[Any, ...]
 
 SCHEMA_VERSION = 1
 LARGEST_GROUP = 256
@@ -62,6 +65,38 @@ def translate(error: sqlite3.Error, path: str, *, outcome_unknown: bool = False)
     return EventStoreError(text)
 
 
+def fetch(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[object]
+) -> tuple[list[Row], int]:
+    """Run a statement of ours; return its rows and how many it changed. Text not in UTF-8 comes as bytes."""
+    try:
+        return execute(connection, statement, parameters)
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+    # Once more, for every single text; not always, because that takes longer.
+    connection.text_factory = _text_or_bytes
+    try:
+        return execute(connection, statement, parameters)
+    finally:
+        connection.text_factory = str
+
+
+def execute(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[object]
+) -> tuple[list[Row], int]:
+    """Run any statement; return its rows and how many it changed."""
+    cursor = connection.execute(statement, tuple(parameters))
+    return cursor.fetchall(), cursor.rowcount
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
 class SqliteDatabase:
     """The connections of one store in one OS process and event loop."""
 
@@ -72,6 +107,8 @@ class SqliteDatabase:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._connections: dict[ThreadPoolExecutor, sqlite3.Connection] = {}
+        self._file: tuple[int, int] | None = None  # device and inode of the file that is open
+        self._outdated: set[ThreadPoolExecutor] = set()  # whose connections have another file open
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-reader")
         self._write_lock = asyncio.Lock()  # held by a group commit or by an open transaction
@@ -179,12 +216,11 @@ class SqliteDatabase:
                 connection.execute("SAVEPOINT command")
                 try:
                     outcomes.append(operation(connection))
-                except (EventStoreError, sqlite3.Error) as error:
+                except Exception as error:
                     if not connection.in_transaction:  # SQLite has undone everything: nobody was served
                         raise
                     connection.execute("ROLLBACK TO command")
-                    ours = translate(error, self.path) if isinstance(error, sqlite3.Error) else error
-                    outcomes.append(_Failure(ours))
+                    outcomes.append(_Failure(_ours(error, self.path)))
                 connection.execute("RELEASE command")
             self._finish(connection)
         except BaseException:
@@ -193,6 +229,7 @@ class SqliteDatabase:
         return outcomes
 
     def _finish(self, connection: sqlite3.Connection) -> None:
+        self._check_file()
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -225,13 +262,19 @@ class SqliteDatabase:
         def call() -> T:
             try:
                 return operation(self._connection(executor))
-            except sqlite3.Error as error:
-                raise translate(error, self.path) from error
+            except (sqlite3.Error, UnicodeError, OverflowError) as error:
+                raise _ours(error, self.path) from error
 
         return await self.loop.run_in_executor(executor, call)
 
     def _connection(self, executor: ThreadPoolExecutor) -> sqlite3.Connection:
         connection = self._connections.get(executor)
+        if connection is not None and not connection.in_transaction:
+            self._check_file()
+            if executor in self._outdated:
+                self._outdated.discard(executor)
+                self._connections.pop(executor).close()
+                connection = None
         if connection is None:
             connection = sqlite3.connect(
                 self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
@@ -245,7 +288,21 @@ class SqliteDatabase:
                 connection.close()
                 raise
             self._connections[executor] = connection
+            self._file = self._file or _identity(self.path)
         return connection
+
+    def _check_file(self) -> None:
+        """Check that the file is still the one that is open.
+
+        Raises:
+            StoreUnavailable: it is not; said once, then the connections are opened anew.
+        """
+        if self._file is None or _identity(self.path) == self._file:
+            return
+        self._outdated.update(list(self._connections))
+        self._prepared = False
+        self._file = None
+        raise StoreUnavailable(f"{self.path}: the file was deleted or replaced while it was in use")
 
     def abandon(self) -> None:
         """Give up everything after a fork, in the child: another thread may have held any lock at that
@@ -256,6 +313,24 @@ class SqliteDatabase:
         for connection in self._connections.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         self._connections = {}
+
+
+def _ours(error: Exception, path: str) -> EventStoreError:
+    """Make whatever an operation raised one of our errors."""
+    if isinstance(error, EventStoreError):
+        return error
+    if isinstance(error, sqlite3.Error):
+        return translate(error, path)
+    return EventStoreError(f"{path}: {type(error).__name__}: {error}")
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another one at the same place; None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class _Failure:

@@ -67,7 +67,7 @@ class RecordedEvent(Generic[E]):
         envelope: the event; None when it does not decode.
         error: why it does not, with the stored text in ``error.payload``.
         recorded_at: when it was written, in seconds since 1970; None for events older than our side tables.
-        raw: the payload as it is stored; empty for stores that keep objects.
+        raw: the payload as it is stored, bytes where it is no text; empty for stores that keep objects.
     """
 
     position: int
@@ -76,17 +76,39 @@ class RecordedEvent(Generic[E]):
     envelope: EventEnvelope[E] | None
     error: EventDecodeError | None = None
     recorded_at: float | None = None
-    raw: str = ""
+    raw: str | bytes = ""
+
+
+@attrs.frozen
+class Replay:
+    """Events of one aggregate that are to have their effect again: behind ``position``, up to ``until``."""
+
+    aggregate_id: str
+    position: int
+    until: int
 
 
 @attrs.frozen
 class Checkpoint:
-    """How far a query has come: every event up to ``position`` had its effect (or was parked)."""
+    """How far a query has come: every event up to ``position`` had its effect (or was parked).
+
+    Attributes:
+        version: how often it was changed; who changes it has to have seen the last version.
+        mark: which event is at ``position``, as a short hash; empty when that is not known.
+        replay: what is left of the replay of one aggregate, whose effects were undone.
+    """
 
     query: str
-    position: int
+    position: int = 0
     paused: bool = False
-    updated_at: float = 0.0
+    updated_at: float = attrs.field(default=0.0, eq=False)
+    version: int = 0
+    mark: str = ""
+    replay: Replay | None = None
+
+    def next(self, **changes: Any) -> Checkpoint:
+        """Return the next version, with some fields changed."""
+        return attrs.evolve(self, version=self.version + 1, **changes)
 
 
 @attrs.frozen(kw_only=True)
@@ -144,8 +166,23 @@ class SideTables(abc.ABC):
         """Return all checkpoints, by name."""
 
     @abc.abstractmethod
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        """Return a checkpoint with all that belongs to it; one that was never written is at 0, version 0."""
+
+    @abc.abstractmethod
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint whose version is the one after the stored one: what `Checkpoint.next` returned.
+
+        Whatever else has changed it meanwhile (another instance of the query, a pause, a reset) has taken
+        that version, and this call is refused.
+
+        Raises:
+            CheckpointConflict: the stored one has another version.
+        """
+
+    @abc.abstractmethod
     async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
-        """Move a checkpoint.
+        """Move a checkpoint by its position alone; a replay that was under way is forgotten.
 
         Args:
             query: the query's name.
@@ -172,6 +209,14 @@ class SideTables(abc.ABC):
         self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
     ) -> list[ParkedEvent]:
         """List parked events in the order in which they came."""
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        """Count parked events."""
+        return len(await self.parked(query, aggregate_id=aggregate_id))
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        """Return which aggregates have parked events."""
+        return {event.aggregate_id for event in await self.parked(query)}
 
     @abc.abstractmethod
     async def unpark(self, id: int) -> bool:
@@ -225,6 +270,14 @@ class Transaction(SideTables, Generic[E, S]):
         outbox: Iterable[OutboxMessage] = (),
     ) -> list[EventEnvelope[E]]:
         """As :meth:`EventStore.append`."""
+
+    def check(self) -> None:
+        """Check that what was written so far can be committed, where the database tells without being asked.
+
+        Raises:
+            EventStoreError: a statement has failed (whoever ran it may have caught that), or has ended the
+                transaction.
+        """
 
     @abc.abstractmethod
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
@@ -316,6 +369,10 @@ class EventStore(SideTables, Generic[E, S]):
     ) -> list[EventEnvelope[E]]:
         """Return an aggregate's events with sequence numbers greater than ``start_from``, in order."""
 
+    async def last_sequence(self, aggregate_id: str) -> int:
+        """Return the number of an aggregate's last event, 0 when it has none."""
+        return (await self.load(aggregate_id)).sequence
+
     @abc.abstractmethod
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
         """Return an aggregate's snapshot.
@@ -330,7 +387,7 @@ class EventStore(SideTables, Generic[E, S]):
     ) -> list[RecordedEvent[E]]:
         """Return up to ``limit`` events with positions greater than ``after``, in order of position.
 
-        An empty list means that there are none now.
+        An empty list means that there are none now (or that the limit is 0).
         """
 
     @abc.abstractmethod
@@ -369,6 +426,14 @@ class EventStore(SideTables, Generic[E, S]):
     async def checkpoints(self) -> list[Checkpoint]:
         async with self.transaction() as tx:
             return await tx.checkpoints()
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        async with self.transaction() as tx:
+            return await tx.load_checkpoint(query)
+
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        async with self.transaction() as tx:
+            await tx.update_checkpoint(checkpoint)
 
     async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
         async with self.transaction() as tx:

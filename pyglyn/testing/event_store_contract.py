@@ -23,7 +23,8 @@ values that cannot be written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import attrs
@@ -39,11 +40,13 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing import (
+    Checkpoint,
     CommandExecutor,
     EventStore,
     OutboxMessage,
     ParkedEvent,
     RecordedEvent,
+    Replay,
     Snapshot,
     SnapshotConfig,
 )
@@ -238,6 +241,47 @@ class EventStoreContract:
         assert [event.envelope.payload for event in found if event.envelope] == opened(2.0)
         assert _keys(await store.read(found[0].position, aggregate_id="b", limit=1)) == [("b", 2)]
 
+    async def test_a_limit_of_0_or_less_reads_nothing(self, store: Store) -> None:
+        await store.append("a", opened(1.0), expected=0)
+        for limit in (0, -1):
+            assert await store.read(limit=limit) == []
+            assert await store.read(aggregate_id="a", limit=limit) == []
+            assert await store.load_events("a", limit=limit) == []
+
+    async def test_odd_arguments_are_answered_or_refused_by_an_error_of_ours(self, store: Store) -> None:
+        odd: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.load("\ud800"),
+            lambda: store.load("a\0"),
+            lambda: store.load_events("a\0"),
+            lambda: store.load_events("a", 2**70),
+            lambda: store.load_events("a", -5),
+            lambda: store.read(2**70),
+            lambda: store.read(-1),
+            lambda: store.read(limit=2**70),
+            lambda: store.read(aggregate_id="\ud800"),
+            lambda: store.read(aggregate_id="a\0"),
+            lambda: store.wait(2**70, timeout=0),
+            lambda: store.append("h", opened(), expected=2**70),
+            lambda: store.append("h", opened(), expected=-1),
+        ]
+        if store.has_side_tables:
+            event = ParkedEvent(query="q", aggregate_id="\ud800\0", sequence=1, raw=b"", error="\ud800\0")
+            odd += [
+                lambda: store.checkpoint("\ud800"),
+                lambda: store.checkpoint("a\0"),
+                lambda: store.save_checkpoint("q", 2**70),
+                lambda: store.set_paused("a\0", True),
+                lambda: store.park(event),
+                lambda: store.park(attrs.evolve(event, sequence=2**70)),
+                lambda: store.unpark(2**70),
+                lambda: store.put_outbox([OutboxMessage("t", "\ud800")]),
+                lambda: store.fail_outbox([1], "\ud800"),
+            ]
+        for call in odd:
+            with contextlib.suppress(EventStoreError):
+                await call()
+        assert (await store.append("a", opened(), expected=0))[0].sequence == 1
+
     async def test_refused_appends_do_not_show_up_for_readers(self, store: Store) -> None:
         await store.append("a", opened(), expected=0)
         with pytest.raises(VersionConflict):
@@ -407,6 +451,39 @@ class EventStoreContract:
         await store.set_paused("r", True)
         found = [(c.query, c.position, c.paused) for c in await store.checkpoints()]
         assert found == [("p", 8, True), ("q", 1, False), ("r", 0, True)]
+
+    async def test_a_checkpoint_is_changed_by_who_has_seen_its_last_version(self, side_tables: Store) -> None:
+        store = side_tables
+        unseen = await store.load_checkpoint("q")
+        assert (unseen, unseen.version) == (Checkpoint("q"), 0)
+        first = unseen.next(position=3, mark="m", replay=Replay("a", 1, until=2))
+        await store.update_checkpoint(first)
+        assert await store.load_checkpoint("q") == first
+        changes: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.set_paused("q", True),
+            lambda: store.save_checkpoint("q", 5, expected=3),
+            lambda: store.save_checkpoint("q", 4),
+        ]
+        for change in changes:
+            seen = await store.load_checkpoint("q")
+            await change()
+            with pytest.raises(CheckpointConflict):
+                await store.update_checkpoint(seen.next(position=9))
+        left = Checkpoint("q", 4, paused=True, version=4)
+        assert await store.load_checkpoint("q") == left
+        async with store.transaction() as tx:
+            await tx.update_checkpoint(left.next(paused=False))
+            assert await tx.load_checkpoint("q") == left.next(paused=False)
+        assert await store.checkpoints() == [Checkpoint("q", 4, version=5)]
+
+    async def test_parked_events_are_counted_in_all_and_by_aggregate(self, side_tables: Store) -> None:
+        for query, aggregate_id, sequence in (("q", "a", 1), ("q", "a", 2), ("q", "b", 1), ("p", "c", 1)):
+            event = ParkedEvent(query=query, aggregate_id=aggregate_id, sequence=sequence, raw=b"", error="e")
+            await side_tables.park(event)
+        assert await side_tables.parked_aggregates("q") == {"a", "b"}
+        assert await side_tables.count_parked("q") == 3
+        assert await side_tables.count_parked("q", aggregate_id="a") == 2
+        assert await side_tables.count_parked("q", aggregate_id="c") == 0
 
     async def test_of_two_instances_of_a_query_one_moves_the_checkpoint(self, side_tables: Store) -> None:
         moves = [side_tables.save_checkpoint("q", 10 + n, expected=0) for n in range(8)]

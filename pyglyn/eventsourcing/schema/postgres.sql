@@ -133,12 +133,20 @@ BEGIN
 END
 $$;
 
+-- The version of a checkpoint grows with each change. The mark says which event is at the position. A replay
+-- of one aggregate is under way where replay_aggregate_id is not null.
+
 CREATE TABLE IF NOT EXISTS {schema}.pyglyn_checkpoint
 (
   query text PRIMARY KEY,
   position bigint NOT NULL,
   paused int NOT NULL,
-  updated_at bigint NOT NULL
+  updated_at bigint NOT NULL,
+  version bigint NOT NULL,
+  mark text NOT NULL,
+  replay_aggregate_id text,
+  replay_position bigint,
+  replay_until bigint
 );
 
 CREATE TABLE IF NOT EXISTS {schema}.pyglyn_parked
@@ -154,7 +162,7 @@ CREATE TABLE IF NOT EXISTS {schema}.pyglyn_parked
   error text NOT NULL,
   attempts int NOT NULL,
   parked_at bigint NOT NULL,
-  UNIQUE (query, aggregate_type, aggregate_id, sequence)
+  UNIQUE (query, aggregate_id, aggregate_type, sequence)
 );
 
 CREATE TABLE {schema}.pyglyn_outbox

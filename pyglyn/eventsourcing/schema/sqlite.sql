@@ -53,12 +53,20 @@ BEGIN
   WHERE aggregate_type = old.aggregate_type AND aggregate_id = old.aggregate_id AND sequence = old.sequence;
 END;
 
+-- The version of a checkpoint grows with each change. The mark says which event is at the position. A replay
+-- of one aggregate is under way where replay_aggregate_id is not null.
+
 CREATE TABLE IF NOT EXISTS pyglyn_checkpoint
 (
   query text PRIMARY KEY NOT NULL,
   position bigint NOT NULL,
   paused int NOT NULL,
-  updated_at bigint NOT NULL
+  updated_at bigint NOT NULL,
+  version bigint NOT NULL,
+  mark text NOT NULL,
+  replay_aggregate_id text,
+  replay_position bigint,
+  replay_until bigint
 );
 
 CREATE TABLE IF NOT EXISTS pyglyn_parked
@@ -74,7 +82,7 @@ CREATE TABLE IF NOT EXISTS pyglyn_parked
   error text NOT NULL,
   attempts int NOT NULL,
   parked_at bigint NOT NULL,
-  UNIQUE (query, aggregate_type, aggregate_id, sequence)
+  UNIQUE (query, aggregate_id, aggregate_type, sequence)
 );
 
 CREATE TABLE pyglyn_outbox
