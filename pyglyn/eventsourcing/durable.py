@@ -12,6 +12,7 @@ With ``into``, the function gets a transaction of that database and one envelope
 checkpoint are committed together, so each event has its effect once, whatever dies when. A plain function
 gets a `Cursor` with a blocking ``execute`` instead. Without ``into`` it is called as a live query is,
 ``(aggregate_id, [envelope])``, and the checkpoint follows its return: a crash in between repeats a batch.
+The checkpoint then is beside the events, or in the store ``checkpoints``.
 
 What happens next is decided by :class:`pyglyn.eventsourcing.projection.Projection`; here it is done. Layer:
 eventsourcing, on a node.
@@ -25,7 +26,8 @@ import functools
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -50,8 +52,11 @@ from pyglyn.eventsourcing.live import is_async
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.opening import open_store
 from pyglyn.eventsourcing.projection import (
+    CATCHING_UP,
     IDLE,
     LIVE,
+    PAUSED,
+    STUCK,
     Apply,
     BatchLimits,
     Drive,
@@ -62,11 +67,13 @@ from pyglyn.eventsourcing.projection import (
     Reset,
     Sleep,
     Wait,
+    mark,
 )
 from pyglyn.eventsourcing.query_process import QueryServer, QueryStatus
+from pyglyn.eventsourcing.rows import storable_text
 from pyglyn.eventsourcing.scope import ensure_scope
 from pyglyn.eventsourcing.sources import RemoteEvents, Source
-from pyglyn.eventsourcing.store import EventStore, ParkedEvent, RecordedEvent, Transaction
+from pyglyn.eventsourcing.store import Checkpoint, EventStore, ParkedEvent, RecordedEvent, Transaction
 from pyglyn.groups import syn
 from pyglyn.node import Node, Stop
 from pyglyn.supervision import ChildSpec, worker
@@ -75,6 +82,11 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 
 Project: TypeAlias = Callable[..., "Awaitable[None] | None"]
 OnReset: TypeAlias = Callable[[Transaction[Any, Any], "str | None"], Awaitable[None]]
+Outcome: TypeAlias = Callable[[float], Effect]
+"""Reports to the projection what came of an effect, at a time."""
+
+_STATUS_S = 2.0
+"""How long the status waits to learn how far the store is."""
 
 
 class Cursor:
@@ -101,11 +113,17 @@ class DurableQuery:
         function: what is called for each event.
         store: where the events are: a store, or a `GlynConfig` whose services are asked.
         into: the database of the effects; None when they are elsewhere.
+        checkpoints: where the checkpoint and the parked events are: ``into``, or the store or URL given here,
+            or else the store of the events. One in memory has every event repeated after a restart.
         policy, limits: see there.
-        on_reset: called with a transaction, and an aggregate id or None for all, to undo the effects before
-            they are made again.
+        on_reset: called with a transaction of ``checkpoints``, and an aggregate id or None for all, to undo
+            the effects before they are made again.
+        idempotent: the effects may be made again without being undone.
         group: the Glyn group whose broadcasts wake it up.
         events: the type of the events, where ``store`` is a `GlynConfig`.
+
+    Raises:
+        EventStoreError: ``into`` has no SQL, or nothing is there to keep the checkpoint.
     """
 
     def __init__(
@@ -115,9 +133,11 @@ class DurableQuery:
         *,
         store: EventStore[Any, Any] | GlynConfig,
         into: EventStore[Any, Any] | str | None = None,
+        checkpoints: EventStore[Any, Any] | str | None = None,
         policy: FailurePolicy | None = None,
         limits: BatchLimits | None = None,
         on_reset: OnReset | None = None,
+        idempotent: bool = False,
         group: GlynConfig | None = None,
         events: object = None,
     ) -> None:
@@ -130,14 +150,29 @@ class DurableQuery:
             self.group, store = group or store.config, store.underlying
         self.store = store
         self.into = open_store(into) if isinstance(into, str) else into
-        if self.into is not None and not self.into.has_sql:
-            raise EventStoreError(f"query {name!r}: its effects need a database with SQL")
+        self.checkpoints = self._checkpoints(checkpoints)
         self.policy = policy or FailurePolicy()
         self.limits = limits or BatchLimits()
         self.on_reset = on_reset
+        self.idempotent = idempotent
         self.events = events
         self._global_name: str | None = None
         functools.update_wrapper(cast(Any, self), function, updated=())
+
+    def _checkpoints(self, given: EventStore[Any, Any] | str | None) -> EventStore[Any, Any]:
+        if self.into is not None:
+            if not self.into.has_sql:
+                raise EventStoreError(f"query {self.name!r}: its effects need a database with SQL")
+            if given is not None:
+                raise EventStoreError(f"query {self.name!r}: its checkpoint is in the database into")
+            return self.into
+        store = open_store(given) if isinstance(given, str) else given or self.store
+        if isinstance(store, EventStore) and store.has_side_tables:
+            return store
+        raise EventStoreError(
+            f"query {self.name!r}: its checkpoint cannot be kept where the events are; give into= (the "
+            "database of its effects) or checkpoints= (any other store, such as 'sqlite:checkpoints.db')"
+        )
 
     def __call__(self, *args: Any) -> Awaitable[None] | None:
         """Call the function, as in a test of it."""
@@ -147,7 +182,13 @@ class DurableQuery:
         return self._global_name or super().__reduce_ex__(protocol)
 
     def worker(self, **options: Any) -> ChildSpec:
-        """Specify it for a supervision tree: an OS process of its own."""
+        """Specify it for a supervision tree: an OS process of its own.
+
+        Raises:
+            EventStoreError: the events are in memory, which another OS process does not see.
+        """
+        if isinstance(self.store, MemoryStore) and options.get("isolation", "process") == "process":
+            raise EventStoreError(f"query {self.name!r}: a memory store belongs to one OS process")
         return worker(DurableServer, self, name=self.name, **options)
 
     async def start(self, node: Node) -> Pid:
@@ -169,11 +210,34 @@ def durable_query(name: str, **options: Any) -> Callable[[Project], DurableQuery
 
 
 class _EffectFailed(Exception):
-    """The function raised at the event of that index."""
+    """The function raised at the event of that index, or ``on_reset`` did."""
 
-    def __init__(self, index: int, error: Exception) -> None:
-        super().__init__(f"{type(error).__name__}: {error}"[:2000])
+    def __init__(self, index: int | None, error: BaseException) -> None:
+        super().__init__(_text(error))
         self.index = index
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:2000]
+
+
+@contextlib.contextmanager
+def _failing_at(index: int | None, *passing: type[EventStoreError]) -> Iterator[None]:
+    """Make what the application raises an `_EffectFailed`, ``sys.exit()`` too, but for ``passing``."""
+    try:
+        yield
+    except passing:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise _EffectFailed(index, error) from error  # something the application waited for was cancelled
+    except (Exception, SystemExit) as error:
+        raise _EffectFailed(index, error) from error
+
+
+_PASSING = (StoreUnavailable, TransactionRolledBack)
 
 
 class DurableServer(QueryServer):
@@ -186,10 +250,11 @@ class DurableServer(QueryServer):
         self.projection = Projection(query.name, limits=query.limits, policy=query.policy)
         self.awake = asyncio.Event()
         self.own: dict[int, EventStore[Any, Any]] = {}
+        self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
         self.me.trap_exit = True
         self.me.on_end.append(self._ended)
         self.source: Source = await self._source()
-        self.database: EventStore[Any, Any] = self._database()
+        self.database: EventStore[Any, Any] = self._own(query.checkpoints)
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
 
@@ -205,17 +270,9 @@ class DurableServer(QueryServer):
             return RemoteEvents(self.me, config.pubsub_scope, config.pubsub_group, query.events)
         return self._own(query.store)
 
-    def _database(self) -> EventStore[Any, Any]:
-        query = self.query
-        if query.into is not None:
-            return self._own(query.into)
-        if isinstance(query.store, EventStore) and query.store.has_side_tables:
-            return self._own(query.store)
-        return MemoryStore()
-
     def _own(self, store: EventStore[Any, Any]) -> EventStore[Any, Any]:
-        """Open the store anew where it has a URL: connections of our own, which end with us."""
-        if store.reopen is None:
+        """Open a database anew where it has a URL: connections of our own, which end with us."""
+        if store.reopen is None or not store.has_sql:
             return store
         if id(store) not in self.own:
             self.own[id(store)] = store.reopen()
@@ -229,48 +286,103 @@ class DurableServer(QueryServer):
             effect = await self._carry_out(effect)
 
     async def _carry_out(self, effect: Effect) -> Effect:
-        projection, now = self.projection, time.monotonic
+        projection = self.projection
+        outcome: Outcome
         try:
-            match effect:
-                case Load():
-                    return projection.loaded(now(), **await self._load())
-                case Read(after, limit, aggregate_id):
-                    events = await self.source.read(after, limit=limit, aggregate_id=aggregate_id)
-                    return projection.read(now(), events)
-                case Wait(after, timeout):
-                    await self._wait(after, timeout)
-                    return projection.woken(now())
-                case Sleep(timeout):
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(timeout):
-                            await self.awake.wait()
-                    self.awake.clear()
-                    return projection.woken(now())
-                case Apply():
-                    await self._apply(effect)
-                    return projection.applied(now())
-                case Drive(parked):
-                    return projection.driven(now(), remaining=await self._drive(parked))
-                case Reset(aggregate_id):
-                    await self._reset(aggregate_id)
-                    return projection.reset_done(now())
+            outcome = await self._outcome(effect)
         except CheckpointConflict:
-            return projection.conflict(now())
+            outcome = projection.conflict
         except (StoreUnavailable, TransactionRolledBack) as error:
             logger.warning("query %s: %s", self.query.name, error)
-            return projection.unavailable(now(), str(error))
+            outcome = partial(projection.unavailable, error=str(error))
         except _EffectFailed as failure:
-            logger.warning("query %s failed at an event: %s", self.query.name, failure)
-            return projection.failed(now(), failure.index, str(failure))
+            outcome = await self._failure(effect, failure.index, str(failure))
+        except Exception as error:
+            outcome = await self._failure(effect, None, _text(error))
+        return outcome(time.monotonic())
 
-    async def _load(self) -> dict[str, Any]:
-        checkpoints = await self.database.checkpoints()
-        found = next((each for each in checkpoints if each.query == self.query.name), None)
-        blocked = {event.aggregate_id for event in await self.database.parked(self.query.name)}
-        position, paused = (found.position, found.paused) if found is not None else (0, False)
-        return {"position": position, "paused": paused, "blocked": blocked}
+    async def _outcome(self, effect: Effect) -> Outcome:
+        projection = self.projection
+        match effect:
+            case Load():
+                return await self._load()
+            case Read(after, limit, aggregate_id):
+                return partial(projection.read, events=await self._read(after, limit, aggregate_id))
+            case Wait(after, timeout):
+                await self._wait(after, timeout)
+                return projection.woken
+            case Sleep(timeout):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await self.awake.wait()
+                self.awake.clear()
+                return projection.woken
+            case Apply():
+                await self._apply(effect)
+                return projection.applied
+            case Drive():
+                return partial(projection.driven, remaining=await self._drive(effect))
+            case Reset():
+                await self._reset(effect)
+                return projection.reset_done
 
-    async def _wait(self, after: int, timeout: float | None) -> None:
+    async def _failure(self, effect: Effect, index: int | None, error: str) -> Outcome:
+        """Tell a failure of the application from that of another part, and from a race with another instance.
+
+        An event that the other instance has just processed may well fail here.
+        """
+        logger.warning("query %s failed: %s", self.query.name, error)
+        if not isinstance(effect, Apply | Drive | Reset):
+            return partial(self.projection.unavailable, error=error)
+        try:
+            stored = await self.database.load_checkpoint(self.query.name)
+        except EventStoreError as unavailable:
+            return partial(self.projection.unavailable, error=str(unavailable))
+        if stored.version != effect.before.version:
+            return self.projection.conflict
+        return partial(self.projection.failed, index=index, error=error)
+
+    async def _load(self) -> Outcome:
+        name, known = self.query.name, self.projection.checkpoint
+        checkpoint = await self.database.load_checkpoint(name)
+        blocked = await self.database.parked_aggregates(name)
+        if checkpoint.version != known.version:
+            self.had_effect.clear()
+        fault = await self._fault(checkpoint)
+        return partial(self.projection.loaded, checkpoint=checkpoint, blocked=blocked, fault=fault)
+
+    async def _fault(self, checkpoint: Checkpoint) -> str:
+        """Say why the checkpoint is none of this store; empty if it is one. Reading on would skip events."""
+        position = checkpoint.position
+        if position <= 0:
+            return ""
+        found = await self._read(position - 1, 1)
+        if found and found[0].position == position:
+            if checkpoint.mark in ("", mark(found[0])):
+                return ""
+            where = f"another event than the one processed at position {position}"
+        elif found or await self.source.last_position() >= position:
+            return ""  # that event is of another type, or was deleted
+        else:
+            where = f"no events up to position {position}, where the query is"
+        return f"the store has {where}: was it restored, or is it another one? Reset the query (replay all)"
+
+    async def _read(
+        self, after: int, limit: int, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[Any]]:
+        """Read events. Whatever goes wrong with that is no event's fault."""
+        try:
+            return await self.source.read(after, limit=limit, aggregate_id=aggregate_id)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise StoreUnavailable(f"the events cannot be read: {_text(error)}") from error
+
+    async def _event_at(self, position: int | None) -> RecordedEvent[Any] | None:
+        found = [] if position is None else await self._read(position - 1, 1)
+        return found[0] if found and found[0].position == position else None
+
+    async def _wait(self, after: int, timeout: float) -> None:
         """Wait for the store, a broadcast, an order, or the time."""
         loop = asyncio.get_running_loop()
         store = loop.create_task(self.source.wait(after, timeout=timeout))
@@ -291,7 +403,7 @@ class DurableServer(QueryServer):
     async def _apply(self, effect: Apply) -> None:
         name = self.query.name
         if self.query.into is None:
-            await self._call_each(effect.events)
+            await self._call_each(effect.before, effect.events)
         park = [await self._with_raw(event) for event in effect.park]
         async with self.database.transaction() as tx:
             if self.query.into is not None:
@@ -299,28 +411,47 @@ class DurableServer(QueryServer):
             for event in park:
                 logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
                 await tx.park(attrs.evolve(event, parked_at=time.time()))
-            await tx.save_checkpoint(name, effect.position, expected=effect.expected)
+            await self._save(tx, effect.before, effect.after)
+        self.had_effect.difference_update(event.position for event in effect.events)
+
+    async def _save(self, tx: Transaction[Any, Any], before: Checkpoint, after: Checkpoint) -> None:
+        """Replace the checkpoint, in the version that was known.
+
+        Effects elsewhere are not undone any more: they count, whether the query was paused meanwhile or not.
+        """
+        if self.query.into is None:
+            stored = await tx.load_checkpoint(self.query.name)
+            if (stored.position, stored.replay) == (before.position, before.replay):
+                after = stored.next(position=after.position, mark=after.mark, replay=after.replay)
+        await tx.update_checkpoint(after)
 
     async def _with_raw(self, event: ParkedEvent) -> ParkedEvent:
         """Add the event as a term where the source has no text of it: a memory store, another node."""
-        if event.raw or event.position is None:
+        if event.raw:
             return event
-        found = await self.source.read(event.position - 1, limit=1, aggregate_id=event.aggregate_id)
-        if not found or found[0].envelope is None:
+        found = await self._event_at(event.position)
+        if found is None or found.envelope is None:
             return event
         try:
-            raw = etf.encode(wire.envelope_term(found[0].envelope))
+            raw = etf.encode(wire.envelope_term(found.envelope))
         except GleamError:
-            return attrs.evolve(event, raw=repr(found[0].envelope).encode(), format="text")
+            return attrs.evolve(event, raw=repr(found.envelope).encode(), format="text")
         return attrs.evolve(event, raw=raw, format="etf")
 
-    async def _call_each(self, events: Sequence[RecordedEvent[Any]]) -> None:
+    async def _call_each(self, before: Checkpoint, events: Sequence[RecordedEvent[Any]]) -> None:
+        """Have effects outside of any transaction, unless the query was paused or overtaken meanwhile."""
+        if not events:
+            return
+        stored = await self.database.load_checkpoint(self.query.name)
+        if stored.version != before.version:
+            raise CheckpointConflict(self.query.name, before.version, stored.version, what="version")
         for index, event in enumerate(events):
+            if event.position in self.had_effect:
+                continue
             envelope = _envelope(event)
-            try:
+            with _failing_at(index):
                 await self._call(envelope, event.aggregate_id, [envelope])
-            except Exception as error:
-                raise _EffectFailed(index, error) from error
+            self.had_effect.add(event.position)
 
     async def _project(self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]]) -> None:
         if not is_async(self.query.function):
@@ -328,12 +459,9 @@ class DurableServer(QueryServer):
             return
         for index, event in enumerate(events):
             envelope = _envelope(event)
-            try:
+            with _failing_at(index, *_PASSING):
                 await self._call(envelope, tx, envelope)
-            except (StoreUnavailable, TransactionRolledBack):
-                raise
-            except Exception as error:
-                raise _EffectFailed(index, error) from error
+                tx.check()
 
     def _project_in_thread(
         self,
@@ -347,9 +475,10 @@ class DurableServer(QueryServer):
             try:
                 with caused_by(envelope):
                     self.query.function(cursor, envelope)
-            except (StoreUnavailable, TransactionRolledBack):
+                tx.check()
+            except _PASSING:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise _EffectFailed(index, error) from error
 
     async def _call(self, cause: EventEnvelope[Any], *args: Any) -> None:
@@ -358,34 +487,50 @@ class DurableServer(QueryServer):
             if is_async(function) or not self.in_hub:
                 result = function(*args)
             else:
-                result = await asyncio.to_thread(function, *args)
+                result = await asyncio.to_thread(_called, function, args)
             if inspect.isawaitable(result):
                 await result
 
-    async def _drive(self, parked: ParkedEvent) -> int:
+    async def _drive(self, effect: Drive) -> int:
         """Process a parked event as the store has it now; returns how many of its aggregate remain."""
+        parked, name = effect.parked, self.query.name
         assert parked.id is not None
-        after = (parked.position or 1) - 1
-        events = await self.source.read(after, limit=1, aggregate_id=parked.aggregate_id)
-        if events and events[0].error is not None:
-            raise _EffectFailed(0, events[0].error)
-        if self.query.into is None:
-            await self._call_each(events)
+        event = await self._event_at(parked.position)
+        if event is None:
+            raise _EffectFailed(0, EventStoreError("the store no longer has this event"))
+        if event.error is not None:
+            raise _EffectFailed(0, event.error)
+        if self.query.into is None and await self._is_parked(parked):
+            await self._call_each(effect.before, [event])
         async with self.database.transaction() as tx:
-            if self.query.into is not None:
-                await self._project(tx, events)
-            await tx.unpark(parked.id)
-            return len(await tx.parked(self.query.name, aggregate_id=parked.aggregate_id))
+            # Another instance, or the same order given twice, may have been first.
+            if await tx.unpark(parked.id) and self.query.into is not None:
+                await self._project(tx, [event])
+            await self._save(tx, effect.before, effect.after)
+            remaining = await tx.count_parked(name, aggregate_id=parked.aggregate_id)
+        self.had_effect.discard(event.position)
+        return remaining
 
-    async def _reset(self, aggregate_id: str | None) -> None:
+    async def _is_parked(self, event: ParkedEvent) -> bool:
+        """Tell whether an event is parked still; they are driven in order, so usually it is the first one."""
+        for limit in (1, None):
+            found = await self.database.parked(self.query.name, aggregate_id=event.aggregate_id, limit=limit)
+            if any(each.id == event.id for each in found):
+                return True
+        return False
+
+    async def _reset(self, effect: Reset) -> None:
+        on_reset, id = self.query.on_reset, effect.aggregate_id
         async with self.database.transaction() as tx:
-            if self.query.on_reset is not None:
-                await self.query.on_reset(tx, aggregate_id)
-            for event in await tx.parked(self.query.name, aggregate_id=aggregate_id):
+            if on_reset is not None:
+                with _failing_at(None, *_PASSING):
+                    await on_reset(tx, id)
+                    tx.check()
+            for event in await tx.parked(self.query.name, aggregate_id=id):
                 assert event.id is not None
                 await tx.unpark(event.id)
-            if aggregate_id is None:
-                await tx.save_checkpoint(self.query.name, 0)
+            await tx.update_checkpoint(effect.after)
+        self.had_effect.clear()
 
     # --- messages and orders -------------------------------------------------------------------------
 
@@ -403,16 +548,20 @@ class DurableServer(QueryServer):
         """Tell where it stands; the lag is what the store has beyond the checkpoint."""
         projection = self.projection
         state = projection.state(time.monotonic())
-        lag, error = 0, projection.error
-        if state not in (LIVE, IDLE):
-            try:
-                lag = max(0, await self.source.last_position() - projection.position)
-            except EventStoreError as unavailable:
-                error = error or str(unavailable)
+        lag, parked, error = 0, 0, projection.error
         try:
-            parked = len(await self.database.parked(self.query.name))
-        except EventStoreError:
-            parked = 0
+            stored = await self.database.load_checkpoint(self.query.name)
+            parked = await self.database.count_parked(self.query.name)
+            if stored.version != projection.checkpoint.version:
+                projection.look()
+                self.awake.set()
+            if stored.paused != (state == PAUSED) and state != STUCK:  # ordered at another instance
+                state = PAUSED if stored.paused else CATCHING_UP
+            if state not in (LIVE, IDLE):
+                async with asyncio.timeout(_STATUS_S):
+                    lag = max(0, await self.source.last_position() - projection.position)
+        except (EventStoreError, TimeoutError) as unavailable:
+            error = error or str(unavailable) or "the store of the events does not answer"
         return QueryStatus(
             name=self.query.name,
             kind="durable",
@@ -438,6 +587,7 @@ class DurableServer(QueryServer):
     async def pause(self, paused: bool) -> None:
         """Stand still, also after a restart; or go on."""
         await self.database.set_paused(self.query.name, paused)
+        self.projection.look()
         if paused:
             self.projection.pause()
         else:
@@ -446,14 +596,23 @@ class DurableServer(QueryServer):
 
     async def reset(self) -> None:
         """Undo everything and begin again at the first event."""
+        self._check_repeatable()
         self.projection.reset()
         self.awake.set()
 
     async def replay(self, aggregate_id: str) -> int:
         """Undo the effects of one aggregate and make them again."""
-        self.projection.reset(aggregate_id)
+        self._check_repeatable()
+        self.projection.reset(storable_text(aggregate_id, "aggregate id"))
         self.awake.set()
         return 0
+
+    def _check_repeatable(self) -> None:
+        if self.query.on_reset is None and not self.query.idempotent:
+            raise EventStoreError(
+                f"query {self.query.name!r} has no on_reset that undoes its effects, so they would be made "
+                "twice; give it one, or idempotent=True if that does no harm"
+            )
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -484,6 +643,14 @@ class DurableServer(QueryServer):
 
 
 _closing: set[asyncio.Task[None]] = set()
+
+
+def _called(function: Project, args: tuple[Any, ...]) -> Any:
+    """Call a function in a thread; a future cannot hold a StopIteration."""
+    try:
+        return function(*args)
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 def _envelope(event: RecordedEvent[Any]) -> EventEnvelope[Any]:

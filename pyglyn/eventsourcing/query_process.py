@@ -16,16 +16,19 @@ Layer: eventsourcing, on a node.
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import EventSourcingError, EventStoreError
+from pyglyn.errors import EventSourcingError, EventStoreError, GleamError
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.store import ParkedEvent
 from pyglyn.node import Caller, GenServer
+
+logger = logging.getLogger("pyglyn.eventsourcing")
 
 PREFIX = "pyglyn_query_"
 ALL = Atom("all")
@@ -58,8 +61,9 @@ class QueryStatus:
         """Write it as a map."""
         fields: dict[Any, Term] = {}
         for name, value in attrs.asdict(self).items():
-            encoded = value.encode() if isinstance(value, str) else wire.NONE if value is None else value
-            fields[Atom(name)] = encoded
+            if isinstance(value, str):
+                value = value.encode(errors="backslashreplace")
+            fields[Atom(name)] = wire.NONE if value is None else value
         return fields
 
     @classmethod
@@ -101,7 +105,10 @@ class QueryServer(GenServer):
         """Answer tools."""
         try:
             return await self._answer(request)
-        except EventSourcingError as error:
+        except (EventSourcingError, GleamError) as error:
+            return (wire.ERROR, wire.error_term(error))
+        except Exception as error:
+            logger.exception("a query could not answer")
             return (wire.ERROR, wire.error_term(error))
 
     async def _answer(self, request: Term) -> Term:
@@ -110,7 +117,7 @@ class QueryServer(GenServer):
                 return (await self.status()).term()
             case Atom("parked"):
                 return [parked_term(event) for event in await self.parked()]
-            case (Atom("drive"), int() as id):
+            case (Atom("drive"), int() as id) if not isinstance(id, bool):
                 return (wire.OK, await self.drive(id))
             case (Atom("drive"), Atom("all")):
                 return (wire.OK, await self.drive(None))
@@ -156,10 +163,10 @@ def parked_term(event: ParkedEvent) -> Term:
     """Write a parked event as a map."""
     return {
         Atom("id"): event.id if event.id is not None else 0,
-        Atom("aggregate_id"): event.aggregate_id.encode(),
+        Atom("aggregate_id"): event.aggregate_id.encode(errors="backslashreplace"),
         Atom("sequence"): event.sequence,
         Atom("attempts"): event.attempts,
-        Atom("error"): event.error.encode(),
+        Atom("error"): event.error.encode(errors="backslashreplace"),
         Atom("parked_at"): event.parked_at,
         Atom("format"): Atom(event.format),
         Atom("raw"): event.raw,

@@ -14,8 +14,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from pyglyn.errors import CallFailed, CallTimeout, DecodeErrors, EventDecodeError, StoreUnavailable
-from pyglyn.etf import Atom, Term
+from pyglyn.errors import (
+    CallFailed,
+    CallTimeout,
+    DecodeErrors,
+    EventDecodeError,
+    EventStoreError,
+    GroupError,
+    ProcessError,
+    StoreUnavailable,
+)
+from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.store import BATCH, EventStore, RecordedEvent
 from pyglyn.groups import syn
@@ -25,6 +34,10 @@ READ_EVENTS, UNDECODABLE, EVENTS = Atom("read_events"), Atom("undecodable"), Ato
 REPAIR_S = 2.0
 """How long a remote reader trusts that no broadcast means no event."""
 MOST = 5000
+"""Events in one answer at most."""
+FIRST_S = 1.5
+"""How long a reader waits for a service before it asks another one, if there is one."""
+_LARGEST = 2**63 - 1
 
 
 class Source(Protocol):
@@ -49,25 +62,40 @@ async def answer_read(store: EventStore[Any, Any], request: Term, write: Any) ->
 
     Raises:
         DecodeErrors: it is something else.
-        EventStoreError: the store cannot be read.
+        EventStoreError: the store cannot be read, or a number is out of range.
     """
     match request:
         case (Atom("read_events"), int() as after, int() as limit, (bytes() | Atom("none")) as id):
+            if not 0 <= after <= _LARGEST or limit < 0:
+                raise EventStoreError(f"a position or limit is out of range: {after:#x}, {limit:#x}"[:200])
             only = wire.text(id) if isinstance(id, bytes) else None
             last = await store.last_position()
-            events = await store.read(after, limit=max(0, min(limit, MOST)), aggregate_id=only)
+            events = await store.read(after, limit=min(limit, MOST), aggregate_id=only)
             return (wire.OK, [_event_term(event, write) for event in events], last)
     raise wire.misfit("{read_events, After, Limit, Id}", request)
 
 
 def _event_term(event: RecordedEvent[Any], write: Any) -> Term:
-    if event.envelope is not None:
-        body = wire.envelope_term(event.envelope, write)
-    else:
-        assert event.error is not None
-        body = (UNDECODABLE, event.error.payload.encode(), [each.encode() for each in event.error.errors])
+    """Write an event; one that is no Gleam value goes as one that does not decode, in its place."""
     at = wire.NONE if event.recorded_at is None else event.recorded_at
-    return (event.position, event.aggregate_id.encode(), event.sequence, body, at)
+    return (event.position, _bytes(event.aggregate_id), event.sequence, _body(event, write), at)
+
+
+def _body(event: RecordedEvent[Any], write: Any) -> Term:
+    if event.envelope is None:
+        assert event.error is not None
+        errors = event.error.errors
+    else:
+        try:
+            return wire.envelope_term(event.envelope, write)
+        except Exception as error:
+            errors = [f"no Gleam value: {error}"]
+    raw = event.raw or (event.error.payload if event.error is not None else repr(event.envelope))
+    return (UNDECODABLE, raw if isinstance(raw, bytes) else _bytes(raw), [_bytes(each) for each in errors])
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="backslashreplace")
 
 
 class RemoteEvents:
@@ -89,6 +117,7 @@ class RemoteEvents:
         self._decode = wire.decoding(events)
         self._timeout = timeout
         self._last = 0
+        self._slow: set[Pid] = set()  # services that have kept us waiting: asked last
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
@@ -113,19 +142,34 @@ class RemoteEvents:
         return True
 
     async def _ask(self, request: Term) -> list[Any]:
-        members = await syn.members(self._me, self._scope, (EVENTS, self._group.encode()))
         failure = "no node serves them"
-        for pid, _ in sorted(members, key=lambda member: member[0].node != self._me.node):
+        for pid, timeout in await self._services():
             try:
-                match await self._me.call(pid, request, self._timeout):
+                match await self._me.call(pid, request, timeout):
                     case (Atom("ok"), list() as events, int() as last):
                         self._last = last
+                        self._slow.discard(pid)
                         return events
                     case (Atom("error"), error):
                         failure = str(wire.read_error(error))
-            except (CallFailed, CallTimeout) as error:
+            except CallTimeout as error:
+                self._slow.add(pid)
+                failure = str(error)
+            except (CallFailed, DecodeErrors) as error:
                 failure = str(error)
         raise StoreUnavailable(f"the events of group {self._group} cannot be read: {failure}")
+
+    async def _services(self) -> list[tuple[Pid, float]]:
+        """List whom to ask, for how long: slow ones last, those of this node before others."""
+        try:
+            members = await syn.members(self._me, self._scope, (EVENTS, self._group.encode()))
+        except (GroupError, ProcessError) as error:
+            raise StoreUnavailable(f"the services of group {self._group} are not known: {error}") from error
+        pids = [pid for pid, _ in members]
+        self._slow.intersection_update(pids)
+        pids.sort(key=lambda pid: (pid in self._slow, pid.node != self._me.node))
+        first = [(pid, min(FIRST_S, self._timeout)) for pid in pids if pid not in self._slow]
+        return [*(first if len(pids) > 1 else []), *((pid, self._timeout) for pid in pids)]
 
     def _event(self, term: Term) -> RecordedEvent[Any]:
         match term:
@@ -139,6 +183,7 @@ class RemoteEvents:
                     envelope=envelope,
                     error=error,
                     recorded_at=at if isinstance(at, float) else None,
+                    raw=_raw(body),
                 )
         raise StoreUnavailable("a node answered with something that is no event")
 
@@ -154,3 +199,11 @@ class RemoteEvents:
             return None, EventDecodeError(
                 [str(error)], payload=repr(body), aggregate_id=id, sequence=sequence
             )
+
+
+def _raw(body: Term) -> bytes:
+    """Return the stored text of an event that the service could not send as one."""
+    match body:
+        case (Atom("undecodable"), bytes() as payload, _):
+            return payload
+    return b""

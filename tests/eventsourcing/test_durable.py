@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,15 +18,22 @@ from pyglyn.testing.bank import (
     AccountOpened,
     BankAccount,
     BankAccountEvent,
-    CustomerDepositedCash,
     DepositMoney,
     OpenAccount,
     apply,
     handle,
 )
+from tests.eventsourcing.totals import (
+    QUICK,
+    Totals,
+    bank,
+    close_opened,
+    deposits,
+    has_state,
+    parked,
+    status,
+)
 from tests.node.conftest import unique_name
-
-QUICK = es.FailurePolicy(retries=2, first=0.001, longest=0.002)
 
 
 @pytest_asyncio.fixture
@@ -40,89 +47,10 @@ def url(request, tmp_path) -> str:
     return f"sqlite:{tmp_path}/bank.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
 
 
-opened: list[es.EventStore[Any, Any]] = []
-
-
-def bank(url: str) -> es.EventStore[Any, Any]:
-    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
-    opened.append(store)
-    return store
-
-
 @pytest_asyncio.fixture(autouse=True)
 async def close_stores() -> AsyncIterator[None]:
     yield
-    while opened:
-        await opened.pop().close()
-
-
-async def deposits(store: es.EventStore[Any, Any], account: str, count: int, start: int = 0) -> None:
-    """Append deposits of 1.0 in batches of 50."""
-    for first in range(start, start + count, 50):
-        size = min(50, start + count - first)
-        events = [CustomerDepositedCash(1.0, float(first + n + 1)) for n in range(size)]
-        await store.append(account, events, expected=first)
-
-
-class Totals:
-    """A projection into a table: the number of events and their sum, per account."""
-
-    def __init__(self, into: es.EventStore[Any, Any], url: str) -> None:
-        self.into = into
-        self.mark = "?" if url.startswith("sqlite") else "%s"
-        self.fail: Callable[[Any], bool] = lambda envelope: False
-
-    async def create(self) -> None:
-        async with self.into.transaction() as tx:
-            await tx.execute("CREATE TABLE totals (account TEXT PRIMARY KEY, events INT, total FLOAT)")
-
-    @property
-    def statement(self) -> str:
-        return (
-            "INSERT INTO totals VALUES (?, 1, ?) ON CONFLICT (account) DO UPDATE "
-            "SET events = totals.events + 1, total = totals.total + excluded.total"
-        ).replace("?", self.mark)
-
-    def parameters(self, envelope: Any) -> tuple[str, float]:
-        if self.fail(envelope):
-            raise KeyError("no such thing")
-        return envelope.aggregate_id, getattr(envelope.payload, "amount", 0.0)
-
-    async def project(self, tx: es.Transaction[Any, Any], envelope: Any) -> None:
-        await tx.execute(self.statement, self.parameters(envelope))
-
-    def project_plainly(self, cursor: es.Cursor, envelope: Any) -> None:
-        cursor.execute(self.statement, self.parameters(envelope))
-
-    async def undo(self, tx: es.Transaction[Any, Any], account: str | None) -> None:
-        if account is None:
-            await tx.execute("DELETE FROM totals")
-        else:
-            await tx.execute(f"DELETE FROM totals WHERE account = {self.mark}", (account,))
-
-    async def rows(self) -> dict[str, tuple[int, float]]:
-        async with self.into.transaction() as tx:
-            rows = await tx.execute("SELECT account, events, total FROM totals ORDER BY account")
-        return {str(account): (events, total) for account, events, total in rows}  # type: ignore[misc]
-
-    async def become(self, expected: dict[str, tuple[int, float]], timeout: float = 20.0) -> None:
-        async def equal() -> bool:
-            assert await self.rows() == expected
-            return True
-
-        await eventually(equal, timeout=timeout)
-
-
-async def status(node: Node, name: str = "totals") -> es.QueryStatus:
-    return es.QueryStatus.from_term(await node.call(name, Atom("status")))
-
-
-async def has_state(node: Node, state: str) -> None:
-    async def equal() -> bool:
-        assert (await status(node)).state == state
-        return True
-
-    await eventually(equal)
+    await close_opened()
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
@@ -216,29 +144,23 @@ async def test_a_failing_event_is_parked_with_those_after_it_and_driven_in_order
     await deposits(store, "a", 3)
     await deposits(store, "b", 2)
     await totals.become({"a": (1, 1.0), "b": (2, 2.0)})
-    found = await eventually(lambda: _parked(node, 2))
+    found = await parked(node, 2)
     assert [(each[Atom("sequence")], each[Atom("attempts")]) for each in found] == [(2, 3), (3, 0)]
     assert b"no such thing" in found[0][Atom("error")]
     # Driving while it still fails leaves both parked.
     assert await node.call("totals", (Atom("drive"), Atom("all"))) == (Atom("ok"), 2)
 
     async def tried_again() -> bool:
-        assert (await _parked(node, 2))[0][Atom("attempts")] == 4
+        assert (await parked(node, 2))[0][Atom("attempts")] == 4
         return True
 
     await eventually(tried_again)
     totals.fail = lambda envelope: False
     await node.call("totals", (Atom("drive"), Atom("all")))
     await totals.become({"a": (3, 3.0), "b": (2, 2.0)})
-    assert await _parked(node, 0) == []
+    assert await parked(node, 0) == []
     await deposits(store, "a", 1, start=3)
     await totals.become({"a": (4, 4.0), "b": (2, 2.0)})
-
-
-async def _parked(node: Node, count: int) -> list[Any]:
-    found = await node.call("totals", Atom("parked"))
-    assert len(found) == count
-    return found
 
 
 async def test_a_row_that_is_no_json_is_parked_with_its_text(node, url):
@@ -251,8 +173,8 @@ async def test_a_row_that_is_no_json_is_parked_with_its_text(node, url):
     await es.DurableQuery("totals", totals.project, store=store, into=store).start(node)
     await deposits(store, "b", 1)
     await totals.become({"a": (1, 1.0), "b": (1, 1.0)})
-    [parked] = await eventually(lambda: _parked(node, 1))
-    assert (parked[Atom("raw")], parked[Atom("sequence")]) == (b"{broken", 2)
+    [found] = await parked(node, 1)
+    assert (found[Atom("raw")], found[Atom("sequence")]) == (b"{broken", 2)
 
 
 async def test_with_the_policy_stop_it_stands_still_until_it_is_resumed(node, url):
@@ -325,8 +247,8 @@ async def test_a_query_on_a_node_without_the_database_reads_from_one_that_has_it
         # What cannot be processed is parked as the term that came.
         totals.fail = lambda envelope: True
         await es.execute(node, "bank", "a", DepositMoney(8.0))
-        [parked] = await eventually(lambda: _parked(far, 1), timeout=10)
-        assert es.query_process.readable(parked).startswith('{serialized_event_envelop,<<"a">>,5,')
+        [found] = await parked(far, 1)
+        assert es.query_process.readable(found).startswith('{serialized_event_envelop,<<"a">>,5,')
         await totals.into.close()
 
 

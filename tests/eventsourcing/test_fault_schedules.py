@@ -3,8 +3,9 @@
 One log, two durable queries. ``balances`` writes its effect and its checkpoint in one transaction. ``transfers``
 carries a withdrawal on to the other account with a command, which no transaction covers, so that effect can be
 repeated; the account knows the transfers it has seen. Old instances of a query go on beside new ones, commits go
-unanswered, wake-ups get lost, transactions of the log commit late, some events fail for a while. After healing,
-each projection is the fold of the log, every position had its effect once, and no money is missing.
+unanswered, wake-ups get lost, transactions of the log commit late, some events fail for a while, the replay of one
+account or of all is ordered at any time. After healing, each projection is the fold of the log, every position had its
+effect once since it was last undone, and no money is missing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pyglyn.eventsourcing.projection import (
     Load,
     Projection,
     Read,
+    Reset,
     Sleep,
     Wait,
 )
@@ -51,6 +53,7 @@ class World:
         self.log: list[es.RecordedEvent[Any]] = []
         self.late: list[tuple[str, int, list[Any]]] = []  # transactions that are open: id, expected, events
         self.transfers = 0
+        self.mended_at = self.random.uniform(0.0, 150.0)  # when some events stop failing
 
     def chance(self, probability: float) -> bool:
         return self.faults and self.random.random() < probability
@@ -101,7 +104,7 @@ class Query:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
-        self.checkpoint = 0
+        self.checkpoint = es.Checkpoint(name)
         self.effects: list[int] = []  # positions, in the order of their effects
         self.balances = dict.fromkeys(ACCOUNTS, START)
         self.parked: dict[tuple[str, int], es.ParkedEvent] = {}
@@ -110,7 +113,8 @@ class Query:
     def effect(self, event: es.RecordedEvent[Any]) -> None:
         """What the application does with an event; raises where the application would."""
         payload = event.envelope.payload if event.envelope is not None else None
-        if self.world.faults and (event.position % 11 == 0 or self.world.chance(0.05)):
+        unlucky = event.position % 11 == 0 and self.world.now < self.world.mended_at
+        if self.world.faults and (unlucky or self.world.chance(0.05)):
             raise ValueError("the application fails")
         if self.name == "balances":
             sign = -1 if isinstance(payload, Sent) else 1
@@ -128,6 +132,19 @@ class Query:
             raise
 
 
+    def replace(self, before: es.Checkpoint, after: es.Checkpoint) -> None:
+        if self.checkpoint.version != before.version:
+            raise es.CheckpointConflict(self.name, before.version, self.checkpoint.version)
+        self.checkpoint = after
+
+    def undo(self, id: str | None) -> None:
+        """What the application does to have effects made again."""
+        self.effects = [p for p in self.effects if id not in (None, self.world.log[p - 1].aggregate_id)]
+        self.parked = {key: event for key, event in self.parked.items() if id not in (None, key[0])}
+        for account in ACCOUNTS if id is None else [id]:
+            self.balances[account] = START
+
+
 class Instance:
     """A running driver of a query's state machine."""
 
@@ -139,32 +156,40 @@ class Instance:
         )
         self.machine = Projection(query.name, limits=limits, policy=policy)
         self.effect: Effect = self.machine.start()
+        self.since = self.world.now
 
     def step(self) -> None:
         """Carry out one effect; raises Killed."""
-        self.effect = self._step(self.effect)
+        before = self.effect
+        self.effect = self._step(before)
+        if self.effect is not before:
+            self.since = self.world.now
 
     def _step(self, effect: Effect) -> Effect:
         world, machine, now = self.world, self.machine, self.world.now
         if world.chance(0.05):
             raise Killed
-        if isinstance(effect, Load | Read | Apply | Drive) and world.chance(0.1):
+        if isinstance(effect, Load | Read | Apply | Drive | Reset) and world.chance(0.1):
             return machine.unavailable(now, "no connection")
         match effect:
             case Load():
                 blocked = {id for id, _ in self.query.parked}
-                return machine.loaded(now, position=self.query.checkpoint, paused=False, blocked=blocked)
-            case Read(after, limit):
-                return machine.read(now, world.log[after : after + limit])
+                return machine.loaded(now, self.query.checkpoint, blocked=blocked)
+            case Read(after, limit, aggregate_id):
+                found = [e for e in world.log[after:] if aggregate_id in (None, e.aggregate_id)]
+                return machine.read(now, found[:limit])
             case Wait(after, timeout):
                 arrived = len(world.log) > after and not world.chance(0.5)  # else the wake-up is lost
-                return machine.woken(now) if arrived or timeout is not None else effect
+                over = now >= self.since + timeout
+                return machine.woken(now) if arrived or over else effect
             case Sleep():
                 return machine.woken(now)
             case Apply():
                 return self._apply(effect)
-            case Drive(parked):
-                return self._drive(parked)
+            case Drive():
+                return self._drive(effect)
+            case Reset():
+                return self._reset(effect)
         raise AssertionError(effect)
 
     def _apply(self, effect: Apply) -> Effect:
@@ -177,18 +202,18 @@ class Instance:
                 index = effect.events.index(event)
                 query.effect(event)
                 query.effects.append(event.position)
+            query.replace(effect.before, effect.after)
             for parked in effect.park:
+                behind = any(id == parked.aggregate_id for id, _ in query.parked)
+                assert behind or "earlier" not in parked.error, "parked behind nothing"
                 query.parked[parked.aggregate_id, parked.sequence] = parked
-            if query.checkpoint != effect.expected:
-                raise es.CheckpointConflict(query.name, effect.expected, query.checkpoint)
-            query.checkpoint = effect.position
             if self.world.chance(0.05):
                 raise Killed  # between effect and checkpoint
 
         return self._run(work, lambda: self.machine.applied(now), lambda: index)
 
-    def _drive(self, parked: es.ParkedEvent) -> Effect:
-        query = self.query
+    def _drive(self, effect: Drive) -> Effect:
+        query, parked = self.query, effect.parked
         key = (parked.aggregate_id, parked.sequence)
 
         def work() -> None:
@@ -198,12 +223,22 @@ class Instance:
                 query.effect(event)
                 query.effects.append(event.position)
                 del query.parked[key]
+            query.replace(effect.before, effect.after)
 
         def done() -> Effect:
             remaining = sum(id == parked.aggregate_id for id, _ in query.parked)
             return self.machine.driven(self.world.now, remaining=remaining)
 
         return self._run(work, done, lambda: 0)
+
+    def _reset(self, effect: Reset) -> Effect:
+        def work() -> None:
+            self.query.undo(effect.aggregate_id)
+            if self.world.chance(0.1):
+                raise ValueError("the application cannot undo")
+            self.query.replace(effect.before, effect.after)
+
+        return self._run(work, lambda: self.machine.reset_done(self.world.now), lambda: None)
 
     def _run(self, work: Any, done: Any, index: Any) -> Effect:
         now = self.world.now
@@ -224,9 +259,15 @@ class Instance:
 
 def run_instances(world: World, query: Query) -> None:
     """Let a random instance of a query make a step; start one where there is none, sometimes one too many."""
-    if not query.instances or world.chance(0.02):
+    if not query.instances or world.chance(0.05):
         query.instances.append(Instance(query))
     instance = world.random.choice(query.instances)
+    if world.chance(0.01):
+        instance.machine.reset(world.random.choice([*ACCOUNTS, None]))
+    if world.chance(0.1):
+        instance.machine.drive(query.parked[key] for key in sorted(query.parked))
+    if world.chance(0.01):
+        query.checkpoint = query.checkpoint.next(paused=not query.checkpoint.paused)  # ordered elsewhere
     try:
         instance.step()
     except Killed:
@@ -238,6 +279,10 @@ def heal(world: World, queries: list[Query]) -> None:
     world.faults = False
     while world.late:
         world.end_a_late_transaction()
+    for query in queries:
+        query.checkpoint = query.checkpoint.next(paused=False)
+        for instance in query.instances:
+            instance.machine.resume()  # one that could not undo stands still
     steps = 0
     while True:
         for query in queries:
@@ -247,7 +292,10 @@ def heal(world: World, queries: list[Query]) -> None:
         steps += 1
         assert steps < 100_000, "does not come to rest"
         if not all(
-            isinstance(q.instances[0].effect, Wait) and q.checkpoint == len(world.log) for q in queries
+            isinstance(q.instances[0].effect, Wait)
+            and q.checkpoint.position == len(world.log)
+            and q.checkpoint.replay is None
+            for q in queries
         ):
             continue
         parked = [query for query in queries if query.parked]
