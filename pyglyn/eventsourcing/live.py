@@ -290,7 +290,7 @@ class LiveQuery(QueryServer):
         parked, error = 0, self.error
         try:
             async with asyncio.timeout(_STATUS_S):
-                parked = len(await self.parking.all())
+                parked = await self.parking.count()
         except (EventSourcingError, TimeoutError) as unknown:
             error = error or f"what is parked cannot be counted: {unknown}"
         return QueryStatus(

@@ -101,6 +101,14 @@ class Parking:
         """
         return await self._store.parked(self._query)
 
+    async def count(self) -> int:
+        """Count what is parked.
+
+        Raises:
+            EventStoreError: the store cannot be read.
+        """
+        return await self._store.count_parked(self._query)
+
     async def load(self) -> dict[tuple[Aggregate, int], str]:
         """Take note of what was parked before, once; returns which term has which key.
 
