@@ -38,6 +38,8 @@ from pyglyn.errors import EventStoreError, StoreUnavailable
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 Row = tuple[Any, ...]
+FileIdentity = tuple[int, int] | None
+"""Device and inode; None where there is no file."""
 
 SCHEMA_VERSION = 1
 LARGEST_GROUP = 256
@@ -107,8 +109,8 @@ class SqliteDatabase:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._connections: dict[ThreadPoolExecutor, sqlite3.Connection] = {}
-        self._file: tuple[int, int] | None = None  # device and inode of the file that is open
-        self._outdated: set[ThreadPoolExecutor] = set()  # whose connections have another file open
+        self._files: dict[ThreadPoolExecutor, FileIdentity] = {}  # which file each connection has open
+        self._file: FileIdentity = None  # which file was found last
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-reader")
         self._write_lock = asyncio.Lock()  # held by a group commit or by an open transaction
@@ -229,7 +231,9 @@ class SqliteDatabase:
         return outcomes
 
     def _finish(self, connection: sqlite3.Connection) -> None:
-        self._check_file()
+        if self._is_outdated(self._writer):
+            self._prepared, self._file = False, _identity(self.path)
+            raise self._replaced()
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -269,12 +273,12 @@ class SqliteDatabase:
 
     def _connection(self, executor: ThreadPoolExecutor) -> sqlite3.Connection:
         connection = self._connections.get(executor)
-        if connection is not None and not connection.in_transaction:
-            self._check_file()
-            if executor in self._outdated:
-                self._outdated.discard(executor)
-                self._connections.pop(executor).close()
-                connection = None
+        if connection is not None and not connection.in_transaction and self._is_outdated(executor):
+            del self._connections[executor]
+            connection.close()
+            connection = None
+            self._prepared = False
+            self._say_if_new()
         if connection is None:
             connection = sqlite3.connect(
                 self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
@@ -288,21 +292,26 @@ class SqliteDatabase:
                 connection.close()
                 raise
             self._connections[executor] = connection
-            self._file = self._file or _identity(self.path)
+            self._file = self._files[executor] = _identity(self.path)
         return connection
 
-    def _check_file(self) -> None:
-        """Check that the file is still the one that is open.
+    def _is_outdated(self, executor: ThreadPoolExecutor) -> bool:
+        """Whether a connection has another file open than the one that is there now."""
+        return self._files[executor] != _identity(self.path)
+
+    def _say_if_new(self) -> None:
+        """Say, once, that the file is another one now.
 
         Raises:
-            StoreUnavailable: it is not; said once, then the connections are opened anew.
+            StoreUnavailable: it is.
         """
-        if self._file is None or _identity(self.path) == self._file:
-            return
-        self._outdated.update(list(self._connections))
-        self._prepared = False
-        self._file = None
-        raise StoreUnavailable(f"{self.path}: the file was deleted or replaced while it was in use")
+        found = _identity(self.path)
+        if found != self._file:
+            self._file = found
+            raise self._replaced()
+
+    def _replaced(self) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.path}: the file was deleted or replaced while it was in use")
 
     def abandon(self) -> None:
         """Give up everything after a fork, in the child: another thread may have held any lock at that
@@ -324,7 +333,7 @@ def _ours(error: Exception, path: str) -> EventStoreError:
     return EventStoreError(f"{path}: {type(error).__name__}: {error}")
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: str) -> FileIdentity:
     """Return what tells a file from another one at the same place; None when there is none."""
     try:
         found = os.stat(path)

@@ -249,3 +249,95 @@ def test_a_store_serves_one_event_loop_after_another(tmp_path: Path) -> None:
 
     assert [asyncio.run(append(0)), asyncio.run(append(1))] == [1, 2]
     asyncio.run(store.close())
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+async def test_a_file_that_is_deleted_takes_no_command_that_would_be_lost_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        _delete(path)
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced") as caught:
+            await store.append("a", [AccountOpened("a")], expected=1)
+        assert not caught.value.outcome_unknown
+        assert (await store.append("a", [AccountOpened("a")], expected=0))[0].sequence == 1
+        async with bank(path) as other:
+            assert (await other.load("a")).sequence == 1
+
+
+async def test_a_file_deleted_during_a_transaction_is_noticed_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):  # noqa: PT012
+            async with store.transaction() as tx:
+                await tx.append("a", [AccountOpened("a")], expected=0)
+                _delete(path)
+        async with store.transaction() as tx:
+            await tx.append("a", [AccountOpened("a")], expected=0)
+        assert len(await store.read()) == 1
+
+
+async def test_readers_notice_that_the_file_was_replaced_and_go_on_with_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(tmp_path / "backup.db") as backup:
+        for id in ("x", "y"):
+            await backup.append(id, [AccountOpened(id)], expected=0)
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        assert await store.wait(1, timeout=0) is False
+        waiting = asyncio.create_task(store.wait(1, timeout=20))
+        _delete(path)
+        (tmp_path / "backup.db").rename(path)
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):
+            await waiting
+        assert [event.aggregate_id for event in await store.read()] == ["x", "y"]
+        assert (await store.load("a")).sequence == 0
+        executor = es.CommandExecutor(store, BANK_ACCOUNT)
+        assert (await executor.execute("a", OpenAccount("a"))).aggregate.sequence == 1
+
+
+async def test_rows_that_are_no_text_are_reported_and_such_snapshots_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        await store.append("b", [AccountOpened("b")], expected=0)
+        foreign = sqlite3.connect(path)
+        foreign.execute("UPDATE event SET payload = CAST(x'ff7b' AS text) WHERE aggregate_id = 'a'")
+        for id, entity in (("a", "x'7b7d'"), ("b", "CAST(x'ff' AS text)")):
+            foreign.execute(f"INSERT INTO snapshot VALUES ('BankAccount', '{id}', 1, {entity}, 1)")
+        foreign.commit()
+        foreign.close()
+        first, second = await store.read()
+        assert first.envelope is None
+        assert first.error is not None
+        assert (first.raw, first.error.payload) == (b"\xff{", "\\xff{")
+        assert "no text in UTF-8" in str(first.error)
+        assert second.envelope is not None
+        assert (await store.load("b")).sequence == 1
+        for id in ("a", "b"):
+            with pytest.raises(es.EventDecodeError, match="snapshot"):
+                await store.latest_snapshot(id)
+        with pytest.raises(es.EventDecodeError):
+            await store.load("a")
+        async with store.transaction() as tx:
+            assert (await tx.load("b")).sequence == 1
+            with pytest.raises(es.EventDecodeError):
+                await tx.load("a")
+
+
+async def test_an_append_that_cannot_be_bound_does_not_take_others_of_its_group_along(tmp_path: Path) -> None:
+    snapshot = es.Snapshot("b", BankAccount(), 2**70, 1)
+    async with bank(tmp_path / "bank.db") as store:
+        good, bad = await asyncio.gather(
+            store.append("a", [AccountOpened("a")], expected=0),
+            store.append("b", [AccountOpened("b")], expected=0, snapshot=snapshot),
+            return_exceptions=True,
+        )
+        assert isinstance(good, list)
+        assert isinstance(bad, es.EventStoreError)
+        assert "OverflowError" in str(bad)
+        assert [event.aggregate_id for event in await store.read()] == ["a"]
