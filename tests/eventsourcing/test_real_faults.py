@@ -1,14 +1,15 @@
 """A bank with transfers in OS processes that die at chosen steps, with links and databases that are cut.
 
 Each run is drawn from a seed: which step kills its OS process (before the commit, between commit and broadcast,
-between effect and checkpoint, also while catching up), when the link between the nodes and when the connections
-to the database are cut, what the clients do. Afterwards every command that was acknowledged is in the log, both
+between effect and checkpoint, also while catching up or replaying), when the link between the nodes and when the
+connections to the database are cut, what is replayed, what the clients do. Afterwards every command that was acknowledged is in the log, both
 projections equal the fold of the log, every transfer has arrived once, and no money is missing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -37,7 +38,7 @@ from tests.node.conftest import unique_name
 
 CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
 EVENTS = Sent | Received
-STEPS = ("before_commit", "after_commit", "in_effect", "before_carrying", "after_carrying")
+STEPS = ("before_commit", "after_commit", "in_effect", "in_undo", "before_carrying", "after_carrying")
 RUNS = 50
 TOGETHER = 10
 """Runs that share their two nodes."""
@@ -83,6 +84,21 @@ class Project:
 
 
 @attrs.frozen
+class Undo:
+    """Undoes what `Project` did; dies before the end."""
+
+    statement: str
+    plan: Path
+
+    async def __call__(self, tx: es.Transaction[Any, Any], account: str | None) -> None:
+        if account is None:
+            await tx.execute("DELETE FROM totals")
+        else:
+            await tx.execute(self.statement, (account,))
+        step(self.plan, "in_undo")
+
+
+@attrs.frozen
 class Carry:
     """Carries what one account has sent to the other one; its effect is a command, not in a transaction."""
 
@@ -111,8 +127,13 @@ class Database:
             "INSERT INTO totals VALUES (?, 1, ?) ON CONFLICT (account) DO UPDATE "
             "SET events = totals.events + 1, total = totals.total + excluded.total"
         )
-        is_sqlite = self.url.startswith("sqlite:")
-        return Project(statement if is_sqlite else statement.replace("?", "%s"), plan)
+        return Project(self._marked(statement), plan)
+
+    def undo(self, plan: Path) -> Undo:
+        return Undo(self._marked("DELETE FROM totals WHERE account = ?"), plan)
+
+    def _marked(self, statement: str) -> str:
+        return statement if self.url.startswith("sqlite:") else statement.replace("?", "%s")
 
     async def create(self) -> es.EventStore[Any, Any]:
         store = self.store()
@@ -160,7 +181,14 @@ class Run:
         patient = es.FailurePolicy(retries=None, first=0.02, longest=0.2)
         project = self.near.project(self.plan)
         return [
-            es.DurableQuery("near", project, store=store, into=self.near.store(), limits=limits),
+            es.DurableQuery(
+                "near",
+                project,
+                store=store,
+                into=self.near.store(),
+                limits=limits,
+                on_reset=self.near.undo(self.plan),
+            ),
             es.DurableQuery("carry", Carry(self.plan), store=store, policy=patient, limits=limits),
         ]
 
@@ -183,7 +211,8 @@ class Run:
         )
         far_pid = await remote.start(far)
         try:
-            await asyncio.gather(self.cut(node, far), *(self.client(node, account) for account in ACCOUNTS))
+            clients = [self.client(node, account) for account in ACCOUNTS]
+            await asyncio.gather(self.cut(node, far), self.replay(node), *clients)
             await far.connect(node.name)
             await self.check(log, log, elsewhere)
         finally:
@@ -213,6 +242,14 @@ class Run:
             far.disconnect(node.name)
             await asyncio.to_thread(self.near.cut)
             await far.connect(node.name)
+
+    async def replay(self, node: Node) -> None:
+        """Have one account replayed, or all; what is ordered of a process that dies may be lost."""
+        for _ in range(self.random.randint(0, 3)):
+            await asyncio.sleep(self.random.random() * 0.05)
+            which = self.random.choice([*(account.encode() for account in ACCOUNTS), Atom("all")])
+            with contextlib.suppress(ProcessError):
+                await node.call("near", (Atom("replay"), which))
 
     async def check(self, log: es.EventStore[Any, Any], *projections: es.EventStore[Any, Any]) -> None:
         async def arrived() -> list[es.RecordedEvent[Any]]:
@@ -274,3 +311,43 @@ async def test_after_any_fault_each_projection_is_the_fold_of_the_log(request, e
                     await Run(seed, tmp_path / str(seed), near, elsewhere).run(node, far)
             except Exception as error:
                 raise AssertionError(f"seed {seed}: {error}") from error
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_a_replay_whose_process_is_killed_is_finished_after_its_restart(request, epmd, tmp_path, kind):
+    server = request.getfixturevalue("wheel_server") if kind == "postgres" else None
+    plan = tmp_path / "plan"
+    plan.mkdir()
+    (plan / "in_effect.30").touch()  # of the 21 events once, and of the 20 of the replay
+    async with (
+        databases(kind, tmp_path, server) as (near, _),
+        Node(unique_name(), cookie="eventsourcing") as node,
+    ):
+        log = await near.create()
+        await log.append("a", [Received(f"t{n}", 1) for n in range(20)], expected=0)
+        await log.append("b", [Received("t20", 7)], expected=0)
+        query = es.DurableQuery(
+            "near",
+            near.project(plan),
+            store=near.store(),
+            into=near.store(),
+            on_reset=near.undo(plan),
+            limits=es.BatchLimits(size=3),
+        )
+        tree = Supervisor("one_for_one").add(query.worker())
+        await supervision.start(node, tree, name="tree")
+        expected = {"a": (20, 20), "b": (1, 7)}
+
+        async def equal() -> bool:
+            assert await totals(log) == expected
+            return True
+
+        await eventually(equal, timeout=20)
+        first = node.whereis("near")
+        assert await node.call("near", (Atom("replay"), b"a")) == (Atom("ok"), 0)
+        await eventually(lambda: not list(plan.iterdir()) and node.whereis("near") not in (None, first))
+        await eventually(equal, timeout=20)
+        await log.append("a", [Received("t21", 1)], expected=20)
+        expected["a"] = (21, 21)
+        await eventually(equal, timeout=20)
+        await log.close()
