@@ -608,8 +608,28 @@ async def test_both_instances_take_part_in_a_replay_and_no_effect_is_made_twice(
     assert await store.parked() == []
 
 
-async def test_an_event_that_the_other_instance_was_first_to_process_does_not_fail(node, url):
+async def test_events_driven_at_both_instances_have_their_effects_once(two):
+    first, second, store, totals = two
+    totals.fail = lambda envelope: True
+    await deposits(store, "a", 20)
+    for at in (first, second):
+        await parked(at, 20)
+    totals.fail = lambda envelope: False
+    drive = (Atom("drive"), Atom("all"))
+    await asyncio.gather(first.call("totals", drive), second.call("totals", drive))
+    await totals.become({"a": (20, 20.0)})
+    await deposits(store, "a", 1, start=20)
+    await totals.become({"a": (21, 21.0)})
+    assert await store.parked() == []
+
+
+async def test_an_event_that_the_other_instance_was_first_to_process_does_not_fail(node, url, monkeypatch):
     """Its key is in the table already, which the second instance only learns from an error."""
+    stops: list[str] = []
+    stop = projection.Projection._stop
+    monkeypatch.setattr(
+        projection.Projection, "_stop", lambda self, now, error: stops.append(error) or stop(self, now, error)
+    )
     store = bank(url)
     mark = "?" if url.startswith("sqlite") else "%s"
     async with store.transaction() as tx:
@@ -633,6 +653,7 @@ async def test_an_event_that_the_other_instance_was_first_to_process_does_not_fa
         await eventually(lambda: _is_at(store, 200), timeout=20)
         for at in (node, second):
             await eventually(lambda at=at: _is_live_at(at, 200), timeout=2 * projection.LOOK_AGAIN_S)
+    assert stops == []
 
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------
