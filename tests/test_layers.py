@@ -27,6 +27,7 @@ PURE_FILES = {
     "gleam/values.py",
     "gleam/decode.py",
     "supervision/spec.py",
+    "supervision/exported.py",
     "supervision/policy.py",
     "groups/pg_state.py",
     "groups/syn_state.py",
@@ -59,7 +60,7 @@ NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"actor", "supervision", "groups"}
 
 EVENTSOURCING_ON_A_NODE = {
-    "__init__.py", "client.py", "durable.py", "glyn.py", "live.py", "query_process.py", "routing.py", "runtime.py", "scope.py",
+    "__init__.py", "client.py", "durable.py", "front.py", "glyn.py", "live.py", "query_process.py", "routing.py", "runtime.py", "scope.py",
     "sources.py",
 }  # fmt: skip
 """The files of `eventsourcing` that need a cluster; stores and domain do without."""

@@ -116,7 +116,7 @@ class Worker:
         self.on_info: list[Callable[[], Term]] = []
         self._on_hub_gone = on_hub_gone
         self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
-        self._welcome: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
+        self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
         self._closing = False
         self._drained = asyncio.Event()
@@ -131,11 +131,15 @@ class Worker:
         loop = asyncio.get_running_loop()
         await loop.create_unix_connection(lambda: self._protocol, address.path)
         self.request((Atom("hello"), address.token.encode(), os.getpid(), address.parent, title.encode()))
-        serial, node, creation, leader, busy = await self._welcome
+        await self._welcome
+
+    def _be_welcome(self, serial: Any, node: Any, creation: Any, leader: Term, busy: Any) -> None:
+        """Become part of the node: at once, since other frames may follow in the same read."""
         self.runtime = WorkerRuntime(Identity(node.name, creation, serial), self)
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)
+        self._welcome.set_result(None)
 
     def forward(self, control: Control, parts: Parts | None, node: str) -> None:
         """Everything that is not for a process here goes to the hub."""
@@ -174,7 +178,7 @@ class Worker:
             return
         match frame.request:
             case (Atom("welcome"), *details):
-                self._welcome.set_result(tuple(details))
+                self._be_welcome(*details)
             case (Atom("reply"), Reference() as ref, answer):
                 future, on_reply = self._replies.pop(ref)
                 if on_reply is not None:

@@ -1,4 +1,4 @@
-"""Children that Erlang may start, as ``{Module, Function, Args}`` of a specification. Layer: supervision.
+"""Children that Erlang may start, by specifications exported for that. Layer: supervision, pure.
 
 Only what was exported for that on purpose can be started. What is exported is the child itself (a `GenServer`
 class, a function), or a function that returns a `ChildSpec`, annotated so: then what is started, and every
