@@ -73,7 +73,14 @@ from pyglyn.eventsourcing.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.rows import storable_text
 from pyglyn.eventsourcing.scope import ensure_scope
 from pyglyn.eventsourcing.sources import RemoteEvents, Source
-from pyglyn.eventsourcing.store import Checkpoint, EventStore, ParkedEvent, RecordedEvent, Transaction
+from pyglyn.eventsourcing.store import (
+    Checkpoint,
+    EventStore,
+    ParkedEvent,
+    RecordedEvent,
+    SideTables,
+    Transaction,
+)
 from pyglyn.groups import syn
 from pyglyn.node import Node, Stop
 from pyglyn.supervision import ChildSpec, worker
@@ -365,7 +372,7 @@ class DurableServer(QueryServer):
             return ""  # that event is of another type, or was deleted
         else:
             where = f"no events up to position {position}, where the query is"
-        return f"the store has {where}: was it restored, or is it another one? Reset the query (replay all)"
+        return f"the store has {where}: was it restored, or is it another one? A replay of all begins anew"
 
     async def _read(
         self, after: int, limit: int, aggregate_id: str | None = None
@@ -407,6 +414,7 @@ class DurableServer(QueryServer):
         park = [await self._with_raw(event) for event in effect.park]
         async with self.database.transaction() as tx:
             if self.query.into is not None:
+                await self._check_current(tx, effect.before)
                 await self._project(tx, effect.events)
             for event in park:
                 logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
@@ -425,6 +433,12 @@ class DurableServer(QueryServer):
                 after = stored.next(position=after.position, mark=after.mark, replay=after.replay)
         await tx.update_checkpoint(after)
 
+    async def _check_current(self, tables: SideTables, before: Checkpoint) -> None:
+        """Check that the checkpoint is as we know it, before the application is called in vain."""
+        stored = await tables.load_checkpoint(self.query.name)
+        if stored.version != before.version:
+            raise CheckpointConflict(self.query.name, before.version, stored.version, what="version")
+
     async def _with_raw(self, event: ParkedEvent) -> ParkedEvent:
         """Add the event as a term where the source has no text of it: a memory store, another node."""
         if event.raw:
@@ -442,9 +456,7 @@ class DurableServer(QueryServer):
         """Have effects outside of any transaction, unless the query was paused or overtaken meanwhile."""
         if not events:
             return
-        stored = await self.database.load_checkpoint(self.query.name)
-        if stored.version != before.version:
-            raise CheckpointConflict(self.query.name, before.version, stored.version, what="version")
+        await self._check_current(self.database, before)
         for index, event in enumerate(events):
             if event.position in self.had_effect:
                 continue

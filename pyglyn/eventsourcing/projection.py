@@ -210,7 +210,9 @@ class Projection:
 
     def state(self, now: float) -> str:
         """Return ``loading``, ``catching up``, ``live``, ``idle``, ``stuck`` or ``paused``."""
-        if self._stopped or self._attempts or self._unavailable or self._fault:
+        if self._stopped or self._attempts or self._unavailable:
+            return STUCK
+        if self._fault and None not in self._resets:
             return STUCK
         if self._paused:
             return PAUSED
@@ -364,6 +366,8 @@ class Projection:
         self.error = ""
         if self._resets and self._resets[0] == done.aggregate_id:
             self._resets.popleft()
+        if done.aggregate_id is None:
+            self._fault = ""
         self._forget()
         return self._do(Load())
 
@@ -387,7 +391,7 @@ class Projection:
         if aggregate_id is None:
             self._resets.clear()
         self._resets.append(aggregate_id)
-        self._stopped = False
+        self._stopped, self._attempts = False, 0
         self._ordered = True
 
     def drive(self, events: Iterable[ParkedEvent]) -> None:

@@ -131,7 +131,6 @@ class Query:
             self.checkpoint, self.effects, self.balances, self.parked = saved
             raise
 
-
     def replace(self, before: es.Checkpoint, after: es.Checkpoint) -> None:
         if self.checkpoint.version != before.version:
             raise es.CheckpointConflict(self.name, before.version, self.checkpoint.version)

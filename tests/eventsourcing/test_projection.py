@@ -255,9 +255,7 @@ def test_parked_events_are_driven_in_order() -> None:
     assert isinstance(repark, Apply)
     assert (repark.events, repark.after) == ((), at(9, version=1))
     assert repark.park == (attrs.evolve(first, error="still", attempts=2),)
-    assert projection.applied(0.0) == Drive(
-        parked=third, before=at(9, version=1), after=at(9, version=2)
-    )
+    assert projection.applied(0.0) == Drive(parked=third, before=at(9, version=1), after=at(9, version=2))
     assert projection.driven(0.0, remaining=0) == Read(9, 500)
     assert projection.blocked == {"a"}
     assert projection.read(0.0, []) == Wait(9, 5.0)
@@ -413,8 +411,10 @@ def test_a_checkpoint_that_does_not_fit_the_store_stops_everything_but_a_reset()
     assert projection.woken(5.0) == Load()
     assert projection.loaded(5.0, at(9), blocked=(), fault="ahead") == Sleep(5.0)
     projection.reset()
+    assert projection.state(6.0) == "catching up"
     assert projection.woken(6.0) == Reset(aggregate_id=None, before=at(9), after=at(0, version=1))
     assert projection.reset_done(6.0) == Load()
+    assert projection.state(6.0) == "loading"
     assert isinstance(projection.loaded(6.0, at(0, version=1), blocked=()), Drive)
     assert (projection.state(6.0), projection.error) == ("catching up", "")
 
