@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast
 
 from pyglyn import gleam
-from pyglyn.errors import ActorTimeout, CallTimeout, EventStoreError, NonPositiveArgument
+from pyglyn.errors import ActorTimeout, CallFailed, CallTimeout, EventStoreError, NonPositiveArgument
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.eventsourcing import wire
 from pyglyn.eventsourcing.aggregate import Aggregate, AggregateStats, SystemStats
@@ -65,10 +65,11 @@ async def execute(
         VersionConflict, StoreUnavailable, EventStoreError: nothing was written, see there.
         CallFailed: the service is not there, or ended.
         ValueEncodeError: the command is no Gleam value.
+        TypeError, EventEncodeError: the metadata is no pairs of strings, or the id no string.
     """
     request: tuple[Term, ...] = (
         wire.EXECUTE,
-        aggregate_id.encode(),
+        _key(aggregate_id),
         gleam.encode(command),
         wire.metadata_term(with_cause(metadata)),
     )
@@ -98,7 +99,7 @@ def send_command(
 ) -> None:
     """Send a command and do not wait; what becomes of it shows in the events, or in the service's log."""
     pairs = wire.metadata_term(with_cause(metadata))
-    request = (wire.EXECUTE, aggregate_id.encode(), gleam.encode(command), pairs)
+    request = (wire.EXECUTE, _key(aggregate_id), gleam.encode(command), pairs)
     process = at.system if isinstance(at, Node) else at
     if is_gleam(service):
         to, tag = _address(cast(GleamActor, service))
@@ -119,7 +120,13 @@ async def load_aggregate(
     Raises:
         EntityNotFound: it has no events.
     """
-    answer = await _ask(at, service, (wire.LOAD_AGGREGATE, aggregate_id.encode()), "load_aggregate", timeout)
+    answer = await _ask(
+        at,
+        service,
+        (wire.LOAD_AGGREGATE, _key(aggregate_id)),
+        "load_aggregate",
+        timeout,
+    )
     value = unwrapped(answer, None, aggregate_id)
     read = _types(service).read_entity if state is None else wire.decoding(state)
     return wire.read_aggregate(value, read)
@@ -130,7 +137,11 @@ async def load_events(
 ) -> list[EventEnvelope[Any]]:
     """Return all events of an aggregate."""
     answer = await _ask(
-        at, service, (wire.LOAD_ALL_EVENTS, aggregate_id.encode()), "load_all_events", timeout
+        at,
+        service,
+        (wire.LOAD_ALL_EVENTS, _key(aggregate_id)),
+        "load_all_events",
+        timeout,
     )
     return _envelopes(answer, service, events)
 
@@ -145,7 +156,7 @@ async def load_events_from(
     timeout: float | None = 5.0,
 ) -> list[EventEnvelope[Any]]:
     """Return the events of an aggregate after the first ``start_from``."""
-    request = (wire.LOAD_EVENTS, aggregate_id.encode(), start_from)
+    request = (wire.LOAD_EVENTS, _key(aggregate_id), start_from)
     return _envelopes(await _ask(at, service, request, "load_events", timeout), service, events)
 
 
@@ -153,7 +164,7 @@ async def latest_snapshot(
     at: At, service: Service, aggregate_id: str, *, state: object = None, timeout: float | None = 5.0
 ) -> Snapshot[Any] | None:
     """Return the latest snapshot of an aggregate, None when there is none."""
-    request = (wire.LOAD_SNAPSHOT, aggregate_id.encode())
+    request = (wire.LOAD_SNAPSHOT, _key(aggregate_id))
     value = unwrapped(await _ask(at, service, request, "load_latest_snapshot", timeout))
     read = _types(service).read_entity if state is None else wire.decoding(state)
     return wire.read_snapshot(value, read)
@@ -172,7 +183,7 @@ async def aggregate_stats(
     Raises:
         EntityNotFound: it has no events.
     """
-    request = (wire.AGGREGATE_STATS, aggregate_id.encode())
+    request = (wire.AGGREGATE_STATS, _key(aggregate_id))
     answer = await _ask(at, service, request, "get_aggregate_stats", timeout)
     return wire.read_aggregate_stats(unwrapped(answer, None, aggregate_id))
 
@@ -185,6 +196,10 @@ def is_gleam(service: Service) -> bool:
     return isinstance(service, gleam.Subject) or (
         isinstance(service, tuple) and isinstance(service[0], gleam.NamedSubject)
     )
+
+
+def _key(aggregate_id: str) -> bytes:
+    return wire.string(aggregate_id, "aggregate id")
 
 
 def _address(service: GleamActor) -> tuple[Pid | tuple[Atom, str], Term]:
@@ -218,10 +233,14 @@ def unwrapped(answer: Term, errors: object = None, aggregate_id: str = "") -> An
 
     Raises:
         EventSourcingError: it is ``{error, Error}``.
+        CallFailed: it is ``{error, {worker_ended, Reason}}``.
     """
     match answer:
         case (Atom("ok"), value):
             return value
+        case (Atom("error"), (Atom("worker_ended"), reason)):
+            text = "the service's worker ended; what it was asked for may have been done"
+            raise CallFailed(text, reason=(wire.WORKER_ENDED, reason))
         case (Atom("error"), error):
             raise wire.read_error(error, wire.decoding(errors), aggregate_id=aggregate_id)
     raise EventStoreError("the service answered with something that is no result")

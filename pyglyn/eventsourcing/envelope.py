@@ -29,8 +29,8 @@ def metadata_pairs(pairs: Iterable[tuple[str, str]]) -> Metadata:
     """
     checked: Metadata = []
     for pair in pairs:
-        if len(pair) != 2 or not (isinstance(pair[0], str) and isinstance(pair[1], str)):
-            raise TypeError(f"metadata is pairs of two strings, got {pair!r}")
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)):
+            raise TypeError(f"metadata is pairs of two strings, such as [('by', 'teller')]; got {pair!r}")
         checked.append((pair[0], pair[1]))
     return checked
 

@@ -112,12 +112,27 @@ class GlynStore(EventStore[E, S]):
 
     def term(self, message: ProcessEvents[Any]) -> Term:
         """Write a message; events that are not of the store's type are written by their own classes."""
-        if self._write is None:
-            self._write = wire.encoding(self._events)
         try:
-            return wire.process_events_term(message, self._write)
+            return wire.process_events_term(message, self._encode)
         except PyglynError:
             return wire.process_events_term(message)
+
+    def check(self, events: Iterable[E]) -> None:
+        """Check that events can be broadcast, before they are committed.
+
+        Raises:
+            EventEncodeError: one is no Gleam value.
+        """
+        for event in events:
+            try:
+                wire.payload(event, self._encode)
+            except PyglynError:
+                wire.payload(event)
+
+    def _encode(self, event: Any) -> Term:
+        if self._write is None:
+            self._write = wire.encoding(self._events)
+        return self._write(event)
 
     # --- the store ----------------------------------------------------------------------------------
 
@@ -140,6 +155,7 @@ class GlynStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
     ) -> list[EventEnvelope[E]]:
+        self.check(events)
         envelopes = await self.underlying.append(
             aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
         )
@@ -150,6 +166,9 @@ class GlynStore(EventStore[E, S]):
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
         return await self.underlying.load_events(aggregate_id, start_from, limit=limit)
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        return await self.underlying.last_sequence(aggregate_id)
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
         return await self.underlying.latest_snapshot(aggregate_id)
@@ -183,6 +202,7 @@ class GlynStore(EventStore[E, S]):
             async def remembering(
                 aggregate_id: str, events: Sequence[E], **options: Any
             ) -> list[EventEnvelope[E]]:
+                self.check(events)
                 envelopes = await append(aggregate_id, events, **options)
                 committed.append((aggregate_id, envelopes))
                 return envelopes

@@ -10,41 +10,57 @@ Rules:
 
 - An attrs class or dataclass is an object; a member of a union carries its name under the tag key. The top
   type of events is always tagged, a state that is one class is not. ``X | None`` is ``null`` or X.
-- ``float`` fields are written with a decimal point, also when they hold an ``int``; ``int`` fields refuse
-  floats and bools. Reading is as strict, with one exception: an integer literal is accepted for a float, if
-  a float holds it exactly, because other writers of the table (JavaScript, SQL by hand) drop the ``.0``.
-- Lists, tuples, sets and string-keyed dicts as expected; ``bytes`` in base64, date and time in ISO 8601,
-  ``UUID`` and ``Decimal`` as strings, an enum as its member's name in the tag's spelling.
-- Keys that the type does not have are ignored, as Gleam's decoders do.
+- Lists, tuples, sets and dicts with keys written as strings; ``bytes`` in base64, date and time in ISO 8601,
+  ``UUID`` and ``Decimal`` as strings, an enum as its member's name in the tag's spelling, a ``Literal`` as
+  its value; ``Any`` is a JSON value as it is.
+- A value is written only if it has the very type that its field declares, as :mod:`pyglyn.gleam` encodes it:
+  an ``int`` is no ``float``, a tuple no list, a tuple of three no ``tuple[int, int]``, an ``IntEnum`` no
+  ``int``, a ``datetime`` has its time zone. So nothing is stored that cannot be sent, or that reads back as
+  something else. A float always has a decimal point.
+- Reading is as strict, with two exceptions: an integer literal is accepted for a float, if a float holds it
+  exactly, because other writers of the table (JavaScript, SQL by hand) drop the ``.0``; and a date and time
+  without a time zone.
+- Keys that the type does not have are ignored, as Gleam's decoders do, and a missing one takes the field's
+  default; unless the codec is made ``exact``, as the one for states is: a snapshot of a class that has other
+  fields now is none of that class.
 - ``codecs`` overrides single types.
 
-Not supported: dicts with other keys than strings, unions of several non-class types of one JSON kind.
+Not supported: any other type; unions of several non-class types of one JSON kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import re
-import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 import cattrs
+from cattrs.dispatch import MultiStrategyDispatch
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pyglyn.errors import EventDecodeError, EventEncodeError
+from pyglyn.eventsourcing.json_collections import (
+    ARRAYS,
+    FromJson,
+    Pair,
+    ToJson,
+    array,
+    enumeration,
+    literal,
+    mapping,
+    plain,
+)
 from pyglyn.eventsourcing.json_scalars import SCALARS, kind_of, shown
 from pyglyn.eventsourcing.json_text import JsonValue, dump, load
+from pyglyn.gleam.annotations import is_union, name_of, resolved
 
 T = TypeVar("T")
 
 Spelling: TypeAlias = Callable[[str], str]
-_ToJson: TypeAlias = Callable[[Any], Any]
-_FromJson: TypeAlias = Callable[[Any, Any], Any]
 
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+|[0-9]+")
 
@@ -98,33 +114,32 @@ class JsonStyle:
 class JsonCodec(Generic[T]):
     """Writes and reads one type; built once, then reused."""
 
-    def __init__(self, of: object, style: JsonStyle | None = None, *, tagged: bool = False) -> None:
+    def __init__(
+        self, of: object, style: JsonStyle | None = None, *, tagged: bool = False, exact: bool = False
+    ) -> None:
         """Prepare the codec.
 
         Args:
             of: a class, a union of classes, or None for plain JSON values as they are.
             style: spelling and overrides.
             tagged: whether a single class carries its tag too (events do), under ``style.tag_key``.
+            exact: whether an object has to have all fields of its class, and no others, to be read.
 
         Raises:
             TypeError: the type, or one inside it, cannot be written as JSON.
             ValueError: two classes of a union have the same tag, or a field's key is the tag key.
         """
         self.style = style or JsonStyle()
-        self._encode: _ToJson | None = None
+        self._encode: ToJson = plain
         self._decode: Callable[[Any], Any] | None = None
         if of is None:
             return
-        of = _unwrap(of)
-        converter = _converter(self.style)
-        try:
-            if tagged:
-                to_json, from_json = _tagged(converter, self.style, _members(of), self.style.tag_key)
-            else:
-                to_json, from_json = converter.get_unstructure_hook(of), converter.get_structure_hook(of)
-        except cattrs.StructureHandlerNotFoundError as error:
-            raise TypeError(f"no JSON for {error.type_!r}: give it one in JsonStyle.codecs") from error
-        self._encode = to_json
+        converter = _Converter(self.style, exact=exact)
+        of = resolved(of)
+        if tagged:
+            self._encode, from_json = _tagged(converter, _members(of), self.style.tag_key)
+        else:
+            self._encode, from_json = converter.pair(of)
         self._decode = lambda value: from_json(value, of)
 
     def encode(self, value: T) -> str:
@@ -133,16 +148,14 @@ class JsonCodec(Generic[T]):
         Raises:
             EventEncodeError: it is not of the type.
         """
-        if self._encode is None:
-            return dump(value)  # type: ignore[arg-type]
         try:
-            plain = self._encode(value)
+            written = self._encode(value)
         except EventEncodeError:
             raise
-        except (TypeError, ValueError, AttributeError, LookupError, RecursionError) as error:
+        except Exception as error:
             name = type(value).__name__
             raise EventEncodeError(f"{name} is not writable as JSON: {error}", value=value) from error
-        return dump(plain)
+        return dump(written)
 
     def decode(self, text: str) -> T:
         """Read a value.
@@ -152,13 +165,13 @@ class JsonCodec(Generic[T]):
         """
         if self._decode is None:
             return load(text, check_floats=True)  # type: ignore[return-value]
-        plain = load(text)
+        plain_value = load(text)
         try:
-            value: T = self._decode(plain)
-        except (cattrs.BaseValidationError, TypeError, ValueError, LookupError) as error:
-            raise EventDecodeError(_faults(error), payload=text) from error
+            value: T = self._decode(plain_value)
         except RecursionError as error:
             raise EventDecodeError(["nested too deeply"], payload=text) from error
+        except Exception as error:
+            raise EventDecodeError(_faults(error), payload=text) from error
         return value
 
 
@@ -175,17 +188,6 @@ def _fault(error: BaseException, _type: type | None) -> str:
 # --- the converter ---------------------------------------------------------------------------------
 
 
-def _unwrap(of: Any) -> Any:
-    """Follow ``type X = …`` and ``NewType`` to what they stand for."""
-    while True:
-        if hasattr(of, "__value__"):
-            of = of.__value__
-        elif hasattr(of, "__supertype__"):
-            of = of.__supertype__
-        else:
-            return of
-
-
 def _origin(of: Any) -> Any:
     return typing.get_origin(of) or of
 
@@ -195,54 +197,68 @@ def _is_record(of: Any) -> bool:
     return isinstance(origin, type) and (attrs.has(origin) or dataclasses.is_dataclass(origin))
 
 
-def _is_union(of: Any) -> bool:
-    return typing.get_origin(of) in (typing.Union, types.UnionType)
-
-
 def _members(of: Any) -> list[Any]:
-    of = _unwrap(of)
-    if _is_union(of):
+    of = resolved(of)
+    if is_union(of):
         return [member for part in typing.get_args(of) for member in _members(part)]
     return [of]
 
 
-def _is_enum(of: Any) -> bool:
-    return isinstance(of, type) and issubclass(of, enum.Enum)
+class _Converter(cattrs.Converter):
+    """Derives the pair of each type. cattrs makes the functions for the fields of a class, nothing else.
 
+    Its own hooks coerce (``int("1")``, a list of the letters of a string), so none of them is left.
+    """
 
-def _converter(style: JsonStyle) -> cattrs.Converter:
-    converter = cattrs.Converter(
-        detailed_validation=True, unstruct_collection_overrides={set: list, frozenset: list}
-    )
-    for of, (to_json, from_json) in SCALARS.items():
-        _register(converter, style, of, to_json, from_json)
-    converter.register_unstructure_hook_factory(_is_record, lambda of: _record_to_json(converter, style, of))
-    converter.register_structure_hook_factory(_is_record, lambda of: _record_from_json(converter, style, of))
-    converter.register_unstructure_hook_factory(_is_enum, lambda of: _enum(style, of)[0])
-    converter.register_structure_hook_factory(_is_enum, lambda of: _enum(style, of)[1])
-    converter.register_unstructure_hook_factory(_is_union, lambda of: _union(converter, style, of)[0])
-    converter.register_structure_hook_factory(_is_union, lambda of: _union(converter, style, of)[1])
-    for of, (to_plain, from_plain) in style.codecs.items():
-        _register(converter, style, of, to_plain, from_plain)
-    return converter
+    def __init__(self, style: JsonStyle, *, exact: bool) -> None:
+        super().__init__(detailed_validation=True)
+        self.style = style
+        self.exact = exact
+        self._pairs: dict[Any, Pair] = {}
+        self._unstructure_func = MultiStrategyDispatch(lambda of: self.pair(of)[0], self)
+        self._structure_func = MultiStrategyDispatch(lambda of: self.pair(of)[1], self)
 
+    def pair(self, of: Any) -> Pair:
+        """Derive what writes and reads a type.
 
-def _register(
-    converter: cattrs.Converter, style: JsonStyle, of: Any, to_json: _ToJson, from_json: Callable[[Any], Any]
-) -> None:
-    """Register a scalar. cattrs also comes here for its subclasses, so enums mixed with it are told apart."""
+        Raises:
+            TypeError: it has no JSON.
+        """
+        of = resolved(of)
+        if of not in self._pairs:
+            self._pairs[of] = self._derived(of)
+        return self._pairs[of]
 
-    def unstructure(value: Any) -> Any:
-        return _enum(style, type(value))[0](value) if isinstance(value, enum.Enum) else to_json(value)
+    def inside(self, of: Any) -> Callable[[], Pair]:
+        """Return what gives the pair of a type inside another; derived now if the other one is already."""
+        try:
+            pair = self.pair(of)
+        except RecursionError:  # cattrs: the functions of a class are being made
+            return lambda: self.pair(of)
+        return lambda: pair
 
-    def structure(value: Any, wanted: Any) -> Any:
-        if wanted is of:
-            return from_json(value)
-        return _enum(style, wanted)[1](value, wanted) if _is_enum(wanted) else from_json(value)
-
-    mixed = of in (int, str, float)
-    converter.register_unstructure_hook(of, unstructure if mixed else to_json)
-    converter.register_structure_hook(of, structure)
+    def _derived(self, of: Any) -> Pair:
+        if of in self.style.codecs:
+            to_plain, from_plain = self.style.codecs[of]
+            return to_plain, lambda value, _of: from_plain(value)
+        if of in SCALARS:
+            return SCALARS[of]
+        origin = _origin(of)
+        if _is_record(of):
+            return _record(self, of)
+        if is_union(of):
+            return _union(self, of)
+        if isinstance(of, type) and issubclass(of, enum.Enum):
+            return enumeration(of, self.style.tag_spelling)
+        if origin in ARRAYS:
+            return array(of, self.inside)
+        if origin is dict:
+            return mapping(of, self.inside)
+        if origin is Literal:
+            return literal(of, self.inside)
+        if of is Any:
+            return plain, lambda value, _of: value
+        raise TypeError(f"no JSON for {name_of(of)}: give it one in JsonStyle.codecs")
 
 
 def _fields(of: Any) -> list[str]:
@@ -251,96 +267,63 @@ def _fields(of: Any) -> list[str]:
     return list(names)
 
 
-def _overrides(style: JsonStyle, of: Any) -> dict[str, Any]:
-    keys = {name: style.key_spelling(name) for name in _fields(of)}
-    if len(set(keys.values())) != len(keys):
-        raise ValueError(
-            f"two fields of {_origin(of).__name__} have the same JSON key: {sorted(keys.values())}"
-        )
-    return {name: override(rename=key) for name, key in keys.items()}
-
-
-def _record_to_json(converter: cattrs.Converter, style: JsonStyle, of: Any) -> _ToJson:
-    to_json: _ToJson = make_dict_unstructure_fn(of, converter, **_overrides(style, of))
+def _record(converter: _Converter, of: Any) -> Pair:
     expected = _origin(of)
+    keys = {name: converter.style.key_spelling(name) for name in _fields(of)}
+    if len(set(keys.values())) != len(keys):
+        raise ValueError(f"two fields of {expected.__name__} have the same JSON key: {sorted(keys.values())}")
+    overrides: dict[str, Any] = {name: override(rename=key) for name, key in keys.items()}
+    to_json: ToJson = make_dict_unstructure_fn(of, converter, **overrides)
+    from_json: FromJson = make_dict_structure_fn(of, converter, _cattrs_detailed_validation=True, **overrides)
+    wanted = {keys[name] for name in _written(expected)} if converter.exact else None
 
     def write(value: Any) -> Any:
         if type(value) is not expected:
             raise EventEncodeError(f"expected {expected.__name__}, got {shown(value)}", value=value)
         return to_json(value)
 
-    return write
-
-
-def _record_from_json(converter: cattrs.Converter, style: JsonStyle, of: Any) -> _FromJson:
-    from_json: _FromJson = make_dict_structure_fn(
-        of, converter, _cattrs_detailed_validation=True, **_overrides(style, of)
-    )
-
-    def read(value: Any, wanted: Any) -> Any:
-        if not isinstance(value, dict):
+    def read(value: Any, as_type: Any) -> Any:
+        if type(value) is not dict:
             raise TypeError(f"expected an object, got {kind_of(value)}")
-        return from_json(value, wanted)
-
-    return read
-
-
-def _enum(style: JsonStyle, of: Any) -> tuple[_ToJson, _FromJson]:
-    def write(value: Any) -> Any:
-        if not isinstance(value, of):
-            raise TypeError(f"expected a member of {of.__name__}, got {shown(value)}")
-        return style.tag_spelling(value.name.lower())
-
-    members = {style.tag_spelling(member.name.lower()): member for member in of}
-
-    def read(value: Any, _of: Any) -> Any:
-        if not isinstance(value, str) or value not in members:
-            raise ValueError(f"expected one of {sorted(members)}, got {shown(value)}")
-        return members[value]
+        if wanted is not None and value.keys() != wanted:
+            faults = [f"missing field {key!r}" for key in sorted(wanted - value.keys())]
+            faults += [f"unknown field {key!r}" for key in sorted(value.keys() - wanted)]
+            raise ValueError(f"{expected.__name__} has other fields: {', '.join(faults)}")
+        return from_json(value, as_type)
 
     return write, read
 
 
-def _union(converter: cattrs.Converter, style: JsonStyle, of: Any) -> tuple[_ToJson, _FromJson]:
-    """A union: classes by their tag, anything else by the kind of its JSON value.
+def _written(cls: Any) -> list[str]:
+    """List the fields that ``__init__`` takes: only those are written."""
+    if attrs.has(cls):
+        return [field.name for field in attrs.fields(cls) if field.init]
+    return [field.name for field in dataclasses.fields(cls) if field.init]
 
-    The members' hooks are looked up at the first use, so that a type may contain itself.
-    """
 
-    @functools.cache
-    def parts() -> _UnionParts:
-        return _UnionParts.of_members(converter, style, _members(of))
-
-    def write(value: Any) -> Any:
-        return parts().write(value, of)
-
-    def read(value: Any, _of: Any) -> Any:
-        return parts().read(value, of)
-
-    return write, read
+def _union(converter: _Converter, of: Any) -> Pair:
+    """A union: classes by their tag, anything else by the kind of its JSON value."""
+    members = _members(of)
+    records = [member for member in members if _is_record(member)]
+    others = [member for member in members if not _is_record(member) and member is not type(None)]
+    others.sort(key=lambda member: member is float)  # it would take the literals of an int
+    parts = _UnionParts(
+        nullable=type(None) in members,
+        record=_tagged(converter, records, converter.style.nested_tag_key)
+        if len(records) > 1
+        else _bound(converter.inside(records[0]), records[0])
+        if records
+        else None,
+        others=[(other, *_bound(converter.inside(other), other)) for other in others],
+    )
+    return (lambda value: parts.write(value, of)), (lambda value, _of: parts.read(value, of))
 
 
 @attrs.frozen
 class _UnionParts:
     nullable: bool
-    record: tuple[_ToJson, _FromJson] | None
-    others: list[tuple[Any, _ToJson, _FromJson]]  # what is neither a class of ours nor None
-
-    @classmethod
-    def of_members(cls, converter: cattrs.Converter, style: JsonStyle, members: list[Any]) -> _UnionParts:
-        records = [member for member in members if _is_record(member)]
-        others = [member for member in members if not _is_record(member) and member is not type(None)]
-        record: tuple[_ToJson, _FromJson] | None = None
-        if len(records) > 1:
-            record = _tagged(converter, style, records, style.nested_tag_key)
-        elif records:
-            from_json = _bind(converter.get_structure_hook(records[0]), records[0])
-            record = (converter.get_unstructure_hook(records[0]), from_json)
-        hooks = [
-            (other, converter.get_unstructure_hook(other), _bind(converter.get_structure_hook(other), other))
-            for other in others
-        ]
-        return cls(type(None) in members, record, hooks)
+    record: Pair | None
+    others: list[tuple[Any, ToJson, FromJson]]  # what is neither a class of ours nor None
 
     def write(self, value: Any, of: Any) -> Any:
         if value is None and self.nullable:
@@ -352,7 +335,7 @@ class _UnionParts:
                 if _origin(other) is cls:
                     return to_json(value)
         if self.record is None:
-            raise EventEncodeError(f"expected {of}, got {shown(value)}", value=value)
+            raise EventEncodeError(f"expected {name_of(of)}, got {shown(value)}", value=value)
         return self.record[0](value)
 
     def read(self, value: Any, of: Any) -> Any:
@@ -366,21 +349,20 @@ class _UnionParts:
         for _, _, from_json in self.others:
             try:
                 return from_json(value, of)
-            except (TypeError, ValueError, LookupError, cattrs.BaseValidationError) as error:
+            except Exception as error:
                 faults.append(_fault(error, None))
         raise TypeError(" or ".join(faults))
 
 
-def _bind(hook: _FromJson, of: Any) -> _FromJson:
-    return lambda value, _of: hook(value, of)
+def _bound(inside: Callable[[], Pair], of: Any) -> Pair:
+    return (lambda value: inside()[0](value)), (lambda value, _of: inside()[1](value, of))
 
 
-def _tagged(
-    converter: cattrs.Converter, style: JsonStyle, members: list[Any], tag_key: str
-) -> tuple[_ToJson, _FromJson]:
+def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
     """Several classes told apart by a tag."""
-    writers: dict[type, tuple[str, _ToJson]] = {}
-    readers: dict[str, tuple[Any, _FromJson]] = {}
+    style = converter.style
+    writers: dict[type, tuple[str, Callable[[], Pair]]] = {}
+    readers: dict[str, tuple[Any, Callable[[], Pair]]] = {}
     for member in members:
         if not _is_record(member):
             raise TypeError(f"expected an attrs class or dataclass in the union, got {member!r}")
@@ -392,15 +374,16 @@ def _tagged(
             )
         if tag_key in (style.key_spelling(name) for name in _fields(member)):
             raise ValueError(f"a field of {origin.__name__} has the key {tag_key!r}, which is the tag's")
-        writers[origin] = (tag, converter.get_unstructure_hook(member))
-        readers[tag] = (member, converter.get_structure_hook(member))
+        inside = converter.inside(member)
+        writers[origin] = (tag, inside)
+        readers[tag] = (member, inside)
 
     def write(value: Any) -> Any:
         found = writers.get(type(value))
         if found is None:
             names = ", ".join(sorted(cls.__name__ for cls in writers))
             raise EventEncodeError(f"expected one of {names}; got {shown(value)}", value=value)
-        return {tag_key: found[0], **found[1](value)}
+        return {tag_key: found[0], **found[1]()[0](value)}
 
     def read(value: Any, _of: Any) -> Any:
         if not isinstance(value, dict):
@@ -412,7 +395,9 @@ def _tagged(
             )
         if tag not in readers:
             raise ValueError(f"unknown {tag_key} {tag!r}, expected one of {sorted(readers)}")
-        member, reader = readers[tag]
-        return reader(value, member)
+        member, inside = readers[tag]
+        if converter.exact:
+            value = {key: each for key, each in value.items() if key != tag_key}
+        return inside()[1](value, member)
 
     return write, read

@@ -59,6 +59,10 @@ class Lanes:
             queue = self._waiting[key]
             try:
                 await queue.popleft()()
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                logger.exception("work for %r was cancelled, by nobody who had to do with it", key)
             except Exception:
                 logger.exception("work for %r failed", key)
             if queue:
@@ -79,3 +83,9 @@ class Lanes:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         self._waiting.clear()
+
+
+def is_cancelled() -> bool:
+    """Tell whether somebody asked the running task to end; a CancelledError may be raised by anybody."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

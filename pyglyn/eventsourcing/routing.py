@@ -148,9 +148,34 @@ class Routing:
             self._me.send(pid, (DOOR, STOP))
 
 
-def forwarded(message: Term) -> Term:
-    """Mark a message as passed on."""
-    return (FORWARDED, message)
+async def start_routing(me: Process, scope: str | None, name: str) -> Routing | None:
+    """Become one of the services of a name; None without a scope."""
+    if scope is None:
+        return None
+    routing = Routing(me, scope, name)
+    await routing.start()
+    return routing
+
+
+async def passed_on(me: Process, routing: Routing | None, request: Term, message: Term) -> bool:
+    """Pass a message on to the owner of its aggregate; False if that is this service."""
+    if routing is None or not isinstance(request, tuple) or len(request) < 2:
+        return False
+    id = request[1]
+    if not isinstance(id, bytes):
+        return False
+    owner = await routing.elsewhere(id.decode(errors="replace"))
+    if owner is not None:
+        me.send(owner, (FORWARDED, message))
+    return owner is not None
+
+
+def opened(routing: Routing | None, original: Term) -> None:
+    """A command was passed on to us: its aggregate is ours, so its name is too."""
+    request = original[-1] if isinstance(original, tuple) and original else None
+    id = request[1] if isinstance(request, tuple) and len(request) > 1 else None
+    if routing is not None and isinstance(id, bytes):
+        routing.open_door(id.decode(errors="replace"))
 
 
 async def _door(me: Process, tag: Term, service: Pid) -> None:

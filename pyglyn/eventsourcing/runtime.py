@@ -16,9 +16,9 @@ Layer: eventsourcing, on a node.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import zlib
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -26,28 +26,30 @@ from typing import Any
 import attrs
 
 from pyglyn.errors import (
-    CallFailed,
-    CallTimeout,
     DecodeErrors,
+    EncodeError,
     EntityNotFound,
     EventSourcingError,
     EventStoreError,
     GleamError,
+    StoreUnavailable,
+    TransactionRolledBack,
 )
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing import client, sources, wire
 from pyglyn.eventsourcing.aggregate import AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.causation import with_causation, with_node
-from pyglyn.eventsourcing.commands import CommandExecutor
-from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
-from pyglyn.eventsourcing.lanes import Lanes
+from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed
+from pyglyn.eventsourcing.envelope import ProcessEvents
+from pyglyn.eventsourcing.front import ANSWERED, FrontServer, worker_name
+from pyglyn.eventsourcing.lanes import Lanes, is_cancelled
 from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.memory import MemoryStore
 from pyglyn.eventsourcing.parking import parking_of
-from pyglyn.eventsourcing.routing import Routing, forwarded
+from pyglyn.eventsourcing.routing import opened, passed_on, start_routing
 from pyglyn.eventsourcing.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.store import EventStore
-from pyglyn.node import Caller, GenServer, Node, NoReply, Process
+from pyglyn.node import Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
@@ -55,6 +57,9 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 
 LANES = 64
 """How many aggregates of one OS process are busy with a command at the same time."""
+
+START_S = 3.0
+"""For how long a service that starts waits for its store; then it goes on without."""
 
 Answer = Callable[[Term], None]
 
@@ -74,6 +79,7 @@ class ServiceSpec:
     causation: bool = True
     scope: str | None = None
     conflict_retries: int = 50
+    unavailable_s: float = UNAVAILABLE_S
 
     def types(self) -> wire.Types:
         """Derive how values are read and written; done anew in each OS process.
@@ -101,6 +107,7 @@ def service(
     events: object = None,
     causation: bool = True,
     scope: str | None = None,
+    unavailable_s: float = UNAVAILABLE_S,
 ) -> ServiceSpec:
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
@@ -117,6 +124,7 @@ def service(
         workers=workers,
         causation=causation,
         scope=scope,
+        unavailable_s=unavailable_s,
     )
     client.known_types[name] = made.types()
     client.known_events[name] = events
@@ -137,6 +145,7 @@ def supervised(
     events: object = None,
     causation: bool = True,
     scope: str | None = None,
+    unavailable_s: float = UNAVAILABLE_S,
 ) -> ChildSpec:
     """Specify a service for a supervision tree.
 
@@ -155,6 +164,8 @@ def supervised(
         causation: add correlation id, causation id and node to the metadata.
         scope: the services of this name on all nodes of that scope share the aggregates; a command that
             comes to one of them is carried out by the owner of its aggregate. See `route`.
+        unavailable_s: for how many seconds a command waits for a store that is not available. Callers who
+            wait for less (5 s by default) get `ActorTimeout` instead of the reason.
 
     Raises:
         EventStoreError: a memory store with workers.
@@ -173,14 +184,16 @@ def supervised(
         events=events,
         causation=causation,
         scope=scope,
+        unavailable_s=unavailable_s,
     )
     tree = Supervisor("one_for_one")
     for query in made.queries:
         tree.add(query_worker(query))
     if made.workers:
         for number in range(made.workers):
-            tree.add(worker(AggregateServer, made, name=_worker_name(name, number)))
-        tree.add(worker(FrontServer, made, name=name, isolation="task"))
+            tree.add(worker(AggregateServer, made, name=worker_name(name, number)))
+        front = (made.name, made.workers, made.scope, len(made.queries))
+        tree.add(worker(FrontServer, *front, name=name, isolation="task"))
     else:
         tree.add(worker(AggregateServer, made, name=name))
     return supervisor(tree, id=name, isolation="task")
@@ -195,22 +208,20 @@ async def start(node: Node, spec: ServiceSpec) -> Pid:
     return pid
 
 
-def _worker_name(name: str, number: int) -> str:
-    return f"{name}_{number}"
-
-
 class AggregateServer(GenServer):
     """Executes commands: the whole service, or its share in one OS process."""
 
     async def init(self, spec: ServiceSpec) -> None:
-        """Connect to the store.
+        """Get ready.
 
         Raises:
-            EventStoreError: that is not possible.
+            EventStoreError: the store will never work as it is. One that is only unavailable is no reason
+                not to start: commands wait for it, and are told why in the end.
         """
         self.spec = spec
         self.store = spec.store
         self.types = spec.types()
+        self.write = partial(wire.payload, encode=self.types.write_event)
         self.lanes = Lanes(LANES)
         self.commands = 0
         self.me.trap_exit = True
@@ -218,63 +229,83 @@ class AggregateServer(GenServer):
         bind = getattr(self.store, "bind", None)
         if bind is not None:
             await bind(self.me)
-        await self.store.start()
-        self.routing = await _routing(self.me, spec) if not spec.workers else None
+        await self._start_store()
+        self.routing = await start_routing(self.me, spec.scope, spec.name) if not spec.workers else None
         self.executor: CommandExecutor[Any, Any, Any] = CommandExecutor(
             self.store,
             spec.domain,
             snapshot_config=spec.snapshot_config,
             conflict_retries=spec.conflict_retries,
+            unavailable_s=spec.unavailable_s,
+            write=self.write,
         )
+
+    async def _start_store(self) -> None:
+        try:
+            async with asyncio.timeout(START_S):
+                await self.store.start()
+        except (StoreUnavailable, TransactionRolledBack, TimeoutError) as error:
+            why = str(error) or f"it does not answer within {START_S:g} s"
+            fault = _fault_here(self.store)
+            if fault is not None:
+                raise EventStoreError(f"{why}; {fault}") from error
+            logger.error("%s starts without its store, commands wait for it: %s", self.spec.name, why)
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
         """Take a request; the answer comes when its aggregate's turn is over."""
-        match request:
-            case (Atom("read_events"), *_):
-                work = partial(sources.answer_read, self.store, request, self.types.write_event)
-                self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, work, caller))
-                return NoReply
-        if not await passed_on(self, request, (GEN_CALL, (caller.pid, caller.tag), request)):
-            self.take(request, partial(self.reply, caller), for_gleam=False)
+        if not await passed_on(self.me, self.routing, request, (GEN_CALL, (caller.pid, caller.tag), request)):
+            self._take_call(request, caller)
         return NoReply
 
     async def handle_cast(self, request: Term) -> None:
         """Take a command that nobody waits for."""
-        if not await passed_on(self, request, (GEN_CAST, request)):
+        if not await passed_on(self.me, self.routing, request, (GEN_CAST, request)):
             self.take(request, self._log_failure, for_gleam=False)
 
     async def handle_info(self, message: Term) -> None:
-        """Take an actor message of the Gleam library."""
+        """Take an actor message of the Gleam library, or what another process of the service was sent."""
         match message:
             case (Atom("EXIT"), Pid() as pid, _):
                 if self.routing is not None:
                     self.routing.exited(pid)
                 return
             case (Atom("pyglyn_forwarded"), original):
-                opened(self, original)
-                self._take_forwarded(original)
+                opened(self.routing, original)
+                self._take_original(original)
                 return
-            case (_, request) if await passed_on(self, request, message):
+            case (Atom("pyglyn_passed"), Pid() as front, int() as number, original):
+                self._take_original(original, partial(self.me.send, front, (ANSWERED, number)))
+                return
+            case (_, request) if await passed_on(self.me, self.routing, request, message):
                 return
         self._take_actor_message(message)
 
-    def _take_forwarded(self, message: Term) -> None:
+    def _take_original(self, message: Term, done: Callable[[], None] | None = None) -> None:
         match message:
             case (Atom("$gen_call"), from_, request):
                 if (caller := Caller.from_term(from_)) is not None:
-                    self.take(request, partial(self.reply, caller), for_gleam=False)
+                    self._take_call(request, caller, done)
             case (Atom("$gen_cast"), request):
                 self.take(request, self._log_failure, for_gleam=False)
             case _:
-                self._take_actor_message(message)
+                self._take_actor_message(message, done)
 
-    def _take_actor_message(self, message: Term) -> None:
+    def _take_call(self, request: Term, caller: Caller, done: Callable[[], None] | None = None) -> None:
+        answer = _then(partial(self.reply, caller), done)
+        match request:
+            case (Atom("read_events"), *_):
+                read = partial(sources.answer_read, self.store, request, self.types.write_event)
+                self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, read, answer))
+            case _:
+                self.take(request, answer, for_gleam=False)
+
+    def _take_actor_message(self, message: Term, done: Callable[[], None] | None = None) -> None:
         match message:
             case (_, (Atom() as kind, *fields)):
                 subject = fields[-1] if fields else None
                 match subject:
                     case (Atom("subject"), Pid() as owner, tag) if kind is not wire.EXECUTE:
-                        answer: Answer = partial(self._answer_subject, owner, tag)
+                        answer = _then(partial(self._answer_subject, owner, tag), done)
                         self.take((kind, *fields[:-1]), answer, for_gleam=True)
                         return
                 if kind is wire.EXECUTE:
@@ -296,7 +327,7 @@ class AggregateServer(GenServer):
         """Put a request in line behind the others of its aggregate."""
         match request:
             case (Atom("execute_command" | "execute_command_with_response"), bytes() as id, command, pairs):
-                work = partial(self._execute, id, command, pairs, for_gleam)
+                work = partial(self._execute, id, command, pairs, time.monotonic(), for_gleam)
             case (Atom("load_aggregate"), bytes() as id):
                 work = partial(self._load_aggregate, id)
             case (Atom("load_all_events"), bytes() as id):
@@ -316,24 +347,30 @@ class AggregateServer(GenServer):
         self.lanes.put(id, partial(self._work, work, answer, for_gleam))
 
     async def _work(self, work: Callable[[], Any], answer: Answer, for_gleam: bool) -> None:
+        result: Term
         try:
-            result: Term = (wire.OK, await work())
+            result = (wire.OK, await work())
         except (EventSourcingError, GleamError) as error:
             result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
             logger.exception("%s: a command failed", self.spec.name)
             result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
-        answer(result)
-
-    async def _read_events(self, work: Callable[[], Any], caller: Caller) -> None:
         try:
-            self.reply(caller, await work())
-        except (EventSourcingError, GleamError) as error:
-            self.reply(caller, (wire.ERROR, wire.error_term(error)))
+            answer(result)
+        except EncodeError as error:  # an entity or an error of the application, with something in it
+            answer((wire.ERROR, wire.error_term(error, for_gleam=for_gleam)))
+
+    async def _read_events(self, read: Callable[[], Any], answer: Answer) -> None:
+        try:
+            answer(await read())
+        except Exception as error:
+            answer((wire.ERROR, wire.error_term(error)))
 
     # --- the requests -------------------------------------------------------------------------------
 
-    async def _execute(self, id: bytes, command: Term, pairs: Term, for_gleam: bool) -> Term:
+    async def _execute(self, id: bytes, command: Term, pairs: Term, came_at: float, for_gleam: bool) -> Term:
         self.commands += 1
         aggregate_id = wire.text(id)
         metadata = wire.read_metadata(pairs)
@@ -343,15 +380,14 @@ class AggregateServer(GenServer):
             raise EventStoreError(f"the command does not decode: {error}") from error
         if self.spec.causation:
             metadata = with_node(with_causation(metadata), self.me.node)
-        executed = await self.executor.execute(aggregate_id, decoded, metadata)
-        envelopes = self._tell(aggregate_id, executed.envelopes)
+        executed = await self.executor.execute(aggregate_id, decoded, metadata, came_at=came_at)
+        envelopes = self._tell(aggregate_id, executed)
         return None if for_gleam else envelopes
 
-    def _tell(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> Term:
+    def _tell(self, aggregate_id: str, executed: Executed[Any, Any]) -> Term:
         """Send the queries what was committed; returns the envelopes as terms."""
-        write = self.types.write_event
-        message = wire.process_events_term(ProcessEvents(aggregate_id, envelopes), write)
-        if envelopes:
+        message = wire.committed_term(ProcessEvents(aggregate_id, executed.envelopes), executed.written)
+        if executed.envelopes:
             for query in self.spec.queries:
                 self.me.send(query.name, message)
         return message[2]
@@ -369,7 +405,7 @@ class AggregateServer(GenServer):
 
     async def _aggregate_stats(self, id: bytes) -> Term:
         aggregate_id = wire.text(id)
-        sequence = (await self.store.load(aggregate_id)).sequence
+        sequence = await self.store.last_sequence(aggregate_id)
         if sequence == 0:
             raise EntityNotFound(aggregate_id)
         snapshot = await self.store.latest_snapshot(aggregate_id)
@@ -403,81 +439,23 @@ class AggregateServer(GenServer):
 _closing: set[asyncio.Task[None]] = set()
 
 
-async def _routing(me: Process, spec: ServiceSpec) -> Routing | None:
-    if spec.scope is None:
-        return None
-    routing = Routing(me, spec.scope, spec.name)
-    await routing.start()
-    return routing
+def _then(answer: Answer, done: Callable[[], None] | None) -> Answer:
+    """Answer, then say that it is done."""
+    if done is None:
+        return answer
+
+    def both(term: Term) -> None:
+        answer(term)
+        done()
+
+    return both
 
 
-def opened(server: AggregateServer | FrontServer, original: Term) -> None:
-    """A command was passed on to us: its aggregate is ours, so its name is too."""
-    request = original[-1] if isinstance(original, tuple) and original else None
-    id = request[1] if isinstance(request, tuple) and len(request) > 1 else None
-    if server.routing is not None and isinstance(id, bytes):
-        server.routing.open_door(id.decode(errors="replace"))
-
-
-async def passed_on(server: AggregateServer | FrontServer, request: Term, message: Term) -> bool:
-    """Pass a message on to the owner of its aggregate; False if that is this service."""
-    if server.routing is None or not isinstance(request, tuple) or len(request) < 2:
-        return False
-    id = request[1]
-    if not isinstance(id, bytes):
-        return False
-    owner = await server.routing.elsewhere(id.decode(errors="replace"))
-    if owner is not None:
-        server.me.send(owner, forwarded(message))
-    return owner is not None
-
-
-class FrontServer(GenServer):
-    """Spreads the requests of a service over its OS processes; the process callers know."""
-
-    async def init(self, spec: ServiceSpec) -> None:
-        """Take note of how many there are."""
-        self.spec = spec
-        self.me.trap_exit = True
-        self.routing = await _routing(self.me, spec)
-
-    def _worker(self, request: Term) -> str:
-        id = request[1] if isinstance(request, tuple) and len(request) > 1 else b""
-        number = zlib.crc32(id) % self.spec.workers if isinstance(id, bytes) else 0
-        return _worker_name(self.spec.name, number)
-
-    async def handle_call(self, request: Term, caller: Caller) -> Any:
-        """Pass a request on; the worker answers the caller itself."""
-        if request in ((wire.SYSTEM_STATS,), wire.SYSTEM_STATS):
-            return await self._system_stats()
-        message: Term = (GEN_CALL, (caller.pid, caller.tag), request)
-        if not await passed_on(self, request, message):
-            self.me.send(self._worker(request), message)
-        return NoReply
-
-    async def handle_cast(self, request: Term) -> None:
-        """Pass a command on."""
-        if not await passed_on(self, request, (GEN_CAST, request)):
-            self.me.send(self._worker(request), (GEN_CAST, request))
-
-    async def handle_info(self, message: Term) -> None:
-        """Pass an actor message of the Gleam library on."""
-        match message:
-            case (Atom("EXIT"), Pid() as pid, _):
-                if self.routing is not None:
-                    self.routing.exited(pid)
-            case (_, (Atom("get_system_stats"), (Atom("subject"), Pid() as owner, tag))):
-                self.me.send(owner, (tag, await self._system_stats()))
-            case (Atom("pyglyn_forwarded"), ((_, (_, _), request) | (_, request)) as original):
-                opened(self, original)
-                self.me.send(self._worker(request), original)
-            case (_, request) if not await passed_on(self, request, message):
-                self.me.send(self._worker(request), message)
-
-    async def _system_stats(self) -> Term:
-        total = 0
-        for number in range(self.spec.workers):
-            with contextlib.suppress(CallFailed, CallTimeout):  # one that is being restarted
-                answer = await self.me.call(_worker_name(self.spec.name, number), (wire.SYSTEM_STATS,))
-                total += wire.read_system_stats(answer).total_commands_processed
-        return wire.system_stats_term(SystemStats(len(self.spec.queries), total))
+def _fault_here(store: EventStore[Any, Any]) -> str | None:
+    """Say what makes a store unavailable for good: what is local has to be there at the start."""
+    path = getattr(getattr(store, "underlying", store), "path", None)
+    if isinstance(path, str):
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            return f"there is no folder {folder}"
+    return None

@@ -4,8 +4,8 @@ Envelopes are told apart by tag and length, not by trying one form first: a seri
 metadata and type names here (in the Gleam library it is read as the memory form, which loses them).
 
 Requests of ours (``gen_server`` calls) have the actor messages' shapes without the reply subject, and richer
-errors: ``{version_conflict, Id, Expected, Actual}`` and ``{store_unavailable, Text, OutcomeUnknown}`` where a
-Gleam caller gets ``{event_store_error, Text}``.
+errors: ``{version_conflict, Id, Expected, Actual}``, ``{store_unavailable, Text, OutcomeUnknown}`` and
+``{worker_ended, Reason}`` where a Gleam caller gets ``{event_store_error, Text}``.
 
 Source: ``eventsourcing.gleam`` 9.1 (types ``AggregateMessage``, ``QueryMessage``, ``EventSourcingError``),
 ``eventsourcing_glyn.gleam`` 1.0.
@@ -20,11 +20,13 @@ from typing import Any
 
 import attrs
 
-from pyglyn import gleam
+from pyglyn import etf, gleam
 from pyglyn.errors import (
     ActorTimeout,
     DomainError,
+    EncodeError,
     EntityNotFound,
+    EventEncodeError,
     EventSourcingError,
     EventStoreError,
     GleamError,
@@ -42,6 +44,7 @@ from pyglyn.eventsourcing.envelope import (
     Metadata,
     ProcessEvents,
     SerializedEventEnvelop,
+    metadata_pairs,
 )
 from pyglyn.eventsourcing.snapshot import Snapshot
 from pyglyn.gleam import DecodeError, DecodeErrors
@@ -53,6 +56,7 @@ EXECUTE, EXECUTE_WITH_RESPONSE = Atom("execute_command"), Atom("execute_command_
 LOAD_AGGREGATE, LOAD_ALL_EVENTS = Atom("load_aggregate"), Atom("load_all_events")
 LOAD_EVENTS, LOAD_SNAPSHOT = Atom("load_events"), Atom("load_latest_snapshot")
 SYSTEM_STATS, AGGREGATE_STATS = Atom("get_system_stats"), Atom("get_aggregate_stats")
+WORKER_ENDED = Atom("worker_ended")
 
 
 def untyped(term: Term) -> Any:
@@ -82,13 +86,32 @@ def encoding(type_: object) -> Callable[[Any], Term]:
 # --- envelopes -----------------------------------------------------------------------------------------
 
 
+def payload(event: Any, encode: Callable[[Any], Term] = gleam.encode) -> Term:
+    """Write an event before it is committed: what cannot be sent is not to be stored either.
+
+    Raises:
+        EventEncodeError: it is no Gleam value, or not of the type.
+    """
+    try:
+        return etf.normalise(encode(event))  # a field of type `Term` may hold what is none
+    except (GleamError, EncodeError) as error:
+        cause = f" ({error.__cause__})" if isinstance(error.__cause__, ValueError) else ""
+        text = f"{type(event).__name__} is not writable as a Gleam value: {error}{cause}"
+        raise EventEncodeError(text, value=event) from error
+
+
 def envelope_term(envelope: EventEnvelope[Any], encode: Callable[[Any], Term] = gleam.encode) -> Term:
     """Write an envelope.
 
     Raises:
         GleamError: the event is no Gleam value.
     """
-    head = (envelope.aggregate_id.encode(), envelope.sequence, encode(envelope.payload))
+    return enveloped(envelope, encode(envelope.payload))
+
+
+def enveloped(envelope: EventEnvelope[Any], payload: Term) -> Term:
+    """Write an envelope whose event is written already."""
+    head = (envelope.aggregate_id.encode(), envelope.sequence, payload)
     pairs: list[Term] = [(key.encode(), value.encode()) for key, value in envelope.metadata]
     if isinstance(envelope, MemoryStoreEventEnvelop):
         return (MEMORY, *head, pairs)
@@ -146,15 +169,39 @@ def read_metadata(pairs: Term) -> Metadata:
 
 
 def metadata_term(pairs: Iterable[tuple[str, str]]) -> list[Term]:
-    """Write metadata pairs."""
-    return [(key.encode(), value.encode()) for key, value in pairs]
+    """Write metadata pairs.
+
+    Raises:
+        TypeError: something else is among them.
+        EventEncodeError: a string has a lone surrogate.
+    """
+    return [(string(key, "metadata"), string(value, "metadata")) for key, value in metadata_pairs(pairs)]
+
+
+def string(text: str, what: str) -> bytes:
+    """Write a string.
+
+    Raises:
+        EventEncodeError: it is none, or not writable in UTF-8.
+    """
+    if not isinstance(text, str):
+        raise EventEncodeError(f"{what} has to be a string, got {text!r}", value=text)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise EventEncodeError(f"{what} {text!r} has a lone surrogate", value=text) from None
 
 
 def process_events_term(
     message: ProcessEvents[Any], encode: Callable[[Any], Term] = gleam.encode
 ) -> tuple[Term, ...]:
     """Write what a query process receives: ``{process_events, Id, [Envelope]}``."""
-    envelopes = [envelope_term(envelope, encode) for envelope in message.events]
+    return committed_term(message, [encode(envelope.payload) for envelope in message.events])
+
+
+def committed_term(message: ProcessEvents[Any], payloads: Iterable[Term]) -> tuple[Term, ...]:
+    """Write what a query process receives, of events that are written already."""
+    envelopes = [enveloped(envelope, term) for envelope, term in zip(message.events, payloads, strict=True)]
     return (PROCESS_EVENTS, message.aggregate_id.encode(), envelopes)
 
 
@@ -299,21 +346,29 @@ def error_term(error: BaseException, *, for_gleam: bool = False) -> Term:
             actual = NONE if error.actual is None else error.actual
             return (Atom("version_conflict"), error.aggregate_id.encode(), error.expected, actual)
         case StoreUnavailable() if not for_gleam:
-            return (Atom("store_unavailable"), error.text.encode(), error.outcome_unknown)
+            return (Atom("store_unavailable"), _text(error.text), error.outcome_unknown)
         case TransactionFailed():
             return Atom("transaction_failed")
         case TransactionRolledBack():
             return Atom("transaction_rolled_back")
         case EventStoreError():
-            return (Atom("event_store_error"), error.text.encode())
-    return (Atom("event_store_error"), f"{type(error).__name__}: {error}"[:2000].encode())
+            return (Atom("event_store_error"), _text(error.text))
+    return (Atom("event_store_error"), f"{type(error).__name__}: ".encode() + _text(error)[:2000])
 
 
 def _any_value(value: object) -> Term:
     try:
-        return gleam.encode(value)
-    except GleamError:
-        return repr(value).encode()
+        return etf.normalise(gleam.encode(value))
+    except (GleamError, EncodeError):
+        return _text(value, repr)
+
+
+def _text(value: object, show: Callable[[object], str] = str) -> bytes:
+    """Show a value whatever it is: its ``__str__`` may raise, its text may hold what UTF-8 does not."""
+    try:
+        return show(value).encode(errors="backslashreplace")
+    except Exception as error:
+        return f"({type(value).__name__}, whose text raises {type(error).__name__})".encode()
 
 
 def read_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +13,14 @@ import attrs
 import pytest
 
 from pyglyn import eventsourcing as es
+from pyglyn import gleam
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
     AccountOpened,
     BankAccount,
     BankAccountEvent,
+    CustomerDepositedCash,
+    CustomerWithdrewCash,
     DepositMoney,
     OpenAccount,
 )
@@ -78,7 +82,7 @@ async def test_a_hundred_clients_on_a_thousand_aggregates(stores: list[es.EventS
     async def client() -> None:
         for n in todo:
             name = f"account-{n % 1000}"
-            await banks[n % 2].execute(name, OpenAccount(name) if n < 1000 else DepositMoney(n))
+            await banks[n % 2].execute(name, OpenAccount(name) if n < 1000 else DepositMoney(float(n)))
 
     await asyncio.gather(*(client() for _ in range(100)))
     last = await stores[0].last_position()
@@ -140,6 +144,234 @@ async def test_patience_has_an_end() -> None:
     with pytest.raises(es.StoreUnavailable):
         await Bank(store, BANK_ACCOUNT, unavailable_s=0.05).execute("a", OpenAccount("a"))
     assert 1 < store.appends < 100
+
+
+@attrs.frozen
+class Halve:
+    """Refused, faulty or without effect on an account that has nothing."""
+
+    how: str
+
+
+def handle_halve(account: BankAccount, command: Any) -> list[Any]:
+    if not isinstance(command, Halve):
+        return BANK_ACCOUNT.handle(account, command)  # type: ignore[return-value]
+    if account.balance:
+        return [CustomerWithdrewCash(account.balance / 2, account.balance / 2)]
+    match command.how:
+        case "refused":
+            raise es.DomainError("nothing there")
+        case "a fault in handle":
+            raise ZeroDivisionError
+        case "a fault in apply":
+            return [CustomerWithdrewCash(0.0, "?")]  # type: ignore[arg-type]
+        case "not writable":
+            return [CustomerWithdrewCash(0.0, float("nan"))]
+        case "no list":
+            return None  # type: ignore[return-value]
+    return []
+
+
+def apply_halve(account: BankAccount, event: Any) -> BankAccount:
+    after = BANK_ACCOUNT.apply(account, event)
+    return attrs.evolve(after, balance=after.balance + 0.0)
+
+
+@pytest.mark.parametrize(
+    "how", ["refused", "a fault in handle", "a fault in apply", "not writable", "no list", "no events"]
+)
+async def test_only_events_are_believed_of_a_remembered_aggregate(
+    stores: list[es.EventStore[Any, Any]], how: str
+) -> None:
+    """Another service has deposited since: nobody is told that there is nothing to halve."""
+    domain = es.Domain(handle_halve, apply_halve, BankAccount())
+    one, two = (Bank(store, domain, write=gleam.encoder(BankAccountEvent).encode) for store in stores)
+    await one.execute("a", OpenAccount("a"))
+    await two.execute("a", DepositMoney(100.0))
+    assert (await one.execute("a", Halve(how))).aggregate.entity.balance == 50.0
+    await two.execute("a", Halve(how))
+    assert (await one.execute("a", Halve(how))).aggregate.entity.balance == 12.5
+
+
+async def test_what_a_store_cannot_write_is_believed_only_of_an_aggregate_that_was_loaded(
+    tmp_path: Path,
+) -> None:
+    """As above, without an encoder before the append: it is the store that refuses the event."""
+    url = f"sqlite:{tmp_path}/bank.db"
+    described: dict[str, Any] = {"events": BankAccountEvent, "aggregate_type": "BankAccount"}
+    async with es.open_store(url, **described) as here, es.open_store(url, **described) as there:
+        one, two = (
+            Bank(store, es.Domain(handle_halve, apply_halve, BankAccount())) for store in (here, there)
+        )
+        await one.execute("a", OpenAccount("a"))
+        await two.execute("a", DepositMoney(100.0))
+        assert (await one.execute("a", Halve("not writable"))).aggregate.entity.balance == 50.0
+
+
+async def test_outcomes_that_are_true_cost_one_load_and_successes_none() -> None:
+    store = Flaky()
+    bank = Bank(store, BANK_ACCOUNT)
+    await bank.execute("a", OpenAccount("a"))
+    await bank.execute("a", DepositMoney(1.0))
+    assert store.loads == 1
+    with pytest.raises(es.DomainError):
+        await bank.execute("a", OpenAccount("a"))
+    assert store.loads == 2
+    assert (await bank.execute("a", DepositMoney(0.0))).envelopes == []
+    await bank.execute("a", DepositMoney(1.0))
+    assert store.loads == 3
+
+
+async def test_events_that_cannot_be_sent_are_not_committed(stores: list[es.EventStore[Any, Any]]) -> None:
+    def refuse(event: Any) -> Any:
+        raise es.EventEncodeError("no Gleam value")
+
+    bank = Bank(stores[0], BANK_ACCOUNT, write=refuse)
+    for _ in range(2):
+        with pytest.raises(es.EventEncodeError, match="no Gleam value"):
+            await bank.execute("a", OpenAccount("a"))
+    assert (await stores[0].load("a")).sequence == 0
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit, SystemExit, StopIteration])
+async def test_what_would_end_a_task_is_an_error_of_its_command(raised: type[BaseException]) -> None:
+    def handle(account: BankAccount, command: Any) -> list[Any]:
+        if command == "raise":
+            raise raised
+        return [AccountOpened("raise" if command == "apply" else "a")]
+
+    def apply(account: BankAccount, event: Any) -> BankAccount:
+        if event == AccountOpened("raise"):
+            raise raised
+        return BANK_ACCOUNT.apply(account, event)
+
+    store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
+    bank = Bank(store, es.Domain(handle, apply, BankAccount()))
+    for command in ("raise", "apply"):
+        with pytest.raises(RuntimeError, match=raised.__name__):
+            await bank.execute("a", command)
+    assert (await bank.execute("a", "open")).aggregate.sequence == 1
+    await store.append("a", [AccountOpened("raise")], expected=1)
+    with pytest.raises(RuntimeError, match=raised.__name__):
+        await bank.load_aggregate("a")
+
+
+async def test_those_in_line_behind_an_unavailable_store_are_told_together() -> None:
+    """Each waits as long as it was to from when it came, not from when its turn comes."""
+    store = Flaky(*[es.StoreUnavailable("the disk is full")] * 1000)
+    bank = Bank(store, BANK_ACCOUNT, unavailable_s=0.2)
+    began = time.monotonic()
+    outcomes = await asyncio.gather(
+        *(bank.execute("a", OpenAccount("a")) for _ in range(20)), return_exceptions=True
+    )
+    assert [str(outcome) for outcome in outcomes] == ["the disk is full"] * 20
+    assert time.monotonic() - began < 2.0  # not 20 times 0.2 s
+    tried = store.appends
+    with pytest.raises(es.StoreUnavailable):  # one that comes later tries by itself
+        await bank.execute("a", OpenAccount("a"))
+    assert store.appends > tried
+
+
+@pytest.mark.parametrize("bad", [{"by": "teller"}, {"ab": "c"}, ["ab"], [("a", 1)]])
+async def test_metadata_that_is_no_pairs_is_refused(bad: Any) -> None:
+    bank: Bank = es.CommandExecutor(es.MemoryStore("BankAccount"), BANK_ACCOUNT)
+    with pytest.raises(TypeError, match="pairs of two strings"):
+        await bank.execute("a", OpenAccount("a"), bad)
+
+
+# --- snapshots ----------------------------------------------------------------------------------------
+
+
+async def test_a_snapshot_ahead_of_the_events_is_not_used(
+    stores: list[es.EventStore[Any, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The events were restored from an older backup, or repaired by hand."""
+    store = stores[0]
+    ahead = es.Snapshot("a", BankAccount(True, 900.0), 9, 0)
+    await store.append("a", [AccountOpened("a"), CustomerDepositedCash(1.0, 1.0)], expected=0, snapshot=ahead)
+    bank = Bank(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(3))
+    assert (await bank.load_aggregate("a")).entity == BankAccount(True, 1.0)
+    assert "the snapshot of a says 9, where it has no event" in caplog.text
+    assert (await bank.execute("a", DepositMoney(1.0))).aggregate.sequence == 3
+    caplog.clear()
+    assert (await bank.load_aggregate("a")).entity == BankAccount(True, 2.0)
+    assert not caplog.text, "the new snapshot has replaced the wrong one"
+
+
+async def test_a_snapshot_far_ahead_is_not_used_when_later_events_exist(
+    stores: list[es.EventStore[Any, Any]],
+) -> None:
+    await stores[0].append(
+        "a", [AccountOpened("a")], expected=0, snapshot=es.Snapshot("a", BankAccount(False, 9.0), 0, 0)
+    )
+    bank = Bank(stores[0], BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(3))
+    assert (await bank.load_aggregate("a")).sequence == 1
+
+
+@attrs.frozen
+class CountingAccount:
+    """The account of a later version of the program."""
+
+    opened: bool = False
+    balance: float = 0.0
+    deposits: int = 0
+
+
+def apply_counting(account: CountingAccount, event: Any) -> CountingAccount:
+    after = BANK_ACCOUNT.apply(account, event)  # type: ignore[arg-type]
+    counts = isinstance(event, CustomerDepositedCash)
+    return attrs.evolve(after, deposits=account.deposits + counts)  # type: ignore[call-arg,return-value]
+
+
+async def test_a_snapshot_of_a_class_that_has_other_fields_now_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A field more, with a default, and then a field less."""
+    snapshots = es.SnapshotConfig(2)
+    described = {"events": BankAccountEvent, "aggregate_type": "BankAccount"}
+
+    def opened(state: type) -> es.EventStore[Any, Any]:
+        return es.open_store(f"sqlite:{tmp_path}/bank.db", state=state, **described)
+
+    counting: es.Domain[Any, Any, Any] = es.Domain(
+        lambda account, command: [CustomerDepositedCash(1.0, account.balance + 1.0)],
+        apply_counting,
+        CountingAccount(),
+    )
+    async with opened(BankAccount) as old:
+        bank = Bank(old, BANK_ACCOUNT, snapshot_config=snapshots)
+        for command in (OpenAccount("a"), DepositMoney(1.0), DepositMoney(1.0), DepositMoney(1.0)):
+            await bank.execute("a", command)
+    async with opened(CountingAccount) as new:
+        later: es.CommandExecutor[Any, Any, Any] = es.CommandExecutor(
+            new, counting, snapshot_config=snapshots
+        )
+        assert (await later.load_aggregate("a")).entity == CountingAccount(True, 3.0, 3)
+        assert "CountingAccount has other fields: missing field 'deposits'" in caplog.text
+        for _ in range(2):
+            await later.execute("a", "deposit")
+        caplog.clear()
+        assert (await later.load_aggregate("a")).entity == CountingAccount(True, 5.0, 5)
+        assert not caplog.text
+    async with opened(BankAccount) as old:
+        bank = Bank(old, BANK_ACCOUNT, snapshot_config=snapshots)
+        assert (await bank.load_aggregate("a")).entity == BankAccount(True, 5.0)
+        assert "BankAccount has other fields: unknown field 'deposits'" in caplog.text
+
+
+async def test_a_snapshot_that_cannot_be_written_costs_no_command(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    domain: es.Domain[Any, Any, Any] = es.Domain(
+        lambda account, command: [AccountOpened("a")], lambda account, event: account, BankAccount(True, 0)
+    )
+    async with es.open_store(
+        f"sqlite:{tmp_path}/bank.db", events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount"
+    ) as store:
+        bank: Bank = es.CommandExecutor(store, domain, snapshot_config=es.SnapshotConfig(1))
+        assert (await bank.execute("a", "open")).aggregate.sequence == 1
+        assert await store.latest_snapshot("a") is None
+    assert "no snapshot of a at 1: BankAccount is not writable" in caplog.text
 
 
 async def test_a_handler_that_raises_writes_nothing_and_harms_nobody() -> None:

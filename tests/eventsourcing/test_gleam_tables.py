@@ -92,7 +92,7 @@ async def test_rows_of_a_gleam_service_load_here(database: Foreign, store: es.Ev
 async def test_our_rows_load_in_a_gleam_service(database: Foreign, store: es.EventStore[Any, Any]) -> None:
     events = [
         AccountOpened('"\\é\n\t🏦'),
-        *(CustomerDepositedCash(n, n) for n in (10, 1e22, 1e-7, 0.1 + 0.2, 5e-324)),
+        *(CustomerDepositedCash(n, n) for n in (10.0, 1e22, 1e-7, 0.1 + 0.2, 5e-324)),
     ]
     await store.append("a", events, expected=0, metadata=[("k", "v"), ("é", '"')])
     rows = database.run((SELECT, ("BankAccount", "a", 0)))
@@ -109,14 +109,14 @@ async def test_a_command_of_each_language_builds_on_the_others(
     database: Foreign, store: es.EventStore[Any, Any]
 ) -> None:
     database.execute("a", 0.0)
-    await store.append("a", [CustomerDepositedCash(5, 5)], expected=1)
+    await store.append("a", [CustomerDepositedCash(5.0, 5.0)], expected=1)
     database.execute("a", 2.5)
     assert (await store.load("a")).envelopes[-1].payload == CustomerDepositedCash(2.5, 7.5)
 
 
 async def test_snapshots_are_shared(database: Foreign, store: es.EventStore[Any, Any]) -> None:
     await store.append(
-        "a", [AccountOpened("a")], expected=0, snapshot=es.Snapshot("a", BankAccount(True, 7), 1, 11)
+        "a", [AccountOpened("a")], expected=0, snapshot=es.Snapshot("a", BankAccount(True, 7.0), 1, 11)
     )
     rows = database.run("SELECT aggregate_type, aggregate_id, sequence, entity, timestamp FROM snapshot")
     assert rows == [("BankAccount", "a", 1, '{"opened":true,"balance":7.0}', 11)]

@@ -49,6 +49,22 @@ async def inventory_service(node: Node, seen: Seen, *, url: str = "memory:", sco
     await es.start(node, attrs.evolve(made, causation=False))
 
 
+async def test_what_cannot_be_broadcast_is_not_committed(epmd):
+    """Neither by an append nor in a transaction; the store below would take it."""
+    events: es.EventStore[Any, Any] = es.MemoryStore("order")
+    async with Node(unique_name(), cookie="eventsourcing") as node:
+        config = glyn.GlynConfig(pubsub_scope="example", pubsub_group="order")
+        store = await glyn.start(node, config, events, event_decoder=orders.Event)
+        bad: Any
+        for bad in (orders.OrderConfirmed(1), orders.OrderConfirmed("\ud800"), object()):  # type: ignore[arg-type]
+            with pytest.raises(es.EventEncodeError):
+                await store.append("a", [orders.OrderConfirmed("o1"), bad], expected=0)
+            with pytest.raises(es.EventEncodeError):
+                async with store.transaction() as tx:
+                    await tx.append("a", [bad], expected=0)
+        assert await events.last_position() == 0
+
+
 async def order_service(node: Node, reached: list[int], *, url: str = "memory:") -> glyn.GlynStore[Any, Any]:
     """Start the Python order service, whose query publishes each new order to group ``inventory``."""
     events = es.open_store(url, events=orders.Event, state=orders.Order, aggregate_type="order")

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, strategies
 
 from pyglyn import eventsourcing as es
+from pyglyn import gleam
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, CustomerDepositedCash
 
 EVENTS: es.JsonCodec[Any] = es.JsonCodec(BankAccountEvent, tagged=True)
@@ -98,6 +99,7 @@ everything = strategies.builds(
     Everything,
     number=strategies.integers(),
     ratio=floats,
+    when=strategies.datetimes(timezones=strategies.just(datetime.UTC)),
     maybe=strategies.none() | floats,
     point=strategies.none() | points,
     shape=points | strategies.just(Leaf()),
@@ -129,7 +131,7 @@ def test_a_float_has_a_decimal_point_and_is_the_same_number(number: float) -> No
 def test_events_are_spelled_as_in_the_gleam_examples() -> None:
     assert EVENTS.encode(AccountOpened("42")) == '{"event-type":"account-opened","account-id":"42"}'
     deposited = '{"event-type":"customer-deposited-cash","amount":10.0,"balance":1.0e+22}'
-    assert EVENTS.encode(CustomerDepositedCash(10, 1e22)) == deposited
+    assert EVENTS.encode(CustomerDepositedCash(10.0, 1e22)) == deposited
     assert es.JsonCodec(BankAccount).encode(BankAccount(True, 4.01)) == '{"opened":true,"balance":4.01}'
 
 
@@ -142,7 +144,7 @@ def test_tags_and_keys_can_be_spelled_otherwise() -> None:
     )
     codec: es.JsonCodec[Any] = es.JsonCodec(BankAccountEvent, style, tagged=True)
     assert codec.encode(AccountOpened("1")) == '{"kind":"AccountOpened","accountId":"1"}'
-    assert codec.encode(CustomerDepositedCash(1, 2)) == '{"kind":"deposit","amount":1.0,"balance":2.0}'
+    assert codec.encode(CustomerDepositedCash(1.0, 2.0)) == '{"kind":"deposit","amount":1.0,"balance":2.0}'
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,7 @@ def test_an_integer_literal_is_read_as_a_float() -> None:
         (CustomerDepositedCash(float("inf"), 1.0), "expected a finite float"),
         (CustomerDepositedCash("1", 1.0), "expected a float, got a string"),  # type: ignore[arg-type]
         (CustomerDepositedCash(True, 1.0), "expected a float, got a boolean"),
-        (CustomerDepositedCash(2**53 + 1, 1.0), "no float holds"),
+        (CustomerDepositedCash(10, 1.0), "expected a float, got an integer"),
         (AccountOpened(b"a"), "expected a string"),  # type: ignore[arg-type]
         (AccountOpened("\ud800"), "surrogates"),
         (BankAccount(), "expected one of AccountOpened"),
@@ -239,6 +241,114 @@ def test_an_integer_literal_is_read_as_a_float() -> None:
 def test_what_is_not_of_the_type_is_not_written(value: Any, fault: str) -> None:
     with pytest.raises(es.EventEncodeError, match=fault):
         EVENTS.encode(value)
+
+
+class Label(str):
+    """A string of the application's own kind."""
+
+
+class Ratio(float):
+    pass
+
+
+@attrs.frozen
+class FarPoint(Point):
+    pass
+
+
+MOMENT = datetime.datetime(2024, 1, 1)
+TYPES: list[Any] = [
+    int, float, bool, str, bytes, datetime.datetime, Color, Level, Mode, Point, Point | Leaf, int | None,
+    float | None, int | str, list[int], list[float], list[Point | None], tuple[int, int], tuple[int, list[float]],
+    dict[str, float], dict[str, list[int]], set[int], frozenset[int], Box[int], Box[list[float]], Cents,
+]  # fmt: skip
+VALUES: list[Any] = [
+    0, 1, True, 1.0, math.nan, math.inf, Ratio(1.0), "a", "\ud800", Label("a"), b"a", bytearray(b"a"), None, MOMENT,
+    MOMENT.replace(tzinfo=datetime.UTC), MOMENT.date(), Color.RED, Level.LOW, Mode.ON_LINE, Point(1.0), Point(1),
+    FarPoint(1.0), Leaf(), [], [1], [1.0], [True], [None], [Point(1.0)], [Point(1)], (), (1, 2), (1, 2, 3), [1, 2],
+    (1, [1.0]), (1, [1]), (1, (1.0,)), {}, {"a": 1.0}, {"a": 1}, {"a": [1]}, {"a": (1,)}, {1: 1.0}, {Label("a"): 1.0},
+    {1}, {1.0}, frozenset({1}), Box(1), Box(1.0), Box([1.0]), Box((1.0,)), iter([1]), object(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("declared", TYPES, ids=str)
+def test_what_cannot_be_sent_is_not_written_and_what_is_written_reads_back(declared: Any) -> None:
+    """The codec and the Gleam encoder refuse the same values of a field."""
+    field = attrs.make_class("Happened", {"it": attrs.field(type=declared)}, frozen=True)
+    codec: es.JsonCodec[Any] = es.JsonCodec(field, tagged=True)
+    encoder = gleam.encoder(field)
+    written = 0
+    for value in VALUES:
+        event = field(value)
+        try:
+            encoder.encode(event)
+        except gleam.ValueEncodeError:
+            with pytest.raises(es.EventEncodeError):
+                codec.encode(event)
+        else:
+            assert codec.decode(codec.encode(event)) == event
+            written += 1
+    assert written > 0
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "fault"),
+    [
+        (tuple[int, int], (1, 2, 3), "expected a tuple of 2, got one of 3"),
+        (tuple[int, ...], [1], r"expected tuple, got \[1\]"),
+        (datetime.date, MOMENT, "expected date, got datetime"),
+        (datetime.datetime, MOMENT, "with a time zone"),
+        (Literal["a", 1], "b", "expected one of"),
+        (Literal["a", 1], True, "expected one of"),
+        (dict[str, int], {1: 1}, "expected a string, got an integer"),
+        (Any, {"a": (1,)}, "expected a JSON value, got a tuple"),
+        (Any, {1: 1}, "expected strings as keys"),
+        (str, object(), "expected a string, got a object"),
+    ],
+)
+def test_what_would_read_back_as_something_else_is_not_written(declared: Any, value: Any, fault: str) -> None:
+    with pytest.raises(es.EventEncodeError, match=fault):
+        es.JsonCodec[Any](Box[declared]).encode(Box(value))
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "fault"),
+    [
+        (list[str], '"abc"', "expected an array, got a string"),
+        (list[int], "{}", "expected an array, got an object"),
+        (list[int], "[1,true]", r"expected an integer, got a boolean @ \$.item\[1\]"),
+        (tuple[int, int], "[1,2,3]", "expected an array of 2, got one of 3"),
+        (tuple[int, str], '[1,"a",1]', "expected an array of 2, got one of 3"),
+        (tuple[int, str], "[1,2]", r"expected a string, got an integer @ \$.item\[1\]"),
+        (dict[str, int], "[]", "expected an object, got an array"),
+        (dict[str, int], '{"a":""}', r"expected an integer, got a string @ \$.item\['a'\]"),
+        (Literal["a", 1], "true", "expected one of"),
+        (Literal["a", 1], "[]", "expected one of"),
+        (set[Any], "[{}]", "no set"),
+    ],
+)
+def test_collections_are_read_as_strictly(declared: Any, text: str, fault: str) -> None:
+    with pytest.raises(es.EventDecodeError, match=fault):
+        es.JsonCodec[Any](Box[declared]).decode(f'{{"item":{text}}}')
+
+
+def test_an_integer_stays_one_beside_a_float() -> None:
+    codec = es.JsonCodec[Any](Box[float | int])
+    for number in (1, 1.0):
+        assert type(codec.decode(codec.encode(Box(number))).item) is type(number)
+
+
+def test_an_exact_codec_reads_only_the_fields_of_the_class() -> None:
+    codec = es.JsonCodec[Any](Box[Point | Leaf], exact=True)
+    assert codec.decode('{"item":{"type":"point","x":1.0,"label":""}}') == Box(Point(1.0))
+    for text, fault in [
+        ('{"item":{"type":"point","x":1.0}}', "Point has other fields: missing field 'label'"),
+        ('{"item":{"type":"leaf","label":""}}', "Leaf has other fields: unknown field 'label'"),
+        ('{"item":{"type":"leaf"},"count":1}', "Box has other fields: unknown field 'count'"),
+        ("{}", "Box has other fields: missing field 'item'"),
+    ]:
+        with pytest.raises(es.EventDecodeError, match=fault):
+            codec.decode(text)
 
 
 @attrs.frozen
@@ -258,6 +368,11 @@ def test_ambiguous_types_are_refused_when_the_codec_is_made() -> None:
         es.JsonCodec(BankAccountEvent, es.JsonStyle(tag_spelling=lambda name: "x"), tagged=True)
     with pytest.raises(TypeError, match="no JSON for"):
         es.JsonCodec(HasObject)
+    for declared in (Label, dict[int, str], dict[tuple[int, int], str], list[Label]):
+        with pytest.raises(TypeError, match="no JSON for"):
+            es.JsonCodec(Box[declared])  # type: ignore[valid-type]
+    with pytest.raises(ValueError, match="two members of Twins"):
+        es.JsonCodec(enum.Enum("Twins", ["A_B", "a_b"]))
     with pytest.raises(TypeError, match="expected an attrs class"):
         es.JsonCodec(AccountOpened | int, tagged=True)
 

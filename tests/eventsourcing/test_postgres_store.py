@@ -414,6 +414,6 @@ async def test_rows_between_commands_of_both_languages_keep_their_order(
     database = Foreign(postgres)
     await store.append("a", [AccountOpened("a")], expected=0)
     database.run(database.insert("a", 2, [deposited(1.0, 1.0), deposited(1.0, 2.0)]))
-    await store.append("a", [CustomerDepositedCash(1, 3)], expected=3)
+    await store.append("a", [CustomerDepositedCash(1.0, 3.0)], expected=3)
     assert [event.sequence for event in await store.read(limit=2)] == [1, 2]
     assert [event.sequence for event in await store.read(2)] == [3, 4]

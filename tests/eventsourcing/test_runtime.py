@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -111,6 +113,151 @@ async def test_refusals_and_faults_reach_the_caller_as_errors_and_end_nothing(no
     with pytest.raises(CallFailed, match="no such process"):
         await es.execute(node, "nobody", "a", OpenAccount("a"))
     await es.execute(node, "bank", "a", OpenAccount("a"))
+
+
+@attrs.frozen
+class Priced:
+    """What JSON could hold, and Gleam's types do not: the amount and the pair, as they are given."""
+
+    amount: float
+    pair: tuple[int, int]
+    at: datetime.datetime
+
+
+NOON = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("event", "complaint"),
+    [
+        (Priced(5, (1, 2), NOON), "expected float, got int at amount"),
+        (Priced(5.0, (1, 2, 3), NOON), "expected tuple of 2, got tuple of 3 at pair"),  # type: ignore[arg-type]
+        (Priced(5.0, [1, 2], NOON), "expected tuple of 2, got list at pair"),  # type: ignore[arg-type]
+        (Priced(5.0, (1, 2), NOON.replace(tzinfo=None)), "a datetime without a time zone is not a moment"),
+        (AccountOpened("foreign"), "expected Priced, got AccountOpened"),
+    ],
+)
+async def test_an_event_that_cannot_be_told_is_not_committed(node, url, event, complaint):
+    """Neither does the caller get an error for what was done, nor do queries miss what happened."""
+    told: list[Any] = []
+    store = es.open_store(url, events=Priced, aggregate_type="Priced")
+    spec = es.service(
+        "prices",
+        store,
+        handle=lambda state, command: [Priced(1.0, (1, 2), NOON), event],
+        apply=lambda state, event: state,
+        empty_state=0,
+        commands=OpenAccount,
+        events=Priced,
+        queries=[("told", lambda id, envelopes: told.extend(envelopes))],
+    )
+    await es.start(node, spec)
+    for _ in range(2):
+        with pytest.raises(EventStoreError, match=complaint):
+            await es.execute(node, "prices", "a", OpenAccount("a"))
+    assert await es.load_events(node, "prices", "a") == []
+    assert told == []
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+async def test_whatever_a_handler_raises_is_answered_and_the_aggregate_goes_on(node, caplog):
+    caplog.set_level(logging.CRITICAL, logger="pyglyn.eventsourcing")  # pytest-xdist cannot send the texts
+
+    def moody(account: BankAccount, command: DepositMoney) -> Any:
+        match command:
+            case DepositMoney(1.0):
+                raise ValueError("x\ud800")
+            case DepositMoney(2.0):
+                raise Unprintable
+            case DepositMoney(3.0):
+                raise asyncio.CancelledError
+            case DepositMoney(4.0):
+                raise SystemExit(3)
+            case DepositMoney(5.0):
+                raise GeneratorExit
+            case DepositMoney(6.0):
+                raise DomainError("\ud800")
+            case DepositMoney(7.0):
+                raise DomainError(Unshowable())
+            case DepositMoney(8.0):
+                raise EventStoreError("\ud800")
+        return [CustomerDepositedCash(command.amount, account.balance + command.amount)]
+
+    await es.start(node, bank(handle=moody, commands=DepositMoney))
+    for amount, error, complaint in [
+        (1.0, EventStoreError, "ValueError: x.ud800"),
+        (2.0, EventStoreError, "Unprintable, whose text raises RuntimeError"),
+        (3.0, EventStoreError, "handle or apply raised CancelledError"),
+        (4.0, EventStoreError, "handle or apply raised SystemExit"),
+        (5.0, EventStoreError, "handle or apply raised GeneratorExit"),
+        (6.0, DomainError, "ud800"),
+        (7.0, DomainError, "ud800"),
+        (8.0, EventStoreError, "ud800"),
+    ]:
+        with pytest.raises(error, match=complaint):
+            await es.execute(node, "bank", "a", DepositMoney(amount))
+    [done] = await es.execute(node, "bank", "a", DepositMoney(9.0))
+    assert done.sequence == 1
+
+
+class CancellingStore(es.MemoryStore[Any, Any]):
+    """Raises a cancellation that nobody has asked for, as a driver might."""
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Any:
+        if aggregate_id == "bad":
+            raise asyncio.CancelledError
+        return await super().load(aggregate_id, use_snapshot=use_snapshot)
+
+
+async def test_a_store_that_raises_a_cancellation_ends_its_command_alone(node):
+    store = CancellingStore("BankAccount")
+    await es.start(
+        node,
+        es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount(), causation=False),
+    )
+    for _ in range(2):
+        with pytest.raises(EventStoreError, match="CancelledError"):
+            await es.execute(node, "bank", "bad", OpenAccount("bad"))
+    await es.execute(node, "bank", "good", OpenAccount("good"))
+
+
+@pytest.mark.parametrize(
+    ("id", "metadata", "error", "complaint"),
+    [
+        ("a", {"by": "teller"}, TypeError, "metadata is pairs of two strings, such as"),
+        ("a", {"ab": 1}, TypeError, "pairs of two strings"),
+        ("a", [("by", 1)], TypeError, "pairs of two strings"),
+        ("a", [("by", "\ud800")], EventStoreError, "lone surrogate"),
+        ("\ud800", (), EventStoreError, "aggregate id .* has a lone surrogate"),
+        (7, (), EventStoreError, "aggregate id has to be a string, got 7"),
+    ],
+)
+async def test_an_id_or_metadata_that_cannot_be_sent_is_said_clearly(node, id, metadata, error, complaint):
+    with pytest.raises(error, match=complaint):
+        await es.execute(node, "bank", id, OpenAccount("a"), metadata=metadata)
+    with pytest.raises(error, match=complaint):
+        es.send_command(node, "bank", id, OpenAccount("a"), metadata)
+
+
+async def test_an_aggregate_is_counted_without_its_events_being_read(node, url):
+    spec = bank(url)
+    await es.start(node, spec)
+    with pytest.raises(EntityNotFound):
+        await es.aggregate_stats(node, "bank", "a")
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    load, spec.store.load = spec.store.load, None  # type: ignore[assignment]
+    assert await es.aggregate_stats(node, "bank", "a") == es.AggregateStats("a", 2, 2, False)
+    spec.store.load = load  # type: ignore[method-assign]
 
 
 class GatedStore(es.MemoryStore[Any, Any]):
