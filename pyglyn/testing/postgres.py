@@ -9,6 +9,7 @@ Not supported: Windows.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -34,6 +35,13 @@ exec 3<&0
 server=$!
 { cat >/dev/null; kill -INT $server; } <&3 2>/dev/null &
 wait $server
+"""
+
+_CUT_USERS = """
+SELECT pg_terminate_backend(pid) FROM (
+  SELECT DISTINCT pid FROM pg_locks JOIN pg_class ON pg_class.oid = pg_locks.relation
+  WHERE relnamespace = current_schema()::regnamespace AND pid <> pg_backend_pid()
+) AS users
 """
 
 # What makes tests fast: what is written here is thrown away anyway.
@@ -208,13 +216,23 @@ def private_schema(url: str) -> str:
 
 
 def drop_schema(url: str) -> None:
-    """Drop the schema that `private_schema` has made."""
+    """Drop the schema that `private_schema` has made, and cut connections with a transaction in it.
+
+    One may belong to the event loop that waits here, and would never end.
+    """
     import psycopg
 
     with psycopg.connect(url, autocommit=True) as connection:
         row = connection.execute("SELECT current_schema()").fetchone()
-        if row is not None and row[0] is not None:
-            connection.execute(f'DROP SCHEMA "{row[0]}" CASCADE'.encode())
+        if row is None or row[0] is None:
+            return
+        connection.execute("SET lock_timeout TO '1s'")
+        dropped = False
+        while not dropped:
+            connection.execute(_CUT_USERS)
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                connection.execute(f'DROP SCHEMA "{row[0]}" CASCADE'.encode())
+                dropped = True
 
 
 def _reachable(path: Path) -> bool:
