@@ -59,9 +59,6 @@ _JUST_NOW_S = 1.0
 UNAVAILABLE_S = 3.0
 """Less than callers wait by default (5 s), so that they are told the reason."""
 
-_ENDS_A_TASK = (asyncio.CancelledError, GeneratorExit, SystemExit)
-"""Raised by code of the application, they are its errors: nobody has asked whoever runs it to end."""
-
 OutboxFor = Callable[[str, int, list[E]], Iterable[OutboxMessage]]
 """Given the aggregate id, the sequence before and the new events, returns what to send after the commit."""
 
@@ -221,7 +218,9 @@ class CommandExecutor(Generic[S, C, E]):
         try:
             events = self._domain.decide(aggregate.entity, command)
             entity = self._domain.fold(aggregate.entity, events)
-        except _ENDS_A_TASK as error:
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # nobody has asked whoever runs the command to end
             raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
         return _Decision(
             before,
@@ -283,7 +282,9 @@ class CommandExecutor(Generic[S, C, E]):
         start = self._domain.empty_state if loaded.snapshot is None else loaded.snapshot.entity
         try:
             entity = self._domain.fold(start, (envelope.payload for envelope in loaded.envelopes))
-        except _ENDS_A_TASK as error:
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # nobody has asked whoever runs the command to end
             raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
         return Aggregate(aggregate_id, entity, loaded.sequence)
 

@@ -14,6 +14,7 @@ import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn import gleam
+from pyglyn.node import Exit
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
     AccountOpened,
@@ -233,7 +234,7 @@ async def test_events_that_cannot_be_sent_are_not_committed(stores: list[es.Even
     assert (await stores[0].load("a")).sequence == 0
 
 
-@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit, SystemExit, StopIteration])
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, GeneratorExit, SystemExit, StopIteration, Exit])
 async def test_what_would_end_a_task_is_an_error_of_its_command(raised: type[BaseException]) -> None:
     def handle(account: BankAccount, command: Any) -> list[Any]:
         if command == "raise":
