@@ -368,3 +368,23 @@ async def test_parked_events_are_shown_a_line_each_however_deep_they_are(node, t
     assert [line[2] for line in lines] == [r"a\nb"] * 3
     assert lines[0][7] == "[" * 100_000 + "]" * 100_000
     assert lines[2][7] == '{"a": "é"}'
+
+
+async def test_a_replay_that_is_refused_or_fails_is_told(node, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    store = es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount")
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        pass
+
+    async def undo(tx: es.Transaction[Any, Any], aggregate_id: str | None) -> None:
+        raise ValueError("cannot undo")
+
+    await es.DurableQuery("plain", project, store=store, into=store).start(node)
+    options: dict[str, Any] = {"on_reset": undo, "policy": es.FailurePolicy(retries=0)}
+    await es.DurableQuery("failing", project, store=store, into=store, **options).start(node)
+    status, output = await run("replay", node.name, "plain", *COOKIE)
+    assert (status, "has no on_reset" in output) == (1, True), output
+    status, output = await run("replay", node.name, "failing", *COOKIE)
+    assert (status, "failing is stuck ValueError: cannot undo" in output) == (1, True), output
+    await store.close()
