@@ -35,7 +35,7 @@ async def page(me: Process) -> None:
     """Serve the page."""
     server = await asyncio.start_server(answer, "127.0.0.1", int(os.environ.get("PORT", "8080")))
     port = server.sockets[0].getsockname()[1]
-    print(f"the page is at http://127.0.0.1:{port}", flush=True)
+    print(f"the page is at http://127.0.0.1:{port}/", flush=True)
     async with server:
         await server.serve_forever()
 

@@ -37,7 +37,7 @@ async def test_the_page_shows_what_was_committed_also_after_the_query_was_killed
     where = "examples.postgres_projection.app:app"
     env = {"STORE": url, "PORT": "0"}
     async with pyglyn("node", "--sname", name, *COOKIE, "--app", where, cwd=ROOT, env=env) as node:
-        port = (await node.says(r"http://127.0.0.1:(\d+)"))[1]
+        port = (await node.says(r"http://127.0.0.1:(\d+)/"))[1]
         await node.says("tree_1 started")
         assert await run("call", name, "stock", "initialize", '<<"laptop">>', "5", *COOKIE) == (0, "1\n")
 
