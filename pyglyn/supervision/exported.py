@@ -82,9 +82,7 @@ def described(start: ExportStart) -> ChildSpec | None:
     None where a function or class is the child itself, and where the start will fail.
     """
     target = _children.get((start.module.name, start.function.name))
-    if target is None or inspect.isclass(target) or not _takes(target, start.args):
-        return None
-    if typing.get_type_hints(target).get("return") is not ChildSpec:
+    if target is None or not _makes_specification(target) or not _takes(target, start.args):
         return None
     try:
         made = target(*start.args)
@@ -111,15 +109,20 @@ def _resolve_export(spec: ChildSpec, start: ExportStart) -> tuple[ChildSpec, Sta
         undef: Term = (Atom("undef"), [(start.module, start.function, start.args, [])])
         named = f"{start.module}:{start.function}/{len(start.args)}"
         raise _error(spec, (Atom("EXIT"), undef), f"{named} is not exported as a child")
-    if inspect.isclass(target) or typing.get_type_hints(target).get("return") is not ChildSpec:
+    if not _makes_specification(target):
         return spec, CallableStart(target, tuple(start.args))
     made: ChildSpec = target(*start.args)
     return _merged(spec, made), made.start
 
 
+def _makes_specification(target: Callable[..., Any]) -> bool:
+    """Whether what is exported is a function that returns the specification, not the child itself."""
+    return not inspect.isclass(target) and typing.get_type_hints(target).get("return") is ChildSpec
+
+
 def _takes(target: Callable[..., Any], args: Sequence[Term]) -> bool:
     """Whether a function that returns a specification can be called with so many arguments."""
-    if inspect.isclass(target) or typing.get_type_hints(target).get("return") is not ChildSpec:
+    if not _makes_specification(target):
         return True
     try:
         inspect.signature(target).bind(*args)

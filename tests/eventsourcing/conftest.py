@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from pyglyn.node import Node
 from pyglyn.testing import require
 from pyglyn.testing.postgres import (
     FAST,
@@ -21,6 +23,7 @@ from pyglyn.testing.postgres import (
     system_programs,
     wheel_programs,
 )
+from tests.node.conftest import unique_name
 
 NAMED = "PYGLYN_TEST_POSTGRES"
 """The environment variable with the URL of a running server; its role may create schemas there."""
@@ -87,3 +90,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     require(mounted, "a small tmpfs cannot be mounted here (needs root)")
     yield disk
     subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once of each kind."""
+    return f"sqlite:{tmp_path}/bank.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+@pytest_asyncio.fixture
+async def node(epmd: object) -> AsyncIterator[Node]:
+    """A running Python node without a BEAM."""
+    async with Node(unique_name(), cookie="eventsourcing") as running:
+        yield running

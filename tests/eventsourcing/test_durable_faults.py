@@ -42,17 +42,6 @@ from tests.node.conftest import unique_name
 OK, ERROR = Atom("ok"), Atom("error")
 
 
-@pytest_asyncio.fixture
-async def node(epmd) -> AsyncIterator[Node]:
-    async with Node(unique_name(), cookie="eventsourcing") as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request, tmp_path) -> str:
-    return f"sqlite:{tmp_path}/bank.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
-
-
 @pytest_asyncio.fixture(autouse=True)
 async def close_stores() -> AsyncIterator[None]:
     yield

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import attrs
 import pytest
-import pytest_asyncio
 
 from pyglyn import etf
 from pyglyn import eventsourcing as es
@@ -20,13 +18,6 @@ from pyglyn.eventsourcing.parking import identity
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccountEvent
-from tests.node.conftest import unique_name
-
-
-@pytest_asyncio.fixture
-async def node(epmd) -> AsyncIterator[Node]:
-    async with Node(unique_name(), cookie="eventsourcing") as running:
-        yield running
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

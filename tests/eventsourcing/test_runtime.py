@@ -46,12 +46,6 @@ def bank(url: str = "memory:", **options: Any) -> es.ServiceSpec:
     )
 
 
-@pytest_asyncio.fixture
-async def node(epmd) -> AsyncIterator[Node]:
-    async with Node(unique_name(), cookie="eventsourcing") as running:
-        yield running
-
-
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def url(request, tmp_path) -> str:
     if request.param == "memory":

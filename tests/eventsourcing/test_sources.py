@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing import sources
 from pyglyn.eventsourcing.scope import ensure_scope
-from pyglyn.node import Caller, GenServer, Node, NoReply
+from pyglyn.node import Caller, GenServer, NoReply
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, apply, handle
-from tests.node.conftest import unique_name
 
 SCOPE, GROUP = "example", "bank"
-
-
-@pytest_asyncio.fixture
-async def node(epmd) -> AsyncIterator[Node]:
-    async with Node(unique_name(), cookie="eventsourcing") as running:
-        yield running
 
 
 class Reader(GenServer):

@@ -8,11 +8,9 @@ import os
 import pickle
 import signal
 import sqlite3
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn import gleam, supervision
@@ -33,15 +31,8 @@ from pyglyn.testing.bank import (
     handle,
 )
 from pyglyn.testing.postgres import PrivatePostgres
-from tests.node.conftest import unique_name
 
 CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
-
-
-@pytest_asyncio.fixture
-async def node(epmd) -> AsyncIterator[Node]:
-    async with Node(unique_name(), cookie="eventsourcing") as running:
-        yield running
 
 
 def bank(url: str) -> es.EventStore[Any, Any]:
