@@ -19,9 +19,9 @@ from pyglyn.errors import DistributionError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.groups import syn
 from pyglyn.node import Node, Process
+from pyglyn.node.reasons import UNDEFINED
 
 UNDEF = Atom("undef")
-UNDEFINED = Atom("undefined")
 WORDS = {"pg": "pg", "syn_groups": "syn groups", "syn_registry": "syn registry"}
 
 # What is asked of a BEAM node: its pg scopes (processes that run pg:init/1) and its syn tables.

@@ -17,8 +17,8 @@ from rich.text import Text
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import Node
+from pyglyn.node.reasons import UNDEFINED
 
-UNDEFINED = Atom("undefined")
 _COLOURS = {
     "running": "green",
     "starting": "yellow",

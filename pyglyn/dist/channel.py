@@ -25,7 +25,7 @@ from pyglyn.dist import headers
 from pyglyn.dist.control import (
     PAYLOAD_OPS,
     Control,
-    Exit,
+    LinkExit,
     Exit2,
     MonitorPExit,
     Op,
@@ -355,7 +355,7 @@ class Channel:
             raise LocalProtocolError("the connection is closed")
         if payload is not None and not self._exit_payload and type(control) in _WITH_REASON:
             reason, _ = decode_bare(b"".join(payload))
-            control, payload = attrs.evolve(cast(Exit, control), reason=reason), None
+            control, payload = attrs.evolve(cast(LinkExit, control), reason=reason), None
         if payload is not None and self._is_like_last(control):
             head = self._last_head
         else:
@@ -446,7 +446,7 @@ class Channel:
         self._queue.clear()
 
 
-_WITH_REASON = frozenset((Exit, Exit2, MonitorPExit))
+_WITH_REASON = frozenset((LinkExit, Exit2, MonitorPExit))
 
 _PEERS_PID = {
     Op.LINK: 1,

@@ -157,7 +157,7 @@ class AltactSend:
 
 
 @attrs.define
-class Exit:
+class LinkExit:
     """EXIT, PAYLOAD_EXIT: ``sender`` ended, or the link broke."""
 
     sender: Pid
@@ -254,7 +254,7 @@ Control: TypeAlias = (
     | RegSend
     | AliasSend
     | AltactSend
-    | Exit
+    | LinkExit
     | Exit2
     | GroupLeader
     | MonitorP
@@ -339,7 +339,7 @@ def _write_altact_send(c: AltactSend, flags: int) -> tuple[Any, ...]:
     return _write_reg_send(RegSend(c.sender, to, c.token), flags)
 
 
-def _write_exit(c: Exit, flags: int) -> tuple[Any, ...]:
+def _write_exit(c: LinkExit, flags: int) -> tuple[Any, ...]:
     return _exit_tuple((24, 25, 3, 13), c, flags)
 
 
@@ -347,7 +347,7 @@ def _write_exit2(c: Exit2, flags: int) -> tuple[Any, ...]:
     return _exit_tuple((26, 27, 8, 18), c, flags)
 
 
-def _exit_tuple(ops: tuple[int, int, int, int], c: Exit | Exit2, flags: int) -> tuple[Any, ...]:
+def _exit_tuple(ops: tuple[int, int, int, int], c: LinkExit | Exit2, flags: int) -> tuple[Any, ...]:
     """Choose among payload, payload with token, reason inside, reason inside with token."""
     if c.reason is IN_PAYLOAD:
         _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
@@ -395,7 +395,7 @@ _WRITERS: dict[type, Callable[[Any, int], tuple[Any, ...]]] = {
     RegSend: _write_reg_send,
     AliasSend: _write_alias_send,
     AltactSend: _write_altact_send,
-    Exit: _write_exit,
+    LinkExit: _write_exit,
     Exit2: _write_exit2,
     GroupLeader: lambda c, flags: (7, c.leader, c.to),
     MonitorP: _write_monitor_p,
@@ -507,13 +507,13 @@ def _read_altact_send(bits: int, sender: Pid, to: Any, *token: Term) -> AltactSe
 _LAYOUTS: dict[int, tuple[tuple[frozenset[type], ...], Callable[..., Control]]] = {
     1: ((_PID, _PID), Link),
     2: ((_ANY, _PID), lambda _, to: Send(None, to)),
-    3: ((_PID, _PID, _ANY), Exit),
+    3: ((_PID, _PID, _ANY), LinkExit),
     4: ((_PID, _PID), Unlink),
     6: ((_PID, _ANY, _NAME), lambda sender, _, name: RegSend(sender, name)),
     7: ((_PID, _PID), GroupLeader),
     8: ((_PID, _PID, _ANY), Exit2),
     12: ((_ANY, _PID, _ANY), lambda _, to, token: Send(None, to, token)),
-    13: ((_PID, _PID, _ANY, _ANY), lambda sender, to, token, reason: Exit(sender, to, reason, token)),
+    13: ((_PID, _PID, _ANY, _ANY), lambda sender, to, token, reason: LinkExit(sender, to, reason, token)),
     16: ((_PID, _ANY, _NAME, _ANY), lambda sender, _, name, token: RegSend(sender, name, token)),
     18: ((_PID, _PID, _ANY, _ANY), lambda sender, to, token, reason: Exit2(sender, to, reason, token)),
     19: ((_PID, _PID_OR_NAME, _REFERENCE), MonitorP),
@@ -521,8 +521,8 @@ _LAYOUTS: dict[int, tuple[tuple[frozenset[type], ...], Callable[..., Control]]] 
     21: ((_PID_OR_NAME, _PID, _REFERENCE, _ANY), MonitorPExit),
     22: ((_PID, _PID), Send),
     23: ((_PID, _PID, _ANY), Send),
-    24: ((_PID, _PID), Exit),
-    25: ((_PID, _PID, _ANY), lambda sender, to, token: Exit(sender, to, IN_PAYLOAD, token)),
+    24: ((_PID, _PID), LinkExit),
+    25: ((_PID, _PID, _ANY), lambda sender, to, token: LinkExit(sender, to, IN_PAYLOAD, token)),
     26: ((_PID, _PID), Exit2),
     27: ((_PID, _PID, _ANY), lambda sender, to, token: Exit2(sender, to, IN_PAYLOAD, token)),
     28: ((_PID_OR_NAME, _PID, _REFERENCE), MonitorPExit),

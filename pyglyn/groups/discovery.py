@@ -27,15 +27,8 @@ from collections.abc import Callable
 import attrs
 
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.groups.effects import (
-    NOCONNECTION,
-    CheckWatched,
-    Effect,
-    Monitors,
-    Send,
-    Target,
-    Watch,
-)
+from pyglyn.groups.effects import CheckWatched, Effect, Monitors, Send, Target, Watch
+from pyglyn.node.reasons import NOCONNECTION
 
 CHECK_AFTER_S = 0.5
 MAX_CHECKS = 5

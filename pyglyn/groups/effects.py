@@ -12,16 +12,13 @@ from typing import Any, TypeAlias
 import attrs
 
 from pyglyn.etf import Atom, BitString, ImproperList, Pid, Term, TermMap
+from pyglyn.node.reasons import NORMAL
 
 Target: TypeAlias = "Pid | tuple[Atom, str]"
 """A process by pid, or by its registered name and the node it is on."""
 
 MAX_NAME_BYTES = 65_536
 """How large the name of a group or a registered name may be: it is kept and compared on every node."""
-
-NOCONNECTION = Atom("noconnection")
-NORMAL = Atom("normal")
-UNDEFINED = Atom("undefined")
 
 
 @attrs.frozen
@@ -33,7 +30,7 @@ class Send:
 
 
 @attrs.frozen
-class Reply:
+class AnswerCall:
     """Answer a gen call; ``caller`` is its ``From`` term."""
 
     caller: Term
@@ -58,7 +55,7 @@ class Demonitor:
 
 
 @attrs.frozen
-class Exit:
+class SendExit:
     """Send an exit signal, as ``exit(Pid, Reason)``."""
 
     pid: Pid
@@ -129,7 +126,7 @@ class Event:
 
 
 Effect: TypeAlias = (
-    Send | Reply | Monitor | Demonitor | Exit | Watch | CheckWatched | AskVersion | Rejected | Event
+    Send | AnswerCall | Monitor | Demonitor | SendExit | Watch | CheckWatched | AskVersion | Rejected | Event
 )
 
 

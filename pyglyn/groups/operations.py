@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pyglyn.errors import CallFailed, CallTimeout, GroupError, NoProcess, NotInGroup, RegistrationFailed
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Node, Process
+from pyglyn.node.reasons import ERROR
 
 if TYPE_CHECKING:
     from pyglyn.groups.scope import Scope
@@ -22,8 +23,6 @@ At: TypeAlias = "Node | Process"
 """Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""
 
 OPERATION = Atom("pyglyn_do")
-OK = Atom("ok")
-ERROR = Atom("error")
 
 S = TypeVar("S", bound="Scope[Any]")
 

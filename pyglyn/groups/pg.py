@@ -27,9 +27,9 @@ from pyglyn.groups.operations import At
 from pyglyn.groups.pg_state import PgState
 from pyglyn.groups.scope import Scope
 from pyglyn.node import Node, Process
+from pyglyn.node.reasons import UNDEFINED
 
 DEFAULT_SCOPE = "pg"
-UNDEFINED = Atom("undefined")
 
 
 class PgScope(Scope[PgState]):

@@ -30,15 +30,16 @@ import attrs
 from pyglyn.etf import Atom, Pid, Reference, Term, TermMap, exact_key
 from pyglyn.groups.discovery import Discovery
 from pyglyn.groups.effects import (
+    AnswerCall,
     Effect,
     Monitors,
     Rejections,
-    Reply,
     Send,
     Target,
     too_large,
 )
 from pyglyn.groups.membership import Membership
+from pyglyn.node.reasons import BADARG, ERROR, OK
 
 DISCOVER = Atom("discover")
 GEN_CAST = Atom("$gen_cast")
@@ -51,8 +52,7 @@ DEMONITOR = Atom("demonitor")
 JOIN_LOCAL = Atom("join_local")
 LEAVE_LOCAL = Atom("leave_local")
 NOT_JOINED = Atom("not_joined")
-OK = Atom("ok")
-BADARG = (Atom("error"), Atom("badarg"))
+REFUSED = (ERROR, BADARG)
 
 ANSWER_WAIT_S = 0.1
 """A peer that did not know us asks for our sync right after it sent its own; one that did gets it unasked."""
@@ -405,23 +405,23 @@ class PgState:
         try:
             match request:
                 case (Atom("join_local"), group, pids):
-                    return [*self.join(group, _requested(pids)), Reply(caller, OK)]
+                    return [*self.join(group, _requested(pids)), AnswerCall(caller, OK)]
                 case (Atom("leave_local"), group, pids):
                     left, effects = self.leave(group, _requested(pids))
-                    return [*effects, Reply(caller, OK if left else NOT_JOINED)]
+                    return [*effects, AnswerCall(caller, OK if left else NOT_JOINED)]
                 case Atom("monitor"):
                     ref, groups, effects = self.monitor_scope(caller[0])
-                    return [*effects, Reply(caller, (ref, _as_map(groups)))]
+                    return [*effects, AnswerCall(caller, (ref, _as_map(groups)))]
                 case (Atom("monitor"), group):
                     ref, members, effects = self.monitor(caller[0], group)
-                    return [*effects, Reply(caller, (ref, members))]
+                    return [*effects, AnswerCall(caller, (ref, members))]
                 case (Atom("demonitor"), Reference() as ref):
                     known, effects = self.demonitor(ref)
-                    return [*effects, Reply(caller, OK if known else False)]
+                    return [*effects, AnswerCall(caller, OK if known else False)]
         except ValueError:
-            return [Reply(caller, BADARG)]
+            return [AnswerCall(caller, REFUSED)]
         effects = self.rejections.reject(caller[0].node, "a call that pg does not know")
-        return [*effects, Reply(caller, BADARG)]
+        return [*effects, AnswerCall(caller, REFUSED)]
 
 
 def _pids(term: Any, node: str) -> list[Pid] | None:

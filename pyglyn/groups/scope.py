@@ -22,28 +22,28 @@ from pyglyn.errors import NodeBusy, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import watch
 from pyglyn.groups.effects import (
+    AnswerCall,
     AskVersion,
     CheckWatched,
     Demonitor,
     Effect,
     Event,
-    Exit,
     Monitor,
     Rejected,
-    Reply,
     Send,
+    SendExit,
     Target,
     Watch,
 )
-from pyglyn.groups.operations import OK, error_term, forget
+from pyglyn.groups.operations import error_term, forget
 from pyglyn.node import Caller, Node, NodeEvent, Process
+from pyglyn.node.reasons import DOWN, OK
 
 logger = logging.getLogger("pyglyn.groups")
 
 At: TypeAlias = "Node | Process"
 """Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""
 
-DOWN = Atom("DOWN")
 RESTARTS_AT_ONCE = 5
 RESTART_PAUSE_S = 1.0
 
@@ -217,7 +217,7 @@ class Scope(Generic[M]):
             answer: Term = (OK, await self.operate(what, *args))
         except (PyglynError, ValueError, TypeError) as error:
             answer = error_term(error)
-        self._reply(Reply(caller, answer))
+        self._reply(AnswerCall(caller, answer))
 
     # --- effects ----------------------------------------------------------------------------------
 
@@ -257,10 +257,10 @@ class Scope(Generic[M]):
             del self._targets[ref]
             self.process.demonitor(ref)
 
-    def _exit(self, effect: Exit) -> None:
+    def _exit(self, effect: SendExit) -> None:
         self.process.exit(effect.pid, effect.reason)
 
-    def _reply(self, effect: Reply) -> None:
+    def _reply(self, effect: AnswerCall) -> None:
         caller = Caller.from_term(effect.caller)
         if caller is not None and self._is_connected(caller.pid.node):
             self.process.send(caller.destination(), (caller.tag, effect.reply))
@@ -308,8 +308,8 @@ _PERFORM: dict[type, Callable[[Scope[Any], Any], None]] = {
     Send: Scope._send,
     Monitor: Scope._monitor,
     Demonitor: Scope._demonitor,
-    Exit: Scope._exit,
-    Reply: Scope._reply,
+    SendExit: Scope._exit,
+    AnswerCall: Scope._reply,
     Watch: Scope._watch,
     CheckWatched: Scope._check_watched,
     AskVersion: Scope._ask_version,

@@ -26,8 +26,9 @@ from pyglyn.groups import operations
 from pyglyn.groups.effects import Event
 from pyglyn.groups.operations import At
 from pyglyn.groups.syn_registry_state import Resolve
-from pyglyn.groups.syn_scope import UNDEFINED, SynGroupsScope, SynRegistryScope
+from pyglyn.groups.syn_scope import SynGroupsScope, SynRegistryScope
 from pyglyn.node import Node
+from pyglyn.node.reasons import UNDEFINED
 
 _PYGLYN, _PUBLISH = Atom("pyglyn"), Atom("publish")
 MULTI_CALL = Atom("syn_multi_call")

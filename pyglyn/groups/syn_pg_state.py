@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from pyglyn.etf import Atom, Pid, Term, exact_key
-from pyglyn.groups.effects import NORMAL, UNDEFINED, Effect, too_large
+from pyglyn.groups.effects import Effect, too_large
 from pyglyn.groups.syn_state import (
-    ERROR,
     ERROR_UNDEFINED,
     FUNCTION_REFUSED,
     NOOP,
     NOT_ALIVE,
-    OK,
     Entry,
     SynScope,
     is_function,
     node_name,
 )
+from pyglyn.node.reasons import ERROR, NORMAL, OK, UNDEFINED
 
 SYNC_JOIN = Atom("sync_join")
 SYNC_LEAVE = Atom("sync_leave")

@@ -26,19 +26,18 @@ from typing import TypeAlias
 import attrs
 
 from pyglyn.etf import Atom, Pid, Term, exact_key
-from pyglyn.groups.effects import NORMAL, UNDEFINED, Effect, Exit, Rejected, too_large
+from pyglyn.groups.effects import Effect, Rejected, SendExit, too_large
 from pyglyn.groups.syn_state import (
-    ERROR,
     ERROR_UNDEFINED,
     FUNCTION_REFUSED,
     NOOP,
     NOT_ALIVE,
-    OK,
     Entry,
     SynScope,
     is_function,
     node_name,
 )
+from pyglyn.node.reasons import ERROR, NORMAL, OK, UNDEFINED
 
 SYNC_REGISTER = Atom("sync_register")
 SYNC_UNREGISTER = Atom("sync_unregister")
@@ -325,7 +324,7 @@ class SynRegistry(SynScope):
             excluded = remote[0].node  # it comes to the same result by itself
             changes = [self._event("unregistered", known.name, known.pid, known.meta, CONFLICT)]
         if kill:
-            effects.append(Exit(known.pid, (RESOLVE_KILL, known.name, known.meta)))
+            effects.append(SendExit(known.pid, (RESOLVE_KILL, known.name, known.meta)))
         effects += changes
         return effects + self._broadcast(
             (SYNC_UNREGISTER, known.name, known.pid, known.meta, CONFLICT), excluded

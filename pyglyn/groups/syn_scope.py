@@ -16,8 +16,8 @@ from pyglyn.groups.syn_pg_state import SynGroups
 from pyglyn.groups.syn_registry_state import Resolve, SynRegistry
 from pyglyn.groups.syn_state import V3, SynScope
 from pyglyn.node import Node, Process
+from pyglyn.node.reasons import UNDEFINED
 
-UNDEFINED = Atom("undefined")
 NOT_ALIVE = Atom("not_alive")
 
 M = TypeVar("M", bound=SynScope)

@@ -38,23 +38,21 @@ import attrs
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.groups.discovery import Discovery
 from pyglyn.groups.effects import (
-    UNDEFINED,
+    AnswerCall,
     AskVersion,
     Effect,
     Event,
     Monitors,
     Rejections,
-    Reply,
     Send,
     Target,
     too_large,
 )
+from pyglyn.node.reasons import ERROR, UNDEFINED
 
 V3 = Atom("3.0")
 DISCOVER = Atom("discover")
 ACK_SYNC = Atom("ack_sync")
-ERROR = Atom("error")
-OK = Atom("ok")
 NOOP = Atom("noop")
 NOT_ALIVE = (ERROR, Atom("not_alive"))
 ERROR_UNDEFINED = (ERROR, UNDEFINED)
@@ -214,10 +212,10 @@ class SynScope(ABC):
             case (Atom("3.0"), Atom(), name, Pid() as pid, *_):
                 return self._on_sync(tuple(message), name, pid, system_ns)
             case (Atom("$gen_call"), (Pid(), _) as caller, (Atom("3.0"), Atom("subcluster_nodes"))):
-                return [Reply(caller, [Atom(node) for node in self.subcluster_nodes()])]
+                return [AnswerCall(caller, [Atom(node) for node in self.subcluster_nodes()])]
             case (Atom("$gen_call"), (Pid(), _) as caller, request):
                 reply, effects = self._on_request(request, system_ns)
-                return [*effects, Reply(caller, reply)]
+                return [*effects, AnswerCall(caller, reply)]
         return self.rejections.reject("?", "a message that syn does not know")
 
     def next_deadline(self) -> float | None:

@@ -12,8 +12,8 @@ from typing import Any
 from pyglyn.dist.control import (
     Control,
     DemonitorP,
-    Exit,
     Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     Unlink,
@@ -62,7 +62,7 @@ class Boundary:
 
     def death(self, reason: Term) -> list[Emit]:
         """The worker is dead: what its processes would have said, had they been able to."""
-        signals = [Emit(Exit(inside, outside), reason) for inside, outside in self.links]
+        signals = [Emit(LinkExit(inside, outside), reason) for inside, outside in self.links]
         signals += [
             Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in self.watchers.items()
         ]
@@ -90,7 +90,7 @@ _OUT: dict[type, Callable[[Boundary, Any, str | None], None]] = {
     Link: lambda b, c, node: b.links.add((c.sender, c.to)),
     Unlink: lambda b, c, node: b.links.discard((c.sender, c.to)),
     UnlinkId: lambda b, c, node: b.links.discard((c.sender, c.to)),
-    Exit: lambda b, c, node: b.links.discard((c.sender, c.to)),
+    LinkExit: lambda b, c, node: b.links.discard((c.sender, c.to)),
     MonitorP: _monitor_out,
     DemonitorP: lambda b, c, node: b.monitors.pop(c.ref, None) and None,
     MonitorPExit: lambda b, c, node: b.watchers.pop(c.ref, None) and None,
@@ -99,7 +99,7 @@ _IN: dict[type, Callable[[Boundary, Any], None]] = {
     Link: lambda b, c: b.links.add((c.to, c.sender)),
     Unlink: _unlink_in,
     UnlinkId: _unlink_in,
-    Exit: _unlink_in,
+    LinkExit: _unlink_in,
     MonitorP: _monitor_in,
     DemonitorP: lambda b, c: b.watchers.pop(c.ref, None) and None,
     MonitorPExit: lambda b, c: b.monitors.pop(c.ref, None) and None,

@@ -16,11 +16,11 @@ from pyglyn.node import inspection
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Exports
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import OK, UNDEFINED
 
 if TYPE_CHECKING:
     from pyglyn.node.node import Node
 
-UNDEFINED = Atom("undefined")
 _VISIBLE = Atom("visible")
 _STOP_DELAY_S = 0.05
 """Lets the answer to ``pyglyn:stop()`` go out first."""
@@ -68,7 +68,7 @@ def builtins(node: Node) -> Exports:
 
     async def stop() -> Term:
         asyncio.get_running_loop().call_later(_STOP_DELAY_S, node.request_stop)
-        return Atom("ok")
+        return OK
 
     table = Exports()
     table.add("erlang", name, "node")

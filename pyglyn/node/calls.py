@@ -15,7 +15,7 @@ import attrs
 from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
-from pyglyn.node.signals import NOCONNECTION, NOPROC
+from pyglyn.node.reasons import NOCONNECTION, NOPROC
 
 if TYPE_CHECKING:
     from pyglyn.node.process import Process, ServerRef

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from pyglyn.errors import CallFailed, CallTimeout, PyglynError
 from pyglyn.etf import Atom, Term
-from pyglyn.node.signals import NORMAL, SHUTDOWN
+from pyglyn.node.reasons import NORMAL
 
 EXCEPTION = Atom("exception")
 MAX_STACK_FRAMES = 8
@@ -96,13 +96,6 @@ def exit_reason(exception: BaseException) -> Term:
     if isinstance(word, str):
         return (Atom(word), stack_term(exception.__traceback__))
     return (exception_term(exception), stack_term(exception.__traceback__))
-
-
-def is_clean(reason: Term) -> bool:
-    """True of ``normal``, ``shutdown`` and ``{shutdown, _}``, which are not logged as crashes."""
-    if reason is NORMAL or reason is SHUTDOWN:
-        return True
-    return isinstance(reason, tuple) and len(reason) == 2 and reason[0] is SHUTDOWN
 
 
 def _status(code: object) -> int:

@@ -18,10 +18,10 @@ from pyglyn import etf, gleam
 from pyglyn.errors import GleamError
 from pyglyn.etf import Atom, Term
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import BADARG
 from pyglyn.node.threads import THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
-BADARG = Atom("badarg")
 
 
 class BadArgument(Exception):

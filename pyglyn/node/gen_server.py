@@ -21,13 +21,11 @@ from pyglyn.node.calls import Caller
 from pyglyn.node.calls import reply as send_reply
 from pyglyn.node.exits import Exit
 from pyglyn.node.process import Process, logger
+from pyglyn.node.reasons import ERROR, NORMAL, OK
 from pyglyn.node.runtime import Runtime
-from pyglyn.node.signals import NORMAL
 
 SYSTEM = Atom("system")
 TIMEOUT = Atom("timeout")
-OK = Atom("ok")
-ERROR = Atom("error")
 
 
 @attrs.frozen

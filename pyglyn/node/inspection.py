@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyglyn.etf import Atom, Pid
 from pyglyn.node.exits import atom_of
+from pyglyn.node.reasons import KILL, UNDEFINED
 
 if TYPE_CHECKING:
     from pyglyn.node.node import Node
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pyglyn.node.runtime import Runtime
     from pyglyn.node.workers import WorkerLink
 
-UNDEFINED = Atom("undefined")
 PID, OS_PID = Atom("pid"), Atom("os_pid")
 Row: TypeAlias = dict[Any, Any]
 """A map with atoms as keys."""
@@ -119,5 +119,5 @@ def kill(node: Node, wanted: str) -> bool:
     if link is not None and link.main == pid:
         link.kill()
     else:
-        node.system.exit(pid, Atom("kill"))
+        node.system.exit(pid, KILL)
     return True

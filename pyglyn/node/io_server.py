@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from pyglyn import etf
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import ERROR, OK
 
 logger = logging.getLogger("pyglyn.io")
 
-OK = Atom("ok")
-ERROR = Atom("error")
 REQUEST = Atom("request")
 IO_REPLY = Atom("io_reply")
 ENOTSUP = Atom("enotsup")

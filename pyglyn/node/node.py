@@ -23,10 +23,10 @@ from pyglyn.node.cookie import find_cookie
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.process import Destination, Process, ServerRef
+from pyglyn.node.reasons import EXIT, NODEDOWN, SHUTDOWN
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
-from pyglyn.node.signals import EXIT, SHUTDOWN
 from pyglyn.node.workers import WorkerLink, Workers
 
 IMPORTING_MAIN = "PYGLYN_IMPORTING_MAIN"
@@ -34,7 +34,7 @@ IMPORTING_MAIN = "PYGLYN_IMPORTING_MAIN"
 
 logger = logging.getLogger("pyglyn.node")
 
-NODEUP, NODEDOWN = Atom("nodeup"), Atom("nodedown")
+NODEUP = Atom("nodeup")
 NODE_TYPE, REASON = Atom("node_type"), Atom("nodedown_reason")
 
 

@@ -23,17 +23,8 @@ from pyglyn.errors import EncodeError, NoProcess
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls, exits
 from pyglyn.node.mailbox import Mailbox, Match
-from pyglyn.node.signals import (
-    EXIT,
-    KILLED,
-    NORMAL,
-    SHUTDOWN,
-    Down,
-    Effect,
-    MonitorTarget,
-    Signals,
-    demonitor_signal,
-)
+from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
+from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
 
 if TYPE_CHECKING:
     from pyglyn.node.runtime import Runtime
@@ -206,7 +197,7 @@ class Process:
             callback(self.exit_reason)
 
     def _log_end(self, error: BaseException | None) -> None:
-        if self.quiet or exits.is_clean(self.exit_reason):
+        if self.quiet or is_clean(self.exit_reason):
             return
         who = f"{self.pid} ({self.names[0] if self.names else self.label})"
         if error is not None and not isinstance(error, exits.Exit):

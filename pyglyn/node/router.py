@@ -17,9 +17,9 @@ from pyglyn.dist.control import (
     AltactSend,
     Control,
     DemonitorP,
-    Exit,
     Exit2,
     Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     RegSend,
@@ -49,7 +49,7 @@ _MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 
 def claimed_sender(control: Control) -> Pid | None:
     """The pid that must belong to the sending node, else OTP disconnects; None where any may stand."""
-    if isinstance(control, (Link, Unlink, UnlinkId, UnlinkIdAck, Exit, Exit2)):
+    if isinstance(control, (Link, Unlink, UnlinkId, UnlinkIdAck, LinkExit, Exit2)):
         return control.sender
     if isinstance(control, (MonitorP, DemonitorP)):
         return control.watcher

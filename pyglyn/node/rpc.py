@@ -17,12 +17,10 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls
 from pyglyn.node.exits import atom_of
 from pyglyn.node.process import Process
-from pyglyn.node.signals import NOCONNECTION
+from pyglyn.node.reasons import EXIT, NOCONNECTION, NODEDOWN
 
 ERPC = Atom("erpc")
 MONITOR = Atom("monitor")
-EXIT = Atom("EXIT")
-NODEDOWN = Atom("nodedown")
 BADRPC = Atom("badrpc")
 USER = Atom("user")
 

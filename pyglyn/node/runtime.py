@@ -27,10 +27,10 @@ from pyglyn.dist.control import (
     AltactSend,
     Control,
     DemonitorP,
-    Exit,
     Exit2,
     GroupLeader,
     Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     RegSend,
@@ -92,7 +92,7 @@ _DESTINATION: dict[type, Callable[[Any], Pid | Reference | Term]] = {
     Unlink: lambda c: c.to,
     UnlinkId: lambda c: c.to,
     UnlinkIdAck: lambda c: c.to,
-    Exit: lambda c: c.to,
+    LinkExit: lambda c: c.to,
     Exit2: lambda c: c.to,
     GroupLeader: lambda c: c.to,
     MonitorP: lambda c: c.watched,
@@ -100,7 +100,7 @@ _DESTINATION: dict[type, Callable[[Any], Pid | Reference | Term]] = {
     MonitorPExit: lambda c: c.watcher,
     SpawnReply: lambda c: c.to,
 }
-_WITH_PAYLOAD = (Send, RegSend, AliasSend, AltactSend, Exit, Exit2, MonitorPExit, SpawnRequest)
+_WITH_PAYLOAD = (Send, RegSend, AliasSend, AltactSend, LinkExit, Exit2, MonitorPExit, SpawnRequest)
 _MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 
 
@@ -468,7 +468,7 @@ _HANDLERS: dict[type, _Handler] = {
     Send: Runtime._deliver_message,
     RegSend: Runtime._deliver_message,
     AltactSend: _on_altact,
-    Exit: lambda r, p, c, body: r.apply(p, p.signals.on_exit(c.sender, body)),
+    LinkExit: lambda r, p, c, body: r.apply(p, p.signals.on_exit(c.sender, body)),
     Exit2: _on_exit2,
     Link: lambda r, p, c, body: r.apply(p, p.signals.on_link(c.sender)),
     Unlink: lambda r, p, c, body: r.apply(p, p.signals.on_unlink(c.sender)),

@@ -22,6 +22,7 @@ from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import ERROR, EXIT, is_clean
 from pyglyn.node.runtime import Body
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
 UNDEF = Atom("undef")
 BADRPC = Atom("badrpc")
-EXIT = Atom("EXIT")
-RETURN, ERROR, THROW, EXIT_KIND = Atom("return"), Atom("error"), Atom("throw"), Atom("exit")
+RETURN, THROW, EXIT_KIND = Atom("return"), Atom("throw"), Atom("exit")
 BADOPT = Atom("badopt")
 REX = Atom("rex")
 
@@ -223,7 +223,7 @@ class Services:
 
     def _rex_ended(self, caller: Caller, reason: Term) -> None:
         """A call's process that was killed has not replied."""
-        if not exits.is_clean(reason):
+        if not is_clean(reason):
             with contextlib.suppress(NodeBusy):  # a caller that takes no replies gets none
                 reply(self.node.system, caller, (BADRPC, (EXIT, reason)))
 

@@ -2,7 +2,7 @@
 
 Source: Erlang Reference Manual, "Processes" (links, monitors, exit signals); erl_dist_protocol, "Link
 Protocol"; the exit table was checked on OTP 25 and 28. Two kinds of exit signals exist: one from a link
-(``Exit``) and one from ``exit/2`` (``Exit2``); only the second can carry the untrappable ``kill``.
+(``LinkExit``) and one from ``exit/2`` (``Exit2``); only the second can carry the untrappable ``kill``.
 
 Not here: where signals travel, mailboxes, registered names.
 """
@@ -16,23 +16,16 @@ import attrs
 from pyglyn.dist.control import (
     Control,
     DemonitorP,
-    Exit,
     Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     UnlinkId,
     UnlinkIdAck,
 )
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.reasons import DOWN, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL
 
-NORMAL = Atom("normal")
-KILL = Atom("kill")
-KILLED = Atom("killed")
-SHUTDOWN = Atom("shutdown")
-NOPROC = Atom("noproc")
-NOCONNECTION = Atom("noconnection")
-EXIT = Atom("EXIT")
-DOWN = Atom("DOWN")
 PROCESS = Atom("process")
 
 _ACTIVE = 0
@@ -212,7 +205,7 @@ class Signals:
     def on_own_end(self, reason: Term) -> list[Effect]:
         """The process has ended: tell links and watchers, give up its own monitors."""
         effects: list[Effect] = [
-            Emit(Exit(self.pid, other), reason) for other, state in self.links.items() if state == _ACTIVE
+            Emit(LinkExit(self.pid, other), reason) for other, state in self.links.items() if state == _ACTIVE
         ]
         effects += [
             Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in self.watchers.items()
@@ -239,32 +232,10 @@ def answer_for_the_dead(control: Control) -> list[Effect]:
     """
     match control:
         case Link(sender, to):
-            return [Emit(Exit(to, sender), NOPROC)]
+            return [Emit(LinkExit(to, sender), NOPROC)]
         case MonitorP(watcher, watched, ref):
             return [Emit(MonitorPExit(watched, watcher, ref), NOPROC)]
         case UnlinkId(unlink_id, sender, to):
             return [Emit(UnlinkIdAck(unlink_id, to, sender))]
         case _:
             return []
-
-
-__all__ = [
-    "DOWN",
-    "EXIT",
-    "KILL",
-    "KILLED",
-    "NOCONNECTION",
-    "NOPROC",
-    "NORMAL",
-    "SHUTDOWN",
-    "Deliver",
-    "Die",
-    "Down",
-    "Effect",
-    "Emit",
-    "MonitorTarget",
-    "Signals",
-    "answer_for_the_dead",
-    "demonitor_signal",
-    "target_node",
-]

@@ -20,9 +20,9 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.inspection import rows
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
 
-OK = Atom("ok")
 LINK = ""
 """The key in ``Runtime.busy`` that stands for the link to the hub itself."""
 
@@ -226,5 +226,5 @@ async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: C
     try:
         return await main(worker)
     finally:
-        worker.runtime.kill_all(Atom("shutdown"))
+        worker.runtime.kill_all(SHUTDOWN)
         await worker.close()

@@ -28,8 +28,8 @@ from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.reasons import ERROR, KILL, KILLED, OK, UNDEFINED
 from pyglyn.node.runtime import Parts
-from pyglyn.node.signals import KILL, KILLED
 
 if TYPE_CHECKING:
     from pyglyn.node.node import Node
@@ -43,7 +43,6 @@ _LONGEST_ATOM = 16
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
-OK, ERROR, UNDEFINED = Atom("ok"), Atom("error"), Atom("undefined")
 
 
 @attrs.define(eq=False)

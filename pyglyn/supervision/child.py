@@ -19,11 +19,11 @@ import attrs
 
 from pyglyn.errors import NameTaken, SpecificationError
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.node.exits import Exit, is_clean
+from pyglyn.node.exits import Exit
 from pyglyn.node.gen_server import GenServer, Ignore, run_server
 from pyglyn.node.process import ACK, Process
+from pyglyn.node.reasons import SHUTDOWN, is_clean
 from pyglyn.node.runtime import Runtime
-from pyglyn.node.signals import SHUTDOWN
 from pyglyn.node.worker import HubAddress, Worker, run_worker
 from pyglyn.supervision import kernel
 from pyglyn.supervision.declaration import Supervisor, declared

@@ -8,14 +8,13 @@ the child is gone, with ``child_exited``.
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import attrs
 
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node.reasons import UNDEFINED
 from pyglyn.supervision.spec import ChildSpec
-
-UNDEFINED: Final = Atom("undefined")
 
 
 @attrs.frozen
@@ -110,7 +109,7 @@ class CancelTimer:
 
 
 @attrs.frozen
-class Reply:
+class AnswerRequest:
     """Answer a request.
 
     Attributes:
@@ -145,13 +144,15 @@ class Started:
 
 
 @attrs.frozen
-class Exit:
+class EndSupervisor:
     """The supervisor ends with this reason; no child is left, and nothing more comes from the policy."""
 
     reason: Term
 
 
-Effect: TypeAlias = StartChild | StopChild | SetTimer | CancelTimer | Reply | Report | Started | Exit
+Effect: TypeAlias = (
+    StartChild | StopChild | SetTimer | CancelTimer | AnswerRequest | Report | Started | EndSupervisor
+)
 
 
 # --- how starts end ---------------------------------------------------------------------------------

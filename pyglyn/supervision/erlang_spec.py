@@ -16,6 +16,7 @@ from typing import Any
 from pyglyn import etf
 from pyglyn.errors import EncodeError, SpecificationError
 from pyglyn.etf import Atom, Term, TermMap
+from pyglyn.node.reasons import UNDEFINED
 from pyglyn.supervision.spec import (
     AutoShutdown,
     CallableStart,
@@ -32,7 +33,6 @@ from pyglyn.supervision.spec import (
     shutdown_of,
 )
 
-UNDEFINED = Atom("undefined")
 DYNAMIC = Atom("dynamic")
 _OLD_KEYS = ("id", "start", "restart", "shutdown", "type", "modules")
 

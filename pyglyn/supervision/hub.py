@@ -21,7 +21,7 @@ from pyglyn.node import Node
 from pyglyn.node.calls import ALIAS, GEN_CALL
 from pyglyn.node.gen_server import run_server
 from pyglyn.node.process import Process
-from pyglyn.node.signals import SHUTDOWN
+from pyglyn.node.reasons import SHUTDOWN
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.declaration import Supervisor, supervisor
 from pyglyn.supervision.os_process import OsProcesses

@@ -10,7 +10,7 @@ from typing import Any
 
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Pid, Term
-from pyglyn.node.exits import Exit as ProcessExit
+from pyglyn.node.exits import Exit
 from pyglyn.node.process import Process
 from pyglyn.supervision.child import ChildBoot, is_blocking, run_callable, take_name
 from pyglyn.supervision.declaration import Supervisor, declared
@@ -187,7 +187,7 @@ class Launcher:
                 if run.override is not None:
                     me.exit_reason = run.override  # it did not stop in time
                 raise
-            raise ProcessExit(run.final_reason)
+            raise Exit(run.final_reason)
 
         process = self.me.runtime.spawn(stand_for, link_to=self.me.pid, label=label(run))
         self.me.signals.on_link(process.pid)

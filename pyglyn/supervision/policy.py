@@ -27,15 +27,15 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.etf.terms import exact_key
+from pyglyn.node.reasons import KILLED, SHUTDOWN, UNDEFINED, is_clean
 from pyglyn.supervision.effects import (
-    UNDEFINED,
     CancelTimer,
     Child,
     ChildFailed,
     ChildIgnored,
     ChildStarted,
     Effect,
-    Exit,
+    EndSupervisor,
     Outcome,
     Report,
     ReportContext,
@@ -47,9 +47,6 @@ from pyglyn.supervision.effects import (
 )
 from pyglyn.supervision.spec import AutoShutdown, ChildSpec, Restart, ShutdownWord, Strategy
 
-NORMAL: Final = Atom("normal")
-SHUTDOWN: Final = Atom("shutdown")
-KILLED: Final = Atom("killed")
 MAX_INTENSITY_REACHED: Final = Atom("reached_max_restart_intensity")
 
 
@@ -61,8 +58,8 @@ Steps: TypeAlias = Generator[None, Any, T]
 class Policy:
     """One supervisor's rules and state.
 
-    Call `start`, carry out the effects, and from then on tell it what happens; after an `Exit` effect
-    nothing has any effect.
+    Call `start`, carry out the effects, and from then on tell it what happens; after an `EndSupervisor`
+    effect nothing has any effect.
 
     Args:
         strategy, intensity, period, auto_shutdown: the supervisor's flags; the period is in seconds.
@@ -106,7 +103,7 @@ class Policy:
     # --- inputs ----------------------------------------------------------------------------------------
 
     def start(self, now: int) -> list[Effect]:
-        """Start the children of the declaration; ends in `Started`, or in `Exit` when one fails."""
+        """Start the children of the declaration; ends in `Started`, or in `EndSupervisor` when one fails."""
         return self._deliver(self._init(), now)
 
     def child_started(self, outcome: Outcome, now: int) -> list[Effect]:
@@ -243,7 +240,7 @@ class Policy:
         for timer in self._retries:
             self.emit(CancelTimer(timer))
         self._retries.clear()
-        self.emit(Exit(reason))
+        self.emit(EndSupervisor(reason))
 
     def _terminate_children(self, children: Sequence[Child]) -> Steps[None]:
         """Stop these in reverse start order, one after the other; temporary ones are forgotten."""
@@ -462,15 +459,6 @@ class Policy:
 
 def _restarting(pid: Pid | Restarting | None) -> Restarting:
     return pid if isinstance(pid, Restarting) else Restarting(pid)
-
-
-def is_clean(reason: Term) -> bool:
-    """Whether a reason is ``normal``, ``shutdown`` or ``{shutdown, Term}``."""
-    return (
-        reason is NORMAL
-        or reason is SHUTDOWN
-        or (isinstance(reason, tuple) and len(reason) == 2 and reason[0] is SHUTDOWN)
-    )
 
 
 def _ended_as_asked(reason: Term, spec: ChildSpec) -> bool:

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from pyglyn.errors import SpecificationError
 from pyglyn.etf import Atom, Pid, Term, exact_key
+from pyglyn.node.reasons import ERROR, OK, UNDEFINED
 from pyglyn.supervision.effects import (
-    UNDEFINED,
+    AnswerRequest,
     Child,
     ChildFailed,
     ChildIgnored,
     ChildStarted,
     Effect,
     Outcome,
-    Reply,
     Restarting,
 )
 from pyglyn.supervision.erlang_spec import (
@@ -33,8 +33,6 @@ from pyglyn.supervision.exported import described
 from pyglyn.supervision.policy import Policy, Steps
 from pyglyn.supervision.spec import ChildSpec, ChildType, Restart
 
-OK: Final = Atom("ok")
-ERROR: Final = Atom("error")
 _NOT_FOUND: Final = (ERROR, Atom("not_found"))
 _RUNNING: Final = (ERROR, Atom("running"))
 _RESTARTING: Final = (ERROR, Atom("restarting"))
@@ -45,7 +43,7 @@ _FLATMAP_LIMIT = 32
 def receive_request(
     policy: Policy, caller: object, request: Term | tuple[Atom, ChildSpec], now: int
 ) -> list[Effect]:
-    """Handle a request in its turn; its answer is a `Reply` effect with the same ``caller``.
+    """Handle a request in its turn; its answer is a `AnswerRequest` effect with the same ``caller``.
 
     A caller still waiting when the supervisor ends gets no reply: its monitor tells it.
     """
@@ -62,7 +60,7 @@ def _answer(policy: Policy, caller: object, request: Any) -> Steps[None]:
             reply = yield from _ACTING[name](policy, argument)
         case _:
             reply = (ERROR, (Atom("bad_request"), request))
-    policy.emit(Reply(caller, reply))
+    policy.emit(AnswerRequest(caller, reply))
 
 
 # --- requests that start and stop ----------------------------------------------------------------------

@@ -19,25 +19,25 @@ import attrs
 
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.calls import Caller
-from pyglyn.node.exits import atom_of, is_clean
+from pyglyn.node.exits import atom_of
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
-from pyglyn.node.inspection import UNDEFINED, Row
+from pyglyn.node.inspection import Row
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import KILL, KILLED, SHUTDOWN, UNDEFINED, is_clean
 from pyglyn.node.runtime import Runtime
-from pyglyn.node.signals import KILL, KILLED, SHUTDOWN
 from pyglyn.node.worker import Worker
 from pyglyn.supervision.child import ChildBoot, take_name
 from pyglyn.supervision.declaration import Supervisor
 from pyglyn.supervision.effects import (
+    AnswerRequest,
     CancelTimer,
     Child,
     ChildFailed,
     ChildIgnored,
     ChildStarted,
     Effect,
-    Exit,
+    EndSupervisor,
     Outcome,
-    Reply,
     Report,
     ReportContext,
     Restarting,
@@ -203,14 +203,14 @@ class SupervisorServer(GenServer):
     def _timer_expired(self, event: TimerExpired) -> None:
         self._carry_out(self.policy.timer_expired(event.timer, self._now()))
 
-    def _reply(self, effect: Reply) -> None:
+    def _reply(self, effect: AnswerRequest) -> None:
         assert isinstance(effect.caller, Caller)
         self.reply(effect.caller, effect.term)
 
     def _started(self, effect: Started) -> None:
         self.me.ready()
 
-    def _exit(self, effect: Exit) -> None:
+    def _exit(self, effect: EndSupervisor) -> None:
         self._stop_reason = effect.reason
 
     def _report(self, effect: Report) -> None:
@@ -412,10 +412,10 @@ _EFFECTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
     StopChild: SupervisorServer._stop_child,
     SetTimer: SupervisorServer._set_timer,
     CancelTimer: SupervisorServer._cancel_timer,
-    Reply: SupervisorServer._reply,
+    AnswerRequest: SupervisorServer._reply,
     Report: SupervisorServer._report,
     Started: SupervisorServer._started,
-    Exit: SupervisorServer._exit,
+    EndSupervisor: SupervisorServer._exit,
 }
 _EVENTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
     OsEnded: SupervisorServer._os_ended,

@@ -25,7 +25,7 @@ from pyglyn.dist.control import (
     AltactSend,
     Control,
     DemonitorP,
-    Exit,
+    LinkExit,
     Exit2,
     GroupLeader,
     Link,
@@ -120,7 +120,7 @@ CONTROLS: list[tuple[Control, tuple[Term, ...]]] = [
     (Send(A, B), ({Atom("k"): [1, b"x"]},)),
     (Send(None, B), (b"",)),
     (RegSend(A, Atom("inbox")), ([],)),
-    (Exit(A, B), (Atom("killed"),)),
+    (LinkExit(A, B), (Atom("killed"),)),
     (Exit2(A, B, (Atom("shutdown"), 1)), ()),
     (MonitorP(A, Atom("inbox"), REF), ()),
     (DemonitorP(A, B, REF), ()),
@@ -156,14 +156,14 @@ def test_both_families_of_exit_messages_are_read_whatever_was_negotiated() -> No
     old = packet(b"\x83D\0", encode_bare((3, A, B, Atom("normal"))))
     new = packet(b"\x83D\0", encode_bare((24, A, B)), encode_bare(Atom("normal")))
     assert received(pair()[1], old + new) == [
-        (Exit(A, B, Atom("normal")), None),
-        (Exit(A, B), Atom("normal")),
+        (LinkExit(A, B, Atom("normal")), None),
+        (LinkExit(A, B), Atom("normal")),
     ]
 
 
 def test_a_reason_moves_into_the_tuple_for_a_peer_without_exit_payload() -> None:
     flags = RECOMMENDED & ~DistFlags.EXIT_PAYLOAD
-    for control in (Exit(A, B), Exit2(A, B), MonitorPExit(A, B, REF)):
+    for control in (LinkExit(A, B), Exit2(A, B), MonitorPExit(A, B, REF)):
         inside = attrs.evolve(control, reason=(Atom("bad"), b"x"))
         a, b = pair(flags)
         a.send(control, encode_parts((Atom("bad"), b"x")))
@@ -172,7 +172,7 @@ def test_a_reason_moves_into_the_tuple_for_a_peer_without_exit_payload() -> None
 
 @pytest.mark.parametrize(
     ("control", "payload"),
-    [(Send(A, B), None), (Link(A, B), [b"j"]), (Exit(A, B, Atom("x")), [b"j"]), (Exit(A, B), None)],
+    [(Send(A, B), None), (Link(A, B), [b"j"]), (LinkExit(A, B, Atom("x")), [b"j"]), (LinkExit(A, B), None)],
     ids=["missing", "too much", "reason twice", "reason missing"],
 )
 def test_a_payload_that_does_not_fit_the_message_is_the_callers_mistake(
@@ -239,7 +239,7 @@ def test_a_control_message_cut_between_fragments_is_put_together(cut: int) -> No
         packet(b"\x83E" if number == 3 else b"\x83F", (5).to_bytes(8), number.to_bytes(8), zero, piece)
         for number, zero, piece in zip((3, 2, 1), (b"\0", b"", b""), pieces, strict=True)
     )
-    assert received(pair()[1], data + data) == [(Exit(A, B, bytes(100)), None)] * 2
+    assert received(pair()[1], data + data) == [(LinkExit(A, B, bytes(100)), None)] * 2
 
 
 def test_a_large_payload_is_not_copied_on_its_way_out() -> None:

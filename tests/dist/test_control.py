@@ -15,7 +15,7 @@ from pyglyn.dist.control import (
     AltactSend,
     Control,
     DemonitorP,
-    Exit,
+    LinkExit,
     Exit2,
     GroupLeader,
     Link,
@@ -52,13 +52,13 @@ OLD = RECOMMENDED & ~(DistFlags.EXIT_PAYLOAD | DistFlags.SEND_SENDER | DistFlags
 TABLE: list[tuple[tuple[Term, ...], Control]] = [
     ((1, A, B), Link(A, B)),
     ((2, NONE, B), Send(None, B)),
-    ((3, A, B, WHY), Exit(A, B, WHY)),
+    ((3, A, B, WHY), LinkExit(A, B, WHY)),
     ((4, A, B), Unlink(A, B)),
     ((6, A, NONE, NAME), RegSend(A, NAME)),
     ((7, A, B), GroupLeader(A, B)),
     ((8, A, B, WHY), Exit2(A, B, WHY)),
     ((12, NONE, B, TOKEN), Send(None, B, TOKEN)),
-    ((13, A, B, TOKEN, WHY), Exit(A, B, WHY, TOKEN)),
+    ((13, A, B, TOKEN, WHY), LinkExit(A, B, WHY, TOKEN)),
     ((16, A, NONE, NAME, TOKEN), RegSend(A, NAME, TOKEN)),
     ((18, A, B, TOKEN, WHY), Exit2(A, B, WHY, TOKEN)),
     ((19, A, B, REF), MonitorP(A, B, REF)),
@@ -70,8 +70,8 @@ TABLE: list[tuple[tuple[Term, ...], Control]] = [
     ((21, NAME, A, REF, [1]), MonitorPExit(NAME, A, REF, [1])),
     ((22, A, B), Send(A, B)),
     ((23, A, B, TOKEN), Send(A, B, TOKEN)),
-    ((24, A, B), Exit(A, B)),
-    ((25, A, B, TOKEN), Exit(A, B, IN_PAYLOAD, TOKEN)),
+    ((24, A, B), LinkExit(A, B)),
+    ((25, A, B, TOKEN), LinkExit(A, B, IN_PAYLOAD, TOKEN)),
     ((26, A, B), Exit2(A, B)),
     ((27, A, B, TOKEN), Exit2(A, B, IN_PAYLOAD, TOKEN)),
     ((28, NAME, A, REF), MonitorPExit(NAME, A, REF)),
@@ -195,7 +195,7 @@ class TestFallbacks:
             to_term(UnlinkIdAck(3, A, B), OLD)
 
     def test_a_reason_in_the_tuple_needs_no_capability(self) -> None:
-        assert to_term(Exit(A, B, WHY), OLD) == to_term(Exit(A, B, WHY), ALL) == (3, A, B, WHY)
+        assert to_term(LinkExit(A, B, WHY), OLD) == to_term(LinkExit(A, B, WHY), ALL) == (3, A, B, WHY)
         with pytest.raises(LocalProtocolError, match="EXIT_PAYLOAD"):
             to_term(Exit2(A, B), OLD)
         with pytest.raises(LocalProtocolError, match="EXIT_PAYLOAD"):

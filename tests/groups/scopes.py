@@ -84,12 +84,12 @@ class OurScope(Actor):
                     self.node.demonitor(self.refs.pop(target))
                 case fx.Watch(name, node):
                     self.node.watch(str(name), node, self.pid)
-                case fx.Exit(pid, reason):
+                case fx.SendExit(pid, reason):
                     self.node.exit(pid, reason)
                 case fx.CheckWatched(pid):
                     if not self.node.is_watched_by(self.pid, pid):
                         self.perform(self.state.handle_unwatched(pid, self.node.net.now))
-                case fx.Reply(caller, reply):
+                case fx.AnswerCall(caller, reply):
                     self.replies.append((caller, reply))
                 case fx.Rejected():
                     self.rejected.append(effect)

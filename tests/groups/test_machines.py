@@ -253,7 +253,7 @@ def test_one_group_with_too_large_a_name_does_not_spoil_a_sync() -> None:
 def test_a_bad_call_is_answered_with_badarg(request_: Any) -> None:
     caller = (X, Reference(PEER, 1, (1,)))
     effects = pg().handle_message((CALL, caller, request_), 0.0)
-    assert fx.Reply(caller, (Atom("error"), Atom("badarg"))) in effects
+    assert fx.AnswerCall(caller, (Atom("error"), Atom("badarg"))) in effects
 
 
 # --- syn -------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_equal_times_are_decided_by_the_rule_of_the_peers_version(
         assert sent(effects) == [(V3, Atom("sync_register"), b"n", A, 1, 200, conflict)]
         assert state.lookup(b"n") == (A, 1)
     else:
-        assert fx.Exit(A, (Atom("syn_resolve_kill"), b"n", 1)) in effects
+        assert fx.SendExit(A, (Atom("syn_resolve_kill"), b"n", 1)) in effects
         assert sent(effects) == [(V3, Atom("sync_unregister"), b"n", A, 1, conflict)]
         assert events(effects) == [
             ("unregistered", b"n", A, conflict),
@@ -384,7 +384,7 @@ def test_a_function_decides_conflicts_and_kills_nobody() -> None:
     state.handle_message(ack(), 0.0, 0)
     effects = state.handle_message((V3, Atom("sync_register"), b"n", X, 2, 50, NORMAL), 0.0, 200)
     assert chosen == [("s", b"n", (X, 2, 50), (A, 1, 100))]
-    assert not any(isinstance(effect, fx.Exit) for effect in effects)
+    assert not any(isinstance(effect, fx.SendExit) for effect in effects)
     assert state.lookup(b"n") == (X, 2)
 
 
@@ -400,7 +400,7 @@ def test_a_function_that_chooses_neither_frees_the_name(answer: Any) -> None:
     state.handle_message(ack(), 0.0, 0)
     effects = state.handle_message((V3, Atom("sync_register"), b"n", X, 2, 50, NORMAL), 0.0, 200)
     assert sent(effects) == []  # the other owner comes to the same result by itself
-    assert not any(isinstance(effect, fx.Exit) for effect in effects)
+    assert not any(isinstance(effect, fx.SendExit) for effect in effects)
     assert state.lookup(b"n") is None
 
 
@@ -409,10 +409,10 @@ def test_functions_of_other_nodes_are_refused_not_run() -> None:
     fun = Export("m", "f", 1)
     state = groups()
     request = (V3, Atom("join_or_update_on_node"), Atom(PEER), b"g", A, fun)
-    undefined = fx.Reply(caller, (Atom("error"), UNDEFINED))
+    undefined = fx.AnswerCall(caller, (Atom("error"), UNDEFINED))
     assert state.handle_message((CALL, caller, request), 0.0, 0) == [undefined]
     state.join(b"g", A, 1, 0)
-    refused = fx.Reply(caller, (Atom("error"), Atom("notsup")))
+    refused = fx.AnswerCall(caller, (Atom("error"), Atom("notsup")))
     assert state.handle_message((CALL, caller, request), 0.0, 0) == [refused]
     assert state.members(b"g") == [(A, 1)]
 

@@ -94,7 +94,7 @@ def outputs(effects: list[fx.Effect]) -> list[tuple[Any, Any]]:
         match effect:
             case fx.Send(to, message):
                 sent.append((to, message))
-            case fx.Reply((pid, tag), reply):
+            case fx.AnswerCall((pid, tag), reply):
                 to = tag.tail if isinstance(tag, ImproperList) else pid
                 sent.append((to, (tag, reply)))
     return sent

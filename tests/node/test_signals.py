@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pyglyn.dist.control import DemonitorP, Exit, Link, MonitorP, MonitorPExit, UnlinkId, UnlinkIdAck
+from pyglyn.dist.control import DemonitorP, Link, LinkExit, MonitorP, MonitorPExit, UnlinkId, UnlinkIdAck
 from pyglyn.etf import Atom, Pid, Reference
 from pyglyn.node.signals import Deliver, Die, Down, Emit, Signals, answer_for_the_dead
 
@@ -135,7 +135,7 @@ def test_the_end_of_a_process_tells_links_and_watchers_and_gives_up_its_monitors
     signals.on_monitor(OTHER, Atom("me"), peer_ref)
     signals.monitor(REF, OTHER)
     assert signals.on_own_end(BOOM) == [
-        Emit(Exit(ME, OTHER), BOOM),
+        Emit(LinkExit(ME, OTHER), BOOM),
         Emit(MonitorPExit(Atom("me"), OTHER, peer_ref), BOOM),
         Emit(DemonitorP(ME, OTHER, REF)),
     ]
@@ -143,7 +143,7 @@ def test_the_end_of_a_process_tells_links_and_watchers_and_gives_up_its_monitors
 
 def test_the_dead_answer_links_and_monitors_with_noproc():
     noproc = Atom("noproc")
-    assert answer_for_the_dead(Link(OTHER, ME)) == [Emit(Exit(ME, OTHER), noproc)]
+    assert answer_for_the_dead(Link(OTHER, ME)) == [Emit(LinkExit(ME, OTHER), noproc)]
     assert answer_for_the_dead(MonitorP(OTHER, ME, REF)) == [Emit(MonitorPExit(ME, OTHER, REF), noproc)]
     assert answer_for_the_dead(UnlinkId(1, OTHER, ME)) == [Emit(UnlinkIdAck(1, ME, OTHER))]
-    assert answer_for_the_dead(Exit(OTHER, ME)) == []
+    assert answer_for_the_dead(LinkExit(OTHER, ME)) == []

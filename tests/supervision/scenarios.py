@@ -13,15 +13,15 @@ from typing import Any
 
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.supervision.effects import (
+    AnswerRequest,
     CancelTimer,
     Child,
     ChildFailed,
     ChildIgnored,
     ChildStarted,
     Effect,
-    Exit,
+    EndSupervisor,
     Outcome,
-    Reply,
     Report,
     ReportContext,
     SetTimer,
@@ -186,14 +186,14 @@ class World:
             case CancelTimer(timer):
                 if timer in self.timers:
                     self.timers.remove(timer)
-            case Reply(number, term):
+            case AnswerRequest(number, term):
                 self.trace.append((A("reply"), number, term))
             case Report(ReportContext.PROGRESS):
                 pass
             case Report(context, reason, spec, pid):
                 shown = (A("nb_children"), len(pid)) if isinstance(pid, list) else pid
                 self.trace.append((A("report"), A(context), reason, spec.id, shown))
-            case Exit(reason):
+            case EndSupervisor(reason):
                 self.ended = True
                 self.trace.append((A("exit"), reason))
             case Started():

@@ -7,13 +7,13 @@ from typing import Any
 from pyglyn.etf import Atom, Pid
 from pyglyn.supervision.declaration import Supervisor, worker
 from pyglyn.supervision.effects import (
+    AnswerRequest,
     CancelTimer,
     ChildFailed,
     ChildIgnored,
     ChildStarted,
     Effect,
-    Exit,
-    Reply,
+    EndSupervisor,
     Report,
     Restarting,
     SetTimer,
@@ -94,7 +94,7 @@ def test_a_failed_start_waits_too_and_counts() -> None:
     assert seen(policy.child_started(ChildFailed(A("nope")), 0)) == [("timer", 1.0)]
     policy.timer_expired(2, 1)
     assert seen(policy.child_started(ChildFailed(A("nope")), 1)) == [("timer", 2.0)]
-    assert seen(policy.timer_expired(3, 3)) == [Exit(A("shutdown"))]
+    assert seen(policy.timer_expired(3, 3)) == [EndSupervisor(A("shutdown"))]
 
 
 def test_siblings_stop_at_once_and_start_after_the_pause() -> None:
@@ -105,7 +105,7 @@ def test_siblings_stop_at_once_and_start_after_the_pause() -> None:
     assert seen(effects) == [("stop", 3, "shutdown"), ("timer", 5.0)]
     assert seen(policy.child_exited(pid(3), A("shutdown"), 0)) == [CancelTimer(1), ("timer", 0.5)]
     [reply] = receive_request(policy, "caller", A("which_children"), 0)
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, AnswerRequest)
     assert [row[:2] for row in reply.term] == [  # type: ignore[union-attr]
         (A("c"), A("undefined")),
         (A("b"), A("restarting")),
@@ -120,7 +120,7 @@ def test_siblings_stop_at_once_and_start_after_the_pause() -> None:
 def test_a_child_terminated_during_its_pause_stays_down() -> None:
     policy = started(Supervisor().add(worker(job, backoff=BACKOFF)))
     policy.child_exited(pid(1), A("boom"), 0)
-    assert receive_request(policy, 1, (A("terminate_child"), A("job")), 0) == [Reply(1, A("ok"))]
+    assert receive_request(policy, 1, (A("terminate_child"), A("job")), 0) == [AnswerRequest(1, A("ok"))]
     assert policy.timer_expired(1, 0) == []
     [child] = policy.children.values()
     assert child.pid is None
@@ -129,7 +129,7 @@ def test_a_child_terminated_during_its_pause_stays_down() -> None:
 def test_a_supervisor_that_stops_during_a_pause_cancels_it() -> None:
     policy = started(Supervisor().add(worker(job, backoff=BACKOFF)))
     policy.child_exited(pid(1), A("boom"), 0)
-    assert seen(policy.stop(A("shutdown"), 0)) == [CancelTimer(1), Exit(A("shutdown"))]
+    assert seen(policy.stop(A("shutdown"), 0)) == [CancelTimer(1), EndSupervisor(A("shutdown"))]
     assert policy.timer_expired(1, 0) == []
     assert receive_request(policy, 1, A("which_children"), 0) == []
 
@@ -156,14 +156,14 @@ def test_a_dynamic_child_that_ignores_its_restart_is_forgotten() -> None:
     policy.child_exited(pid(1), A("boom"), 0)
     policy.child_started(ChildIgnored(), 0)
     assert policy.dynamics == {}
-    assert seen(policy.stop(A("shutdown"), 0)) == [Exit(A("shutdown"))]
+    assert seen(policy.stop(A("shutdown"), 0)) == [EndSupervisor(A("shutdown"))]
 
 
 def test_an_unknown_request_is_answered() -> None:
     policy = started(Supervisor().add(worker(job)))
     for request in (A("help"), (A("start_child"),), (A("a"), 1, 2), 7, [], (A("which_children"), 1)):
         [reply] = receive_request(policy, "caller", request, 0)
-        assert reply == Reply("caller", (A("error"), (A("bad_request"), request)))
+        assert reply == AnswerRequest("caller", (A("error"), (A("bad_request"), request)))
 
 
 def test_python_may_give_a_child_specification() -> None:
@@ -171,9 +171,9 @@ def test_python_may_give_a_child_specification() -> None:
     spec = worker(job, name="new")
     assert seen(receive_request(policy, 1, (A("start_child"), spec), 0)) == [("start", "new")]
     effects = policy.child_started(ChildStarted(pid(9)), 0)
-    assert effects[-1] == Reply(1, (A("ok"), pid(9)))
+    assert effects[-1] == AnswerRequest(1, (A("ok"), pid(9)))
     [reply] = receive_request(policy, 2, (A("start_child"), spec), 0)
-    assert reply == Reply(2, (A("error"), (A("already_started"), pid(9))))
+    assert reply == AnswerRequest(2, (A("error"), (A("already_started"), pid(9))))
 
 
 def test_ends_of_strangers_and_late_timers_do_nothing() -> None:
