@@ -18,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from pyglyn import eventsourcing as es
-from pyglyn.cli.looking import NO_POSITION, look
 from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
 from pyglyn.errors import CallFailed, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
-from pyglyn.eventsourcing import causation, wire
-from pyglyn.eventsourcing.query_process import ALL, PREFIX, readable
-from pyglyn.eventsourcing.trace import Traced, trace
+from pyglyn.eventsourcing.domain import causation, wire
+from pyglyn.eventsourcing.domain.trace import Traced, trace
+from pyglyn.eventsourcing.queries.query_process import ALL, PREFIX, readable
+from pyglyn.eventsourcing.stores.readonly import NO_POSITION, look
 from pyglyn.node import Node
 
 Parked = dict[Any, Any]

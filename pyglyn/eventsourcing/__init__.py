@@ -35,9 +35,7 @@ from pyglyn.errors import (
     TransactionRolledBack,
     VersionConflict,
 )
-from pyglyn.eventsourcing.aggregate import Aggregate, AggregateStats, Domain, SystemStats
-from pyglyn.eventsourcing.causation import caused_by, event_id
-from pyglyn.eventsourcing.client import (
+from pyglyn.eventsourcing.cluster.client import (
     aggregate_stats,
     execute,
     execute_with_metadata,
@@ -48,17 +46,26 @@ from pyglyn.eventsourcing.client import (
     send_command,
     system_stats,
 )
+from pyglyn.eventsourcing.cluster.routing import find_owner, route
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
-from pyglyn.eventsourcing.durable import Cursor, DurableQuery, durable_query
-from pyglyn.eventsourcing.envelope import (
+from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, Domain, SystemStats
+from pyglyn.eventsourcing.domain.causation import caused_by, event_id
+from pyglyn.eventsourcing.domain.envelope import (
     EventEnvelope,
     MemoryStoreEventEnvelop,
     Metadata,
     ProcessEvents,
     SerializedEventEnvelop,
 )
-from pyglyn.eventsourcing.failure import FailurePolicy
-from pyglyn.eventsourcing.json_codec import (
+from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
+from pyglyn.eventsourcing.queries.durable import DurableQuery, durable_query
+from pyglyn.eventsourcing.queries.durable_calls import Cursor
+from pyglyn.eventsourcing.queries.durable_state import BatchLimits
+from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.queries.live import QuerySpec
+from pyglyn.eventsourcing.queries.query_process import QueryStatus
+from pyglyn.eventsourcing.service.server import ServiceSpec, service, start, supervised
+from pyglyn.eventsourcing.stores.json.codec import (
     JsonCodec,
     JsonStyle,
     camel_case,
@@ -66,17 +73,11 @@ from pyglyn.eventsourcing.json_codec import (
     pascal_case,
     snake_case,
 )
-from pyglyn.eventsourcing.live import QuerySpec
-from pyglyn.eventsourcing.memory import MemoryStore
-from pyglyn.eventsourcing.opening import open_store
-from pyglyn.eventsourcing.projection import BatchLimits
-from pyglyn.eventsourcing.query_process import QueryStatus
-from pyglyn.eventsourcing.recorder import RecorderStore
-from pyglyn.eventsourcing.routing import find_owner, route
-from pyglyn.eventsourcing.rows import RowCodec
-from pyglyn.eventsourcing.runtime import ServiceSpec, service, start, supervised
-from pyglyn.eventsourcing.snapshot import Snapshot, SnapshotConfig
-from pyglyn.eventsourcing.store import (
+from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores.recorder import RecorderStore
+from pyglyn.eventsourcing.stores.rows import RowCodec
+from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     EventStore,
     Loaded,

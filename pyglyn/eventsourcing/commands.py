@@ -41,10 +41,10 @@ from pyglyn.errors import (
     TransactionRolledBack,
     VersionConflict,
 )
-from pyglyn.eventsourcing.aggregate import Aggregate, Domain
-from pyglyn.eventsourcing.envelope import EventEnvelope, metadata_pairs
-from pyglyn.eventsourcing.snapshot import Snapshot, SnapshotConfig
-from pyglyn.eventsourcing.store import EventStore, OutboxMessage
+from pyglyn.eventsourcing.domain.aggregate import Aggregate, Domain
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope, metadata_pairs
+from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
+from pyglyn.eventsourcing.stores.store import EventStore, OutboxMessage
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 

@@ -10,214 +10,36 @@ are committed, and ``subscribers`` asks for the wrong group. Not supported: publ
 after 2.0.3 (untagged messages) and of 2.0.3 in one group; ``GlynConfig.tagged`` says which. Both are
 received.
 
-Layer: eventsourcing, on a node.
+Layer: eventsourcing, on top.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import attrs
-
-from pyglyn.errors import NoProcess, PyglynError
-from pyglyn.etf import Pid, Term
-from pyglyn.eventsourcing import sources, wire
-from pyglyn.eventsourcing.client import At
-from pyglyn.eventsourcing.envelope import EventEnvelope, ProcessEvents
-from pyglyn.eventsourcing.live import Query, QuerySpec, query_worker
-from pyglyn.eventsourcing.parking import parking_of
-from pyglyn.eventsourcing.scope import ensure_scope, scope_worker
-from pyglyn.eventsourcing.snapshot import Snapshot
-from pyglyn.eventsourcing.store import (
-    BATCH,
-    Checkpoint,
-    EventStore,
-    Loaded,
-    OutboxMessage,
-    RecordedEvent,
-    Transaction,
-)
+from pyglyn.eventsourcing.cluster.broadcast import GlynConfig, GlynStore, glyn_store, publish, subscribers
+from pyglyn.eventsourcing.cluster.scope import ScopeServer
+from pyglyn.eventsourcing.queries.live import Query, QuerySpec, query_worker
+from pyglyn.eventsourcing.queries.parking import parking_of
+from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.groups import syn
 from pyglyn.node import Node
-from pyglyn.node.process import current
-from pyglyn.supervision import ChildSpec, Supervisor, supervisor
+from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
-logger = logging.getLogger("pyglyn.eventsourcing")
+__all__ = [
+    "GlynConfig",
+    "GlynStore",
+    "glyn_store",
+    "publish",
+    "query_specs",
+    "start",
+    "subscribers",
+    "supervised",
+]
 
 E = TypeVar("E")
 S = TypeVar("S")
-
-
-@attrs.frozen(kw_only=True)
-class GlynConfig:
-    """Where events are broadcast.
-
-    Attributes:
-        pubsub_scope: the scope.
-        pubsub_group: the group that the queries subscribe, and that commits are published to.
-        tagged: publish as glyn 2.0.3 does (``{Group, Message}``); False for later ones (bare messages).
-    """
-
-    pubsub_scope: str
-    pubsub_group: str
-    tagged: bool = True
-
-
-class GlynStore(EventStore[E, S]):
-    """A store that broadcasts what it commits; made by `supervised`."""
-
-    def __init__(self, config: GlynConfig, underlying: EventStore[E, S], events: object = None) -> None:
-        self.config = config
-        self.underlying = underlying
-        self.aggregate_type = underlying.aggregate_type
-        self.has_sql = underlying.has_sql
-        self.has_side_tables = underlying.has_side_tables
-        self._events = events
-        self._at: At | None = None
-        self._write: Callable[[Any], Term] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_at": None, "_write": None}
-
-    async def bind(self, at: At) -> None:
-        """Say which process publishes and answers readers of other nodes: a service, for its store."""
-        self._at = at
-        if isinstance(at, Node):
-            syn.start(at, self.config.pubsub_scope)
-        else:
-            await ensure_scope(at, self.config.pubsub_scope)
-            await sources.serve(at, self.config.pubsub_scope, self.config.pubsub_group)
-
-    def at(self, given: At | None = None) -> At:
-        """Who publishes: the one given, the running process, or the one the store was bound to."""
-        return given or current.get(None) or self._at or _somebody(None)
-
-    async def broadcast(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> None:
-        """Publish what was committed. It is committed: what goes wrong here is logged, not raised."""
-        if not envelopes:
-            return
-        try:
-            await publish(self, self.config.pubsub_group, ProcessEvents(aggregate_id, envelopes))
-        except PyglynError as error:
-            logger.warning(
-                "events %d to %d of %s are committed, but could not be broadcast: %s",
-                envelopes[0].sequence,
-                envelopes[-1].sequence,
-                aggregate_id,
-                error,
-            )
-
-    def term(self, message: ProcessEvents[Any]) -> Term:
-        """Write a message; events that are not of the store's type are written by their own classes."""
-        try:
-            return wire.process_events_term(message, self._encode)
-        except PyglynError:
-            return wire.process_events_term(message)
-
-    def check(self, events: Iterable[E]) -> None:
-        """Check that events can be broadcast, before they are committed.
-
-        Raises:
-            EventEncodeError: one is no Gleam value.
-        """
-        for event in events:
-            try:
-                wire.payload(event, self._encode)
-            except PyglynError:
-                wire.payload(event)
-
-    def _encode(self, event: Any) -> Term:
-        if self._write is None:
-            self._write = wire.encoding(self._events)
-        return self._write(event)
-
-    # --- the store ----------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        await self.underlying.start()
-
-    async def close(self) -> None:
-        await self.underlying.close()
-
-    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        return await self.underlying.load(aggregate_id, use_snapshot=use_snapshot)
-
-    async def append(
-        self,
-        aggregate_id: str,
-        events: Sequence[E],
-        *,
-        expected: int,
-        metadata: Iterable[tuple[str, str]] = (),
-        snapshot: Snapshot[S] | None = None,
-        outbox: Iterable[OutboxMessage] = (),
-    ) -> list[EventEnvelope[E]]:
-        self.check(events)
-        envelopes = await self.underlying.append(
-            aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
-        )
-        await self.broadcast(aggregate_id, envelopes)
-        return envelopes
-
-    async def load_events(
-        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
-    ) -> list[EventEnvelope[E]]:
-        return await self.underlying.load_events(aggregate_id, start_from, limit=limit)
-
-    async def last_sequence(self, aggregate_id: str) -> int:
-        return await self.underlying.last_sequence(aggregate_id)
-
-    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        return await self.underlying.latest_snapshot(aggregate_id)
-
-    async def read(
-        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
-    ) -> list[RecordedEvent[E]]:
-        return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
-
-    async def last_position(self) -> int:
-        return await self.underlying.last_position()
-
-    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        return await self.underlying.wait(after, timeout=timeout)
-
-    async def checkpoint(self, query: str) -> int:
-        return await self.underlying.checkpoint(query)
-
-    async def checkpoints(self) -> list[Checkpoint]:
-        return await self.underlying.checkpoints()
-
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        return self._transaction()
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
-        committed: list[tuple[str, list[EventEnvelope[E]]]] = []
-        async with self.underlying.transaction() as tx:
-            append = tx.append
-
-            async def remembering(
-                aggregate_id: str, events: Sequence[E], **options: Any
-            ) -> list[EventEnvelope[E]]:
-                self.check(events)
-                envelopes = await append(aggregate_id, events, **options)
-                committed.append((aggregate_id, envelopes))
-                return envelopes
-
-            tx.append = remembering  # type: ignore[method-assign]
-            yield tx
-        for aggregate_id, envelopes in committed:
-            await self.broadcast(aggregate_id, envelopes)
-
-
-def glyn_store(
-    config: GlynConfig, underlying_store: EventStore[E, S], event_decoder: object = None
-) -> GlynStore[E, S]:
-    """Make a store that broadcasts, without queries of its own."""
-    return GlynStore(config, underlying_store, event_decoder)
 
 
 def supervised(
@@ -241,7 +63,9 @@ def supervised(
         UnsupportedType: the events are no Gleam values.
     """
     store = GlynStore(config, underlying_store, event_decoder)
-    tree = Supervisor("one_for_one").add(scope_worker(config.pubsub_scope))
+    tree = Supervisor("one_for_one").add(
+        worker(ScopeServer, config.pubsub_scope, id=f"scope_{config.pubsub_scope}", isolation="task")
+    )
     for spec in query_specs(config, queries, event_decoder, underlying_store):
         tree.add(query_worker(spec))
     return store, supervisor(tree, id=f"glyn_{config.pubsub_group}", isolation="task")
@@ -273,49 +97,3 @@ async def start(
     store = GlynStore(config, underlying_store, event_decoder)
     await store.bind(node)
     return store
-
-
-async def publish(
-    store: GlynStore[Any, Any] | GlynConfig, group: str, message: ProcessEvents[Any], *, at: At | None = None
-) -> int:
-    """Send events to every subscriber of a group in the store's scope.
-
-    Args:
-        store: says in which scope, and how; its configuration does as well.
-        group: the group, any.
-        message: whose events.
-        at: the node or process that sends; by default the running process.
-
-    Returns:
-        How many subscribers there are.
-
-    Raises:
-        NoProcess: there is no node to send from, or its scope was not started.
-        GleamError: an event is no Gleam value.
-    """
-    config, term, sender = _means(store, at)
-    name, body = group.encode(), term(message)
-    return await syn.publish(sender, config.pubsub_scope, name, (name, body) if config.tagged else body)
-
-
-async def subscribers(
-    store: GlynStore[Any, Any] | GlynConfig, group: str | None = None, *, at: At | None = None
-) -> list[Pid]:
-    """List the subscribers of a group, by default the one the store publishes to."""
-    config, _, sender = _means(store, at)
-    name = (group or config.pubsub_group).encode()
-    return [pid for pid, _ in await syn.members(sender, config.pubsub_scope, name)]
-
-
-def _means(
-    store: GlynStore[Any, Any] | GlynConfig, at: At | None
-) -> tuple[GlynConfig, Callable[[ProcessEvents[Any]], Term], At]:
-    if isinstance(store, GlynConfig):
-        return store, wire.process_events_term, _somebody(at or current.get(None))
-    return store.config, store.term, store.at(at)
-
-
-def _somebody(at: At | None) -> At:
-    if at is None:
-        raise NoProcess("publishing needs a node: call from a process, or give at=node")
-    return at

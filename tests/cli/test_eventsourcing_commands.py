@@ -16,7 +16,7 @@ import pytest_asyncio
 from pyglyn import eventsourcing as es
 from pyglyn.errors import DomainError
 from pyglyn.etf import Atom, Term
-from pyglyn.eventsourcing import wire
+from pyglyn.eventsourcing.domain import wire
 from pyglyn.node import GenServer, Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
@@ -30,8 +30,8 @@ from pyglyn.testing.bank import (
 )
 from tests.cli.test_cli import run
 from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
-from tests.eventsourcing.foreign import Foreign
-from tests.eventsourcing.foreign import opened as opened_by_gleam
+from tests.eventsourcing.stores.foreign import Foreign
+from tests.eventsourcing.stores.foreign import opened as opened_by_gleam
 from tests.node.conftest import unique_name
 
 COOKIE = ("--cookie", "eventsourcing")

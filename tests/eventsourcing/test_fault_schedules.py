@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.eventsourcing.failure import FailurePolicy
-from pyglyn.eventsourcing.projection import (
+from pyglyn.eventsourcing.queries.durable_state import (
     Apply,
     BatchLimits,
     Drive,
@@ -30,6 +29,7 @@ from pyglyn.eventsourcing.projection import (
     Sleep,
     Wait,
 )
+from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from tests.eventsourcing.transfers import ACCOUNTS, BANK, START, Receive, Send, Sent
 
 SEEDS = 1000

@@ -19,7 +19,8 @@ from pyglyn import etf
 from pyglyn import eventsourcing as es
 from pyglyn.errors import VersionConflict
 from pyglyn.etf import Atom, Term, text
-from pyglyn.eventsourcing import glyn, wire
+from pyglyn.eventsourcing import glyn
+from pyglyn.eventsourcing.domain import wire
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -255,7 +256,7 @@ async def test_a_python_order_service_reaches_the_gleam_inventory(gleam_beams, t
         assert event == text.parse(CREATED.replace("{item, ", "{order_item, "))
 
         # And a command to the Gleam actor itself, by its name on its node.
-        named = es.client.gleam.NamedSubject(service[1])
+        named = gleam.NamedSubject(service[1])
         opened = await es.execute(node, (named, gleam.name), "inventory_001", OPEN, metadata=[("k", "v")])
         assert opened == []
         loaded = await es.load_aggregate(node, (named, gleam.name), "inventory_001")

@@ -1,0 +1,242 @@
+"""Commands to the one owner of an aggregate among the nodes that serve its type.
+
+Services of one name on several nodes share a database and a scope. Each is a member of group
+``{pyglyn_aggregates, Name}``; the owner of an aggregate is the member whose node has the highest hash with
+the aggregate's id (rendezvous hashing), so every node computes the same owner without asking, and when a node
+goes only its own aggregates move. A service that gets a command for an aggregate of another one passes it on,
+once: when two nodes disagree for a moment, the second one carries it out, and the store refuses what
+conflicts.
+
+For Gleam there are names in the Glyn Registry of the same scope: the service's own name, held by one of the
+nodes, and ``name/aggregate_id`` for every aggregate that had a command, held by its owner; ``registry.call``
+takes the actor messages of the Gleam library.
+
+Layer: eventsourcing, cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from typing import Any
+
+from pyglyn.errors import CallFailed, GroupError, NoOwner, ProcessError
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster import client
+from pyglyn.eventsourcing.cluster.client import At
+from pyglyn.eventsourcing.cluster.scope import ensure_scope
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.groups import syn
+from pyglyn.node import Process
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+AGGREGATES, FORWARDED = Atom("pyglyn_aggregates"), Atom("pyglyn_forwarded")
+DOOR, STOP, GIVEN_UP = Atom("pyglyn_door"), Atom("stop"), Atom("given_up")
+DOORS = 10_000
+"""How many aggregates of a service have a name in the registry; the least recently used give theirs up."""
+LINGER_S = 5.0
+"""How long a process that gave up its name waits for messages of those who had looked it up before."""
+
+
+def owner_of(aggregate_id: str, members: list[Pid]) -> Pid | None:
+    """Choose the owner of an aggregate; None without members. Equal on every node with the same members."""
+    key = aggregate_id.encode()
+
+    def weight(pid: Pid) -> tuple[bytes, int, int]:
+        return hashlib.blake2b(pid.node.encode() + b"\0" + key, digest_size=8).digest(), pid.serial, pid.id
+
+    return max(members, key=weight, default=None)
+
+
+async def members(at: At, scope: str, name: str) -> list[Pid]:
+    """List the services of a name, on all nodes."""
+    return [pid for pid, _ in await syn.members(at, scope, (AGGREGATES, name.encode()))]
+
+
+async def find_owner(at: At, scope: str, name: str, aggregate_id: str) -> Pid:
+    """Find the service that owns an aggregate.
+
+    Raises:
+        NoOwner: no connected node serves it.
+    """
+    owner = owner_of(aggregate_id, await members(at, scope, name))
+    if owner is None:
+        raise NoOwner(name)
+    return owner
+
+
+async def route(
+    at: At, scope: str, name: str, aggregate_id: str, command: object, **options: Any
+) -> list[EventEnvelope[Any]]:
+    """Carry out a command where its aggregate is; from any node of the scope.
+
+    Args:
+        at: the node, or the calling process.
+        scope, name: as the services were given them.
+        aggregate_id, command, options: as for `execute`.
+
+    Raises:
+        NoOwner: no connected node serves it; nothing was done.
+        CallFailed: the owner, or its node, went away meanwhile: the command may have been carried out.
+        EventSourcingError: as for `execute`.
+    """
+    options.setdefault("events", client.known_events.get(name))
+    tried: set[Pid] = set()
+    while True:
+        alive = [pid for pid in await members(at, scope, name) if pid not in tried]
+        owner = owner_of(aggregate_id, alive)
+        if owner is None:
+            raise NoOwner(name)
+        try:
+            return await client.execute(at, owner, aggregate_id, command, **options)
+        except CallFailed as failure:
+            if failure.reason is not Atom("noproc"):
+                raise
+            tried.add(owner)  # it was not there, so it did nothing; its leaving has not been told yet
+
+
+class Routing:
+    """A service's part: membership, passing on, names in the registry."""
+
+    def __init__(self, me: Process, scope: str, name: str) -> None:
+        self._me = me
+        self._scope = scope
+        self._name = name
+        self._doors: OrderedDict[str, Pid] = OrderedDict()
+        self._ids: dict[Pid, str] = {}
+        self._holder: Pid | None = None
+
+    async def start(self) -> None:
+        """Become one of the services of this name."""
+        await ensure_scope(self._me, self._scope)
+        await syn.join(self._me, self._scope, (AGGREGATES, self._name.encode()), self._me.pid)
+        self._hold_name()
+
+    def _hold_name(self) -> None:
+        self._holder = self._me.spawn_link(_hold_name, self._scope, self._name.encode(), self._me.pid)
+
+    def exited(self, pid: Pid) -> None:
+        """A linked process ended, or gave up its name: it lost a conflict, or another node took the name."""
+        if pid == self._holder:
+            self._hold_name()
+        aggregate_id = self._ids.pop(pid, None)
+        if aggregate_id is not None:
+            del self._doors[aggregate_id]
+
+    async def elsewhere(self, aggregate_id: str) -> Pid | None:
+        """Return the owner, if that is another service."""
+        owner = owner_of(aggregate_id, await members(self._me, self._scope, self._name))
+        if owner is None or owner == self._me.pid:
+            self.open_door(aggregate_id)
+            return None
+        return owner
+
+    def open_door(self, aggregate_id: str) -> None:
+        """Give an aggregate that we own its name in the registry, if it has not got it."""
+        if aggregate_id in self._doors:
+            self._doors.move_to_end(aggregate_id)
+            return
+        name = f"{self._name}/{aggregate_id}".encode()
+        door = self._me.spawn_link(_take_name, self._scope, name, self._me.pid)
+        self._doors[aggregate_id] = door
+        self._ids[door] = aggregate_id
+        if len(self._doors) > DOORS:
+            _, pid = self._doors.popitem(last=False)
+            del self._ids[pid]
+            self._me.send(pid, (DOOR, STOP))
+
+
+async def start_routing(me: Process, scope: str | None, name: str) -> Routing | None:
+    """Become one of the services of a name; None without a scope."""
+    if scope is None:
+        return None
+    routing = Routing(me, scope, name)
+    await routing.start()
+    return routing
+
+
+async def passed_on(me: Process, routing: Routing | None, request: Term, message: Term) -> bool:
+    """Pass a message on to the owner of its aggregate; False if that is this service."""
+    if routing is None or not isinstance(request, tuple) or len(request) < 2:
+        return False
+    id = request[1]
+    if not isinstance(id, bytes):
+        return False
+    owner = await routing.elsewhere(id.decode(errors="replace"))
+    if owner is not None:
+        me.send(owner, (FORWARDED, message))
+    return owner is not None
+
+
+def opened(routing: Routing | None, original: Term) -> None:
+    """A command was passed on to us: its aggregate is ours, so its name is too."""
+    request = original[-1] if isinstance(original, tuple) and original else None
+    id = request[1] if isinstance(request, tuple) and len(request) > 1 else None
+    if routing is not None and isinstance(id, bytes):
+        routing.open_door(id.decode(errors="replace"))
+
+
+async def _door(me: Process, tag: Term, service: Pid) -> None:
+    """Pass on what comes to a registered name; once it is another's, until nothing has come for a while."""
+    me.trap_exit = True
+    patience: float | None = None
+    while True:
+        try:
+            message = await me.receive(timeout=patience)
+        except TimeoutError:
+            return
+        match message:
+            case (Atom("pyglyn_door"), Atom("stop")) | (Atom("EXIT"), _, (Atom("syn_resolve_kill"), *_)):
+                patience = LINGER_S
+                me.exit(service, GIVEN_UP)
+            case (Atom("EXIT"), _, _):
+                return
+            case (got, request) if got == tag:
+                me.send(service, (tag, request))
+
+
+def _subject(me: Process) -> tuple[Term, Term]:
+    """A new tag, and the metadata Glyn keeps with a name."""
+    tag = me.make_ref()
+    return tag, ((Atom("subject"), me.pid, tag), None)
+
+
+async def _hold_name(me: Process, scope: str, name: bytes, service: Pid) -> None:
+    """Register the service's name; while another node has it, wait for that one to end."""
+    while True:
+        tag, meta = _subject(me)
+        try:
+            await syn.register(me, scope, name, me.pid, meta)
+        except GroupError:
+            holder = await syn.lookup(me, scope, name)
+            if holder is not None:
+                await _end_of(me, holder[0])
+        else:
+            await _door(me, tag, service)
+            return
+
+
+async def _end_of(me: Process, pid: Pid) -> None:
+    ref = me.monitor(pid)
+    await me.receive(lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref)
+
+
+async def _take_name(me: Process, scope: str, name: bytes, service: Pid) -> None:
+    """Register the name of an aggregate that moved here; a former owner loses it."""
+    tag, meta = _subject(me)
+    for _ in range(3):
+        try:
+            await syn.register(me, scope, name, me.pid, meta)
+            break
+        except GroupError:
+            try:
+                holder = await syn.lookup(me, scope, name)
+                await syn.unregister(me, scope, name)
+            except (GroupError, ProcessError) as error:
+                logger.debug("the name %r cannot be freed: %s", name, error)
+            else:
+                if holder is not None:
+                    me.send(holder[0], (DOOR, STOP))
+    await _door(me, tag, service)

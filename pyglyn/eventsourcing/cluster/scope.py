@@ -1,0 +1,49 @@
+"""Scopes started by a supervision tree. Layer: eventsourcing, cluster.
+
+A scope lives in the node's own OS process, a tree's children in others. So the child that starts the scope
+asks the hub for it, by an exported function: ``pyglyn:start_scope(Name)``.
+"""
+
+from __future__ import annotations
+
+from pyglyn.etf import Term
+from pyglyn.groups import syn
+from pyglyn.node import GenServer, Node, Process, export
+from pyglyn.node.rpc import rpc
+
+
+@export("pyglyn", "start_scope")
+async def start_scope_here(me: Process, scope: str) -> bool:
+    """Start a scope in this OS process, if that is the node's own."""
+    router = getattr(me.runtime.forward, "__self__", None)
+    node = getattr(router, "node", None)
+    if not isinstance(node, Node):
+        return False
+    syn.start(node, scope)
+    return True
+
+
+class ScopeServer(GenServer):
+    """Has a scope started, which keeps itself running from then on."""
+
+    async def init(self, scope: str) -> None:
+        """Ask the hub.
+
+        Raises:
+            RemoteError: the scope's name is taken by another process.
+        """
+        self.scope = scope
+        await ensure_scope(self.me, scope)
+
+    async def handle_info(self, message: Term) -> None:
+        """Nothing is expected."""
+
+
+async def ensure_scope(me: Process, scope: str) -> None:
+    """Have a scope started on this node, if it does not run.
+
+    Raises:
+        RemoteError: the scope's name is taken by another process.
+    """
+    if await me.whereis(f"syn_pg_{scope}") is None:
+        await rpc(me, me.node, "pyglyn", "start_scope", [scope.encode()])

@@ -1,0 +1,4 @@
+"""Aggregates, envelopes, snapshots, causes and their forms on the wire; pure.
+
+Layer: eventsourcing, domain.
+"""

@@ -1,0 +1,131 @@
+"""Calling the function of a durable query: in a transaction, in a thread, or for effects elsewhere.
+
+Layer: eventsourcing, queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
+from pyglyn.eventsourcing.domain.causation import caused_by
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.queries.live import is_async
+from pyglyn.eventsourcing.stores.store import RecordedEvent, Transaction
+
+Project: TypeAlias = Callable[..., "Awaitable[None] | None"]
+
+PASSING = (StoreUnavailable, TransactionRolledBack)
+"""What goes wrong with the database is no failure of the function."""
+
+
+class Cursor:
+    """A transaction for plain functions: ``execute`` waits for the database and returns the rows."""
+
+    def __init__(self, tx: Transaction[Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._tx = tx
+        self._loop = loop
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Run a statement; see `Transaction.execute`."""
+        future = asyncio.run_coroutine_threadsafe(self._execute(statement, parameters), self._loop)
+        return future.result()
+
+    async def _execute(self, statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+        return await self._tx.execute(statement, parameters)
+
+
+class EffectFailed(Exception):
+    """The function raised at the event of that index, or ``on_reset`` did."""
+
+    def __init__(self, index: int | None, error: BaseException) -> None:
+        super().__init__(text_of(error))
+        self.index = index
+
+
+def text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:2000]
+
+
+@contextlib.contextmanager
+def failing_at(index: int | None, *passing: type[EventStoreError]) -> Iterator[None]:
+    """Make what the application raises an `EffectFailed`, ``sys.exit()`` too, but for ``passing``."""
+    try:
+        yield
+    except passing:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise EffectFailed(index, error) from error  # something the application waited for was cancelled
+    except (Exception, SystemExit) as error:
+        raise EffectFailed(index, error) from error
+
+
+class Calls:
+    """Calls one function, event by event.
+
+    Attributes:
+        function: the application's.
+        in_hub: plain functions are called in a thread, since the loop is everybody's.
+    """
+
+    def __init__(self, function: Project, *, in_hub: bool) -> None:
+        self.function = function
+        self.in_hub = in_hub
+
+    async def project(self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]]) -> None:
+        if not is_async(self.function):
+            await asyncio.to_thread(self._project_in_thread, tx, events, asyncio.get_running_loop())
+            return
+        for index, event in enumerate(events):
+            envelope = envelope_of(event)
+            with failing_at(index, *PASSING):
+                await self.call(envelope, tx, envelope)
+                tx.check()
+
+    def _project_in_thread(
+        self,
+        tx: Transaction[Any, Any],
+        events: Sequence[RecordedEvent[Any]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        cursor = Cursor(tx, loop)
+        for index, event in enumerate(events):
+            envelope = envelope_of(event)
+            try:
+                with caused_by(envelope):
+                    self.function(cursor, envelope)
+                tx.check()
+            except PASSING:
+                raise
+            except (Exception, SystemExit) as error:
+                raise EffectFailed(index, error) from error
+
+    async def call(self, cause: EventEnvelope[Any], *args: Any) -> None:
+        function = self.function
+        with caused_by(cause):
+            if is_async(function) or not self.in_hub:
+                result = function(*args)
+            else:
+                result = await asyncio.to_thread(_called, function, args)
+            if inspect.isawaitable(result):
+                await result
+
+
+def _called(function: Project, args: tuple[Any, ...]) -> Any:
+    """Call a function in a thread; a future cannot hold a StopIteration."""
+    try:
+        return function(*args)
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
+
+
+def envelope_of(event: RecordedEvent[Any]) -> EventEnvelope[Any]:
+    assert event.envelope is not None
+    return event.envelope

@@ -1,0 +1,451 @@
+"""The process of a durable query: carries out what its `Projection` wants, and takes orders.
+
+Layer: eventsourcing, queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import (
+    CheckpointConflict,
+    EventStoreError,
+    GleamError,
+    GroupError,
+    ProcessError,
+    StoreUnavailable,
+    TransactionRolledBack,
+)
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
+from pyglyn.eventsourcing.cluster.scope import ensure_scope
+from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
+from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.queries.durable_calls import (
+    PASSING,
+    Calls,
+    EffectFailed,
+    envelope_of,
+    failing_at,
+    text_of,
+)
+from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
+from pyglyn.eventsourcing.queries.durable_state import (
+    CATCHING_UP,
+    IDLE,
+    LIVE,
+    PAUSED,
+    STUCK,
+    Apply,
+    Drive,
+    Effect,
+    Load,
+    Projection,
+    Read,
+    Reset,
+    Sleep,
+    Wait,
+    mark,
+)
+from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
+from pyglyn.eventsourcing.stores.rows import storable_text
+from pyglyn.eventsourcing.stores.store import (
+    Checkpoint,
+    EventStore,
+    ParkedEvent,
+    RecordedEvent,
+    SideTables,
+    Transaction,
+)
+from pyglyn.groups import syn
+from pyglyn.node import Stop
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+Outcome: TypeAlias = Callable[[float], Effect]
+"""Reports to the projection what came of an effect, at a time."""
+
+_STATUS_S = 2.0
+"""How long the status waits to learn how far the store is."""
+
+
+class DurableServer(QueryServer):
+    """The process of a durable query: carries out what its `Projection` wants, and takes orders."""
+
+    async def init(self, query: DurableSpec) -> None:
+        """Join the group, and begin."""
+        await self.register(query.name)
+        self.query = query
+        self.projection = Projection(query.name, limits=query.limits, policy=query.policy)
+        self.calls = Calls(query.function, in_hub=self.in_hub)
+        self.awake = asyncio.Event()
+        self.own: dict[int, EventStore[Any, Any]] = {}
+        self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
+        self.me.trap_exit = True
+        self.me.on_end.append(self._ended)
+        self.source: Source = await self._source()
+        self.database: EventStore[Any, Any] = self._own(query.checkpoints)
+        self.running = asyncio.get_running_loop().create_task(self._run())
+        self.running.add_done_callback(self._run_ended)
+
+    async def _source(self) -> Source:
+        query = self.query
+        if query.group is not None:
+            await ensure_scope(self.me, query.group.pubsub_scope)
+            with contextlib.suppress(GroupError, ProcessError):
+                group = query.group.pubsub_group.encode()
+                await syn.join(self.me, query.group.pubsub_scope, group, self.me.pid)
+        if isinstance(query.store, GlynConfig):
+            config = query.store
+            return RemoteEvents(self.me, config.pubsub_scope, config.pubsub_group, query.events)
+        return self._own(query.store)
+
+    def _own(self, store: EventStore[Any, Any]) -> EventStore[Any, Any]:
+        """Open a database anew where it has a URL: connections of our own, which end with us."""
+        if store.reopen is None or not store.has_sql:
+            return store
+        if id(store) not in self.own:
+            self.own[id(store)] = store.reopen()
+        return self.own[id(store)]
+
+    # --- the loop -----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        effect = self.projection.start()
+        while True:
+            effect = await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> Effect:
+        projection = self.projection
+        outcome: Outcome
+        try:
+            outcome = await self._outcome(effect)
+        except CheckpointConflict:
+            outcome = projection.conflict
+        except (StoreUnavailable, TransactionRolledBack) as error:
+            logger.warning("query %s: %s", self.query.name, error)
+            outcome = partial(projection.unavailable, error=str(error))
+        except EffectFailed as failure:
+            outcome = await self._failure(effect, failure.index, str(failure))
+        except Exception as error:
+            outcome = await self._failure(effect, None, text_of(error))
+        return outcome(time.monotonic())
+
+    async def _outcome(self, effect: Effect) -> Outcome:
+        projection = self.projection
+        match effect:
+            case Load():
+                return await self._load()
+            case Read(after, limit, aggregate_id):
+                return partial(projection.read, events=await self._read(after, limit, aggregate_id))
+            case Wait(after, timeout):
+                await self._wait(after, timeout)
+                return projection.woken
+            case Sleep(timeout):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await self.awake.wait()
+                self.awake.clear()
+                return projection.woken
+            case Apply():
+                await self._apply(effect)
+                return projection.applied
+            case Drive():
+                return partial(projection.driven, remaining=await self._drive(effect))
+            case Reset():
+                await self._reset(effect)
+                return projection.reset_done
+
+    async def _failure(self, effect: Effect, index: int | None, error: str) -> Outcome:
+        """Tell a failure of the application from that of another part, and from a race with another instance.
+
+        An event that the other instance has just processed may well fail here.
+        """
+        logger.warning("query %s failed: %s", self.query.name, error)
+        if not isinstance(effect, Apply | Drive | Reset):
+            return partial(self.projection.unavailable, error=error)
+        try:
+            stored = await self.database.load_checkpoint(self.query.name)
+        except EventStoreError as unavailable:
+            return partial(self.projection.unavailable, error=str(unavailable))
+        if stored.version != effect.before.version:
+            return self.projection.conflict
+        return partial(self.projection.failed, index=index, error=error)
+
+    async def _load(self) -> Outcome:
+        name, known = self.query.name, self.projection.checkpoint
+        checkpoint = await self.database.load_checkpoint(name)
+        blocked = await self.database.parked_aggregates(name)
+        if checkpoint.version != known.version:
+            self.had_effect.clear()
+        fault = await self._fault(checkpoint)
+        return partial(self.projection.loaded, checkpoint=checkpoint, blocked=blocked, fault=fault)
+
+    async def _fault(self, checkpoint: Checkpoint) -> str:
+        """Say why the checkpoint is none of this store; empty if it is one. Reading on would skip events."""
+        position = checkpoint.position
+        if position <= 0:
+            return ""
+        found = await self._read(position - 1, 1)
+        if found and found[0].position == position:
+            if checkpoint.mark in ("", mark(found[0])):
+                return ""
+            where = f"another event than the one processed at position {position}"
+        elif found or await self.source.last_position() >= position:
+            return ""  # that event is of another type, or was deleted
+        else:
+            where = f"no events up to position {position}, where the query is"
+        return f"the store has {where}: was it restored, or is it another one? A replay of all begins anew"
+
+    async def _read(
+        self, after: int, limit: int, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[Any]]:
+        """Read events. Whatever goes wrong with that is no event's fault."""
+        try:
+            return await self.source.read(after, limit=limit, aggregate_id=aggregate_id)
+        except StoreUnavailable:
+            raise
+        except Exception as error:
+            raise StoreUnavailable(f"the events cannot be read: {text_of(error)}") from error
+
+    async def _event_at(self, position: int | None) -> RecordedEvent[Any] | None:
+        found = [] if position is None else await self._read(position - 1, 1)
+        return found[0] if found and found[0].position == position else None
+
+    async def _wait(self, after: int, timeout: float) -> None:
+        """Wait for the store, a broadcast, an order, or the time."""
+        loop = asyncio.get_running_loop()
+        store = loop.create_task(self.source.wait(after, timeout=timeout))
+        store.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if not raised
+        order = loop.create_task(self.awake.wait())
+        try:
+            done, _ = await asyncio.wait((store, order), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            order.cancel()
+            # Python 3.11's wait_for can lose a cancellation that meets its result: ask again.
+            while not store.done():
+                store.cancel()
+                await asyncio.wait((store,), timeout=0.1)
+        self.awake.clear()
+        if store in done:
+            store.result()
+
+    async def _apply(self, effect: Apply) -> None:
+        name = self.query.name
+        if self.query.into is None:
+            await self._call_each(effect.before, effect.events)
+        park = [await self._with_raw(event) for event in effect.park]
+        async with self.database.transaction() as tx:
+            if self.query.into is not None:
+                await self._check_current(tx, effect.before)
+                await self.calls.project(tx, effect.events)
+            for event in park:
+                logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
+                await tx.park(attrs.evolve(event, parked_at=time.time()))
+            await self._save(tx, effect.before, effect.after)
+        self.had_effect.difference_update(event.position for event in effect.events)
+
+    async def _save(self, tx: Transaction[Any, Any], before: Checkpoint, after: Checkpoint) -> None:
+        """Replace the checkpoint, in the version that was known.
+
+        Effects elsewhere are not undone any more: they count, whether the query was paused meanwhile or not.
+        """
+        if self.query.into is None:
+            stored = await tx.load_checkpoint(self.query.name)
+            if (stored.position, stored.replay) == (before.position, before.replay):
+                after = stored.next(position=after.position, mark=after.mark, replay=after.replay)
+        await tx.update_checkpoint(after)
+
+    async def _check_current(self, tables: SideTables, before: Checkpoint) -> None:
+        """Check that the checkpoint is as we know it, before the application is called in vain."""
+        stored = await tables.load_checkpoint(self.query.name)
+        if stored.version != before.version:
+            raise CheckpointConflict(self.query.name, before.version, stored.version, what="version")
+
+    async def _with_raw(self, event: ParkedEvent) -> ParkedEvent:
+        """Add the event as a term where the source has no text of it: a memory store, another node."""
+        if event.raw:
+            return event
+        found = await self._event_at(event.position)
+        if found is None or found.envelope is None:
+            return event
+        try:
+            raw = etf.encode(wire.envelope_term(found.envelope))
+        except GleamError:
+            return attrs.evolve(event, raw=repr(found.envelope).encode(), format="text")
+        return attrs.evolve(event, raw=raw, format="etf")
+
+    async def _call_each(self, before: Checkpoint, events: Sequence[RecordedEvent[Any]]) -> None:
+        """Have effects outside of any transaction, unless the query was paused or overtaken meanwhile."""
+        if not events:
+            return
+        await self._check_current(self.database, before)
+        for index, event in enumerate(events):
+            if event.position in self.had_effect:
+                continue
+            envelope = envelope_of(event)
+            with failing_at(index):
+                await self.calls.call(envelope, event.aggregate_id, [envelope])
+            self.had_effect.add(event.position)
+
+    async def _drive(self, effect: Drive) -> int:
+        """Process a parked event as the store has it now; returns how many of its aggregate remain."""
+        parked, name = effect.parked, self.query.name
+        assert parked.id is not None
+        event = await self._event_at(parked.position)
+        if event is None:
+            raise EffectFailed(0, EventStoreError("the store no longer has this event"))
+        if event.error is not None:
+            raise EffectFailed(0, event.error)
+        if self.query.into is None and await self._is_parked(parked):
+            await self._call_each(effect.before, [event])
+        async with self.database.transaction() as tx:
+            # Another instance, or the same order given twice, may have been first.
+            if await tx.unpark(parked.id) and self.query.into is not None:
+                await self.calls.project(tx, [event])
+            await self._save(tx, effect.before, effect.after)
+            remaining = await tx.count_parked(name, aggregate_id=parked.aggregate_id)
+        self.had_effect.discard(event.position)
+        return remaining
+
+    async def _is_parked(self, event: ParkedEvent) -> bool:
+        """Tell whether an event is parked still; they are driven in order, so usually it is the first one."""
+        for limit in (1, None):
+            found = await self.database.parked(self.query.name, aggregate_id=event.aggregate_id, limit=limit)
+            if any(each.id == event.id for each in found):
+                return True
+        return False
+
+    async def _reset(self, effect: Reset) -> None:
+        on_reset, id = self.query.on_reset, effect.aggregate_id
+        async with self.database.transaction() as tx:
+            if on_reset is not None:
+                with failing_at(None, *PASSING):
+                    await on_reset(tx, id)
+                    tx.check()
+            for event in await tx.parked(self.query.name, aggregate_id=id):
+                assert event.id is not None
+                await tx.unpark(event.id)
+            await tx.update_checkpoint(effect.after)
+        self.had_effect.clear()
+
+    # --- messages and orders -------------------------------------------------------------------------
+
+    async def handle_info(self, message: Term) -> Any:
+        """Whatever the group says is a reason to look into the store."""
+        match message:
+            case (Atom("EXIT"), Pid(), _):
+                return None
+            case (Atom("pyglyn_query_ended"), reason):
+                return Stop(reason)
+        self.awake.set()
+        return None
+
+    async def status(self) -> QueryStatus:
+        """Tell where it stands; the lag is what the store has beyond the checkpoint."""
+        projection = self.projection
+        state = projection.state(time.monotonic())
+        lag, parked, error = 0, 0, projection.error
+        try:
+            stored = await self.database.load_checkpoint(self.query.name)
+            parked = await self.database.count_parked(self.query.name)
+            if stored.version != projection.checkpoint.version:
+                projection.look()
+                self.awake.set()
+            if stored.paused != (state == PAUSED) and state != STUCK:  # ordered at another instance
+                state = PAUSED if stored.paused else CATCHING_UP
+            if state not in (LIVE, IDLE):
+                async with asyncio.timeout(_STATUS_S):
+                    lag = max(0, await self.source.last_position() - projection.position)
+        except (EventStoreError, TimeoutError) as unavailable:
+            error = error or str(unavailable) or "the store of the events does not answer"
+        return QueryStatus(
+            name=self.query.name,
+            kind="durable",
+            state=state,
+            position=projection.position,
+            lag=lag,
+            processed=projection.processed,
+            parked=parked,
+            error=error,
+        )
+
+    async def parked(self) -> list[ParkedEvent]:
+        """List what is parked."""
+        return await self.database.parked(self.query.name)
+
+    async def drive(self, id: int | None) -> int:
+        """Have parked events processed again; returns how many are tried."""
+        events = [event for event in await self.parked() if id in (None, event.id)]
+        self.projection.drive(events)
+        self.awake.set()
+        return len(events)
+
+    async def pause(self, paused: bool) -> None:
+        """Stand still, also after a restart; or go on."""
+        await self.database.set_paused(self.query.name, paused)
+        self.projection.look()
+        if paused:
+            self.projection.pause()
+        else:
+            self.projection.resume()
+        self.awake.set()
+
+    async def reset(self) -> None:
+        """Undo everything and begin again at the first event."""
+        self._check_repeatable()
+        self.projection.reset()
+        self.awake.set()
+
+    async def replay(self, aggregate_id: str) -> int:
+        """Undo the effects of one aggregate and make them again."""
+        self._check_repeatable()
+        self.projection.reset(storable_text(aggregate_id, "aggregate id"))
+        self.awake.set()
+        return 0
+
+    def _check_repeatable(self) -> None:
+        if self.query.on_reset is None and not self.query.idempotent:
+            raise EventStoreError(
+                f"query {self.query.name!r} has no on_reset that undoes its effects, so they would be made "
+                "twice; give it one, or idempotent=True if that does no harm"
+            )
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def _run_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or not self.me.alive:
+            return
+        error = task.exception()
+        logger.error("query %s ends", self.query.name, exc_info=error)
+        reason = f"{type(error).__name__}: {error}"[:500].encode()
+        self.me.send(self.me.pid, (Atom("pyglyn_query_ended"), (Atom("error"), reason)))
+
+    async def terminate(self, reason: Term) -> None:
+        """Stop the loop (what is not committed is rolled back) and close the stores."""
+        self.me.on_end.remove(self._ended)
+        await self._close()
+
+    async def _close(self) -> None:
+        if hasattr(self, "running"):
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
+        for store in self.own.values():
+            await store.close()
+
+    def _ended(self, _reason: Term) -> None:
+        closing = asyncio.get_running_loop().create_task(self._close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+
+_closing: set[asyncio.Task[None]] = set()

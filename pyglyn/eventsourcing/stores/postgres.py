@@ -1,0 +1,530 @@
+"""The PostgreSQL store. Shares its database with the Gleam store ``eventsourcing_postgres``. Needs psycopg 3.
+
+How it excludes other writers: a Gleam service takes ``LOCK TABLE event IN ACCESS EXCLUSIVE MODE`` before it
+reads, so it waits for our transaction and sees its events. We take no lock: an append is one statement whose
+condition is the expected sequence; if a Gleam service (or anybody) commits first, the condition or the
+primary key refuses it, which is a ``VersionConflict``. Appends to different aggregates do not wait for each
+other. An append whose answer was lost is sent again until it is known to be written, once.
+
+How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
+there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
+
+Waking up: NOTIFY, whoever inserted; see :mod:`pyglyn.eventsourcing.stores.postgres_database`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack, VersionConflict
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.postgres_database import (
+    REPAIR_S,
+    PostgresDatabase,
+    import_psycopg,
+    translate,
+)
+from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.sql import (
+    EVENT_COLUMNS,
+    NO_LIMIT,
+    SELECT_CHECKPOINT,
+    SELECT_CHECKPOINTS,
+    SELECT_EVENTS,
+    SELECT_PARKED_AGGREGATES,
+    SELECT_SEQUENCE,
+    SELECT_SNAPSHOT,
+    Row,
+    SqlTransaction,
+    count_parked,
+    inside,
+    now_ms,
+    position_exists,
+    positioned_rows,
+    positioned_statement,
+    read_checkpoint,
+    read_checkpoints,
+    read_parked,
+    select_parked,
+)
+from pyglyn.eventsourcing.stores.store import (
+    BATCH,
+    Checkpoint,
+    EventStore,
+    Loaded,
+    OutboxMessage,
+    ParkedEvent,
+    RecordedEvent,
+    Transaction,
+)
+
+if TYPE_CHECKING:
+    from pyglyn.eventsourcing.stores.postgres_database import Connection
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+_UNIQUE_VIOLATION = "23505"
+_POSITIONS_AT_ONCE = 10_000
+
+# One statement, so one round trip and one transaction: the events if the sequence is the expected one, and
+# what goes with them if there were events.
+_APPEND = f"""
+WITH inserted AS (
+  INSERT INTO event ({EVENT_COLUMNS})
+  SELECT %s::text, %s::text, new.sequence, %s::text, %s::text, new.payload, %s::text
+  FROM unnest(%s::bigint[], %s::text[]) AS new (sequence, payload)
+  WHERE (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
+  RETURNING 1
+)"""
+_WITH_SNAPSHOT = """, snapped AS (
+  INSERT INTO snapshot (aggregate_type, aggregate_id, sequence, entity, timestamp)
+  SELECT %s::text, %s::text, %s::bigint, %s::text, %s::int WHERE EXISTS (SELECT 1 FROM inserted)
+  ON CONFLICT (aggregate_type, aggregate_id)
+  DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
+)"""
+_WITH_OUTBOX = """, outgoing AS (
+  INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at)
+  SELECT message.topic, message.body, 0, 0, %s::bigint
+  FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
+  WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
+)"""
+_COUNT = " SELECT count(*), set_config('pyglyn.commit_id', %s, true) FROM inserted"
+
+# Committed events are in one of the two tables, and move from one to the other in one transaction.
+_IS_OURS = """
+WITH ours AS (SELECT %s::text AS type, %s::text AS id, %s::bigint AS sequence, %s::uuid AS commit_id)
+SELECT EXISTS (
+  SELECT 1 FROM pyglyn_pending AS p, ours
+  WHERE (p.aggregate_type, p.aggregate_id, p.sequence, p.commit_id)
+    = (ours.type, ours.id, ours.sequence, ours.commit_id)
+) OR EXISTS (
+  SELECT 1 FROM pyglyn_position AS p, ours
+  WHERE (p.aggregate_type, p.aggregate_id, p.sequence, p.commit_id)
+    = (ours.type, ours.id, ours.sequence, ours.commit_id)
+)
+"""
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.5
+
+_ASSIGN = """
+SELECT CASE WHEN EXISTS (SELECT 1 FROM pyglyn_pending) THEN pyglyn_assign_positions(%s) ELSE 0 END
+"""
+
+
+class PostgresStore(EventStore[E, S]):
+    """Events of one aggregate type in a PostgreSQL database (in the first schema of the ``search_path``)."""
+
+    has_sql = True
+
+    def __init__(
+        self,
+        conninfo: str,
+        codec: RowCodec[E, S],
+        *,
+        pool_size: int = 10,
+        timeout: float = 3.0,
+        prepare_threshold: int | None = 5,
+    ) -> None:
+        """Describe the store; it connects at the first use.
+
+        Args:
+            conninfo: a ``postgresql://`` URL or libpq's key=value form. Never shown: it may have a password.
+            codec: writes and reads the rows.
+            pool_size: connections at most, the listening one not counted.
+            timeout: seconds to wait for a free connection, or for the server to come back; three times as
+                long to find out what became of an append whose answer was lost.
+            prepare_threshold: psycopg's; None behind a pooler that does not keep prepared statements.
+
+        Raises:
+            EventStoreError: psycopg is not installed.
+        """
+        import_psycopg()
+        self.aggregate_type = codec.aggregate_type
+        self._conninfo = conninfo
+        self._codec = codec
+        self._pool_size = pool_size
+        self._timeout = timeout
+        self._prepare_threshold = prepare_threshold
+        self._open: tuple[int, PostgresDatabase] | None = None
+
+    def _database(self) -> PostgresDatabase:
+        if self._open is not None:
+            os_pid, database = self._open
+            if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+                return database
+            _inherited.append(database)  # sockets of another OS process or loop: neither used nor closed
+        database = PostgresDatabase(
+            self._conninfo,
+            pool_size=self._pool_size,
+            timeout=self._timeout,
+            prepare_threshold=self._prepare_threshold,
+        )
+        self._open = (os.getpid(), database)
+        return database
+
+    async def start(self) -> None:
+        await self._database().start()
+
+    async def close(self) -> None:
+        if self._open is None:
+            return
+        os_pid, database = self._open
+        self._open = None
+        if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+            await database.close()
+
+    # --- aggregates ----------------------------------------------------------------------------------
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        key = (self._codec.writable_type(), aggregate_id)
+        database = self._database()
+        snapshot: Snapshot[S] | None = None
+        if use_snapshot:
+            rows = await database.query(SELECT_SNAPSHOT, key)
+            snapshot = self._codec.usable_snapshot(SnapshotRow(*rows[0]) if rows else None)
+        # Events committed since that statement come along: the log only grows, so the sum is a later moment.
+        after = snapshot.sequence if snapshot is not None else 0
+        rows = await database.query(SELECT_EVENTS, (*key, after, NO_LIMIT))
+        return Loaded(snapshot, [self._codec.envelope(EventRow(*row)) for row in rows])
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        most = NO_LIMIT if limit is None else max(limit, 0)
+        parameters = (self._codec.writable_type(), aggregate_id, start_from, most)
+        rows = await self._database().query(SELECT_EVENTS, parameters)
+        return [self._codec.envelope(EventRow(*row)) for row in rows]
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        rows = await self._database().query(SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        sequence: int = rows[0][0]
+        return sequence
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        rows = await self._database().query(SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
+        return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        if not events:
+            return []
+        envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
+        commit_id = uuid.uuid4().hex
+        statement, parameters = self._append_statement(
+            self._codec.rows(envelopes), expected, snapshot, outbox, commit_id
+        )
+        try:
+            await self._append(aggregate_id, expected, statement, parameters)
+        except StoreUnavailable as error:
+            if not error.outcome_unknown:
+                raise
+            await self._append_again(error, aggregate_id, expected, statement, parameters, commit_id)
+        self._database().committed()
+        return list(envelopes)
+
+    async def _append(
+        self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
+    ) -> None:
+        async with self._database().connection() as connection:
+            if not await self._insert(connection, statement, parameters):
+                raise await self._conflict(connection, aggregate_id, expected)
+
+    async def _append_again(
+        self,
+        error: EventStoreError,
+        aggregate_id: str,
+        expected: int,
+        statement: str,
+        parameters: list[object],
+        commit_id: str,
+    ) -> None:
+        """Find out what became of an append whose answer was lost, by sending it once more.
+
+        If the first one was (or still is going to be) committed, this one meets it at the same sequence and
+        finds its commit id there; if not, this one is it. Either way the events are written once.
+
+        Raises:
+            VersionConflict: the first one was not committed, and somebody else's events are there.
+            StoreUnavailable: no answer for three times as long as the store waits; the outcome stays unknown.
+        """
+        pause, give_up_at = _FIRST_PAUSE_S, time.monotonic() + 3 * self._timeout
+        while True:
+            try:
+                return await self._append(aggregate_id, expected, statement, parameters)
+            except VersionConflict:
+                with contextlib.suppress(StoreUnavailable):
+                    key = (self.aggregate_type, aggregate_id, expected + 1, commit_id)
+                    if (await self._database().query(_IS_OURS, key))[0][0]:
+                        return None
+                    raise
+            except (StoreUnavailable, TransactionRolledBack) as again:
+                error = again
+            if time.monotonic() + pause > give_up_at:
+                raise StoreUnavailable(error.text, outcome_unknown=True) from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _append_statement(
+        self,
+        rows: list[EventRow],
+        expected: int,
+        snapshot: Snapshot[S] | None,
+        outbox: Iterable[OutboxMessage],
+        commit_id: str,
+    ) -> tuple[str, list[object]]:
+        first = rows[0]
+        statement = _APPEND
+        parameters: list[object] = [
+            first.aggregate_type,
+            first.aggregate_id,
+            first.event_type,
+            first.event_version,
+            first.metadata,
+            [row.sequence for row in rows],
+            [row.payload for row in rows],
+            first.aggregate_type,
+            first.aggregate_id,
+            expected,
+        ]
+        if snapshot is not None:
+            row = self._codec.snapshot_row(snapshot)
+            statement += _WITH_SNAPSHOT
+            parameters += [row.aggregate_type, row.aggregate_id, row.sequence, row.entity, row.timestamp]
+        messages = list(outbox)
+        if messages:
+            statement += _WITH_OUTBOX
+            topics = [storable_text(message.topic, "topic") for message in messages]
+            parameters += [
+                now_ms(),
+                topics,
+                [storable_text(message.body, "message body") for message in messages],
+            ]
+        return statement + _COUNT, [*parameters, commit_id]
+
+    async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> bool:
+        """Run an append; False when another writer was first."""
+        import psycopg
+
+        try:
+            cursor = await connection.execute(statement.encode(), parameters)
+            row = await cursor.fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate == _UNIQUE_VIOLATION and error.diag.table_name == "event":
+                return False
+            raise translate(error, writing=True) from error
+        return row is not None and row[0] > 0
+
+    async def _conflict(self, connection: Connection, aggregate_id: str, expected: int) -> VersionConflict:
+        try:
+            cursor = await connection.execute(SELECT_SEQUENCE, (self.aggregate_type, aggregate_id))
+            row = await cursor.fetchone()
+        except Exception as error:
+            raise translate(error) from error
+        return VersionConflict(aggregate_id, expected, row[0] if row is not None else None)
+
+    # --- readers by position -------------------------------------------------------------------------
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        if limit <= 0:
+            return []
+        keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
+        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
+        statement = positioned_statement(by_type=by_type, by_id=by_id)
+        database = self._database()
+        while True:
+            rows = await database.query(statement, (after, *keys, limit))
+            if len(rows) < limit and await self._assign_positions():
+                continue
+            found = positioned_rows(rows)
+            if found or len(rows) < limit:
+                return [self._codec.recorded(row) for row in found]
+            after = rows[-1][0]
+
+    async def _assign_positions(self) -> int:
+        """Give positions to events committed since; return to how many."""
+        rows = await self._database().query(_ASSIGN, (_POSITIONS_AT_ONCE,))
+        assigned: int = rows[0][0]
+        return assigned
+
+    async def last_position(self) -> int:
+        while await self._assign_positions():
+            pass
+        rows = await self._database().query("SELECT last_position FROM pyglyn_counter")
+        position: int = rows[0][0]
+        return position
+
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        try:
+            if await self._exists_behind(after):
+                return True
+            async with asyncio.timeout(timeout):
+                await self._wait(after)
+        except TimeoutError:
+            return False
+        except StoreUnavailable:
+            return True  # a cut connection is a reason to look: reading tells whether it lasts
+        return True
+
+    async def _wait(self, after: int) -> None:
+        database = self._database()
+        database.listen()
+        while True:
+            grown = database.grown
+            if await self._exists_behind(after):
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(grown.wait(), REPAIR_S)
+
+    async def _exists_behind(self, after: int) -> bool:
+        while await self._assign_positions():
+            pass
+        statement = position_exists(by_type=self.aggregate_type is not None)
+        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        return bool((await self._database().query(statement, parameters))[0][0])
+
+    # --- side tables ---------------------------------------------------------------------------------
+
+    async def checkpoint(self, query: str) -> int:
+        return (await self.load_checkpoint(query)).position
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return read_checkpoint(query, await self._database().query(SELECT_CHECKPOINT, (query,)))
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        return read_checkpoints(await self._database().query(SELECT_CHECKPOINTS))
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        return read_parked(await self._database().query(*select_parked(query, aggregate_id, limit)))
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        count: int = (await self._database().query(*count_parked(query, aggregate_id)))[0][0]
+        return count
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        return {row[0] for row in await self._database().query(SELECT_PARKED_AGGREGATES, (query,))}
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction()
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        database = self._database()
+        async with database.connection() as connection:
+            tx = _PostgresTransaction(self._codec, connection)
+            await tx.begin()
+            try:
+                yield tx
+                await tx.commit()
+            except BaseException:
+                await asyncio.shield(_roll_back(connection))
+                raise
+            finally:
+                tx.ended = True
+        database.committed()
+
+
+async def _roll_back(connection: Connection) -> None:
+    """Undo the open transaction; a connection that cannot even do that is thrown away by the pool."""
+    import psycopg
+
+    try:
+        await connection.execute(b"ROLLBACK")
+    except psycopg.Error:
+        await connection.close()
+
+
+class _PostgresTransaction(SqlTransaction[E, S]):
+    _lock_rows = " FOR UPDATE SKIP LOCKED"
+
+    def __init__(self, codec: RowCodec[E, S], connection: Connection) -> None:
+        super().__init__(codec)
+        self._connection = connection
+        self._fault: EventStoreError | None = None  # the last error of a statement
+        self.ended = False
+
+    async def begin(self) -> None:
+        await self._send("BEGIN")
+
+    async def commit(self) -> None:
+        """Commit. PostgreSQL answers the COMMIT of a transaction with an error by rolling back, silently."""
+        self.check()
+        await self._send("COMMIT", writing=True)
+
+    def check(self) -> None:
+        from psycopg.pq import TransactionStatus
+
+        self._check_open()
+        if self._connection.info.transaction_status == TransactionStatus.INERROR and self._fault is not None:
+            raise self._fault
+
+    def _check_open(self) -> None:
+        from psycopg.pq import TransactionStatus
+
+        if self.ended:
+            raise EventStoreError("the transaction has ended")
+        if self._connection.info.transaction_status == TransactionStatus.IDLE:
+            raise EventStoreError("a statement has ended the transaction that it is part of")
+
+    async def run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
+        self._check_open()
+        return await self._send(statement, parameters)
+
+    async def _send(
+        self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
+    ) -> tuple[list[Row], int]:
+        try:
+            cursor = await self._connection.execute(statement.encode(), parameters or None)
+            rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
+            return rows, cursor.rowcount
+        except Exception as error:
+            self._fault = translate(error, writing=writing)
+            raise self._fault from error
+
+    async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
+        return await self.run(statement, parameters)
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return (await self.run(inside(statement), parameters))[0]
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        try:
+            return await super().append(
+                aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
+            )
+        except EventStoreError as error:
+            if getattr(error.__cause__, "sqlstate", None) == _UNIQUE_VIOLATION:
+                raise VersionConflict(aggregate_id, expected, None) from error
+            raise
+
+
+_inherited: list[PostgresDatabase] = []

@@ -1,0 +1,159 @@
+"""The events of a store for people to look at: nothing is created, numbered or changed.
+
+A store object would create its tables, switch a SQLite file to WAL and give positions. Here databases are
+only read, also those that no service of this package has used: their events have no positions and come by
+type, id and sequence. Events of PostgreSQL that nobody has read yet have none either, and come last.
+
+Not supported: memory stores, which live in their service.
+
+Layer: eventsourcing, stores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Iterator
+from typing import Any
+from urllib.parse import quote
+
+from pyglyn.errors import EventStoreError
+from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec
+from pyglyn.eventsourcing.stores.sql import EVENT_COLUMNS, NO_LIMIT, positioned_statement
+from pyglyn.eventsourcing.stores.sqlite import SqliteStore
+from pyglyn.eventsourcing.stores.sqlite_database import translate as translate_sqlite
+from pyglyn.eventsourcing.stores.store import RecordedEvent
+
+PAGE = 500
+NO_POSITION = 0
+_BUSY_TIMEOUT_S = 10.0
+
+_CODEC: RowCodec[Any, Any] = RowCodec(aggregate_type=None)
+
+
+def look(
+    url: str, *, after: int = 0, aggregate_id: str | None = None
+) -> Generator[RecordedEvent[Any], None, None]:
+    """Read the events behind a position, in order; those without one have ``NO_POSITION``.
+
+    Raises:
+        EventStoreError: there is no such database, or nothing of ours or of the Gleam stores in it.
+    """
+    store = open_store(url)  # says what is wrong with a URL; it is not used
+    if isinstance(store, MemoryStore):
+        raise EventStoreError("a memory store lives in its service: nothing of it can be seen from here")
+    rows = _sqlite if isinstance(store, SqliteStore) else _postgres
+    place = store.path if isinstance(store, SqliteStore) else url
+    for row in rows(place, after, aggregate_id):
+        if row[2] is not None:  # else its event was deleted by hand
+            yield _CODEC.recorded(PositionedRow(row[0], row[1], EventRow(*row[2:])))
+
+
+def _unpositioned_statement(*, by_id: bool) -> str:
+    """Return the statement for databases without positions; parameters: the last key seen[, id], limit."""
+    only = "AND aggregate_id = %s" if by_id else ""
+    return f"""
+    SELECT {NO_POSITION}, NULL, {EVENT_COLUMNS} FROM event
+    WHERE (aggregate_type, aggregate_id, sequence) > (CAST(%s AS text), CAST(%s AS text), %s) {only}
+    ORDER BY aggregate_type, aggregate_id, sequence LIMIT %s
+    """
+
+
+def _check(place: str, has_events: bool, has_positions: bool, after: int) -> None:
+    if not has_events:
+        raise EventStoreError(f"{place} has no events: no service has used it yet")
+    if not has_positions and after > 0:
+        raise EventStoreError(f"{place} has no positions: no service of this package has used it yet")
+
+
+# --- SQLite ------------------------------------------------------------------------------------------------
+
+
+def _sqlite(path: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
+    """Read in pages, so that nobody who looks for long holds up writers."""
+    if not os.path.exists(path):
+        raise EventStoreError(f"there is no file {path}")
+    try:
+        with contextlib.closing(_connected(path)) as connection:
+            yield from _sqlite_rows(connection, path, after, aggregate_id)
+    except sqlite3.Error as error:
+        raise translate_sqlite(error, path) from error
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    # Not mode=ro: that one leaves the -wal and -shm files behind, which readers of a file in WAL mode make.
+    uri = f"file:{quote(os.fsencode(path))}?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    connection.execute("PRAGMA query_only=ON")
+    connection.text_factory = _text_or_bytes
+    return connection
+
+
+def _text_or_bytes(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _sqlite_rows(
+    connection: sqlite3.Connection, path: str, after: int, aggregate_id: str | None
+) -> Iterator[tuple[Any, ...]]:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    has_positions = "pyglyn_position" in tables
+    _check(path, "event" in tables, has_positions, after)
+    ids = () if aggregate_id is None else (aggregate_id,)
+    make = _positioned if has_positions else _unpositioned_statement
+    statement = make(by_id=aggregate_id is not None).replace("%s", "?")
+    last: tuple[Any, ...] = (after,) if has_positions else ("", "", -1)
+    while rows := connection.execute(statement, (*last, *ids, PAGE)).fetchall():
+        yield from rows
+        last = (rows[-1][0],) if has_positions else rows[-1][2:5]
+
+
+def _positioned(*, by_id: bool) -> str:
+    return positioned_statement(by_type=False, by_id=by_id)
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------
+
+
+def _postgres(url: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
+    """Read in one transaction, which there holds up nobody."""
+    import psycopg
+
+    from pyglyn.eventsourcing.stores.postgres_database import translate
+
+    try:
+        with contextlib.closing(psycopg.connect(url)) as connection:
+            connection.read_only = True
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            tables = "SELECT to_regclass('event') IS NOT NULL, to_regclass('pyglyn_position') IS NOT NULL"
+            found = connection.execute(tables).fetchone()
+            has_events, has_positions = found if found is not None else (False, False)
+            _check("the database", has_events, has_positions, after)
+            by_id, ids = aggregate_id is not None, () if aggregate_id is None else (aggregate_id,)
+            statements: list[tuple[str, tuple[object, ...]]] = []
+            if has_positions:
+                statements.append((_positioned(by_id=by_id), (after, *ids, NO_LIMIT)))
+                statements.append((_pending_statement(by_id=by_id), ids))
+            else:
+                statements.append((_unpositioned_statement(by_id=by_id), ("", "", -1, *ids, NO_LIMIT)))
+            for statement, parameters in statements:
+                with connection.cursor(name="events") as cursor:
+                    cursor.itersize = PAGE
+                    yield from cursor.execute(statement.encode(), parameters)
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def _pending_statement(*, by_id: bool) -> str:
+    columns = ", ".join(f"e.{column}" for column in EVENT_COLUMNS.split(", "))
+    return f"""
+    SELECT {NO_POSITION}, p.recorded_at, {columns} FROM pyglyn_pending AS p
+    JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
+    {"WHERE p.aggregate_id = %s" if by_id else ""} ORDER BY p.id
+    """

@@ -1,0 +1,295 @@
+"""Events <-> rows of the ``event`` and ``snapshot`` tables. No I/O.
+
+The columns are those of ``eventsourcing_postgres`` 5.1 and ``eventsourcing_sqlite`` 3.1; ``event_type`` and
+``event_version`` are constants of a store there, not the event's own name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from types import NoneType
+from typing import Generic, TypeVar
+
+import attrs
+
+from pyglyn.errors import EventDecodeError, EventEncodeError, EventStoreError
+from pyglyn.eventsourcing.domain.envelope import SerializedEventEnvelop, metadata_pairs
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle
+from pyglyn.eventsourcing.stores.json.text import dump_metadata, load_metadata
+from pyglyn.eventsourcing.stores.store import RecordedEvent
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+
+@attrs.define  # not frozen: one per row read, and a frozen one takes twice as long to make
+class EventRow:
+    """One row of ``event``, in the order of its columns.
+
+    SQLite lets other programs put anything there, bytes included; `RowCodec` reports such rows as broken.
+    """
+
+    aggregate_type: str
+    aggregate_id: str
+    sequence: int
+    event_type: str
+    event_version: str
+    payload: str
+    metadata: str | None
+
+
+@attrs.define
+class PositionedRow:
+    """A row with what the side table knows of it; ``recorded_at`` in milliseconds since 1970."""
+
+    position: int
+    recorded_at: int | None
+    event: EventRow
+
+
+@attrs.frozen
+class SnapshotRow:
+    """One row of ``snapshot``, in the order of its columns."""
+
+    aggregate_type: str
+    aggregate_id: str
+    sequence: int
+    entity: str
+    timestamp: int
+
+
+class RowCodec(Generic[E, S]):
+    """Writes and reads the rows of one store object."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_type: str | None,
+        events: object = None,
+        state: object = None,
+        event_type: str | None = None,
+        event_version: str = "1.0",
+        style: JsonStyle | None = None,
+    ) -> None:
+        """Prepare the codecs.
+
+        Args:
+            aggregate_type: constant of the store; None for one that only reads.
+            events: the union (or class) of events; None reads and writes plain JSON values.
+            state: the class (or union) of the entity, for snapshots; None for plain JSON values.
+            event_type: constant of the store; ``<aggregate_type>Event`` when not given.
+            event_version: constant of the store.
+            style: how the JSON is spelled.
+        """
+        self.aggregate_type = aggregate_type
+        self.event_type = event_type if event_type is not None else f"{aggregate_type}Event"
+        self.event_version = event_version
+        self._events: JsonCodec[E] = JsonCodec(events, style, tagged=True)
+        self._states: JsonCodec[S] = JsonCodec(state, style, exact=True)
+
+    def writable_type(self) -> str:
+        """Return the aggregate type to write under.
+
+        Raises:
+            EventStoreError: the store was opened without one.
+        """
+        if self.aggregate_type is None:
+            raise EventStoreError("this store was opened without an aggregate_type, so it only reads")
+        return self.aggregate_type
+
+    def envelopes(
+        self, aggregate_id: str, events: Sequence[E], expected: int, metadata: Iterable[tuple[str, str]]
+    ) -> list[SerializedEventEnvelop[E]]:
+        """Number new events."""
+        aggregate_type = self.writable_type()
+        pairs = metadata_pairs(metadata)
+        return [
+            SerializedEventEnvelop(
+                aggregate_id,
+                sequence,
+                event,
+                list(pairs),
+                self.event_type,
+                self.event_version,
+                aggregate_type,
+            )
+            for sequence, event in enumerate(events, expected + 1)
+        ]
+
+    def rows(self, envelopes: list[SerializedEventEnvelop[E]]) -> list[EventRow]:
+        """Write envelopes as rows.
+
+        Raises:
+            EventEncodeError: an event is not of the type.
+        """
+        metadata = dump_metadata(envelopes[0].metadata) if envelopes else "[]"
+        return [
+            EventRow(
+                envelope.aggregate_type,
+                storable_text(envelope.aggregate_id, "aggregate id"),
+                envelope.sequence,
+                envelope.event_type,
+                envelope.event_version,
+                self._events.encode(envelope.payload),
+                metadata,
+            )
+            for envelope in envelopes
+        ]
+
+    def envelope(self, row: EventRow) -> SerializedEventEnvelop[E]:
+        """Read a row.
+
+        Raises:
+            EventDecodeError: payload or metadata does not decode, or a column is not what it should be.
+        """
+        faults = _faults(row)
+        if faults:
+            raise _broken(row, faults)
+        try:
+            payload = self._events.decode(row.payload)
+            metadata = load_metadata(row.metadata)
+        except EventDecodeError as error:
+            raise _broken(row, error.errors) from error
+        except Exception as error:  # a codec of the application's own
+            raise _broken(row, [f"{type(error).__name__}: {error}"]) from error
+        return SerializedEventEnvelop(
+            row.aggregate_id,
+            row.sequence,
+            payload,
+            metadata,
+            row.event_type,
+            row.event_version,
+            row.aggregate_type,
+        )
+
+    def recorded(self, row: PositionedRow) -> RecordedEvent[E]:
+        """Read a row for a reader by position, its error included."""
+        envelope: SerializedEventEnvelop[E] | None = None
+        fault: EventDecodeError | None = None
+        try:
+            envelope = self.envelope(row.event)
+        except EventDecodeError as error:
+            fault = error
+        sequence = row.event.sequence
+        return RecordedEvent(
+            position=row.position,
+            aggregate_id=shown_id(row.event.aggregate_id),
+            sequence=sequence if type(sequence) is int else -row.position,  # a key no other event has
+            envelope=envelope,
+            error=fault,
+            recorded_at=None if row.recorded_at is None else row.recorded_at / 1000,
+            raw=row.event.payload if isinstance(row.event.payload, str | bytes) else repr(row.event.payload),
+        )
+
+    def snapshot_row(self, snapshot: Snapshot[S]) -> SnapshotRow:
+        """Write a snapshot as a row.
+
+        Raises:
+            EventEncodeError: the entity is not of the type.
+        """
+        return SnapshotRow(
+            self.writable_type(),
+            snapshot.aggregate_id,
+            snapshot.sequence,
+            self._states.encode(snapshot.entity),
+            snapshot.timestamp,
+        )
+
+    def snapshot(self, row: SnapshotRow) -> Snapshot[S]:
+        """Read a snapshot.
+
+        Raises:
+            EventDecodeError: the entity does not decode.
+        """
+        try:
+            if type(row.entity) is not str or type(row.sequence) is not int:
+                raise TypeError("entity and sequence have to be text and a number")
+            entity = self._states.decode(row.entity)
+        except Exception as error:
+            raise EventDecodeError(
+                error.errors if isinstance(error, EventDecodeError) else [f"{type(error).__name__}: {error}"],
+                payload=shown(row.entity),
+                aggregate_id=row.aggregate_id,
+                sequence=row.sequence,
+                what="snapshot",
+            ) from error
+        return Snapshot(row.aggregate_id, entity, row.sequence, row.timestamp)
+
+    def usable_snapshot(self, row: SnapshotRow | None) -> Snapshot[S] | None:
+        """Read a snapshot as a short cut: one that does not decode is logged and does without."""
+        if row is None:
+            return None
+        try:
+            return self.snapshot(row)
+        except EventDecodeError as error:
+            logger.warning("%s; all events are applied instead", error)
+            return None
+
+
+_TEXTS = ("aggregate_type", "aggregate_id", "event_type", "event_version", "payload")
+
+
+def _faults(row: EventRow) -> list[str]:
+    """Say which columns are not of the kind the Gleam stores have there; usually none."""
+    if (
+        type(row.payload) is str
+        and type(row.aggregate_id) is str
+        and type(row.sequence) is int
+        and type(row.metadata) in (str, NoneType)
+        and type(row.aggregate_type) is str
+        and type(row.event_type) is str
+        and type(row.event_version) is str
+    ):
+        return []
+    faults = [f"{name} is no text in UTF-8" for name in _TEXTS if type(getattr(row, name)) is not str]
+    if type(row.metadata) not in (str, NoneType):
+        faults.append("metadata is no text in UTF-8")
+    if type(row.sequence) is not int:
+        faults.append(f"sequence is no whole number but {row.sequence!r}")
+    return faults
+
+
+def _broken(row: EventRow, errors: list[str]) -> EventDecodeError:
+    return EventDecodeError(
+        errors,
+        payload=shown(row.payload),
+        aggregate_id=shown_id(row.aggregate_id),
+        sequence=row.sequence,
+    )
+
+
+def shown(value: object) -> str:
+    """Return a column as text, whatever is in it."""
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value if isinstance(value, str) else repr(value)
+
+
+def shown_id(id: object) -> str:
+    """Return an aggregate's id; one that is no text looks like none that is: ``b'abc'``."""
+    return id if isinstance(id, str) else repr(id)
+
+
+def storable_text(text: str, what: str) -> str:
+    """Check that a string can be a key in any database: Unicode, without a NUL character.
+
+    Raises:
+        EventEncodeError: it cannot.
+    """
+    if not isinstance(text, str):
+        raise EventEncodeError(f"{what} has to be a string, got {text!r}", value=text)
+    if "\0" in text or not _is_unicode(text):
+        raise EventEncodeError(f"{what} {text!r} has a character that databases cannot store", value=text)
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,339 @@
+"""The SQLite store: the embedded default. Shares its file with the Gleam store ``eventsourcing_sqlite``.
+
+Safe across the OS processes of a node and across languages. How it locks and commits is in
+:mod:`pyglyn.eventsourcing.stores.sqlite_database`. Positions are given by a trigger; as SQLite has one
+writer at a time, their order is the order of commits.
+
+Waking up: commits of the same store object wake at once. For those of other processes there is no signal in
+SQLite, so a waiting reader asks for ``PRAGMA data_version`` (a look into shared memory) between 100 and 10
+times a second, less often the longer nothing happens, and not at all while nobody waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow
+from pyglyn.eventsourcing.stores.sql import (
+    INSERT_EVENT,
+    NO_LIMIT,
+    SELECT_CHECKPOINT,
+    SELECT_CHECKPOINTS,
+    SELECT_EVENTS,
+    SELECT_PARKED_AGGREGATES,
+    SELECT_SEQUENCE,
+    SELECT_SNAPSHOT,
+    UPSERT_SNAPSHOT,
+    Row,
+    SqlTransaction,
+    count_parked,
+    event_parameters,
+    inside,
+    position_exists,
+    positioned_rows,
+    positioned_statement,
+    put_outbox_statement,
+    read_checkpoint,
+    read_checkpoints,
+    read_parked,
+    select_parked,
+    snapshot_parameters,
+)
+from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabase, execute, fetch
+from pyglyn.eventsourcing.stores.store import (
+    BATCH,
+    Checkpoint,
+    EventStore,
+    Loaded,
+    OutboxMessage,
+    ParkedEvent,
+    RecordedEvent,
+    Transaction,
+)
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+_FIRST_PAUSE_S = 0.01
+_LONGEST_PAUSE_S = 0.1
+
+
+def _q(statement: str) -> str:
+    """Put SQLite's placeholders into a statement of ours."""
+    return statement.replace("%s", "?")
+
+
+_INSERT_EVENT = _q(INSERT_EVENT)
+_SELECT_EVENTS = _q(SELECT_EVENTS)
+_SELECT_SEQUENCE = _q(SELECT_SEQUENCE)
+_SELECT_SNAPSHOT = _q(SELECT_SNAPSHOT)
+_UPSERT_SNAPSHOT = _q(UPSERT_SNAPSHOT)
+_LAST_POSITION = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'pyglyn_position'"
+
+
+class SqliteStore(EventStore[E, S]):
+    """Events of one aggregate type in a SQLite file."""
+
+    has_sql = True
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        codec: RowCodec[E, S],
+        *,
+        synchronous: str = "FULL",
+        busy_timeout: float = 10.0,
+    ) -> None:
+        """Describe the store; the file is opened at the first use.
+
+        Args:
+            path: of the file; it is created when missing, its directory is not.
+            codec: writes and reads the rows.
+            synchronous: ``FULL`` or ``NORMAL``; SQLite's PRAGMA of that name.
+            busy_timeout: seconds to wait for the turn to write.
+
+        Raises:
+            EventStoreError: the path is ``:memory:`` or empty, or ``synchronous`` is none of the two.
+        """
+        self.path = os.fspath(path)
+        if self.path in ("", ":memory:"):
+            raise EventStoreError("SQLite's own :memory: cannot be shared by two connections; use memory:")
+        if synchronous not in ("FULL", "NORMAL"):
+            raise EventStoreError(f"synchronous has to be FULL or NORMAL, got {synchronous!r}")
+        self.aggregate_type = codec.aggregate_type
+        self._codec = codec
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout
+        self._open: tuple[int, SqliteDatabase] | None = None
+
+    def _database(self) -> SqliteDatabase:
+        if self._open is not None:
+            os_pid, database = self._open
+            if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+                return database
+        database = SqliteDatabase(self.path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
+        self._open = (os.getpid(), database)
+        return database
+
+    async def start(self) -> None:
+        await self._database().start()
+
+    async def close(self) -> None:
+        if self._open is None:
+            return
+        os_pid, database = self._open
+        self._open = None
+        if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
+            await database.close()
+
+    # --- aggregates ----------------------------------------------------------------------------------
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        aggregate_type, codec = self._codec.writable_type(), self._codec
+
+        def select(connection: sqlite3.Connection) -> tuple[Snapshot[S] | None, list[Row]]:
+            snapshot: Snapshot[S] | None = None
+            if use_snapshot:
+                found, _ = fetch(connection, _SELECT_SNAPSHOT, (aggregate_type, aggregate_id))
+                snapshot = codec.usable_snapshot(SnapshotRow(*found[0]) if found else None)
+            # Events committed since then come along: the log only grows, so the sum is a later moment.
+            after = snapshot.sequence if snapshot is not None else 0
+            return snapshot, _events(connection, aggregate_type, aggregate_id, after, NO_LIMIT)
+
+        snapshot, rows = await self._database().read(select)
+        return Loaded(snapshot, [codec.envelope(EventRow(*row)) for row in rows])
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        aggregate_type, most = self._codec.writable_type(), NO_LIMIT if limit is None else max(limit, 0)
+        rows = await self._database().read(
+            lambda c: _events(c, aggregate_type, aggregate_id, start_from, most)
+        )
+        return [self._codec.envelope(EventRow(*row)) for row in rows]
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        rows = await self._select(_SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        sequence: int = rows[0][0]
+        return sequence
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        rows = await self._select(_SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
+        return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        if not events:
+            return []
+        envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
+        rows = [event_parameters(row) for row in self._codec.rows(envelopes)]
+        more: list[tuple[str, tuple[object, ...]]] = []
+        if snapshot is not None:
+            more.append((UPSERT_SNAPSHOT, snapshot_parameters(self._codec.snapshot_row(snapshot))))
+        more += [put_outbox_statement(message) for message in outbox]
+
+        def insert(connection: sqlite3.Connection) -> None:
+            found = connection.execute(_SELECT_SEQUENCE, (self.aggregate_type, aggregate_id)).fetchone()[0]
+            if found != expected:
+                raise VersionConflict(aggregate_id, expected, found)
+            connection.executemany(_INSERT_EVENT, rows)
+            for statement, parameters in more:
+                connection.execute(_q(statement), parameters)
+
+        await self._database().commit(insert)
+        return list(envelopes)
+
+    # --- readers by position -------------------------------------------------------------------------
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        if limit <= 0:
+            return []
+        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
+        statement = positioned_statement(by_type=by_type, by_id=by_id)
+        keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
+        while True:
+            rows = await self._select(_q(statement), (after, *keys, limit))
+            found = positioned_rows(rows)
+            if found or len(rows) < limit:
+                return [self._codec.recorded(row) for row in found]
+            after = rows[-1][0]
+
+    async def last_position(self) -> int:
+        rows = await self._select(_LAST_POSITION, ())
+        position: int = rows[0][0]
+        return position
+
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        if await self._exists_behind(after):
+            return True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wait(after)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _exists_behind(self, after: int) -> bool:
+        statement = position_exists(by_type=self.aggregate_type is not None)
+        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        return bool((await self._select(_q(statement), parameters))[0][0])
+
+    async def _wait(self, after: int) -> None:
+        database = self._database()
+        seen, pause = -1, _FIRST_PAUSE_S
+        while True:
+            grown = database.grown
+            version = await database.data_version()
+            if version != seen and await self._exists_behind(after):
+                return
+            seen = version
+            try:
+                async with asyncio.timeout(pause):
+                    await grown.wait()
+                seen = -1
+            except TimeoutError:
+                pause = min(pause * 1.2, _LONGEST_PAUSE_S)
+
+    # --- side tables ---------------------------------------------------------------------------------
+
+    async def checkpoint(self, query: str) -> int:
+        return (await self.load_checkpoint(query)).position
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return read_checkpoint(query, await self._select(_q(SELECT_CHECKPOINT), (query,)))
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        return read_checkpoints(await self._select(SELECT_CHECKPOINTS, ()))
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        statement, parameters = select_parked(query, aggregate_id, limit)
+        return read_parked(await self._select(_q(statement), parameters))
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        statement, parameters = count_parked(query, aggregate_id)
+        count: int = (await self._select(_q(statement), parameters))[0][0]
+        return count
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        return {row[0] for row in await self._select(_q(SELECT_PARKED_AGGREGATES), (query,))}
+
+    async def _select(self, statement: str, parameters: Sequence[object]) -> list[Row]:
+        return await self._database().read(lambda c: fetch(c, statement, parameters)[0])
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        async with self._database().transaction() as run:
+            tx = _SqliteTransaction(self._codec, run)
+            try:
+                yield tx
+            finally:
+                tx.ended = True
+
+
+class _SqliteTransaction(SqlTransaction[E, S]):
+    def __init__(self, codec: RowCodec[E, S], run: Callable[[Operation[Any]], Awaitable[Any]]) -> None:
+        super().__init__(codec)
+        self._in_thread = run
+        self.ended = False
+        self._fault: EventStoreError | None = None
+
+    def check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
+        return await self._carry_out(fetch, _q(statement), parameters)
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return (await self._carry_out(execute, inside(statement), parameters))[0]
+
+    async def _carry_out(
+        self, how: Callable[..., tuple[list[Row], int]], statement: str, parameters: Sequence[object]
+    ) -> tuple[list[Row], int]:
+        def operation(connection: sqlite3.Connection) -> tuple[list[Row], int]:
+            if _ended(connection):  # the disk was full: SQLite has rolled back by itself
+                raise StoreUnavailable("the transaction was rolled back by SQLite")
+            result = how(connection, statement, parameters)
+            if _ended(connection):
+                self._fault = EventStoreError("a statement has ended the transaction that it is part of")
+                raise self._fault
+            return result
+
+        if self.ended:
+            raise EventStoreError("the transaction has ended")
+        self.check()
+        result: tuple[list[Row], int] = await self._in_thread(operation)
+        return result
+
+
+def _ended(connection: sqlite3.Connection) -> bool:
+    return not connection.in_transaction
+
+
+def _events(
+    connection: sqlite3.Connection, aggregate_type: str, aggregate_id: str, after: int, limit: int
+) -> list[Row]:
+    return fetch(connection, _SELECT_EVENTS, (aggregate_type, aggregate_id, after, limit))[0]

@@ -1,0 +1,478 @@
+"""The interface of event stores, and what every store promises.
+
+Promises, checked for each store by ``pyglyn.testing.eventsourcing.EventStoreContract``:
+
+1. Sequence numbers of an aggregate start at 1 and have no gaps. ``append`` names the sequence it expects;
+   if the store is elsewhere, nothing is written and :class:`~pyglyn.errors.VersionConflict` says where it
+   is. Of two writers that saw the same sequence exactly one succeeds, also across OS processes and
+   languages.
+2. The events of one ``append``, its snapshot and its outbox messages are committed together or not at all.
+3. Every event has a position, the same for every reader and for ever. Positions grow along each aggregate's
+   sequence, may have gaps, and are never used again. A reader that asks for what lies behind a position never
+   misses an event, however late its transaction commits.
+4. A stored event that does not decode is reported with its aggregate, sequence and text: ``load`` raises,
+   ``read`` delivers the error in the event's place. Nothing is skipped. An undecodable *snapshot* is only a
+   lost short cut: ``load`` logs it and starts at event 1.
+5. What the database driver raises never comes through: it is :class:`~pyglyn.errors.StoreUnavailable` where
+   trying again may help, otherwise another :class:`~pyglyn.errors.EventStoreError`.
+
+A store opens its connections at the first use, anew in each OS process and for each event loop, so it may be
+built before a fork and handed to children.
+
+Layer: stores know nothing of nodes; they work without a cluster.
+"""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, Self, SupportsIndex, TypeVar
+
+import attrs
+
+from pyglyn.errors import EventDecodeError
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+BATCH = 500
+"""Events per read when the caller does not say."""
+
+
+@attrs.frozen
+class Loaded(Generic[E, S]):
+    """What an aggregate is folded from: the snapshot, if any, and the events after it."""
+
+    snapshot: Snapshot[S] | None
+    envelopes: list[EventEnvelope[E]]
+
+    @property
+    def sequence(self) -> int:
+        """The number of the aggregate's last event, 0 when it has none."""
+        if self.envelopes:
+            return self.envelopes[-1].sequence
+        return self.snapshot.sequence if self.snapshot is not None else 0
+
+
+@attrs.frozen(kw_only=True)
+class RecordedEvent(Generic[E]):
+    """An event as a reader by position gets it.
+
+    Attributes:
+        envelope: the event; None when it does not decode.
+        error: why it does not, with the stored text in ``error.payload``.
+        recorded_at: when it was written, in seconds since 1970; None for events older than our side tables.
+        raw: the payload as it is stored, bytes where it is no text; empty for stores that keep objects.
+    """
+
+    position: int
+    aggregate_id: str
+    sequence: int
+    envelope: EventEnvelope[E] | None
+    error: EventDecodeError | None = None
+    recorded_at: float | None = None
+    raw: str | bytes = ""
+
+
+@attrs.frozen
+class Replay:
+    """Events of one aggregate that are to have their effect again: behind ``position``, up to ``until``."""
+
+    aggregate_id: str
+    position: int
+    until: int
+
+
+@attrs.frozen
+class Checkpoint:
+    """How far a query has come: every event up to ``position`` had its effect (or was parked).
+
+    Attributes:
+        version: how often it was changed; who changes it has to have seen the last version.
+        mark: which event is at ``position``, as a short hash; empty when that is not known.
+        replay: what is left of the replay of one aggregate, whose effects were undone.
+    """
+
+    query: str
+    position: int = 0
+    paused: bool = False
+    updated_at: float = attrs.field(default=0.0, eq=False)
+    version: int = 0
+    mark: str = ""
+    replay: Replay | None = None
+
+    def next(self, **changes: Any) -> Checkpoint:
+        """Return the next version, with some fields changed."""
+        return attrs.evolve(self, version=self.version + 1, **changes)
+
+
+@attrs.frozen(kw_only=True)
+class ParkedEvent:
+    """An event a query could not process, kept until it is driven again.
+
+    Attributes:
+        raw: what came: JSON text in UTF-8 (``format`` is ``json``) or the term (``etf``).
+        position: where in the store; None when it only came over the wire.
+        attempts: how often processing failed so far.
+        id: given by the store.
+    """
+
+    query: str
+    aggregate_id: str
+    sequence: int
+    raw: bytes
+    error: str
+    aggregate_type: str = ""
+    format: str = "json"
+    position: int | None = None
+    attempts: int = 1
+    parked_at: float = attrs.field(factory=time.time)
+    id: int | None = None
+
+
+@attrs.frozen
+class OutboxMessage:
+    """Something to be sent once the transaction that wrote it is committed."""
+
+    topic: str
+    body: str
+
+
+@attrs.frozen(kw_only=True)
+class OutboxEntry:
+    """An outbox message that was taken to be sent."""
+
+    id: int
+    topic: str
+    body: str
+    attempts: int
+    created_at: float
+
+
+class SideTables(abc.ABC):
+    """Checkpoints, parked events and the outbox: the same calls on a store and inside a transaction."""
+
+    @abc.abstractmethod
+    async def checkpoint(self, query: str) -> int:
+        """Return the position up to which a query has come, 0 when it has none."""
+
+    @abc.abstractmethod
+    async def checkpoints(self) -> list[Checkpoint]:
+        """Return all checkpoints, by name."""
+
+    @abc.abstractmethod
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        """Return a checkpoint with all that belongs to it; one that was never written is at 0, version 0."""
+
+    @abc.abstractmethod
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint whose version is the one after the stored one: what `Checkpoint.next` returned.
+
+        Whatever else has changed it meanwhile (another instance of the query, a pause, a reset) has taken
+        that version, and this call is refused.
+
+        Raises:
+            CheckpointConflict: the stored one has another version.
+        """
+
+    @abc.abstractmethod
+    async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
+        """Move a checkpoint by its position alone; a replay that was under way is forgotten.
+
+        Args:
+            query: the query's name.
+            position: the new position; a smaller one makes the query repeat events.
+            expected: the position it must have now, which fences off a second instance; None moves it anyway.
+
+        Raises:
+            CheckpointConflict: it is not at ``expected``.
+        """
+
+    @abc.abstractmethod
+    async def set_paused(self, query: str, paused: bool) -> None:
+        """Remember that a query is to stand still, or no longer."""
+
+    @abc.abstractmethod
+    async def park(self, event: ParkedEvent) -> None:
+        """Keep an event that could not be processed.
+
+        The same event of the same query again replaces the entry: its error, its attempts.
+        """
+
+    @abc.abstractmethod
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        """List parked events in the order in which they came."""
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        """Count parked events."""
+        return len(await self.parked(query, aggregate_id=aggregate_id))
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        """Return which aggregates have parked events."""
+        return {event.aggregate_id for event in await self.parked(query)}
+
+    @abc.abstractmethod
+    async def unpark(self, id: int) -> bool:
+        """Forget a parked event; False when there is none of that id."""
+
+    @abc.abstractmethod
+    async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
+        """Write messages to be sent later."""
+
+    @abc.abstractmethod
+    async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
+        """Take the oldest messages of a topic that nobody else has taken.
+
+        Each is ours for ``lease_s`` seconds; after that it can be taken again. Call ``finish_outbox`` for
+        what was sent and ``fail_outbox`` for what was not.
+        """
+
+    @abc.abstractmethod
+    async def finish_outbox(self, ids: Sequence[int]) -> None:
+        """Remove messages that were sent."""
+
+    @abc.abstractmethod
+    async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
+        """Give messages back, to be taken again after some time."""
+
+    @abc.abstractmethod
+    async def outbox_size(self, topic: str | None = None) -> int:
+        """Count the messages that are not sent yet."""
+
+
+class Transaction(SideTables, Generic[E, S]):
+    """Several operations that are committed together: ``async with store.transaction() as tx``.
+
+    An exception that leaves the block rolls everything back. Other writers of the same store may have to
+    wait for its end (SQLite: all of them), so it has to be short.
+    """
+
+    @abc.abstractmethod
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        """As :meth:`EventStore.load`."""
+
+    @abc.abstractmethod
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        """As :meth:`EventStore.append`."""
+
+    def check(self) -> None:
+        """Check that what was written so far can be committed, where the database tells without being asked.
+
+        Raises:
+            EventStoreError: a statement has failed (whoever ran it may have caught that), or has ended the
+                transaction.
+        """
+
+    @abc.abstractmethod
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Run a statement of the application's own in this transaction and return its rows.
+
+        Placeholders are the driver's: ``?`` for SQLite, ``%s`` for PostgreSQL.
+
+        Raises:
+            EventStoreError: the statement failed, or the store has no SQL.
+        """
+
+
+class EventStore(SideTables, Generic[E, S]):
+    """A store for the events of one aggregate type.
+
+    Attributes:
+        aggregate_type: whose events are written and read; None reads those of every type.
+        has_sql: whether a transaction can run statements of the application.
+        has_side_tables: whether there are checkpoints, parked events and an outbox.
+    """
+
+    aggregate_type: str | None
+    has_sql = False
+    has_side_tables = True
+    reopen: Callable[[], EventStore[Any, Any]] | None = None
+    """Makes the same store again; how a store opened by URL travels to a fresh OS process."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        return (self.reopen, ()) if self.reopen is not None else super().__reduce_ex__(protocol)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @abc.abstractmethod
+    async def start(self) -> None:
+        """Connect and create what is missing in the database. Other calls do this themselves when needed."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Close the connections. The store may be used again afterwards; it then opens new ones."""
+
+    @abc.abstractmethod
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        """Return an aggregate's latest snapshot and the events after it, as of one moment.
+
+        Raises:
+            EventDecodeError: an event does not decode.
+        """
+
+    @abc.abstractmethod
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+    ) -> list[EventEnvelope[E]]:
+        """Write events in one transaction, with the snapshot and the messages that go with them.
+
+        Args:
+            aggregate_id: whose events.
+            events: in order; none at all writes nothing and returns an empty list.
+            expected: the aggregate's sequence before them, 0 for a new one.
+            metadata: pairs of strings, kept with each of the events.
+            snapshot: the aggregate's state after the events.
+            outbox: messages to be sent after the commit.
+
+        Returns:
+            The envelopes, as they are stored.
+
+        Raises:
+            VersionConflict: the aggregate is at another sequence.
+            EventEncodeError: an event is not of the store's type; nothing was written.
+            StoreUnavailable: see its ``outcome_unknown``.
+        """
+
+    @abc.abstractmethod
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        """Return an aggregate's events with sequence numbers greater than ``start_from``, in order."""
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        """Return the number of an aggregate's last event, 0 when it has none."""
+        return (await self.load(aggregate_id)).sequence
+
+    @abc.abstractmethod
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        """Return an aggregate's snapshot.
+
+        Raises:
+            EventDecodeError: it does not decode.
+        """
+
+    @abc.abstractmethod
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        """Return up to ``limit`` events with positions greater than ``after``, in order of position.
+
+        An empty list means that there are none now (or that the limit is 0).
+        """
+
+    @abc.abstractmethod
+    async def last_position(self) -> int:
+        """Return the highest position given so far, of any aggregate type; 0 in an empty store."""
+
+    @abc.abstractmethod
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        """Wait until there may be events behind a position.
+
+        Returns:
+            True when it is worth reading, False after ``timeout`` seconds. A True without new events is
+            possible, a missed event is not.
+        """
+
+    @abc.abstractmethod
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        """Open a transaction; see :class:`Transaction`."""
+
+    async def follow(self, after: int = 0, *, batch: int = BATCH) -> AsyncIterator[list[RecordedEvent[E]]]:
+        """Yield the events behind a position in batches: first what is there, then what comes, for ever."""
+        while True:
+            events = await self.read(after, limit=batch)
+            if events:
+                after = events[-1].position
+                yield events
+            else:
+                await self.wait(after)
+
+    # --- side tables, each call in a transaction of its own ------------------------------------------
+
+    async def checkpoint(self, query: str) -> int:
+        async with self.transaction() as tx:
+            return await tx.checkpoint(query)
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        async with self.transaction() as tx:
+            return await tx.checkpoints()
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        async with self.transaction() as tx:
+            return await tx.load_checkpoint(query)
+
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        async with self.transaction() as tx:
+            await tx.update_checkpoint(checkpoint)
+
+    async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
+        async with self.transaction() as tx:
+            await tx.save_checkpoint(query, position, expected=expected)
+
+    async def set_paused(self, query: str, paused: bool) -> None:
+        async with self.transaction() as tx:
+            await tx.set_paused(query, paused)
+
+    async def park(self, event: ParkedEvent) -> None:
+        async with self.transaction() as tx:
+            await tx.park(event)
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        async with self.transaction() as tx:
+            return await tx.parked(query, aggregate_id=aggregate_id, limit=limit)
+
+    async def unpark(self, id: int) -> bool:
+        async with self.transaction() as tx:
+            return await tx.unpark(id)
+
+    async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
+        async with self.transaction() as tx:
+            await tx.put_outbox(messages)
+
+    async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
+        async with self.transaction() as tx:
+            return await tx.take_outbox(topic, limit=limit, lease_s=lease_s)
+
+    async def finish_outbox(self, ids: Sequence[int]) -> None:
+        async with self.transaction() as tx:
+            await tx.finish_outbox(ids)
+
+    async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
+        async with self.transaction() as tx:
+            await tx.fail_outbox(ids, error, retry_after_s=retry_after_s)
+
+    async def outbox_size(self, topic: str | None = None) -> int:
+        async with self.transaction() as tx:
+            return await tx.outbox_size(topic)

@@ -1,0 +1,468 @@
+"""Commands find the one owner of their aggregate among several nodes on one database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import eventsourcing as es
+from pyglyn import gleam as values
+from pyglyn import glyn, supervision
+from pyglyn.errors import DomainError, EntityNotFound, NoOwner
+from pyglyn.etf import Atom, Pid, Term, text
+from pyglyn.eventsourcing.cluster import routing
+from pyglyn.groups import syn
+from pyglyn.node import Node
+from pyglyn.supervision import Supervisor
+from pyglyn.testing import Beam, eventually
+from pyglyn.testing.bank import (
+    BankAccount,
+    BankAccountEvent,
+    DepositMoney,
+    OpenAccount,
+    WithDrawMoney,
+    apply,
+    handle,
+)
+from tests.node.conftest import unique_name
+from tests.peers import GleamBeams
+
+DOMAIN: dict[str, Any] = {"handle": handle, "apply": apply, "empty_state": BankAccount(), "scope": "example"}
+
+
+def events(url: str) -> es.EventStore[Any, Any]:
+    return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+
+
+def bank(url: str) -> es.ServiceSpec:
+    return es.service("bank", events(url), **DOMAIN)
+
+
+async def start_supervised(node: Node, url: str, workers: int) -> None:
+    """Serve the bank from OS processes."""
+    service = es.supervised("bank", events(url), workers=workers, **DOMAIN)
+    await supervision.start(node, Supervisor("one_for_one", intensity=10).add(service))
+
+
+async def meshed(nodes: list[Node]) -> None:
+    """Connect all nodes and wait until each knows all services."""
+    for one in nodes:
+        for other in nodes:
+            if one is not other:
+                await one.connect(other.name)
+    for node in nodes:
+
+        async def complete(node: Node = node) -> bool:
+            return len(await routing.members(node, "example", "bank")) == len(nodes)
+
+        await eventually(complete)
+
+
+@pytest_asyncio.fixture
+async def nodes(epmd, tmp_path) -> AsyncIterator[list[Node]]:
+    """Three nodes that serve the bank."""
+    running = [Node(unique_name(), cookie="eventsourcing") for _ in range(3)]
+    for node in running:
+        await node.start_node()
+        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+    await meshed(running)
+    yield running
+    for node in running:
+        await node.stop()
+
+
+def test_owners_are_spread_and_only_those_of_a_lost_node_move():
+    pids = [Pid(f"n{number}@localhost", 1, 0, 1) for number in range(4)]
+    names = [f"account-{number}" for number in range(1000)]
+    owners = {name: routing.owner_of(name, pids) for name in names}
+    counts = Counter(owners.values())
+    assert all(150 < count < 350 for count in counts.values())
+    assert all(routing.owner_of(name, pids[::-1]) == owner for name, owner in owners.items())
+    left = pids[:3]
+    moved = [name for name in names if routing.owner_of(name, left) != owners[name]]
+    assert all(owners[name] == pids[3] for name in moved)
+    assert routing.owner_of("a", []) is None
+
+
+async def test_a_command_sent_to_any_node_is_carried_out_by_the_owner(nodes):
+    names = [f"account-{number}" for number in range(12)]
+    done: dict[str, set[str]] = {name: set() for name in names}
+    for name in names:
+        for node, command in zip(
+            nodes, (OpenAccount(name), DepositMoney(1.0), DepositMoney(2.0)), strict=True
+        ):
+            [envelope] = await es.execute(node, "bank", name, command)
+            done[name].add(dict(envelope.metadata)["node"])
+    owners = {name: (await es.find_owner(nodes[0], "example", "bank", name)).node for name in names}
+    assert {name: {owner} for name, owner in owners.items()} == done
+    assert len(set(owners.values())) > 1
+
+
+async def test_a_node_that_serves_nothing_routes_and_gets_typed_errors(nodes):
+    async with Node(unique_name(), cookie="eventsourcing") as client:
+        with pytest.raises(NoOwner) as nobody:
+            await es.route(client, "example", "bank", "a", OpenAccount("a"))
+        assert nobody.value.service == "bank"
+        for node in nodes:
+            await client.connect(node.name)
+
+        async def complete() -> bool:
+            return len(await routing.members(client, "example", "bank")) == 3
+
+        await eventually(complete)
+        [opened] = await es.route(client, "example", "bank", "a", OpenAccount("a"))
+        assert opened.sequence == 1
+        with pytest.raises(DomainError):
+            await es.route(client, "example", "bank", "a", WithDrawMoney(1.0))
+
+
+async def test_when_the_owners_node_dies_the_next_command_goes_to_another_that_reloads(nodes):
+    await es.execute(nodes[0], "bank", "a", OpenAccount("a"))
+    owner = (await es.find_owner(nodes[0], "example", "bank", "a")).node
+    left = [node for node in nodes if node.name != owner]
+    [dying] = [node for node in nodes if node.name == owner]
+    await es.execute(left[0], "bank", "a", DepositMoney(5.0))
+    await dying.stop()
+    await eventually(lambda: all(owner not in node.nodes() for node in left))
+
+    async def without() -> bool:
+        return len(await routing.members(left[0], "example", "bank")) == 2
+
+    await eventually(without)
+    [envelope] = await es.execute(left[0], "bank", "a", DepositMoney(1.0))
+    assert (envelope.sequence, envelope.payload.balance) == (3, 6.0)
+    assert dict(envelope.metadata)["node"] != owner
+
+
+async def _knows(node: Node, count: int) -> bool:
+    return len(await routing.members(node, "example", "bank")) == count
+
+
+async def test_two_owners_during_a_partition_lose_no_update(nodes):
+    first, second, third = nodes
+    await es.execute(first, "bank", "a", OpenAccount("a"))
+    first.disconnect(second.name)
+    first.disconnect(third.name)
+    await eventually(lambda: not first.nodes())
+    for node, count in ((first, 1), (second, 2)):
+        await eventually(lambda node=node, count=count: _knows(node, count))
+    owners = {(await es.find_owner(node, "example", "bank", "a")).node for node in (first, second)}
+    assert len(owners) == 2, "each side has an owner of its own"
+    await asyncio.gather(
+        *(es.execute(node, "bank", "a", DepositMoney(1.0), timeout=30) for node in (first, second) * 10)
+    )
+    await meshed(nodes)
+    loaded = await es.load_aggregate(third, "bank", "a")
+    assert (loaded.entity.balance, loaded.sequence) == (20.0, 21)
+
+
+async def test_the_names_in_the_registry_lead_to_the_owner(syn_beam, tmp_path):
+    """As Gleam's ``registry.call`` does it: look the subject up, send it an actor message."""
+    async with (
+        Node(unique_name(), cookie=syn_beam.cookie) as first,
+        Node(unique_name(), cookie=syn_beam.cookie) as second,
+    ):
+        for node in (first, second):
+            await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+            await node.connect(syn_beam.name)
+        await meshed([first, second])
+        call = """
+            {Pid, {{subject, Pid, Tag}, nil}} = syn:lookup(example, Name),
+            Ref = make_ref(),
+            Pid ! {Tag, {execute_command_with_response, <<"a">>, Command, [], {subject, self(), Ref}}},
+            receive {Ref, Reply} -> Reply after 5000 -> none end
+        """
+        known = "syn:lookup(example, Name) =/= undefined"
+        await eventually(lambda: syn_beam.eval(known, Name=b"bank"))
+        opened = await syn_beam.eval(call, Name=b"bank", Command=text.parse('{open_account, <<"a">>}'))
+        assert opened == (Atom("ok"), None)
+        await eventually(lambda: syn_beam.eval(known, Name=b"bank/a"))
+        deposit = text.parse("{deposit_money, 2.5}")
+        assert await syn_beam.eval(call, Name=b"bank/a", Command=deposit) == (Atom("ok"), None)
+        owner = (await es.find_owner(first, "example", "bank", "a")).node
+
+        async def held_by(node: str) -> bool:
+            found = await syn.lookup(first if first.name == node else second, "example", b"bank/a")
+            return found is not None and found[0].node == node
+
+        await eventually(lambda: held_by(owner))
+        loaded: Any = await es.load_aggregate(first, "bank", "a")
+        assert loaded.entity.balance == 2.5
+        # The owner dies; its names are taken over.
+        dying, left = (first, second) if first.name == owner else (second, first)
+        await dying.stop()
+
+        async def alone() -> bool:
+            return len(await routing.members(left, "example", "bank")) == 1
+
+        await eventually(alone)
+        await es.execute(left, "bank", "a", DepositMoney(1.0))
+        await eventually(lambda: held_by(left.name))
+        await eventually(
+            lambda: syn_beam.eval(
+                "{P, _} = syn:lookup(example, Name), node(P) =:= Left", Name=b"bank", Left=Atom(left.name)
+            )
+        )
+
+
+async def test_the_name_of_an_aggregate_goes_with_it_to_another_node_and_back(epmd, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with Node(unique_name(), cookie="eventsourcing") as first:
+        await es.start(first, bank(url))
+        async with Node(unique_name(), cookie="eventsourcing") as second:
+            pids = [Pid(node.name, 1, 0, 1) for node in (first, second)]
+            id = next(id for id in map(str, range(1000)) if routing.owner_of(id, pids) == pids[1])
+
+            async def held_by(node: Node) -> bool:
+                found = await syn.lookup(first, "example", f"bank/{id}".encode())
+                return found is not None and found[0].node == node.name
+
+            await es.execute(first, "bank", id, OpenAccount(id))
+            await eventually(lambda: held_by(first))
+            registry: glyn.Registry[Any] = glyn.Registry(first, "example", object)
+            looked_up = await registry.subject(f"bank/{id}")
+            await es.start(second, bank(url))
+            await meshed([first, second])
+            await es.execute(first, "bank", id, DepositMoney(1.0))
+            await eventually(lambda: held_by(second))
+            await es.execute(first, looked_up, id, DepositMoney(1.0))
+        await eventually(lambda: _knows(first, 1))
+        await es.execute(first, "bank", id, DepositMoney(1.0))
+        await eventually(lambda: held_by(first))
+        loaded = await es.load_aggregate(first, "bank", id)
+        assert loaded.entity.balance == 3.0
+
+
+async def test_a_node_that_loses_the_services_name_answers_those_who_looked_it_up_before(epmd, tmp_path):
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        subjects = []
+        for node in (first, second):
+            await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+            await eventually(lambda node=node: syn.lookup(node, "example", b"bank"))
+            registry: glyn.Registry[Any] = glyn.Registry(node, "example", object)
+            subjects.append(await registry.subject("bank"))
+        await meshed([first, second])
+        await eventually(lambda: agreed([first, second]))
+        await es.execute(first, subjects[0], "a", OpenAccount("a"))
+        await es.execute(second, subjects[1], "a", DepositMoney(1.0))
+
+
+async def agreed(nodes: list[Node]) -> Pid | None:
+    """Return who has the service's name, if all nodes think so."""
+    found = [await syn.lookup(node, "example", b"bank") for node in nodes]
+    return found[0][0] if found[0] and found.count(found[0]) == len(nodes) else None
+
+
+async def test_the_names_go_when_the_service_ends(epmd, tmp_path):
+    async with Node(unique_name(), cookie="eventsourcing") as node:
+        service = await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+        await es.execute(node, "bank", "a", OpenAccount("a"))
+
+        async def named() -> list[bool]:
+            return [await syn.lookup(node, "example", name) is not None for name in (b"bank", b"bank/a")]
+
+        async def all_named() -> bool:
+            return all(await named())
+
+        async def none_named() -> bool:
+            return not any(await named())
+
+        await eventually(all_named)
+        node.system.exit(service, Atom("kill"))
+        await eventually(none_named)
+
+
+async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, monkeypatch):
+    monkeypatch.setattr(routing, "DOORS", 2)
+    monkeypatch.setattr(routing, "LINGER_S", 0.0)
+
+    async with Node(unique_name(), cookie="eventsourcing") as node:
+        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+
+        async def named(*ids: str) -> bool:
+            found = [id for id in "abc" if await syn.lookup(node, "example", f"bank/{id}".encode())]
+            return found == list(ids)
+
+        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await es.execute(node, "bank", "b", OpenAccount("b"))
+        await eventually(lambda: named("a", "b"))
+        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await es.execute(node, "bank", "c", OpenAccount("c"))
+        await eventually(lambda: named("a", "c"))
+        await es.execute(node, "bank", "b", DepositMoney(1.0))
+        await eventually(lambda: named("b", "c"))
+
+
+async def owned_by(node: Node) -> str:
+    """Return the id of an account that a node owns."""
+    for number in range(1000):
+        id = f"account-{number}"
+        if (await es.find_owner(node, "example", "bank", id)).node == node.name:
+            return id
+    raise AssertionError("it owns none")
+
+
+async def test_after_its_os_process_was_killed_a_service_takes_its_place_again(epmd, tmp_path):
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        for node in (first, second):
+            await start_supervised(node, f"sqlite:{tmp_path}/bank.db", workers=0)
+        await meshed([first, second])
+        id = await owned_by(first)
+        await es.route(second, "example", "bank", id, OpenAccount(id))
+        killed = await es.find_owner(second, "example", "bank", id)
+        os.kill(first.workers.links[killed.serial].os_pid, signal.SIGKILL)
+
+        async def back() -> bool:
+            owner = await es.find_owner(second, "example", "bank", id)
+            return owner.node == first.name and owner != killed
+
+        await eventually(back)
+        [deposited] = await es.route(second, "example", "bank", id, DepositMoney(1.0))
+        assert (deposited.sequence, dict(deposited.metadata)["node"]) == (2, first.name)
+
+        async def has_its_names() -> bool:
+            names = (f"bank/{id}".encode(), b"bank")
+            found = [await syn.lookup(second, "example", name) for name in names]
+            return all(found) and found[0][0].node == first.name
+
+        await eventually(has_its_names)
+
+
+# --- real Gleam ------------------------------------------------------------------------------------------
+
+DONE = (Atom("ok"), (Atom("ok"), None))
+EXECUTE = (
+    'pyglyn_interop@bank_client:execute(<<"example">>, Name, Id, Command, [{<<"by">>, <<"teller">>}], 5000)'
+)
+LOAD = 'pyglyn_interop@bank_client:load(<<"example">>, Name, Id, 5000)'
+ADD_HALF = 'pyglyn_interop@bank_client:add_half(<<"example">>, Name, Id, 5000)'
+WHEREIS = 'pyglyn_interop@bank_client:whereis(<<"example">>, Name)'
+
+
+@asynccontextmanager
+async def banks_beside(gleam: Beam, database: Path, workers: int | None = None) -> AsyncIterator[list[Node]]:
+    """Two Python nodes that serve the bank, connected to each other and to a Gleam node.
+
+    Args:
+        workers: how many OS processes serve it besides the service's own; None has it in the test's.
+    """
+    async with AsyncExitStack() as stack:
+        running = [Node(unique_name(), cookie=gleam.cookie) for _ in range(2)]
+        for node in running:
+            await stack.enter_async_context(node)
+            if workers is None:
+                await es.start(node, bank(f"sqlite:{database}"))
+            else:
+                await start_supervised(node, f"sqlite:{database}", workers)
+            await node.connect(gleam.name)
+        await meshed(running)
+        yield running
+
+
+async def has_name(gleam: Beam, name: str, node: str) -> bool:
+    """Whether a Gleam program finds a name, and on this node."""
+    match await gleam.eval(WHEREIS, Name=name.encode()):
+        case (Atom("ok"), Pid() as pid):
+            return pid.node == node
+    return False
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+async def test_a_gleam_caller_reaches_the_owner_of_each_aggregate_by_a_name_in_the_registry(
+    gleam_beams: GleamBeams, tmp_path: Path, workers: int | None
+) -> None:
+    gleam = await gleam_beams.start("teller")
+    async with banks_beside(gleam, tmp_path / "bank.db", workers) as nodes:
+
+        async def execute(name: str, id: str, command: object) -> Term:
+            term = values.encode(command)
+            return await gleam.eval(EXECUTE, Name=name.encode(), Id=id.encode(), Command=term)
+
+        holder = await eventually(lambda: agreed(nodes))
+        await eventually(lambda: has_name(gleam, "bank", holder.node))
+        for owner in nodes:
+            id = await owned_by(owner)
+            name = f"bank/{id}"
+            missing = (Atom("ok"), (Atom("error"), Atom("entity_not_found")))
+            assert await gleam.eval(LOAD, Name=b"bank", Id=id.encode()) == missing
+            assert await execute("bank", id, OpenAccount(id)) == DONE
+            await eventually(lambda name=name, owner=owner: has_name(gleam, name, owner.name))
+            assert await execute(name, id, DepositMoney(10.0)) == DONE
+            refused = text.parse('{ok, {error, {domain_error, <<"refused: WithDrawMoney">>}}}')
+            for either in ("bank", name):
+                assert await execute(either, id, WithDrawMoney(99.0)) == refused
+                loaded = await gleam.eval(LOAD, Name=either.encode(), Id=id.encode())
+                assert loaded == text.parse(
+                    f'{{ok, {{ok, {{aggregate, <<"{id}">>, {{bank_account, true, 10.0}}, 2}}}}}}'
+                )
+            assert await gleam.eval(ADD_HALF, Name=name.encode(), Id=id.encode()) == (Atom("ok"), 15.0)
+            match await execute(name, id, Atom("nonsense")):
+                case (Atom("ok"), (Atom("error"), (Atom("event_store_error"), why))):
+                    assert b"does not decode" in why
+                case other:
+                    raise AssertionError(other)
+            committed = [dict(each.metadata) for each in await es.load_events(nodes[0], "bank", id)]
+            assert [pairs["node"] for pairs in committed] == [owner.name] * 3
+            assert [pairs.get("by") for pairs in committed] == ["teller", "teller", None]
+        unknown = (Atom("error"), (Atom("process_not_found"), b"nobody"))
+        assert await execute("nobody", "a", OpenAccount("a")) == unknown
+        no_account = (Atom("error"), b"no such account")
+        assert await gleam.eval(ADD_HALF, Name=b"bank", Id=b"none") == no_account
+
+
+async def test_when_the_owners_node_dies_a_gleam_caller_reaches_the_next_owner(
+    gleam_beams: GleamBeams, tmp_path: Path
+) -> None:
+    gleam = await gleam_beams.start("teller")
+    async with banks_beside(gleam, tmp_path / "bank.db") as (first, second):
+        id = await owned_by(first)
+        name = f"bank/{id}".encode()
+        await es.execute(second, "bank", id, OpenAccount(id))
+        await eventually(lambda: has_name(gleam, f"bank/{id}", first.name))
+        deposit = values.encode(DepositMoney(10.0))
+        assert await gleam.eval(EXECUTE, Name=name, Id=id.encode(), Command=deposit) == DONE
+        await first.stop()
+        await eventually(lambda: _knows(second, 1))
+        await eventually(lambda: has_name(gleam, "bank", second.name))
+        assert await gleam.eval(EXECUTE, Name=b"bank", Id=id.encode(), Command=deposit) == DONE
+        await eventually(lambda: has_name(gleam, f"bank/{id}", second.name))
+        assert await gleam.eval(ADD_HALF, Name=name, Id=id.encode()) == (Atom("ok"), 30.0)
+
+
+async def test_a_python_caller_reaches_a_gleam_aggregate_by_a_name_in_the_registry(
+    gleam_beams: GleamBeams,
+) -> None:
+    gleam = await gleam_beams.start("bank")
+    async with Node(unique_name("teller"), cookie=gleam.cookie) as node:
+        await gleam.eval('pyglyn_interop@bank_service:start(<<"example">>, <<"bank">>)')
+        await node.connect(gleam.name)
+        registry: glyn.Registry[Any] = glyn.Registry(node, "example", Term)
+
+        async def found() -> bool:
+            return await syn.lookup(node, "example", b"bank") is not None
+
+        await eventually(found)
+        accounts = await registry.subject("bank")
+        assert await es.execute(node, accounts, "a", OpenAccount("a")) == []
+        await es.execute(node, accounts, "a", DepositMoney(2.5))
+        with pytest.raises(DomainError, match="the withdrawal is refused"):
+            await es.execute(node, accounts, "a", WithDrawMoney(99.0))
+        loaded = await es.load_aggregate(node, accounts, "a", state=BankAccount)
+        assert loaded == es.Aggregate("a", BankAccount(True, 2.5), 2)
+        with pytest.raises(EntityNotFound):
+            await es.load_aggregate(node, accounts, "b")

@@ -1,0 +1,531 @@
+"""Aggregates as a service on a node: from Python, from Erlang, and by the Gleam library's actor messages."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import attrs
+import pytest
+import pytest_asyncio
+
+from pyglyn import eventsourcing as es
+from pyglyn import gleam
+from pyglyn.errors import (
+    ActorTimeout,
+    CallFailed,
+    DomainError,
+    EntityNotFound,
+    EventStoreError,
+    NonPositiveArgument,
+)
+from pyglyn.etf import Atom, Reference, Term, text
+from pyglyn.eventsourcing.cluster.client import unwrapped
+from pyglyn.eventsourcing.queries.query_process import readable
+from pyglyn.node import Node, Process
+from pyglyn.testing import eventually
+from pyglyn.testing.bank import (
+    AccountOpened,
+    BankAccount,
+    BankAccountEvent,
+    CustomerDepositedCash,
+    DepositMoney,
+    OpenAccount,
+    WithDrawMoney,
+    apply,
+    handle,
+)
+from tests.node.conftest import unique_name
+
+
+def bank(url: str = "memory:", **options: Any) -> es.ServiceSpec:
+    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+    return es.service(
+        "bank", store, **{"handle": handle, "apply": apply, "empty_state": BankAccount(), **options}
+    )
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def url(request, tmp_path) -> str:
+    if request.param == "memory":
+        return "memory:"
+    if request.param == "sqlite":
+        return f"sqlite:{tmp_path}/bank.db"
+    return request.getfixturevalue("postgres")
+
+
+async def test_commands_commit_events_on_every_store(node, url):
+    await es.start(node, bank(url, snapshot_config=es.SnapshotConfig(2)))
+    opened = await es.execute(node, "bank", "a", OpenAccount("a"))
+    assert [(e.sequence, e.payload) for e in opened] == [(1, AccountOpened("a"))]
+    deposited = await es.execute_with_metadata(node, "bank", "a", DepositMoney(10.0), [("by", "teller")])
+    assert deposited[0].payload == CustomerDepositedCash(10.0, 10.0)
+    assert ("by", "teller") in deposited[0].metadata
+    assert await es.execute(node, "bank", "a", DepositMoney(0.0)) == []
+
+    aggregate = await es.load_aggregate(node, "bank", "a")
+    assert aggregate == es.Aggregate("a", BankAccount(True, 10.0), 2)
+    assert await es.load_events(node, "bank", "a") == [*opened, *deposited]
+    assert await es.load_events_from(node, "bank", "a", 1) == deposited
+    snapshot = await es.latest_snapshot(node, "bank", "a")
+    assert snapshot is not None
+    assert (snapshot.entity, snapshot.sequence) == (BankAccount(True, 10.0), 2)
+    assert await es.latest_snapshot(node, "bank", "b") is None
+    assert await es.system_stats(node, "bank") == es.SystemStats(0, 3)
+    assert await es.aggregate_stats(node, "bank", "a") == es.AggregateStats("a", 2, 2, True)
+
+
+async def test_refusals_and_faults_reach_the_caller_as_errors_and_end_nothing(node):
+    def moody(account: BankAccount, command: Any) -> Any:
+        match command:
+            case DepositMoney(1.0):
+                return None
+            case DepositMoney(2.0):
+                raise ZeroDivisionError("a bug")
+        return handle(account, command)
+
+    await es.start(node, bank(handle=moody, commands=OpenAccount | DepositMoney | WithDrawMoney))
+    with pytest.raises(DomainError) as refused:
+        await es.execute(node, "bank", "a", WithDrawMoney(5.0))
+    assert refused.value.error == "refused: WithDrawMoney"
+    with pytest.raises(EntityNotFound) as missing:
+        await es.load_aggregate(node, "bank", "a")
+    assert missing.value.aggregate_id == "a"
+    with pytest.raises(EventStoreError, match="returned None; return a list"):
+        await es.execute(node, "bank", "a", DepositMoney(1.0))
+    with pytest.raises(EventStoreError, match="ZeroDivisionError: a bug"):
+        await es.execute(node, "bank", "a", DepositMoney(2.0))
+    with pytest.raises(EventStoreError, match="the command does not decode"):
+        await es.execute(node, "bank", "a", AccountOpened("not a command"))
+    with pytest.raises(EventStoreError, match="unknown request"):
+        await unwrapped(await node.call("bank", Atom("nonsense")))
+    with pytest.raises(NonPositiveArgument):
+        await es.execute(node, "bank", "a", OpenAccount("a"), timeout=0)
+    with pytest.raises(NonPositiveArgument):
+        es.SnapshotConfig(0)
+    with pytest.raises(CallFailed, match="no such process"):
+        await es.execute(node, "nobody", "a", OpenAccount("a"))
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+
+
+@attrs.frozen
+class Priced:
+    """What JSON could hold, and Gleam's types do not: the amount and the pair, as they are given."""
+
+    amount: float
+    pair: tuple[int, int]
+    at: datetime.datetime
+
+
+NOON = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("event", "complaint"),
+    [
+        (Priced(5, (1, 2), NOON), "expected float, got int at amount"),
+        (Priced(5.0, (1, 2, 3), NOON), "expected tuple of 2, got tuple of 3 at pair"),  # type: ignore[arg-type]
+        (Priced(5.0, [1, 2], NOON), "expected tuple of 2, got list at pair"),  # type: ignore[arg-type]
+        (Priced(5.0, (1, 2), NOON.replace(tzinfo=None)), "a datetime without a time zone is not a moment"),
+        (AccountOpened("foreign"), "expected Priced, got AccountOpened"),
+    ],
+)
+async def test_an_event_that_cannot_be_told_is_not_committed(node, url, event, complaint):
+    """Neither does the caller get an error for what was done, nor do queries miss what happened."""
+    told: list[Any] = []
+    store = es.open_store(url, events=Priced, aggregate_type="Priced")
+    spec = es.service(
+        "prices",
+        store,
+        handle=lambda state, command: [Priced(1.0, (1, 2), NOON), event],
+        apply=lambda state, event: state,
+        empty_state=0,
+        commands=OpenAccount,
+        events=Priced,
+        queries=[("told", lambda id, envelopes: told.extend(envelopes))],
+    )
+    await es.start(node, spec)
+    for _ in range(2):
+        with pytest.raises(EventStoreError, match=complaint):
+            await es.execute(node, "prices", "a", OpenAccount("a"))
+    assert await es.load_events(node, "prices", "a") == []
+    assert told == []
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        return "\ud800"
+
+
+async def test_whatever_a_handler_raises_is_answered_and_the_aggregate_goes_on(node, caplog):
+    caplog.set_level(logging.CRITICAL, logger="pyglyn.eventsourcing")  # pytest-xdist cannot send the texts
+
+    def moody(account: BankAccount, command: DepositMoney) -> Any:
+        match command:
+            case DepositMoney(1.0):
+                raise ValueError("x\ud800")
+            case DepositMoney(2.0):
+                raise Unprintable
+            case DepositMoney(3.0):
+                raise asyncio.CancelledError
+            case DepositMoney(4.0):
+                raise SystemExit(3)
+            case DepositMoney(5.0):
+                raise GeneratorExit
+            case DepositMoney(6.0):
+                raise DomainError("\ud800")
+            case DepositMoney(7.0):
+                raise DomainError(Unshowable())
+            case DepositMoney(8.0):
+                raise EventStoreError("\ud800")
+        return [CustomerDepositedCash(command.amount, account.balance + command.amount)]
+
+    await es.start(node, bank(handle=moody, commands=DepositMoney))
+    for amount, error, complaint in [
+        (1.0, EventStoreError, "ValueError: x.ud800"),
+        (2.0, EventStoreError, "Unprintable, whose text raises RuntimeError"),
+        (3.0, EventStoreError, "handle or apply raised CancelledError"),
+        (4.0, EventStoreError, "handle or apply raised SystemExit"),
+        (5.0, EventStoreError, "handle or apply raised GeneratorExit"),
+        (6.0, DomainError, "ud800"),
+        (7.0, DomainError, "ud800"),
+        (8.0, EventStoreError, "ud800"),
+    ]:
+        with pytest.raises(error, match=complaint):
+            await es.execute(node, "bank", "a", DepositMoney(amount))
+    [done] = await es.execute(node, "bank", "a", DepositMoney(9.0))
+    assert done.sequence == 1
+
+
+class CancellingStore(es.MemoryStore[Any, Any]):
+    """Raises a cancellation that nobody has asked for, as a driver might."""
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Any:
+        if aggregate_id == "bad":
+            raise asyncio.CancelledError
+        return await super().load(aggregate_id, use_snapshot=use_snapshot)
+
+
+async def test_a_store_that_raises_a_cancellation_ends_its_command_alone(node):
+    store = CancellingStore("BankAccount")
+    await es.start(
+        node,
+        es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount(), causation=False),
+    )
+    for _ in range(2):
+        with pytest.raises(EventStoreError, match="CancelledError"):
+            await es.execute(node, "bank", "bad", OpenAccount("bad"))
+    await es.execute(node, "bank", "good", OpenAccount("good"))
+
+
+@pytest.mark.parametrize(
+    ("id", "metadata", "error", "complaint"),
+    [
+        ("a", {"by": "teller"}, TypeError, "metadata is pairs of two strings, such as"),
+        ("a", {"ab": 1}, TypeError, "pairs of two strings"),
+        ("a", [("by", 1)], TypeError, "pairs of two strings"),
+        ("a", [("by", "\ud800")], EventStoreError, "lone surrogate"),
+        ("\ud800", (), EventStoreError, "aggregate id .* has a lone surrogate"),
+        (7, (), EventStoreError, "aggregate id has to be a string, got 7"),
+    ],
+)
+async def test_an_id_or_metadata_that_cannot_be_sent_is_said_clearly(node, id, metadata, error, complaint):
+    with pytest.raises(error, match=complaint):
+        await es.execute(node, "bank", id, OpenAccount("a"), metadata=metadata)
+    with pytest.raises(error, match=complaint):
+        es.send_command(node, "bank", id, OpenAccount("a"), metadata)
+
+
+async def test_an_aggregate_is_counted_without_its_events_being_read(node, url):
+    spec = bank(url)
+    await es.start(node, spec)
+    with pytest.raises(EntityNotFound):
+        await es.aggregate_stats(node, "bank", "a")
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    load, spec.store.load = spec.store.load, None  # type: ignore[assignment]
+    assert await es.aggregate_stats(node, "bank", "a") == es.AggregateStats("a", 2, 2, False)
+    spec.store.load = load  # type: ignore[method-assign]
+
+
+class GatedStore(es.MemoryStore[Any, Any]):
+    """Lets appends through when told to."""
+
+    def __init__(self) -> None:
+        super().__init__("BankAccount")
+        self.open = asyncio.Event()
+        self.waiting: list[str] = []
+
+    async def append(self, aggregate_id: str, *args: Any, **options: Any) -> Any:
+        self.waiting.append(aggregate_id)
+        await self.open.wait()
+        return await super().append(aggregate_id, *args, **options)
+
+
+def gated(store: GatedStore) -> es.ServiceSpec:
+    return es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
+
+
+async def test_aggregates_run_in_parallel_with_one_command_at_a_time_each(node):
+    store = GatedStore()
+    await es.start(node, gated(store))
+    commands = [
+        asyncio.create_task(es.execute(node, "bank", id, command))
+        for id in ("a", "b", "c")
+        for command in (OpenAccount(id), DepositMoney(1.0))
+    ]
+    await eventually(lambda: sorted(store.waiting) == ["a", "b", "c"])
+    with pytest.raises(ActorTimeout) as late:
+        await es.load_aggregate(node, "bank", "a", timeout=0.05)
+    assert (late.value.operation, late.value.timeout_ms) == ("load_aggregate", 50)
+    assert sorted(store.waiting) == ["a", "b", "c"]
+    store.open.set()
+    assert [e.sequence for done in await asyncio.gather(*commands) for e in done] == [1, 2] * 3
+
+
+@pytest.mark.parametrize(
+    ("url", "aggregates"),
+    [("memory", 1), ("sqlite", 1), ("postgres", 1), ("memory", 1000)],
+    indirect=["url"],
+)
+async def test_a_hundred_clients_lose_no_update(node, url, aggregates):
+    """100 clients, 10 deposits each; with 1,000 aggregates every deposit has its own."""
+    await es.start(node, bank(url))
+    names = [f"a{number}" for number in range(aggregates)]
+    await asyncio.gather(*(es.execute(node, "bank", name, OpenAccount(name), timeout=30) for name in names))
+    finished: list[int] = []
+
+    async def client(number: int) -> None:
+        for turn in range(10):
+            name = names[(number * 10 + turn) % aggregates]
+            await es.execute(node, "bank", name, DepositMoney(1.0), timeout=30)
+            finished.append(number)
+
+    await asyncio.gather(*(client(number) for number in range(100)))
+    total = sum([(await es.load_aggregate(node, "bank", name)).entity.balance for name in names])
+    assert total == 1000.0
+    halfway = finished[:500]
+    assert all(3 <= halfway.count(number) <= 7 for number in range(100)), "clients take turns"
+
+
+@pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
+async def test_two_services_on_one_database_lose_no_update(node, url):
+    """Conflicts between the two are retried."""
+    async with Node(unique_name(), cookie="eventsourcing") as second:
+        await es.start(node, bank(url))
+        await es.start(second, bank(url))
+        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await asyncio.gather(
+            *(
+                es.execute(at, "bank", "a", DepositMoney(1.0), timeout=60)
+                for at in (node, second)
+                for _ in range(25)
+            )
+        )
+        assert (await es.load_aggregate(second, "bank", "a")).entity == BankAccount(True, 50.0)
+
+
+# --- queries ---------------------------------------------------------------------------------------------
+
+
+async def test_queries_see_what_was_committed_in_order(node):
+    seen: list[tuple[str, list[int]]] = []
+
+    def plain(id: str, envelopes: list[Any]) -> None:
+        seen.append((id, [e.sequence for e in envelopes]))
+
+    counted: list[int] = []
+
+    async def waits(id: str, envelopes: list[Any]) -> None:
+        await asyncio.sleep(0)
+        counted.extend(e.sequence for e in envelopes)
+
+    await es.start(node, bank(queries=[("plain", plain), ("waits", waits)]))
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+    for _ in range(20):
+        await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await eventually(lambda: (len(seen), len(counted)) == (21, 21))
+    assert seen == [("a", [number]) for number in range(1, 22)]
+    assert counted == list(range(1, 22))
+
+
+async def test_a_query_that_raises_is_tried_again_then_its_event_is_parked_and_driven(node):
+    failing = True
+    seen: list[int] = []
+    attempts = 0
+
+    def project(id: str, envelopes: list[Any]) -> None:
+        nonlocal attempts
+        if failing and envelopes[0].sequence == 1:
+            attempts += 1
+            raise KeyError("no such table")
+        seen.append(envelopes[0].sequence)
+
+    policy = es.FailurePolicy(retries=2, first=0.001)
+    spec = bank()
+    query = es.QuerySpec(name="broken", function=project, policy=policy, events=spec.events)
+    await es.start(node, attrs.evolve(spec, queries=(query,)))
+    await es.execute(node, "bank", "a", OpenAccount("a"))
+
+    async def parked() -> list[Any]:
+        return await node.call("broken", Atom("parked"))
+
+    [event] = await eventually(lambda: _of_length(parked, 1))
+    assert attempts == 3
+    assert event[Atom("attempts")] == 3
+    assert b"no such table" in event[Atom("error")]
+    failing = False
+    assert await node.call("broken", (Atom("drive"), Atom("all"))) == (Atom("ok"), 1)
+    assert seen == [1]
+    assert await parked() == []
+    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await eventually(lambda: seen == [1, 2])
+
+
+async def test_a_message_that_does_not_decode_is_parked_with_its_raw_term(node):
+    spec = bank(queries=[("events", lambda id, envelopes: None)])
+    await es.start(node, spec)
+    bad = text.parse(
+        '{process_events, <<"a">>, [{memory_store_event_envelop, <<"a">>, 7, {unheard_of, 1}, []}]}'
+    )
+    node.send("events", bad)
+    node.send("events", (b"group", bad))
+    node.send("events", Atom("rubbish"))
+
+    async def parked() -> list[Any]:
+        return await node.call("events", Atom("parked"))
+
+    found = await eventually(lambda: _of_length(parked, 2))
+    assert found[0][Atom("sequence")] == 7
+    assert readable(found[0]) == text.format(bad)
+
+
+async def _of_length(read: Callable[[], Awaitable[list[Any]]], length: int) -> list[Any]:
+    found = await read()
+    assert len(found) == length
+    return found
+
+
+# --- the Gleam library's messages --------------------------------------------------------------------------
+
+
+parse = text.parse
+
+
+ASK = """
+    Ref = make_ref(),
+    To ! {{Tag, {message}}},
+    receive {{Ref, Reply}} -> Reply after 5000 -> none end
+"""
+
+
+async def ask(beam: Any, node: Node, message: str, **bound: Term) -> Term:
+    to = (Atom("bank"), Atom(node.name))
+    message = message.replace("SUBJECT", "{subject, self(), Ref}")
+    return await beam.eval(ASK.format(message=message), To=to, Tag=Atom("bank"), **bound)
+
+
+@pytest_asyncio.fixture
+async def beside(beam) -> AsyncIterator[Node]:
+    async with Node(unique_name(), cookie=beam.cookie) as running:
+        yield running
+
+
+async def test_the_actor_messages_of_gleam_are_answered_with_the_terms_of_gleam(beam, beside):
+    await es.start(beside, bank(snapshot_config=es.SnapshotConfig(2), causation=False))
+    execute = '{execute_command_with_response, <<"a">>, %s, [{<<"k">>, <<"v">>}], SUBJECT}'
+    assert await ask(beam, beside, execute % '{open_account, <<"a">>}') == parse("{ok, nil}")
+    assert await ask(beam, beside, execute % "{deposit_money, 10.0}") == parse("{ok, nil}")
+    refused = await ask(beam, beside, execute % "{with_draw_money, 99.0}")
+    assert refused == parse('{error, {domain_error, <<"refused: WithDrawMoney">>}}')
+    # Without a response, and with something that is no command.
+    await beam.eval(
+        'To ! {bank, {execute_command, <<"a">>, {deposit_money, 5.0}, []}}, To ! {bank, {execute_command, <<"a">>, 1, []}}',
+        To=(Atom("bank"), Atom(beside.name)),
+    )
+    loaded = await ask(beam, beside, '{load_aggregate, <<"a">>, SUBJECT}')
+    assert loaded == parse('{ok, {aggregate, <<"a">>, {bank_account, true, 15.0}, 3}}')
+    first = '{memory_store_event_envelop, <<"a">>, 1, {account_opened, <<"a">>}, [{<<"k">>, <<"v">>}]}'
+    second = first.replace('1, {account_opened, <<"a">>}', "2, {customer_deposited_cash, 10.0, 10.0}")
+    third = '{memory_store_event_envelop, <<"a">>, 3, {customer_deposited_cash, 5.0, 15.0}, []}'
+    all_events = await ask(beam, beside, '{load_all_events, <<"a">>, SUBJECT}')
+    assert all_events == parse(f"{{ok, [{first}, {second}, {third}]}}")
+    some = await ask(beam, beside, '{load_events, <<"a">>, 2, SUBJECT}')
+    assert some == parse(f"{{ok, [{third}]}}")
+    match await ask(beam, beside, '{load_latest_snapshot, <<"a">>, SUBJECT}'):
+        case (Atom("ok"), (Atom("some"), (Atom("snapshot"), b"a", entity, 2, (Atom("timestamp"), int(), 0)))):
+            assert entity == parse("{bank_account, true, 10.0}")
+        case other:
+            pytest.fail(f"no snapshot: {other}")
+    assert await ask(beam, beside, '{load_latest_snapshot, <<"b">>, SUBJECT}') == parse("{ok, none}")
+    assert await ask(beam, beside, '{load_aggregate, <<"b">>, SUBJECT}') == parse("{error, entity_not_found}")
+    assert await ask(beam, beside, "{get_system_stats, SUBJECT}") == parse("{system_stats, 0, 5}")
+    stats = await ask(beam, beside, '{get_aggregate_stats, <<"a">>, SUBJECT}')
+    assert stats == parse('{ok, {aggregate_stats, <<"a">>, 3, 3, true}}')
+
+
+async def test_a_gleam_actor_is_asked_by_its_subject(beam, beside):
+    """The actor is played by an Erlang process with the messages of eventsourcing 9.1."""
+    pid, tag = await beam.eval(
+        """
+        Tag = make_ref(),
+        Pid = spawn(fun Loop() ->
+            receive
+                {Tag, {execute_command_with_response, _, {with_draw_money, _}, _, {subject, P, R}}} ->
+                    P ! {R, {error, {domain_error, <<"no">>}}};
+                {Tag, {execute_command_with_response, _, _, _, {subject, P, R}}} -> P ! {R, {ok, nil}};
+                {Tag, {load_aggregate, Id, {subject, P, R}}} ->
+                    P ! {R, {ok, {aggregate, Id, {bank_account, true, 1.5}, 4}}};
+                {Tag, {get_system_stats, {subject, P, R}}} -> P ! {R, {system_stats, 1, 2}}
+            end, Loop() end),
+        {Pid, Tag}
+        """
+    )
+    assert isinstance(tag, Reference)
+    subject: gleam.Subject[Any] = gleam.Subject(pid, tag)
+    assert await es.execute(beside, subject, "a", OpenAccount("a")) == []
+    with pytest.raises(DomainError, match="no"):
+        await es.execute(beside, subject, "a", WithDrawMoney(1.0))
+    loaded = await es.load_aggregate(beside, subject, "a", state=BankAccount)
+    assert loaded == es.Aggregate("a", BankAccount(True, 1.5), 4)
+    assert await es.system_stats(beside, subject) == es.SystemStats(1, 2)
+    with pytest.raises(ActorTimeout):
+        await es.latest_snapshot(beside, subject, "a", timeout=0.05)
+
+
+# --- metadata ----------------------------------------------------------------------------------------------
+
+
+async def test_what_a_query_commands_carries_the_ids_of_what_it_saw(node):
+    async def interest(id: str, envelopes: list[Any]) -> None:
+        if isinstance(envelopes[0].payload, AccountOpened) and id == "a":
+            await es.execute(node, "bank", "b", OpenAccount("b"))
+
+    await es.start(node, bank(queries=[("interest", interest)]))
+    [first] = await es.execute(node, "bank", "a", OpenAccount("a"))
+    second = (await eventually(lambda: _of_length(lambda: es.load_events(node, "bank", "b"), 1)))[0]
+    ids, caused = dict(first.metadata), dict(second.metadata)
+    assert ids["correlation_id"] == ids["causation_id"] == caused["correlation_id"]
+    assert caused["causation_id"] == es.event_id(first) == "/a/1"
+    assert ids["node"] == node.name
+
+
+async def test_a_process_executes_commands_as_itself(node):
+    done: list[Any] = []
+
+    async def body(me: Process) -> None:
+        done.extend(await es.execute(me, "bank", "a", OpenAccount("a")))
+        es.send_command(me, "bank", "a", DepositMoney(1.0))
+
+    await es.start(node, bank())
+    node.spawn(body)
+    await eventually(lambda: _of_length(lambda: es.load_events(node, "bank", "a"), 2))
+    assert [e.sequence for e in done] == [1]

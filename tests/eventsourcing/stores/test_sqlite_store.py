@@ -1,0 +1,343 @@
+"""What can go wrong with a file: locks, forks, a full disk, a damaged file, two processes starting at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyglyn import eventsourcing as es
+from pyglyn.testing import eventually
+from pyglyn.testing.bank import (
+    BANK_ACCOUNT,
+    AccountOpened,
+    BankAccount,
+    BankAccountEvent,
+    DepositMoney,
+    OpenAccount,
+)
+
+ROOT = Path(__file__).parents[3]
+FORKING_SERVICE = """
+import asyncio, os, sys
+from pyglyn import eventsourcing as es
+
+store = es.open_store(sys.argv[1], aggregate_type="T")
+
+async def append(name):
+    for n in range(20):
+        await store.append(name, [{"n": n}], expected=n)
+
+asyncio.run(append("before"))
+children = []
+for child in ("one", "two", "idle"):
+    os_pid = os.fork()
+    if os_pid == 0:
+        if child != "idle":
+            asyncio.run(append(child))
+        sys.exit(0)
+    children.append(os_pid)
+asyncio.run(append("parent"))
+assert [os.waitpid(os_pid, 0)[1] for os_pid in children] == [0, 0, 0]
+"""
+
+
+def bank(path: object) -> es.EventStore[Any, Any]:
+    return es.open_store(
+        f"sqlite:{path}", events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount"
+    )
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+    )
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program in the middle of a write."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.execute("ROLLBACK")
+    connection.close()
+
+
+async def test_children_of_a_fork_use_the_store_and_leave_the_parents_alone(tmp_path: Path) -> None:
+    process = child(FORKING_SERVICE, f"sqlite:{tmp_path}/bank.db")
+    _, errors = await asyncio.to_thread(process.communicate, None, 60)
+    assert process.returncode == 0, errors
+    async with es.open_store(f"sqlite:{tmp_path}/bank.db") as store:
+        events = await store.read()
+    assert {
+        name: [e.sequence for e in events if e.aggregate_id == name]
+        for name in ("before", "parent", "one", "two")
+    } == {name: list(range(1, 21)) for name in ("before", "parent", "one", "two")}
+    assert sqlite3.connect(tmp_path / "bank.db").execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_processes_that_start_at_once_create_the_tables_once(tmp_path: Path) -> None:
+    script = """
+import asyncio, sys
+from pyglyn import eventsourcing as es
+async def main():
+    async with es.open_store(sys.argv[1], aggregate_type="T") as store:
+        await store.append(sys.argv[2], [{"n": 1}], expected=0)
+sys.stdin.readline()
+asyncio.run(main())
+"""
+    processes = [child(script, f"sqlite:{tmp_path}/new.db", str(n)) for n in range(5)]
+    outcomes = await asyncio.gather(*(asyncio.to_thread(p.communicate, "\n", 60) for p in processes))
+    assert [p.returncode for p in processes] == [0] * 5, outcomes
+    async with es.open_store(f"sqlite:{tmp_path}/new.db") as store:
+        assert sorted(event.aggregate_id for event in await store.read()) == ["0", "1", "2", "3", "4"]
+
+
+async def test_commits_of_another_process_wake_a_reader(tmp_path: Path) -> None:
+    async with bank(tmp_path / "bank.db") as store:
+        waiting = asyncio.create_task(store.wait(0, timeout=30))
+        process = child(
+            """
+import asyncio, sys
+from pyglyn import eventsourcing as es
+async def main():
+    async with es.open_store(sys.argv[1], aggregate_type="BankAccount") as store:
+        await store.append("a", [{"event-type": "account-opened", "account-id": "a"}], expected=0)
+asyncio.run(main())
+""",
+            f"sqlite:{tmp_path}/bank.db",
+        )
+        assert await waiting is True
+        assert len(await store.read()) == 1
+        _, errors = await asyncio.to_thread(process.communicate, None, 30)
+        assert process.returncode == 0, errors
+
+
+async def test_a_writer_that_waits_too_long_says_so_and_the_command_is_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(f"{path}?busy_timeout=0.05") as store:
+        executor = es.CommandExecutor(store, BANK_ACCOUNT, unavailable_s=20)
+        with locked(path):
+            with pytest.raises(es.StoreUnavailable, match="locked") as caught:
+                await store.append("a", [AccountOpened("a")], expected=0)
+            assert caught.value.outcome_unknown is False
+            assert await store.read() == []  # readers do not wait for a writer
+            executing = asyncio.create_task(executor.execute("a", OpenAccount("a")))
+            assert (await asyncio.wait([executing], timeout=0.3))[0] == set()
+        assert (await asyncio.wait_for(executing, 20)).aggregate.sequence == 1
+        with locked(path), pytest.raises(es.StoreUnavailable):
+            await es.CommandExecutor(store, BANK_ACCOUNT, unavailable_s=0).execute("a", DepositMoney(1.0))
+
+
+async def test_one_failing_append_of_a_group_does_not_touch_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        with locked(path):  # so that what follows is queued, and committed as one group
+            appends = [
+                asyncio.create_task(store.append(f"account-{n % 30}", [AccountOpened("x")], expected=0))
+                for n in range(60)
+            ]
+            await asyncio.sleep(0.05)
+            appends[5].cancel()
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert sum(isinstance(outcome, list) for outcome in outcomes) == 30 - isinstance(
+        outcomes[35], es.VersionConflict
+    )
+    assert sum(isinstance(outcome, es.VersionConflict) for outcome in outcomes) >= 29
+    assert isinstance(outcomes[5], asyncio.CancelledError)
+
+
+async def test_what_is_no_database_or_not_there_is_said_clearly(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is no database, whatever its name says" * 100)
+    with pytest.raises(es.EventStoreError, match="not a database") as caught:
+        await bank(tmp_path / "text.db").start()
+    assert not isinstance(caught.value, es.StoreUnavailable)
+    with pytest.raises(es.StoreUnavailable, match="unable to open"):
+        await bank(tmp_path / "no" / "such" / "directory.db").start()
+    (tmp_path / "newer.db").touch()
+    connection = sqlite3.connect(tmp_path / "newer.db", isolation_level=None)
+    connection.execute("CREATE TABLE pyglyn_schema (version int)")
+    connection.execute("INSERT INTO pyglyn_schema VALUES (99)")
+    connection.close()
+    with pytest.raises(es.EventStoreError, match="newer version"):
+        await bank(tmp_path / "newer.db").start()
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("sqlite::memory:", "use memory:"),
+        ("sqlite:", "use memory:"),
+        ("sqlite:x?synchronous=OFF", "FULL or NORMAL"),
+        ("sqlite:x?busy_timeout=long", "number of seconds"),
+        ("sqlite:x?mode=ro", "unknown option"),
+        ("mysql://x", "unknown kind of store: mysql"),
+        ("nothing", "no store URL"),
+    ],
+)
+def test_a_bad_url_is_refused(url: str, complaint: str) -> None:
+    with pytest.raises(es.EventStoreError, match=complaint):
+        es.open_store(url)
+
+
+async def test_a_full_disk_refuses_commands_loses_nothing_and_heals(small_disk: Path) -> None:
+    async with bank(small_disk / "bank.db") as store:
+        executor = es.CommandExecutor(store, BANK_ACCOUNT, unavailable_s=0)
+        await executor.execute("a", OpenAccount("a"))
+        ballast = small_disk / "ballast"
+        deposits = 0
+        with contextlib.suppress(OSError), ballast.open("wb") as file:
+            while True:
+                file.write(b"x" * 4096)
+                file.flush()
+        with pytest.raises(es.StoreUnavailable, match=r"full|disk I/O") as caught:  # noqa: PT012
+            while True:
+                await executor.execute("a", DepositMoney(1.0), [("padding", "x" * 2000)])
+                deposits += 1
+        assert not caught.value.outcome_unknown
+        with pytest.raises(es.StoreUnavailable):  # noqa: PT012
+            async with store.transaction() as tx:
+                for n in range(1000):
+                    await tx.append("b", [AccountOpened("x" * 2000)], expected=n)
+        assert (await store.load("a")).sequence == deposits + 1
+        assert (await store.load("b")).sequence == 0
+        waiting = asyncio.create_task(
+            es.CommandExecutor(store, BANK_ACCOUNT, unavailable_s=30).execute("a", DepositMoney(1.0))
+        )
+        ballast.unlink()
+        executed = await waiting
+        assert executed.aggregate.entity.balance == deposits + 1
+        assert [e.sequence for e in await store.read(limit=10_000)] == list(range(1, deposits + 3))
+
+
+async def test_an_open_transaction_keeps_other_writers_of_the_store_out_and_readers_in(
+    tmp_path: Path,
+) -> None:
+    async with bank(tmp_path / "bank.db") as store:
+        async with store.transaction() as tx:
+            await tx.append("a", [AccountOpened("a")], expected=0)
+            other = asyncio.create_task(store.append("b", [AccountOpened("b")], expected=0))
+            assert await store.read() == []
+            assert (await store.load("a")).sequence == 0
+            assert (await asyncio.wait([other], timeout=0.05))[0] == set()
+        await other
+        assert [event.aggregate_id for event in await store.read()] == ["a", "b"]
+        with pytest.raises(es.EventStoreError, match="has ended"):
+            await tx.checkpoint("q")
+
+
+def test_a_store_serves_one_event_loop_after_another(tmp_path: Path) -> None:
+    store = bank(tmp_path / "bank.db")
+
+    async def append(sequence: int) -> int:
+        await store.append("a", [AccountOpened("a")], expected=sequence)
+        await eventually(lambda: store.wait(sequence, timeout=0))
+        return (await store.load("a")).sequence
+
+    assert [asyncio.run(append(0)), asyncio.run(append(1))] == [1, 2]
+    asyncio.run(store.close())
+
+
+def _delete(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+async def test_a_file_that_is_deleted_takes_no_command_that_would_be_lost_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        _delete(path)
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced") as caught:
+            await store.append("a", [AccountOpened("a")], expected=1)
+        assert not caught.value.outcome_unknown
+        assert (await store.append("a", [AccountOpened("a")], expected=0))[0].sequence == 1
+        async with bank(path) as other:
+            assert (await other.load("a")).sequence == 1
+
+
+async def test_a_file_deleted_during_a_transaction_is_noticed_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):  # noqa: PT012
+            async with store.transaction() as tx:
+                await tx.append("a", [AccountOpened("a")], expected=0)
+                _delete(path)
+        async with store.transaction() as tx:
+            await tx.append("a", [AccountOpened("a")], expected=0)
+        assert len(await store.read()) == 1
+
+
+async def test_readers_notice_that_the_file_was_replaced_and_go_on_with_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(tmp_path / "backup.db") as backup:
+        for id in ("x", "y"):
+            await backup.append(id, [AccountOpened(id)], expected=0)
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        assert await store.wait(1, timeout=0) is False
+        waiting = asyncio.create_task(store.wait(1, timeout=20))
+        _delete(path)
+        (tmp_path / "backup.db").rename(path)
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):
+            await waiting
+        assert [event.aggregate_id for event in await store.read()] == ["x", "y"]
+        assert (await store.load("a")).sequence == 0
+        executor = es.CommandExecutor(store, BANK_ACCOUNT)
+        assert (await executor.execute("a", OpenAccount("a"))).aggregate.sequence == 1
+
+
+async def test_rows_that_are_no_text_are_reported_and_such_snapshots_are_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+        await store.append("b", [AccountOpened("b")], expected=0)
+        foreign = sqlite3.connect(path)
+        foreign.execute("UPDATE event SET payload = CAST(x'ff7b' AS text) WHERE aggregate_id = 'a'")
+        for id, entity in (("a", "x'7b7d'"), ("b", "CAST(x'ff' AS text)")):
+            foreign.execute(f"INSERT INTO snapshot VALUES ('BankAccount', '{id}', 1, {entity}, 1)")
+        foreign.commit()
+        foreign.close()
+        first, second = await store.read()
+        assert first.envelope is None
+        assert first.error is not None
+        assert (first.raw, first.error.payload) == (b"\xff{", "\\xff{")
+        assert "no text in UTF-8" in str(first.error)
+        assert second.envelope is not None
+        assert (await store.load("b")).sequence == 1
+        for id in ("a", "b"):
+            with pytest.raises(es.EventDecodeError, match="snapshot"):
+                await store.latest_snapshot(id)
+        with pytest.raises(es.EventDecodeError):
+            await store.load("a")
+        async with store.transaction() as tx:
+            assert (await tx.load("b")).sequence == 1
+            with pytest.raises(es.EventDecodeError):
+                await tx.load("a")
+
+
+async def test_an_append_that_cannot_be_bound_does_not_take_others_of_its_group_along(tmp_path: Path) -> None:
+    snapshot = es.Snapshot("b", BankAccount(), 2**70, 1)
+    async with bank(tmp_path / "bank.db") as store:
+        good, bad = await asyncio.gather(
+            store.append("a", [AccountOpened("a")], expected=0),
+            store.append("b", [AccountOpened("b")], expected=0, snapshot=snapshot),
+            return_exceptions=True,
+        )
+        assert isinstance(good, list)
+        assert isinstance(bad, es.EventStoreError)
+        assert "OverflowError" in str(bad)
+        assert [event.aggregate_id for event in await store.read()] == ["a"]
