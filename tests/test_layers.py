@@ -28,6 +28,7 @@ PURE = {
     "dist/",
     "gleam/",
     "node/boundary.py",
+    "node/reasons.py",
     "node/signals.py",
     "groups/discovery.py",
     "groups/effects.py",
