@@ -1,7 +1,7 @@
 """A node with one process that answers pings.
 
 Run:          python examples/echo.py
-Then, in erl: {echo, 'inventory@localhost'} ! {ping, self()}, flush().
+Then, in erl: {echo, 'inventory@localhost'} ! {ping, self()}, receive Answer -> Answer after 5000 -> timeout end.
               (erl -sname order@localhost -setcookie eventsourcing)
 """
 

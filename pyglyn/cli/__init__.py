@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import NoReturn
 
 import rich_click as click
 
@@ -42,13 +43,26 @@ for command in (events, trace_command, queries, replay, parked):
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on standard error and exit status 1."""
+    """Run the command line and exit.
+
+    Every error is ``pyglyn: `` and what is wrong on standard error, in one line; the status is 1, and 2 for a
+    command that is not written as its help says. Ctrl-C is 130.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
     try:
-        cli(prog_name="pyglyn")
+        sys.exit(cli(prog_name="pyglyn", standalone_mode=False))
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "pyglyn"
+        _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
     except PyglynError as error:
-        click.echo(f"pyglyn: {error}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+
+
+def _fail(text: str, status: int) -> NoReturn:
+    click.echo(f"pyglyn: {' '.join(text.split())}", err=True)
+    sys.exit(status)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 import rich_click as click
 
 from pyglyn import etf
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
-from pyglyn.errors import DistributionError, ProcessError, RemoteException
+from pyglyn.errors import DistributionError, ProcessError
 
 
 @click.command()
 @click.argument("node", metavar="NODE")
 @client_options
 def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
-    """Ask NODE whether it is there: prints pong, or pang with the reason and exits with 1."""
+    """Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1."""
     set_up_logging(log_level)
 
     async def go() -> float:
@@ -28,9 +27,9 @@ def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
 
     try:
         seconds = run(go())
-    except (DistributionError, ProcessError) as error:
-        click.echo(f"pang: {error}", err=True)
-        sys.exit(1)
+    except (DistributionError, ProcessError):
+        click.echo("pang")
+        raise
     click.echo(f"pong ({seconds * 1000:.1f} ms)")
 
 
@@ -60,8 +59,4 @@ def call(
         async with client_node(node, cookie) as local:
             return await local.erpc(node, module, function, args, timeout)
 
-    try:
-        click.echo(etf.text.format(run(go())))
-    except RemoteException as error:
-        click.echo(f"pyglyn: {error}", err=True)
-        sys.exit(1)
+    click.echo(etf.text.format(run(go())))

@@ -6,9 +6,8 @@ import asyncio
 import signal
 
 import rich_click as click
-from rich.console import Console
-from rich.table import Table
 
+from pyglyn.cli import tables
 from pyglyn.cli.options import log_level_option, run, set_up_logging
 from pyglyn.errors import EpmdError
 from pyglyn.net import EpmdServer, epmd_client
@@ -50,7 +49,10 @@ def epmd(port: int | None, log_level: str) -> None:
 def names(host: str) -> None:
     """List the nodes registered at the EPMD of HOST (this machine)."""
     found = run(epmd_client.names(host, epmd_port_from_environment()))
-    table = Table("node", "port", title=f"nodes on {host}")
+    if not found:
+        click.echo(f"no nodes on {host}")
+        return
+    table = tables.table("node", "port", right=["port"], whole=["port"])
     for name, port in sorted(found):
-        table.add_row(f"{name}@{host}", str(port))
-    Console().print(table if found else f"no nodes on {host}")
+        table.add_row(tables.cell(f"{name}@{host}"), tables.cell(str(port)))
+    tables.show(table)

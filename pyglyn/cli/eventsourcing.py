@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import datetime
 import json
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from pyglyn import eventsourcing as es
+from pyglyn.cli import tables
 from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
 from pyglyn.errors import CallFailed, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
@@ -161,12 +159,6 @@ async def _status_or_none(node: Node, peer: str, query: str, timeout: float) -> 
         return es.QueryStatus(name=query, kind="-", state="no answer", error=str(error))
 
 
-def _console() -> Console:
-    """For tables: as wide as they are where nobody says how wide the terminal is."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=1000)
-
-
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.option(
@@ -194,12 +186,20 @@ def queries(
             names = await _names(local, node)
             return await asyncio.gather(*(_status_or_none(local, node, name, timeout) for name in names))
 
-    table = Table("query", "kind", "state", "position", "lag", "processed", "parked", "error")
-    for each in run(go()):
+    numbers = ("position", "lag", "processed", "parked")
+    table = tables.table(
+        "query", "kind", "state", *numbers, "error", right=numbers, whole=("kind", "state", *numbers)
+    )
+    found = run(go())
+    if not found:
+        click.echo(f"{node} has no queries")
+        return
+    for each in found:
         position = "-" if each.position is None else str(each.position)
-        numbers = (position, str(each.lag), str(each.processed), str(each.parked))
-        table.add_row(*map(Text, (each.name, each.kind, each.state, *numbers, each.error[:200])))
-    _console().print(table if table.row_count else f"{node} has no queries")
+        counts = (position, str(each.lag), str(each.processed), str(each.parked))
+        row = (each.name, each.kind, each.state, *counts, _one_line(each.error))
+        table.add_row(*map(tables.cell, row))
+    tables.show(table)
 
 
 @click.command()
@@ -352,15 +352,21 @@ def _tell(chosen: list[Parked], now: list[Parked], timeout: float) -> bool:
 
 
 def _show_parked(rows: list[tuple[str, ...]]) -> None:
-    console = Console()
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         for row in rows:
             click.echo("\t".join(row))
         return
-    table = Table("query", "id", "aggregate", "#", "attempts", "parked at", "error", "event")
+    if not rows:
+        click.echo("nothing is parked")
+        return
+    numbers = ("id", "#", "attempts")
+    table = tables.table(
+        "query", "id", "aggregate", "#", "attempts", "parked at", "error", "event",
+        right=numbers, whole=(*numbers, "query", "aggregate", "parked at"),
+    )  # fmt: skip
     for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table if rows else "nothing is parked")
+        table.add_row(*map(tables.cell, row))
+    tables.show(table)
 
 
 def _parked_row(query: str, event: Parked) -> tuple[str, ...]:

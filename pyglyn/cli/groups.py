@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 import rich_click as click
-from rich.console import Console
 from rich.tree import Tree
 
 from pyglyn import etf
+from pyglyn.cli import tables
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
 from pyglyn.errors import DistributionError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
@@ -116,20 +116,19 @@ def groups(node: str, cookie: str, timeout: float, log_level: str) -> None:
             return await overview(local, node, timeout)
 
     scopes = run(go())
-    console = Console(highlight=False)
     if not scopes:
-        console.print(f"no scopes on {node}")
+        click.echo(f"no scopes on {node}")
         return
     for scope in scopes:
-        tree = Tree(f"[bold]{WORDS[scope.kind]}[/] [cyan]{scope.name}[/]")
+        tree = Tree(tables.cell(f"{WORDS[scope.kind]} ", "bold").append(tables.printable(scope.name), "cyan"))
         for group, members in scope.groups:
-            branch = tree.add(etf.text.format(group), style="bold green")
+            branch = tree.add(tables.cell(etf.text.format(group), "bold green"))
             for pid, meta in members:
                 note = "" if meta is UNDEFINED else f"  {etf.text.format(meta)}"
-                branch.add(f"{etf.text.format(pid)} on {pid.node}{note}", style="not bold default")
+                branch.add(tables.cell(f"{etf.text.format(pid)} on {pid.node}{note}"))
         if not scope.groups:
-            tree.add("empty", style="dim")
-        console.print(tree)
+            tree.add(tables.cell("empty", "dim"))
+        tables.show(tree)
 
 
 def _group_option(function: Any) -> Any:
@@ -165,11 +164,11 @@ async def _connect_to_all(local: Node, node: str, timeout: float) -> None:
     """Connect to whom a node is connected to: nobody introduces a hidden node to the others."""
     kinds = [Atom("visible"), Atom("hidden")]
     others: Any = await local.rpc(node, "erlang", "nodes", [kinds], timeout)
-    for other in others:
+    for other in sorted({other.name for other in others} - {local.name}):
         try:
-            await local.connect(other.name)
+            await local.connect(other)
         except DistributionError as error:
-            click.echo(f"not listening to publishers on {other}: {error}", err=True)
+            click.echo(f"pyglyn: not listening to publishers on {other}: {error}", err=True)
 
 
 @click.command()
@@ -204,9 +203,9 @@ def tap(
             stop = asyncio.Event()
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            local.on_node_event(lambda event: None if event.up else stop.set())
+            local.on_node_event(lambda event: stop.set() if event.node == node and not event.up else None)
             await stop.wait()
-            if not local.nodes():
+            if node not in local.nodes():
                 raise click.ClickException(f"the connection to {node} is lost")
 
     run(go())

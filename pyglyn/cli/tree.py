@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import rich_click as click
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from pyglyn.cli import tables
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import Node
@@ -27,6 +27,7 @@ _COLOURS = {
     "stopped": "dim",
 }
 _COLUMNS = ("pid", "os pid", "status", "restarts", "memory", "mailbox", "uptime")
+_NUMBERS = ("os pid", "restarts", "memory", "mailbox", "uptime")
 
 Row = dict[Any, Any]
 
@@ -39,16 +40,15 @@ Row = dict[Any, Any]
 def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, log_level: str) -> None:
     """Show the supervision tree and all other processes of NODE."""
     set_up_logging(log_level)
-    console = Console()
 
     async def go() -> None:
         async with client_node(node, cookie) as local:
             if not live:
-                console.print(draw(node, await look(local, node, timeout)))
+                tables.show(draw(await look(local, node, timeout)))
                 return
-            with Live(console=console, auto_refresh=False) as view:
+            with Live(console=tables.console(), auto_refresh=False) as view:
                 while True:
-                    view.update(draw(node, await look(local, node, timeout)), refresh=True)
+                    view.update(draw(await look(local, node, timeout)), refresh=True)
                     await asyncio.sleep(interval)
 
     with contextlib.suppress(KeyboardInterrupt):  # that is how to leave the live view
@@ -102,14 +102,11 @@ async def look(local: Node, node: str, timeout: float) -> list[Row]:
     return list(answer)
 
 
-def draw(node: str, rows: list[Row]) -> Table:
+def draw(rows: list[Row]) -> Table:
     """The processes as a table, children drawn below their supervisors."""
-    table = Table(title=node, title_justify="left", box=None, pad_edge=False)
-    table.add_column("name")
-    for column in _COLUMNS:
-        table.add_column(column, justify="left" if column in ("pid", "status") else "right")
+    table = tables.table("name", *_COLUMNS, right=_NUMBERS, whole=_COLUMNS)
     for branch, row in in_order(rows):
-        table.add_row(Text(branch, style="dim") + Text(name_of(row), style="default"), *cells(row))
+        table.add_row(tables.cell(branch, "dim").append(name_of(row), "default"), *cells(row))
     return table
 
 
@@ -136,27 +133,22 @@ def name_of(row: Row) -> str:
     for key in ("name", "id"):
         value = row.get(Atom(key), UNDEFINED)
         if value is not UNDEFINED:
-            return _printable(str(value))
+            return tables.printable(str(value))
     label: bytes = row.get(Atom("label"), b"")
-    return _printable(label.decode(errors="replace"))
-
-
-def _printable(text: str) -> str:
-    """Text from another node without what would move a terminal's cursor or change its colours."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return tables.printable(label.decode(errors="replace"))
 
 
 def cells(row: Row) -> list[Text]:
     """The cells after the name."""
     status = str(row.get(Atom("status"), ""))
     return [
-        Text(short_pid(row[Atom("pid")])),
-        Text(shown(row, "os_pid")),
-        Text(status, style=_COLOURS.get(status, "")),
-        Text(shown(row, "restarts")),
-        Text(size(row.get(Atom("memory")))),
-        Text(shown(row, "message_queue_len")),
-        Text(duration(row.get(Atom("uptime_ms")))),
+        tables.cell(short_pid(row[Atom("pid")])),
+        tables.cell(shown(row, "os_pid")),
+        tables.cell(status, _COLOURS.get(status, "")),
+        tables.cell(shown(row, "restarts")),
+        tables.cell(size(row.get(Atom("memory")))),
+        tables.cell(shown(row, "message_queue_len")),
+        tables.cell(duration(row.get(Atom("uptime_ms")))),
     ]
 
 

@@ -81,13 +81,15 @@ class NokReceived:
 class HandshakeComplete:
     """The connection is up. ``flags`` are what both sides offered.
 
-    The bytes in ``trailing_data`` belong to the established connection.
+    The bytes in ``trailing_data`` belong to the established connection. ``peer_hidden`` says whether the other
+    node is a hidden one; the connection is, if one of the two is.
     """
 
     name: str
     creation: int
     flags: DistFlags
     trailing_data: bytes = attrs.field(default=b"", repr=False)
+    peer_hidden: bool = True
 
 
 Event: TypeAlias = NameReceived | AliveReceived | NokReceived | HandshakeComplete
@@ -202,7 +204,8 @@ class _Machine:
         self.state = State.DONE
         trailing, self._buffer = self._buffer, b""
         flags = self.local.flags & self._peer_flags
-        return [HandshakeComplete(self.peer_name, self._peer_creation, flags, trailing)]
+        hidden = DistFlags.PUBLISHED not in self._peer_flags
+        return [HandshakeComplete(self.peer_name, self._peer_creation, flags, trailing, hidden)]
 
     def _check_flags(self, peer_flags: DistFlags) -> None:
         lacking = missing(peer_flags, self.local.required)

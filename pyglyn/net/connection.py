@@ -171,6 +171,7 @@ class Connection(asyncio.Protocol):
         creation: its incarnation.
         flags: what both sides offered.
         hidden: whether one of the two is a hidden node.
+        peer_hidden: whether the other one is.
         busy: whether too much is queued; whoever sends should wait.
         down_reason: why it was closed, in words; empty while it is up.
     """
@@ -189,6 +190,7 @@ class Connection(asyncio.Protocol):
         self.creation = complete.creation
         self.flags = complete.flags
         self.hidden = DistFlags.PUBLISHED not in complete.flags
+        self.peer_hidden = complete.peer_hidden
         self.order = order
         self.busy = False
         self._settings = settings

@@ -397,7 +397,7 @@ class Peers:
                 # The task may be about to return from connecting: to cancel it now would close the socket.
                 dial.driver = dial.task = None
             dial.abandon()
-        logger.debug("connected with %s (%s)", name, "hidden" if connection.hidden else "visible")
+        logger.debug("connected with %s", name)
         try:
             self._on_up(connection)
         except Exception:

@@ -83,7 +83,7 @@ class NodeEvent:
     Attributes:
         node: its name.
         up: which of the two.
-        hidden: how it is connected.
+        hidden: whether the connection is a hidden one: this node or that one is hidden.
         reason: why it went down, in words; empty when it came up.
     """
 
@@ -349,7 +349,7 @@ class Node:
             remove()
 
     def _on_up(self, connection: Connection) -> None:
-        logger.info("%s is up (%s)", connection.name, "hidden" if connection.hidden else "visible")
+        logger.info("%s is up%s", connection.name, " (a hidden node)" if connection.peer_hidden else "")
         self._notify(NodeEvent(connection.name, True, connection.hidden))
         self.router.connected(connection)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import os
+import pty
 import re
 import secrets
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +19,7 @@ import pytest
 
 from pyglyn._version import __version__
 from pyglyn.etf import Atom
+from pyglyn.node import Node
 from pyglyn.testing import eventually
 
 APP = """
@@ -87,6 +91,25 @@ async def pyglyn(*args: str, env: dict[str, str] | None = None, cwd=None) -> Asy
 async def run(*args: str, **kwargs) -> tuple[int, str]:
     async with pyglyn(*args, **kwargs) as program:
         return await program.ends(), program.output
+
+
+async def on_terminal(*args: str, columns: int) -> str:
+    """Run a command on a terminal of so many columns; what it printed."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pyglyn", *args,
+        env={**environment, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    printed = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := await asyncio.to_thread(os.read, ours, 4096):
+            printed += data
+    os.close(ours)
+    assert await process.wait() == 0, printed
+    return printed.decode()
 
 
 @pytest.fixture
@@ -197,7 +220,7 @@ async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_
         (["node", "--sname", "a@localhost", "--app", "nothing_here:app"], 2, "nothing_here"),
         (["node", "--sname", "a@localhost", "--app", "os:no_such_function"], 2, "no_such_function"),
         (["node", "--sname", "a@localhost", "--app", "no_colon"], 2, "module:function"),
-        (["ping", "nobody@localhost", "--cookie", "c"], 1, "nobody"),
+        (["ping", "nobody@localhost", "--cookie", "c"], 1, "pang pyglyn: "),
         (["ping", "no_host"], 2, "name@host"),
         (["call", "nobody@localhost", "m", "f", "{unclosed", "--cookie", "c"], 1, "pyglyn: "),
     ],
@@ -221,7 +244,7 @@ async def test_a_node_whose_name_is_taken_does_not_start(beam):
 async def test_a_wrong_cookie_is_named_as_the_reason(beam):
     status, output = await run("ping", beam.name, "--cookie", "wrong")
     assert status == 1
-    assert output.startswith("pang: ")
+    assert output.startswith("pang\npyglyn: ")
     assert "cookie" in output
 
 
@@ -296,3 +319,47 @@ async def test_names_of_a_host_that_does_not_exist():
     status, output = await run("names", "no-such-host.invalid")
     assert status == 1
     assert "the host name cannot be resolved" in output
+
+
+async def test_what_is_said_of_an_error_is_one_line_in_one_style(epmd, name):
+    for args, status in (
+        (("nonsense",), 2),
+        (("tree",), 2),
+        (("node", "--port", "x"), 2),
+        (("parked", "a@localhost", "--drive", "all"), 2),
+        (("events", "memory:"), 1),
+        (("call", name, "m", "f", "--cookie", "c"), 1),
+        (("stop", name, "--cookie", "c"), 1),
+        (("groups", name, "--cookie", "c"), 1),
+    ):
+        got, output = await run(*args)
+        assert (got, output.count("\n")) == (status, 1), output
+        assert output.startswith("pyglyn: "), output
+
+
+async def test_only_a_hidden_node_is_said_to_be_hidden(beams, name):
+    visible, hidden = await beams.start(cookie="c"), await beams.start(cookie="c", hidden=True)
+    connect = ("--connect", visible.name, "--connect", hidden.name)
+    async with pyglyn("node", "--sname", name, "--cookie", "c", *connect) as node:
+        assert (await node.says(rf"{visible.name} is up(.*)")).group(1) == ""
+        assert (await node.says(rf"{hidden.name} is up(.*)")).group(1) == " (a hidden node)"
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+async def test_a_table_in_a_pipe_has_a_line_for_each_row_and_no_box(epmd, columns):
+    async with Node(f"{'long_' * 20}@localhost", cookie="c") as node:
+        status, output = await run("names", env={"COLUMNS": columns})
+        assert status == 0
+        assert output.splitlines()[0].split() == ["node", "port"]
+        assert any(re.fullmatch(rf"{node.name} +\d+", line) for line in output.splitlines())
+        assert output == "".join(line.rstrip() + "\n" for line in output.splitlines())
+        assert re.fullmatch(r"[\w@\s]+", output), output
+
+
+async def test_a_table_on_a_narrow_terminal_has_a_line_for_each_row(epmd):
+    async with Node(f"{'long_' * 20}@localhost", cookie="c") as node:
+        printed = await on_terminal("names", columns=30)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in printed.splitlines()]
+    [row] = [line for line in lines if line.startswith("long")]
+    assert re.fullmatch(rf"{node.name[:15]}\w+…  \d+", row), printed
+    assert all(len(line) <= 30 for line in lines)

@@ -122,8 +122,8 @@ async def test_queries_parked_and_replay_work_on_a_running_node(node, tmp_path):
     await eventually(all_read)
     status, output = await run("queries", node.name, *COOKIE)
     assert status == 0
-    assert re.search(r"audit +│ live +│ live +│ - +│ 0 +│ 3 +│ 0 ", output), output
-    assert re.search(r"levels +│ durable +│ live +│ 3 +│ 0 +│ 2 +│ 1 ", output), output
+    assert re.search(r"^audit +live +live +- +0 +3 +0$", output, re.MULTILINE), output
+    assert re.search(r"^levels +durable +live +3 +0 +2 +1$", output, re.MULTILINE), output
     status, output = await run("parked", node.name, *COOKIE)
     assert status == 0
     assert re.fullmatch(r"levels\t\d+\tb\t1\t1\t20\S+Z\t.*not b.*\t.*\n", output), output
@@ -297,11 +297,11 @@ async def test_a_query_that_does_not_answer_hides_no_other(node):
     await es.start(node, bank("memory:", [("audit", lambda id, envelopes: None)]))
     for name in ("mute_1", "mute_2"):
         await node.start(Mute, name)
-    status, output = await run("queries", node.name, "--timeout", "1", *COOKIE, env={"COLUMNS": "200"})
+    status, output = await run("queries", node.name, "--timeout", "1", *COOKIE, env={"COLUMNS": "40"})
     assert status == 0, output
-    assert re.search(r"audit +│ live +│ idle ", output), output
-    assert re.search(r"mute_1 +│ - +│ no answer .*no reply within 1.0 s", output), output
-    assert re.search(r"mute_2 +│ - +│ no answer ", output), output
+    assert re.search(r"^audit +live +idle ", output, re.MULTILINE), output
+    assert re.search(r"^mute_1 +- +no answer .*no reply within 1.0 s", output, re.MULTILINE), output
+    assert re.search(r"^mute_2 +- +no answer ", output, re.MULTILINE), output
     status, output = await run("parked", node.name, "--timeout", "1", *COOKIE)
     assert (status, output.count("no reply within 1.0 s")) == (1, 2), output
 

@@ -51,6 +51,19 @@ async def test_groups_of_a_python_node(epmd):
         assert expected in output
 
 
+async def test_groups_keep_a_line_for_each_member_and_show_terms_as_they_are(epmd):
+    async with Node(unique_name(), cookie="c") as node:
+        meta = [Atom("red"), b"x" * 200]
+        pid = node.spawn(waiting)
+        await syn.join(node, "example", [Atom("bold"), Atom("b")], pid, meta)
+        status, output = await run("groups", node.name, "--cookie", "c", env={"COLUMNS": "40"})
+    assert status == 0, output
+    lines = output.splitlines()
+    assert "├── [bold,b]" in lines or "└── [bold,b]" in lines
+    [member] = [line for line in lines if f" on {node.name}" in line]
+    assert member.endswith(f'  [red,<<"{"x" * 200}">>]')
+
+
 @pytest.mark.parametrize("json_lines", [False, True])
 async def test_what_is_published_shows_in_a_tap(epmd, json_lines):
     async with Node(unique_name(), cookie="c") as node:
@@ -68,6 +81,24 @@ async def test_what_is_published_shows_in_a_tap(epmd, json_lines):
                 await tap.says(re.escape('{<<"inventory">>,{order_confirmed,<<"o1">>}}'))
             tap.process.send_signal(signal.SIGINT)
             assert await tap.ends() == 0
+            assert tap.output.splitlines()[0] == f"listening to inventory in scope example of {node.name}"
+
+
+async def test_a_tap_ends_with_the_node_it_looks_at_and_with_no_other(epmd):
+    async with Node(unique_name(), cookie="c") as node:
+        syn.start(node, "example")
+        group = ("--scope", "example", "--group", "inventory", "--cookie", "c")
+        async with Node(unique_name(), cookie="c") as other:
+            await node.connect(other.name)
+            async with pyglyn("tap", node.name, *group, "--log-level", "info") as tap:
+                await tap.says("listening")
+                await other.stop()
+                await tap.says(f"{other.name} is down")
+                assert (await run("publish", node.name, *group, "hello"))[1] == "sent to 1\n"
+                await tap.says("hello")
+                await node.stop()
+                assert await tap.ends() == 1
+                assert f"pyglyn: the connection to {node.name} is lost" in tap.output
 
 
 async def test_publishing_where_nobody_runs_the_scope_says_so(beam):

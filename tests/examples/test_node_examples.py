@@ -20,12 +20,13 @@ def load(name: str):
     return module
 
 
-async def test_echo(beam):
+async def test_echo_shows_its_answer_for_the_line_that_is_pasted_into_erl(beam):
     example = load("echo")
+    [pasted] = re.findall(r"^1> (\{echo, .*)\.$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert f"{pasted}." in example.__doc__
     async with Node(unique_name(), cookie=beam.cookie) as node:
         pid = node.spawn(example.echo, name="echo")
-        answer = "{echo, N} ! {ping, self()}, receive M -> M after 5000 -> none end"
-        assert await beam.eval(answer, N=Atom(node.name)) == (Atom("pong"), pid)
+        assert await beam.eval(pasted.replace("inventory@localhost", node.name)) == (Atom("pong"), pid)
 
 
 async def test_stock(beam):

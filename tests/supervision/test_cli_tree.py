@@ -97,12 +97,12 @@ class Terminal:
     text: str = ""
 
     def look(self) -> str:
-        """What has been drawn last: from the last title on, without colours."""
+        """What has been drawn last: from the last heading on, without colours."""
         with contextlib.suppress(BlockingIOError, OSError):
             while data := os.read(self.fd, 65536):
                 self.text += data.decode(errors="replace")
         plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.text)
-        return plain[plain.rfind("prog_") :]
+        return plain[plain.rfind("name  ") :]
 
     def type(self, key: bytes) -> None:
         os.write(self.fd, key)
