@@ -252,6 +252,7 @@ class CommandExecutor(Generic[S, C, E]):
             metadata=metadata,
             snapshot=snapshot,
             outbox=decision.outbox,
+            written=decision.written,
         )
 
     def _snapshot(self, before: int, aggregate: Aggregate[S]) -> Snapshot[S] | None:

@@ -69,11 +69,11 @@ class Stamped(glyn.GlynStore[Any, Any]):
 
     committed: dict[tuple[str, int], float]
 
-    async def broadcast(self, aggregate_id: str, envelopes: Any) -> None:
+    async def broadcast(self, aggregate_id: str, envelopes: Any, written: Any) -> None:
         now = time.perf_counter()
         for envelope in envelopes:
             self.committed[aggregate_id, envelope.sequence] = now
-        await super().broadcast(aggregate_id, envelopes)
+        await super().broadcast(aggregate_id, envelopes, written)
 
 
 async def latency(url: str, commands: int, clients: int) -> Latency:

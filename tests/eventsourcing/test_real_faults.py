@@ -63,9 +63,9 @@ class DyingStore(glyn.GlynStore[Any, Any]):
         step(self.plan, "before_commit")
         return await super().append(aggregate_id, events, **options)
 
-    async def broadcast(self, aggregate_id: str, envelopes: Any) -> None:
+    async def broadcast(self, aggregate_id: str, envelopes: Any, written: Any) -> None:
         step(self.plan, "after_commit")
-        await super().broadcast(aggregate_id, envelopes)
+        await super().broadcast(aggregate_id, envelopes, written)
 
 
 @attrs.frozen

@@ -9,8 +9,7 @@ Source: ``eventsourcing_glyn.gleam`` 1.0.0, glyn 2.0.3. Layer: eventsourcing, cl
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
@@ -22,16 +21,8 @@ from pyglyn.eventsourcing.cluster.client import At
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
-from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.eventsourcing.stores.store import (
-    BATCH,
-    Checkpoint,
-    EventStore,
-    Loaded,
-    OutboxMessage,
-    RecordedEvent,
-    Transaction,
-)
+from pyglyn.eventsourcing.stores.store import EventStore, Transaction
+from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.groups import syn
 from pyglyn.node import Node
 from pyglyn.node.process import current
@@ -57,15 +48,12 @@ class GlynConfig:
     tagged: bool = True
 
 
-class GlynStore(EventStore[E, S]):
+class GlynStore(WrappedStore[E, S]):
     """A store that broadcasts what it commits; made by `supervised`."""
 
     def __init__(self, config: GlynConfig, underlying: EventStore[E, S], events: object = None) -> None:
+        super().__init__(underlying)
         self.config = config
-        self.underlying = underlying
-        self.aggregate_type = underlying.aggregate_type
-        self.has_sql = underlying.has_sql
-        self.has_side_tables = underlying.has_side_tables
         self._events = events
         self._at: At | None = None
         self._write: Callable[[Any], Term] | None = None
@@ -86,12 +74,15 @@ class GlynStore(EventStore[E, S]):
         """Who publishes: the one given, the running process, or the one the store was bound to."""
         return given or current.get(None) or self._at or _somebody(None)
 
-    async def broadcast(self, aggregate_id: str, envelopes: list[EventEnvelope[Any]]) -> None:
+    async def broadcast(
+        self, aggregate_id: str, envelopes: list[EventEnvelope[Any]], written: Sequence[Term]
+    ) -> None:
         """Publish what was committed. It is committed: what goes wrong here is logged, not raised."""
         if not envelopes:
             return
         try:
-            await publish(self, self.config.pubsub_group, ProcessEvents(aggregate_id, envelopes))
+            body = wire.committed_term(ProcessEvents(aggregate_id, envelopes), written)
+            await _publish(self.config, self.at(), self.config.pubsub_group, body)
         except PyglynError as error:
             logger.warning(
                 "events %d to %d of %s are committed, but could not be broadcast: %s",
@@ -108,100 +99,53 @@ class GlynStore(EventStore[E, S]):
         except PyglynError:
             return wire.process_events_term(message)
 
-    def check(self, events: Iterable[E]) -> None:
-        """Check that events can be broadcast, before they are committed.
+    def write(self, events: Iterable[E]) -> list[Term]:
+        """Write events as they are broadcast, before they are committed.
 
         Raises:
             EventEncodeError: one is no Gleam value.
         """
-        for event in events:
-            try:
-                wire.payload(event, self._encode)
-            except PyglynError:
-                wire.payload(event)
+        return [self._payload(event) for event in events]
+
+    def _payload(self, event: E) -> Term:
+        try:
+            return wire.payload(event, self._encode)
+        except PyglynError:
+            return wire.payload(event)
 
     def _encode(self, event: Any) -> Term:
         if self._write is None:
             self._write = wire.encoding(self._events)
         return self._write(event)
 
-    # --- the store ----------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        await self.underlying.start()
-
-    async def close(self) -> None:
-        await self.underlying.close()
-
-    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        return await self.underlying.load(aggregate_id, use_snapshot=use_snapshot)
-
-    async def append(
-        self,
-        aggregate_id: str,
-        events: Sequence[E],
-        *,
-        expected: int,
-        metadata: Iterable[tuple[str, str]] = (),
-        snapshot: Snapshot[S] | None = None,
-        outbox: Iterable[OutboxMessage] = (),
-    ) -> list[EventEnvelope[E]]:
-        self.check(events)
-        envelopes = await self.underlying.append(
-            aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
-        )
-        await self.broadcast(aggregate_id, envelopes)
+    async def append(self, aggregate_id: str, events: Sequence[E], **options: Any) -> list[EventEnvelope[E]]:
+        written = options["written"] = options.get("written") or self.write(events)
+        envelopes = await self.underlying.append(aggregate_id, events, **options)
+        await self.broadcast(aggregate_id, envelopes, written[: len(envelopes)])
         return envelopes
 
-    async def load_events(
-        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
-    ) -> list[EventEnvelope[E]]:
-        return await self.underlying.load_events(aggregate_id, start_from, limit=limit)
+    def wrap(self, transaction: Transaction[E, S]) -> GlynTransaction[E, S]:
+        return GlynTransaction(transaction, self)
 
-    async def last_sequence(self, aggregate_id: str) -> int:
-        return await self.underlying.last_sequence(aggregate_id)
+    async def after_commit(self, transaction: WrappedTransaction[E, S]) -> None:
+        assert isinstance(transaction, GlynTransaction)
+        for aggregate_id, envelopes, written in transaction.appended:
+            await self.broadcast(aggregate_id, envelopes, written)
 
-    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        return await self.underlying.latest_snapshot(aggregate_id)
 
-    async def read(
-        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
-    ) -> list[RecordedEvent[E]]:
-        return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
+class GlynTransaction(WrappedTransaction[E, S]):
+    """Remembers what is to be broadcast once it is committed."""
 
-    async def last_position(self) -> int:
-        return await self.underlying.last_position()
+    def __init__(self, underlying: Transaction[E, S], store: GlynStore[E, S]) -> None:
+        super().__init__(underlying)
+        self._store = store
+        self.appended: list[tuple[str, list[EventEnvelope[E]], Sequence[Term]]] = []
 
-    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        return await self.underlying.wait(after, timeout=timeout)
-
-    async def checkpoint(self, query: str) -> int:
-        return await self.underlying.checkpoint(query)
-
-    async def checkpoints(self) -> list[Checkpoint]:
-        return await self.underlying.checkpoints()
-
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        return self._transaction()
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
-        committed: list[tuple[str, list[EventEnvelope[E]]]] = []
-        async with self.underlying.transaction() as tx:
-            append = tx.append
-
-            async def remembering(
-                aggregate_id: str, events: Sequence[E], **options: Any
-            ) -> list[EventEnvelope[E]]:
-                self.check(events)
-                envelopes = await append(aggregate_id, events, **options)
-                committed.append((aggregate_id, envelopes))
-                return envelopes
-
-            tx.append = remembering  # type: ignore[method-assign]
-            yield tx
-        for aggregate_id, envelopes in committed:
-            await self.broadcast(aggregate_id, envelopes)
+    async def append(self, aggregate_id: str, events: Sequence[E], **options: Any) -> list[EventEnvelope[E]]:
+        written = options["written"] = options.get("written") or self._store.write(events)
+        envelopes = await self.underlying.append(aggregate_id, events, **options)
+        self.appended.append((aggregate_id, envelopes, written[: len(envelopes)]))
+        return envelopes
 
 
 def glyn_store(
@@ -230,7 +174,11 @@ async def publish(
         GleamError: an event is no Gleam value.
     """
     config, term, sender = _means(store, at)
-    name, body = group.encode(), term(message)
+    return await _publish(config, sender, group, term(message))
+
+
+async def _publish(config: GlynConfig, sender: At, group: str, body: Term) -> int:
+    name = group.encode()
     return await syn.publish(sender, config.pubsub_scope, name, (name, body) if config.tagged else body)
 
 

@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -91,6 +91,7 @@ class MemoryStore(EventStore[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         await asyncio.sleep(0)  # like every other store: a loop of commands does not shut others out
         self._refuse_owner()
@@ -226,6 +227,7 @@ class _MemoryTransaction(Transaction[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         store = self._store
         if not events:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
@@ -149,6 +149,7 @@ class RecorderStore(EventStore[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []

@@ -199,6 +199,7 @@ class SqlTransaction(Transaction[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []

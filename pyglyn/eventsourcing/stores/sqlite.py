@@ -178,6 +178,7 @@ class SqliteStore(EventStore[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []

@@ -268,6 +268,7 @@ class Transaction(SideTables, Generic[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         """As :meth:`EventStore.append`."""
 
@@ -343,6 +344,7 @@ class EventStore(SideTables, Generic[E, S]):
         metadata: Iterable[tuple[str, str]] = (),
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         """Write events in one transaction, with the snapshot and the messages that go with them.
 
@@ -353,6 +355,7 @@ class EventStore(SideTables, Generic[E, S]):
             metadata: pairs of strings, kept with each of the events.
             snapshot: the aggregate's state after the events.
             outbox: messages to be sent after the commit.
+            written: the events as they are sent, if the caller has made that already; for stores that send.
 
         Returns:
             The envelopes, as they are stored.

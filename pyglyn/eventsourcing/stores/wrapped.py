@@ -1,0 +1,216 @@
+"""A store around another one: passes every call on. What stands on it overrides what it does differently.
+
+Nothing falls back on a default of the interface: each store has its own, cheaper way (SQLite's readers take
+no write lock, for example). Layer: eventsourcing, stores.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeVar
+
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.store import (
+    BATCH,
+    Checkpoint,
+    EventStore,
+    Loaded,
+    OutboxEntry,
+    OutboxMessage,
+    ParkedEvent,
+    RecordedEvent,
+    SideTables,
+    Transaction,
+)
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+
+class WrappedSideTables(SideTables):
+    """Checkpoints, parked events and the outbox of what is inside."""
+
+    @property
+    @abc.abstractmethod
+    def inside(self) -> SideTables:
+        """What calls are passed on to."""
+
+    async def checkpoint(self, query: str) -> int:
+        return await self.inside.checkpoint(query)
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        return await self.inside.checkpoints()
+
+    async def load_checkpoint(self, query: str) -> Checkpoint:
+        return await self.inside.load_checkpoint(query)
+
+    async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
+        await self.inside.update_checkpoint(checkpoint)
+
+    async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
+        await self.inside.save_checkpoint(query, position, expected=expected)
+
+    async def set_paused(self, query: str, paused: bool) -> None:
+        await self.inside.set_paused(query, paused)
+
+    async def park(self, event: ParkedEvent) -> None:
+        await self.inside.park(event)
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        return await self.inside.parked(query, aggregate_id=aggregate_id, limit=limit)
+
+    async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
+        return await self.inside.count_parked(query, aggregate_id=aggregate_id)
+
+    async def parked_aggregates(self, query: str) -> set[str]:
+        return await self.inside.parked_aggregates(query)
+
+    async def unpark(self, id: int) -> bool:
+        return await self.inside.unpark(id)
+
+    async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
+        await self.inside.put_outbox(messages)
+
+    async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
+        return await self.inside.take_outbox(topic, limit=limit, lease_s=lease_s)
+
+    async def finish_outbox(self, ids: Sequence[int]) -> None:
+        await self.inside.finish_outbox(ids)
+
+    async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
+        await self.inside.fail_outbox(ids, error, retry_after_s=retry_after_s)
+
+    async def outbox_size(self, topic: str | None = None) -> int:
+        return await self.inside.outbox_size(topic)
+
+
+class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
+    """A transaction around one of the store inside."""
+
+    def __init__(self, underlying: Transaction[E, S]) -> None:
+        self.underlying = underlying
+
+    @property
+    def inside(self) -> SideTables:
+        return self.underlying
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        return await self.underlying.load(aggregate_id, use_snapshot=use_snapshot)
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
+    ) -> list[EventEnvelope[E]]:
+        return await self.underlying.append(
+            aggregate_id,
+            events,
+            expected=expected,
+            metadata=metadata,
+            snapshot=snapshot,
+            outbox=outbox,
+            written=written,
+        )
+
+    def check(self) -> None:
+        self.underlying.check()
+
+    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        return await self.underlying.execute(statement, parameters)
+
+
+class WrappedStore(WrappedSideTables, EventStore[E, S]):
+    """A store around another one."""
+
+    def __init__(self, underlying: EventStore[E, S]) -> None:
+        self.underlying = underlying
+        self.aggregate_type = underlying.aggregate_type
+        self.has_sql = underlying.has_sql
+        self.has_side_tables = underlying.has_side_tables
+
+    @property
+    def inside(self) -> SideTables:
+        return self.underlying
+
+    async def start(self) -> None:
+        await self.underlying.start()
+
+    async def close(self) -> None:
+        await self.underlying.close()
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        return await self.underlying.load(aggregate_id, use_snapshot=use_snapshot)
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        expected: int,
+        metadata: Iterable[tuple[str, str]] = (),
+        snapshot: Snapshot[S] | None = None,
+        outbox: Iterable[OutboxMessage] = (),
+        written: Sequence[Any] = (),
+    ) -> list[EventEnvelope[E]]:
+        return await self.underlying.append(
+            aggregate_id,
+            events,
+            expected=expected,
+            metadata=metadata,
+            snapshot=snapshot,
+            outbox=outbox,
+            written=written,
+        )
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        return await self.underlying.load_events(aggregate_id, start_from, limit=limit)
+
+    async def last_sequence(self, aggregate_id: str) -> int:
+        return await self.underlying.last_sequence(aggregate_id)
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        return await self.underlying.latest_snapshot(aggregate_id)
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
+
+    async def last_position(self) -> int:
+        return await self.underlying.last_position()
+
+    async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        return await self.underlying.wait(after, timeout=timeout)
+
+    def follow(self, after: int = 0, *, batch: int = BATCH) -> AsyncIterator[list[RecordedEvent[E]]]:
+        return self.underlying.follow(after, batch=batch)
+
+    def wrap(self, transaction: Transaction[E, S]) -> WrappedTransaction[E, S]:
+        """Make the transaction that the application gets."""
+        return WrappedTransaction(transaction)
+
+    async def after_commit(self, transaction: WrappedTransaction[E, S]) -> None:
+        """Do what is to be done once a transaction is committed."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction()
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+        async with self.underlying.transaction() as inside:
+            transaction = self.wrap(inside)
+            yield transaction
+        await self.after_commit(transaction)
