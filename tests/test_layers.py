@@ -43,7 +43,9 @@ PURE = {
     "supervision/exported.py",
     "supervision/policy.py",
     "supervision/requests.py",
+    "supervision/os/command.py",
     "supervision/spec.py",
+    "supervision/words.py",
     "eventsourcing/domain/aggregate.py",
     "eventsourcing/domain/envelope.py",
     "eventsourcing/domain/snapshot.py",
@@ -78,12 +80,15 @@ _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 LAYERS = {
     "errors": set(),
     "_version": set(),
+    "_main_module": set(),
     "etf": {"errors"},
     "dist": {"errors", "etf"},
     "net": {"errors", "etf", "dist"},
     "gleam": {"errors", "etf"},
-    "node": _BELOW_NODE | {"gleam", "_version"},
-    "supervision": _NODE | {"groups"},
+    "node": _BELOW_NODE | {"gleam", "_version", "_main_module"},
+    "supervision/words": {"errors", "etf"},
+    "supervision/os": {"errors", "etf", "_main_module", "supervision/words"},
+    "supervision": _NODE | {"groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
     "glyn": _NODE | {"groups"},
     "eventsourcing/domain": {"errors", "etf", "gleam"},
@@ -99,6 +104,9 @@ LAYERS = {
 TOP = {"", "__init__", "__main__", "cli", "testing", "eventsourcing"}
 NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"supervision", "groups"}
+FOR_ALL_PARTS = {"_version", "_main_module"}
+WITHOUT_CIRCLES = ["supervision"]
+"""The folders whose modules do not import each other in circles."""
 
 
 @attrs.frozen
@@ -228,10 +236,14 @@ def test_nobody_below_imports_the_testing_aids_or_the_command_line(name: str) ->
 def test_a_module_leaves_the_private_names_of_other_parts_alone(name: str) -> None:
     wrong = []
     for imported in imports_of(name):
-        if not imported.parts() or imported.parts() <= {part_of(name), "_version"}:
+        if not imported.parts() or imported.parts() <= {part_of(name), *FOR_ALL_PARTS}:
             continue
         names = [*imported.module.split("."), *imported.names]
-        wrong += [f"line {imported.line}: {each}" for each in names if re.match(r"_[^_]", each)]
+        wrong += [
+            f"line {imported.line}: {each}"
+            for each in names
+            if re.match(r"_[^_]", each) and each not in FOR_ALL_PARTS
+        ]
     assert not wrong
 
 
@@ -245,6 +257,30 @@ def test_parts_of_the_same_row_meet_only_through_their_front_door(name: str) -> 
         for i in imports_of(name)
         if i.parts() & (SAME_ROW - {part}) and i.module.count(".") > 1
     ]
+
+
+def circles(imports: dict[str, set[str]]) -> list[str]:
+    """The modules that import each other in circles, and what lies between two circles."""
+    while imports:
+        wanted = set().union(*imports.values())
+        free = {name for name, below in imports.items() if name not in wanted or not below & imports.keys()}
+        if not free:
+            break
+        imports = {name: below for name, below in imports.items() if name not in free}
+    return sorted(imports)
+
+
+@pytest.mark.parametrize("folder", WITHOUT_CIRCLES)
+def test_the_modules_of_a_part_do_not_import_each_other_in_circles(folder: str) -> None:
+    modules = [name for name in sources() if name.startswith(f"{folder}/")]
+    assert len(modules) > 1
+    below = {name: {found for i in imports_of(name) for found in own_files(i)} for name in modules}
+    fronts = {name for name in modules if name.endswith("__init__.py")}
+    assert not circles({name: files - fronts - {name} for name, files in below.items()})
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == ["b", "c"]
 
 
 @each_file
@@ -282,6 +318,8 @@ def test_a_clock_in_a_pure_file_is_found(name: str, line: str) -> None:
     [
         ("etf/text.py", "from pyglyn.dist import flags"),
         ("node/rpc.py", "from pyglyn import supervision"),
+        ("supervision/os/start.py", "from pyglyn.node.reasons import OK"),
+        ("supervision/os/start.py", "def f():\n    from pyglyn.supervision import spec"),
         ("eventsourcing/domain/wire.py", "from pyglyn.eventsourcing.stores.store import EventStore"),
         ("eventsourcing/stores/sqlite.py", "def f():\n    from pyglyn.node import Node"),
         ("eventsourcing/commands.py", "from pyglyn.eventsourcing.cluster import client"),

@@ -20,7 +20,7 @@ from pyglyn.etf import Atom, Term
 from pyglyn.node import Node
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
-from pyglyn.supervision.running import reason_text
+from pyglyn.supervision.wording import reason_text
 
 logger = logging.getLogger("pyglyn.node")
 

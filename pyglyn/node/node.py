@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from pyglyn import etf
+from pyglyn import _main_module, etf
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, LocalNode, NetSettings, Peers
@@ -29,7 +29,6 @@ from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
 from pyglyn.node.workers import WorkerLink, Workers
 
-IMPORTING_MAIN = "PYGLYN_IMPORTING_MAIN"
 """In the environment while a fresh interpreter imports the main module of its parent."""
 
 logger = logging.getLogger("pyglyn.node")
@@ -198,7 +197,7 @@ class Node:
         """
         if self._started:
             raise LocalProtocolError("this node has been started already")
-        if IMPORTING_MAIN in os.environ:
+        if _main_module.is_importing():
             raise LocalProtocolError(
                 "a fresh interpreter for a child imports the main module, and that starts a node: "
                 'put the start below `if __name__ == "__main__":`'

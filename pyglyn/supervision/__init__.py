@@ -4,22 +4,16 @@ Declare a tree with `Supervisor`, `worker`, `supervisor`, `program` and `factory
 return it from the function given to ``pyglyn node --app``.
 """
 
-from pyglyn.supervision.hub import start
-
-# isort: split
-# After the modules `program` and `supervisor` have been imported, whose names these functions have.
-from pyglyn.supervision.declaration import Supervisor, factory, program, supervisor, worker
+from pyglyn.supervision.declaration import factory, program, supervisor, worker
 from pyglyn.supervision.exported import export_child
-from pyglyn.supervision.spec import (
+from pyglyn.supervision.hub import start
+from pyglyn.supervision.os.command import ReadyFd, ReadyLine, ReadyNotify, ReadyPort
+from pyglyn.supervision.spec import ChildSpec, Supervisor
+from pyglyn.supervision.words import (
     AutoShutdown,
     Backoff,
-    ChildSpec,
     ChildType,
     Isolation,
-    ReadyFd,
-    ReadyLine,
-    ReadyNotify,
-    ReadyPort,
     Restart,
     ShutdownWord,
     StartMethod,

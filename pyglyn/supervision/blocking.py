@@ -25,11 +25,11 @@ from pyglyn.node.exits import Exit
 from pyglyn.node.mailbox import Match
 from pyglyn.node.process import Destination, Process, ServerRef, check_destination
 from pyglyn.node.worker import Worker
-from pyglyn.supervision.child import run_loop
-from pyglyn.supervision.os_child import ChildSide
+from pyglyn.supervision.child_loop import run_as_worker, run_loop
+from pyglyn.supervision.os.child import ChildSide
 
 if TYPE_CHECKING:
-    from pyglyn.supervision.child import ChildBoot
+    from pyglyn.supervision.boot import ChildBoot
     from pyglyn.supervision.spec import CallableStart
 
 EXIT_SIGNAL: Final = signal.SIGRTMIN + 6 if sys.platform == "linux" else signal.SIGUSR1
@@ -322,7 +322,7 @@ def run_blocking(boot: ChildBoot, start: CallableStart, side: ChildSide) -> int:
     def serve() -> None:
         nonlocal status
         try:
-            status = run_loop(boot.run(side, bridge.body))
+            status = run_loop(run_as_worker(boot, side, bridge.body))
         finally:
             if not bridge.over:  # killed, or never begun: the main thread has nothing left to do
                 os._exit(status)

@@ -9,47 +9,30 @@ Not supported: restart intensities over a fraction of a second (OTP counts whole
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import attrs
-
-from pyglyn.errors import SpecificationError
-from pyglyn.etf.terms import Atom, Term, exact_key
+from pyglyn.etf.terms import Term
+from pyglyn.supervision.os.command import ProgramStart, Ready
 from pyglyn.supervision.spec import (
-    AutoShutdown,
-    Backoff,
     CallableStart,
     ChildSpec,
+    Supervisor,
+    SupervisorStart,
+    identifier,
+    registered_name,
+)
+from pyglyn.supervision.words import (
+    Backoff,
     ChildType,
     Isolation,
-    ProgramStart,
-    Ready,
     Restart,
     Shutdown,
     ShutdownWord,
     StartMethod,
     Strategy,
-    SupervisorStart,
-    identifier,
-    one_of,
     reject,
-    start_method_of,
 )
-
-if TYPE_CHECKING:
-    from typing import Self
-
-_NO_NAMES = ("", "undefined", "restarting")
-
-
-def _name(name: str | None) -> str | None:
-    if name is not None and (not isinstance(name, str) or name in _NO_NAMES):
-        raise reject(f"{name!r} cannot be a registered name", "invalid_name", repr(name))
-    if name is not None:
-        identifier(name)
-    return name
 
 
 def _described(target: object) -> str:
@@ -62,7 +45,7 @@ def _spec(id: Term, name: str | None, fallback: str, **fields: Any) -> ChildSpec
     """Build a child specification whose id is the one given, else the name, else a made-up one."""
     made_up = id is None and name is None
     chosen = identifier(id if id is not None else name if name is not None else fallback)
-    return ChildSpec(id=chosen, name=_name(name), default_id=made_up, **fields)
+    return ChildSpec(id=chosen, name=registered_name(name), default_id=made_up, **fields)
 
 
 def worker(
@@ -213,134 +196,3 @@ def factory(
         template
     )
     return supervisor(made, name=name, id=id if id is not None or name else template.id, **options)
-
-
-# --- supervisors ---------------------------------------------------------------------------------------
-
-
-class Supervisor:
-    """A supervisor's declaration: its flags and its children, in start order.
-
-    ``Supervisor("one_for_one").add(…).add(…)`` in one expression, or a subclass whose ``__init__`` calls
-    ``super().__init__(…)`` and `add`. `add` changes the supervisor and returns it.
-
-    Args:
-        strategy: which children are restarted when one ends.
-        intensity: how many restarts are allowed within ``period``; one more and the supervisor gives up.
-        period: seconds, a whole number.
-        auto_shutdown: whether it stops when significant children have ended.
-        name: what it is registered as on the node.
-        start: how its children's OS processes are made; None to do as its own supervisor
-            does, fork at the top.
-
-    Raises:
-        SpecificationError: an argument makes no sense; the text says which, ``reason`` is OTP's term for it.
-    """
-
-    def __init__(
-        self,
-        strategy: Strategy | str = Strategy.ONE_FOR_ONE,
-        *,
-        intensity: int = 2,
-        period: float = 5.0,
-        auto_shutdown: AutoShutdown | str = AutoShutdown.NEVER,
-        name: str | None = None,
-        start: StartMethod | str | None = None,
-    ) -> None:
-        self.strategy: Strategy = one_of(Strategy, "invalid_strategy", strategy)
-        self.auto_shutdown: AutoShutdown = one_of(AutoShutdown, "invalid_auto_shutdown", auto_shutdown)
-        if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE and self.auto_shutdown is not AutoShutdown.NEVER:
-            words = (("auto_shutdown", self.auto_shutdown), ("strategy", self.strategy))
-            raise reject(
-                "a simple_one_for_one supervisor cannot shut down by its significant children",
-                "bad_combination",
-                [(Atom(key), Atom(word)) for key, word in words],
-            )
-        if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
-            raise reject(f"intensity is a number from 0, got {intensity!r}", "invalid_intensity", intensity)
-        if isinstance(period, bool) or not isinstance(period, (int, float)) or not _whole(period):
-            raise reject(
-                f"period is a whole number of seconds above 0, as OTP counts it; got {period!r}",
-                "invalid_period",
-                period,
-            )
-        self.intensity = intensity
-        self.period = int(period)
-        self.name = _name(name)
-        self.start_method = start_method_of(start)
-        self._children: list[ChildSpec] = []
-
-    @property
-    def children(self) -> tuple[ChildSpec, ...]:
-        """The children in start order."""
-        return tuple(self._children)
-
-    def add(self, child: ChildSpec) -> Self:
-        """Add a child after the ones there are; returns this supervisor.
-
-        Raises:
-            SpecificationError: its id is taken, it does not fit the auto shutdown, or the strategy is
-                ``simple_one_for_one`` and there is a child already.
-        """
-        if not isinstance(child, ChildSpec):
-            raise reject(
-                f"add takes what worker, supervisor, program or factory return, got {child!r}",
-                "invalid_child_spec",
-                repr(child),
-            )
-        if child.default_id and isinstance(child.id, Atom):
-            child = attrs.evolve(child, id=_unused(child.id, [each.id for each in self._children]))
-        check_children([*self._children, child], self.auto_shutdown, self.strategy)
-        self._children.append(child)
-        return self
-
-    def __repr__(self) -> str:
-        ids = [child.id for child in self._children]
-        return f"<{type(self).__name__} {self.name or ''} {self.strategy} children={ids}>"
-
-
-def _whole(period: float) -> bool:
-    return 0 < period < math.inf and int(period) == period
-
-
-def _unused(id: Atom, taken: Iterable[Term]) -> Atom:
-    """``Atom("job")`` as it is, or ``job_2``, ``job_3``, … when that is taken."""
-    keys = {exact_key(each) for each in taken}
-    candidate, number = id, 1
-    while exact_key(candidate) in keys:
-        number += 1
-        candidate = Atom(f"{id.name}_{number}")
-    return candidate
-
-
-def check_children(children: Sequence[ChildSpec], auto_shutdown: AutoShutdown, strategy: Strategy) -> None:
-    """Check that these children may live under one supervisor.
-
-    Raises:
-        SpecificationError: with OTP's term as its reason.
-    """
-    seen: set[object] = set()
-    for child in children:
-        child.check_auto_shutdown(auto_shutdown)
-        if exact_key(child.id) in seen:
-            raise SpecificationError(
-                f"two children with the id {child.id!r}", reason=(Atom("duplicate_child_name"), child.id)
-            )
-        seen.add(exact_key(child.id))
-    if strategy is Strategy.SIMPLE_ONE_FOR_ONE and len(children) > 1:
-        raise SpecificationError(
-            "a simple_one_for_one supervisor has one child specification: the template of all its children",
-            reason=(Atom("bad_start_spec"), [child.id for child in children]),
-        )
-
-
-def declared(start: SupervisorStart) -> Supervisor:
-    """The supervisor to run for a child specification's start; calls the function if it is one.
-
-    Raises:
-        SpecificationError: it returned something else.
-    """
-    made = start.target if isinstance(start.target, Supervisor) else start.target(*start.args)
-    if not isinstance(made, Supervisor):
-        raise reject(f"expected a Supervisor from {start.target!r}, got {made!r}", "bad_return", repr(made))
-    return made

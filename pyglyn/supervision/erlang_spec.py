@@ -17,17 +17,14 @@ from pyglyn import etf
 from pyglyn.errors import EncodeError, SpecificationError
 from pyglyn.etf import Atom, Term, TermMap
 from pyglyn.node.reasons import UNDEFINED
-from pyglyn.supervision.spec import (
+from pyglyn.supervision.os.command import ProgramStart
+from pyglyn.supervision.spec import CallableStart, ChildSpec, ExportStart, Start
+from pyglyn.supervision.words import (
     AutoShutdown,
-    CallableStart,
-    ChildSpec,
     ChildType,
-    ExportStart,
-    ProgramStart,
     Restart,
     Shutdown,
     ShutdownWord,
-    Start,
     one_of,
     reject,
     shutdown_of,

@@ -24,14 +24,8 @@ import attrs
 
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision.spec import (
-    CallableStart,
-    ChildSpec,
-    ExportStart,
-    ProgramStart,
-    Start,
-    SupervisorStart,
-)
+from pyglyn.supervision.os.command import ProgramStart
+from pyglyn.supervision.spec import CallableStart, ChildSpec, ExportStart, Start, SupervisorStart
 
 _OPTIONS: Final = (
     "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "backoff", "handover", "name",

@@ -23,11 +23,14 @@ from pyglyn.node.gen_server import run_server
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import SHUTDOWN
 from pyglyn.node.worker import HubAddress
-from pyglyn.supervision.declaration import Supervisor, supervisor
-from pyglyn.supervision.os_process import OsProcesses
-from pyglyn.supervision.running import Place, Running
-from pyglyn.supervision.spec import ChildSpec, Restart
-from pyglyn.supervision.supervisor import ROOT, SupervisorServer, abandon, children_of
+from pyglyn.supervision.child import run_child
+from pyglyn.supervision.declaration import supervisor
+from pyglyn.supervision.os.processes import OsProcesses
+from pyglyn.supervision.place import Place
+from pyglyn.supervision.running import Running
+from pyglyn.supervision.server import ROOT, SupervisorServer
+from pyglyn.supervision.spec import ChildSpec, Supervisor
+from pyglyn.supervision.words import Restart
 
 OnEnd = Callable[[Term], None]
 """Called with the exit reason of a tree that ended by itself."""
@@ -67,7 +70,7 @@ class Trees:
         self._numbers = itertools.count(1)
         self._root: Process | None = None
         self._preparing = asyncio.Lock()
-        self._os_processes: OsProcesses | None = None
+        self._place: Place | None = None
 
     async def prepare(self) -> Process:
         """Start the supervisor above all trees; nothing happens when it runs."""
@@ -79,15 +82,18 @@ class Trees:
     async def _prepare(self) -> Process:
         node = self.node
         await node.workers.start()
-        if self._os_processes is None:
-            self._os_processes = OsProcesses(owns_orphans=False)
-            node.on_info.append(lambda: children_of(node.runtime))
+        if self._place is None:
+            address = HubAddress(node.workers.address, node.workers.token)
+            os_processes = OsProcesses(owns_orphans=False)
+            self._place = Place(os_processes, address, node.workers.exited, run_child)
+            node.on_info.append(self._place.rows)
             node.before_stop.append(self.stop)
-        address = HubAddress(node.workers.address, node.workers.token)
-        place = Place(self._os_processes, address, node.workers.exited)
         declaration = Supervisor("one_for_one", intensity=0, name=ROOT)
         root = node.runtime.spawn(
-            run_server, (RootServer, (declaration, place), {"trees": self}), name=ROOT, label="supervisor"
+            run_server,
+            (RootServer, (declaration, self._place), {"trees": self}),
+            name=ROOT,
+            label="supervisor",
         )
         root.parent = node.system.pid
         root.on_end.append(self._root_ended)
@@ -98,7 +104,8 @@ class Trees:
         if self.stopping:
             return
         assert self._root is not None
-        abandon(self.node.runtime, self._root.pid)
+        assert self._place is not None
+        self._place.abandon(self._root.pid)
         self._root = None
         ended, self.on_end = list(self.on_end.values()), {}
         for on_end in ended:
@@ -147,8 +154,8 @@ class Trees:
             root.on_end.append(ended.set_result)
             self.node.system.exit(root.pid, SHUTDOWN)
             await ended
-        if self._os_processes is not None:
-            await self._os_processes.close()
+        if self._place is not None:
+            await self._place.os_processes.close()
 
 
 _trees: weakref.WeakKeyDictionary[Node, Trees] = weakref.WeakKeyDictionary()

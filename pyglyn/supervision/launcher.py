@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pyglyn.errors import ForkUnsafe
-from pyglyn.etf import Pid, Term
-from pyglyn.node.exits import Exit
+from pyglyn.errors import ChildStartError, ForkUnsafe
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node.exits import Exit, exception_term
 from pyglyn.node.process import Process
-from pyglyn.supervision.child import ChildBoot, is_blocking, run_callable, take_name
-from pyglyn.supervision.declaration import Supervisor, declared
-from pyglyn.supervision.program import start_program
-from pyglyn.supervision.running import (
-    OsEnded,
-    Place,
-    ProgramReady,
-    Running,
-    StartFailed,
-    logger,
-    start_failure,
-)
-from pyglyn.supervision.spec import (
-    CallableStart,
-    ChildSpec,
-    Isolation,
-    ProgramStart,
-    StartMethod,
-    SupervisorStart,
-)
+from pyglyn.supervision.bodies import is_blocking, run_callable, take_name
+from pyglyn.supervision.boot import ChildBoot
+from pyglyn.supervision.ceilings import watch_heartbeat, watch_memory
+from pyglyn.supervision.os.command import ProgramStart
+from pyglyn.supervision.os.program import start_program
+from pyglyn.supervision.place import Place
+from pyglyn.supervision.running import OsEnded, ProgramReady, Running, StartFailed, logger
+from pyglyn.supervision.spec import CallableStart, Supervisor, SupervisorStart, declared
+from pyglyn.supervision.wording import label, shown
+from pyglyn.supervision.words import Isolation, StartMethod
 
 
 class Launcher:
@@ -44,7 +35,6 @@ class Launcher:
         post: puts an event into the supervisor's mailbox.
         by_pid: filled with the children whose pid is known at once.
         supervise: the body of a light supervisor, by its declaration.
-        abandon: called with the pid of a light supervisor that has ended.
     """
 
     def __init__(
@@ -55,7 +45,6 @@ class Launcher:
         post: Callable[[Any], None],
         by_pid: dict[Pid, Running],
         supervise: Callable[[Process, Supervisor], Awaitable[None]],
-        abandon: Callable[[Pid], None],
     ) -> None:
         self.me = me
         self.place = place
@@ -63,13 +52,12 @@ class Launcher:
         self._method = method
         self._post = post
         self._supervise = supervise
-        self._abandon = abandon
 
     def start(self, run: Running, handover: Term) -> None:
         """Begin a start; how it goes on arrives in the supervisor's mailbox.
 
         Raises:
-            Exception: it cannot even be begun; see `pyglyn.supervision.running.start_failure`.
+            Exception: it cannot even be begun; see `start_failure`.
         """
         if isinstance(run.start, ProgramStart):
             run.is_program = True
@@ -101,10 +89,11 @@ class Launcher:
         fds: dict[str, int] = {}
         if run.spec.heartbeat is not None:
             reading, fds["heartbeat"] = os.pipe()
-            run.watch_heartbeat(reading)
+            watch_heartbeat(run, reading)
         try:
             method = run.spec.start_method or self._method
-            self._runs_in(run, self.place.start(boot, title=title, fds=fds, method=method))
+            main = functools.partial(self.place.run_child, boot)
+            self._runs_in(run, self.place.start(main, title=title, fds=fds, method=method))
         finally:
             for fd in fds.values():
                 os.close(fd)
@@ -113,7 +102,7 @@ class Launcher:
         run.os_process = os_process
         os_process.on_exit(lambda status: self._post(OsEnded(run, status)))
         if run.spec.memory_limit is not None:
-            run.watch_memory()
+            watch_memory(run)
 
     def _title(self, run: Running, role: str) -> str:
         return f"pyglyn {self.me.node} {shown(run.spec)} {role}"
@@ -141,7 +130,7 @@ class Launcher:
         process.parent = self.me.pid
         process.handover = handover
         if isinstance(start, SupervisorStart):
-            process.on_end.append(lambda reason: self._abandon(process.pid))
+            process.on_end.append(lambda reason: self.place.abandon(process.pid))
         run.pid = process.pid
         self.by_pid[process.pid] = run
 
@@ -205,17 +194,12 @@ class Launcher:
         os_process.on_exit(ended)
 
 
-def shown(spec: ChildSpec) -> str:
-    """A child for people: its name, or its id."""
-    return spec.name or str(spec.id)
-
-
-def label(run: Running) -> str:
-    """What a child runs, for people."""
-    start = run.start
-    if isinstance(start, ProgramStart):
-        return start.argv[0]
-    if isinstance(start, SupervisorStart):
-        return "supervisor"
-    assert isinstance(start, CallableStart)
-    return str(getattr(start.target, "__qualname__", type(start.target).__name__))
+def start_failure(error: Exception) -> Term:
+    """The reason of a start that failed with an exception in the supervisor."""
+    if isinstance(error, ChildStartError):
+        return error.reason  # type: ignore[return-value]
+    if isinstance(error, OSError) and error.errno is not None:
+        return (Atom(errno.errorcode.get(error.errno, "oserror").lower()), str(error).encode())
+    if isinstance(error, ForkUnsafe):
+        return (Atom("fork_unsafe"), str(error).encode())
+    return exception_term(error)

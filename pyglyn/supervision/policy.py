@@ -45,7 +45,8 @@ from pyglyn.supervision.effects import (
     Started,
     StopChild,
 )
-from pyglyn.supervision.spec import AutoShutdown, ChildSpec, Restart, ShutdownWord, Strategy
+from pyglyn.supervision.spec import ChildSpec
+from pyglyn.supervision.words import AutoShutdown, Restart, ShutdownWord, Strategy
 
 MAX_INTENSITY_REACHED: Final = Atom("reached_max_restart_intensity")
 

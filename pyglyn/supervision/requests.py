@@ -31,7 +31,8 @@ from pyglyn.supervision.erlang_spec import (
 )
 from pyglyn.supervision.exported import described
 from pyglyn.supervision.policy import Policy, Steps
-from pyglyn.supervision.spec import ChildSpec, ChildType, Restart
+from pyglyn.supervision.spec import ChildSpec
+from pyglyn.supervision.words import ChildType, Restart
 
 _NOT_FOUND: Final = (ERROR, Atom("not_found"))
 _RUNNING: Final = (ERROR, Atom("running"))

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from pyglyn import etf
-from pyglyn.errors import ChildStartError, ForkUnsafe
-from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.node.exits import exception_term
-from pyglyn.node.worker import HubAddress
+from pyglyn.etf import Pid, Reference, Term
 from pyglyn.supervision.effects import Child
-from pyglyn.supervision.os_child import close_own, keep_from_forks
-from pyglyn.supervision.os_process import ExitStatus, OsProcess, OsProcesses
-from pyglyn.supervision.spec import ChildSpec, Start, StartMethod
+from pyglyn.supervision.os.deaths import ExitStatus
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.spec import ChildSpec, Start
 
 MEMORY_CHECK_S: Final = 0.1
 """How often the memory of children with a limit is looked at; the kernel has no signal for it."""
@@ -29,39 +22,6 @@ LINGER_S: Final = 3.0
 REASON_CHARACTERS: Final = 400
 
 logger = logging.getLogger("pyglyn.supervision")
-
-
-@attrs.frozen
-class Place:
-    """The OS process a supervisor lives in.
-
-    Attributes:
-        os_processes: what makes OS processes below this one.
-        address: of the hub, for them.
-        report_exit: tells the hub how one ended; resolved when everyone has been told.
-        default_method: how OS processes are made where nothing else is said.
-    """
-
-    os_processes: OsProcesses
-    address: HubAddress
-    report_exit: Callable[[int, Term], asyncio.Future[Any]]
-    default_method: StartMethod | None = None
-
-    def start(self, main: Any, *, title: str, fds: dict[str, int], method: StartMethod | None) -> OsProcess:
-        """Make an OS process; where nothing is said about how, by fork if that is safe, else by spawn.
-
-        Raises:
-            ForkUnsafe, OSError: as for `OsProcesses.start`.
-            Exception: the child cannot be pickled for a fresh interpreter.
-        """
-        wanted = method or self.default_method
-        try:
-            return self.os_processes.start(main, title=title, fds=fds, method=wanted or StartMethod.FORK)
-        except ForkUnsafe:
-            if wanted is not None:
-                raise
-            logger.debug("%s: this OS process has threads, so the child is spawned", title)
-            return self.os_processes.start(main, title=title, fds=fds, method=StartMethod.SPAWN)
 
 
 @attrs.define(eq=False)
@@ -138,65 +98,6 @@ class Running:
         for close in closers:
             close()
 
-    # --- ceilings -------------------------------------------------------------------------------------
-
-    def watch_heartbeat(self, fd: int) -> None:
-        """Kill it with reason ``stuck`` when it has not written to this pipe for too long.
-
-        Counted from the first beat: how long a start may take is the start timeout's business.
-        """
-        limit = self.spec.heartbeat
-        assert limit is not None
-        loop = asyncio.get_running_loop()
-        os.set_blocking(keep_from_forks(fd), False)
-        last: float | None = None
-        timer: asyncio.TimerHandle | None = None
-
-        def read() -> None:
-            nonlocal last
-            beats = b""
-            with contextlib.suppress(OSError):
-                beats = os.read(fd, 4096)
-            if not beats:
-                loop.remove_reader(fd)
-                return
-            if last is None:
-                last = loop.time()
-                check()
-            last = loop.time()
-
-        def check() -> None:
-            nonlocal timer
-            assert last is not None
-            silent = loop.time() - last
-            if silent >= limit:
-                self.kill(Atom("stuck"))
-            else:
-                timer = loop.call_later(limit - silent, check)
-
-        def close() -> None:
-            loop.remove_reader(fd)
-            close_own(fd)
-            if timer is not None:
-                timer.cancel()
-
-        loop.add_reader(fd, read)
-        self.closers.append(close)
-
-    def watch_memory(self) -> None:
-        """Kill it with reason ``{memory_limit, Bytes}`` when it has more than its limit in memory."""
-        limit = self.spec.memory_limit
-        assert limit is not None
-
-        def check() -> None:
-            used = self.os_process.resident_memory() if self.os_process is not None else None
-            if used is not None and used > limit:
-                self.kill((Atom("memory_limit"), limit))
-            elif self.os_process is None or self.os_process.status is None:
-                self.later(MEMORY_CHECK_S, check)
-
-        check()
-
 
 # --- events in the mailbox of a supervisor, from callbacks of its own OS process ------------------------
 
@@ -244,35 +145,3 @@ class TimerExpired:
     """A timer of the policy."""
 
     timer: int
-
-
-# --- reasons -------------------------------------------------------------------------------------------
-
-
-def start_failure(error: Exception) -> Term:
-    """The reason of a start that failed with an exception in the supervisor."""
-    if isinstance(error, ChildStartError):
-        return error.reason  # type: ignore[return-value]
-    if isinstance(error, OSError) and error.errno is not None:
-        return (Atom(errno.errorcode.get(error.errno, "oserror").lower()), str(error).encode())
-    if isinstance(error, ForkUnsafe):
-        return (Atom("fork_unsafe"), str(error).encode())
-    return exception_term(error)
-
-
-def reason_text(reason: Term) -> str:
-    """A reason on one line: an exception as Python says it, with where it was raised."""
-    match reason:
-        case ((Atom("exception"), kind, bytes() as message), list() as stack):
-            where = _where(stack)
-            return f"{kind!s}: {message.decode(errors='replace')}{where}".replace("\n", " ")
-        case _:
-            return etf.text.format(reason, limit=REASON_CHARACTERS).replace("\n", " ")
-
-
-def _where(stack: list[Any]) -> str:
-    for entry in stack[:1]:
-        match entry:
-            case (_, function, _, [(_, list() as file), (_, int() as line)]):
-                return f" ({bytes(file).decode(errors='replace')}:{line} in {etf.text.format(function)})"
-    return ""

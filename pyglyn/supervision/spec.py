@@ -1,7 +1,6 @@
-"""Child specifications and the words they are made of. Layer: supervision, pure.
+"""Child specifications and the supervisors they are for. Layer: supervision, pure.
 
-The words are OTP's (supervisor(3)) and Gleam's (``gleam/otp/supervision``, ``static_supervisor``,
-``factory_supervisor``); so are the defaults: at most 2 restarts in 5 seconds, workers get 5 seconds to shut
+The defaults are OTP's and Gleam's: at most 2 restarts in 5 seconds, workers get 5 seconds to shut
 down, supervisors as long as they need. Durations are seconds here and milliseconds in Erlang terms, for
 which see `pyglyn.supervision.erlang_spec`. How programs write them is in `pyglyn.supervision.declaration`.
 
@@ -11,177 +10,34 @@ handed to another OS process.
 
 from __future__ import annotations
 
-import enum
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias
 
 import attrs
 
 from pyglyn.errors import SpecificationError
-from pyglyn.etf.terms import Atom, Term
-
-if TYPE_CHECKING:
-    from pyglyn.supervision.declaration import Supervisor
-
-MAX_SHUTDOWN_S: Final = 2**32 / 1000
-"""The longest shutdown time, about 50 days: a BEAM timer's limit in ``receive … after``."""
-
-
-class Strategy(enum.StrEnum):
-    """Which children are restarted when one of them ends."""
-
-    ONE_FOR_ONE = "one_for_one"
-    ONE_FOR_ALL = "one_for_all"
-    REST_FOR_ONE = "rest_for_one"
-    SIMPLE_ONE_FOR_ONE = "simple_one_for_one"
-    """Dynamic children of one kind, what Gleam calls a factory supervisor."""
-
-
-class Restart(enum.StrEnum):
-    """When a child that ended is started again."""
-
-    PERMANENT = "permanent"
-    TRANSIENT = "transient"
-    """Only after another reason than ``normal``, ``shutdown`` and ``{shutdown, Term}``."""
-    TEMPORARY = "temporary"
-    """Never, not even when a sibling's end stopped it."""
-
-
-class AutoShutdown(enum.StrEnum):
-    """Whether a supervisor stops by itself when significant children have ended."""
-
-    NEVER = "never"
-    ANY_SIGNIFICANT = "any_significant"
-    ALL_SIGNIFICANT = "all_significant"
-
-
-class ChildType(enum.StrEnum):
-    """What a child is; a supervisor is counted apart and gets all the time it needs to stop."""
-
-    WORKER = "worker"
-    SUPERVISOR = "supervisor"
-
-
-class Isolation(enum.StrEnum):
-    """Where a child lives."""
-
-    PROCESS = "process"
-    """In an OS process of its own."""
-    TASK = "task"
-    """In its supervisor's OS process."""
-
-
-class StartMethod(enum.StrEnum):
-    """How an OS process for a child is made."""
-
-    FORK = "fork"
-    """A copy of the supervisor: fast, modules shared. Needs a supervisor without threads."""
-    SPAWN = "spawn"
-    """A fresh interpreter that imports what it needs."""
-
-
-class ShutdownWord(enum.StrEnum):
-    """The two shutdowns that are no time."""
-
-    BRUTAL_KILL = "brutal_kill"
-    INFINITY = "infinity"
-
-
-Shutdown: TypeAlias = float | ShutdownWord
-"""Seconds a child has for stopping before it is killed, or one of the two words."""
-
-
-def reject(text: str, tag: str, value: object) -> SpecificationError:
-    """Make the error for a value that OTP would refuse with ``{tag, value}``."""
-    return SpecificationError(text, reason=(Atom(tag), value))
-
-
-E = TypeVar("E", bound=enum.StrEnum)
-
-
-def one_of(kind: type[E], tag: str, value: object) -> E:
-    """Read a word of an enumeration, given as one, as text or as an atom.
-
-    Raises:
-        SpecificationError: another value; the text names the words there are, the reason is ``{tag, value}``.
-    """
-    word = value.name if isinstance(value, Atom) else value
-    if isinstance(word, str) and word in set(kind):
-        return kind(word)
-    raise reject(f"expected one of {', '.join(kind)}, got {value!r}", tag, value)
-
-
-def _restart_of(value: object) -> Restart:
-    return one_of(Restart, "invalid_restart_type", value)
-
-
-def _child_type_of(value: object) -> ChildType:
-    return one_of(ChildType, "invalid_child_type", value)
-
-
-def _isolation_of(value: object) -> Isolation:
-    return one_of(Isolation, "invalid_isolation", value)
-
-
-def _words(value: Iterable[str]) -> tuple[str, ...]:
-    return tuple(value)
-
-
-def start_method_of(value: object) -> StartMethod | None:
-    """Read ``fork`` or ``spawn``, or None."""
-    return None if value is None else one_of(StartMethod, "invalid_start_method", value)
-
-
-def shutdown_of(value: object) -> Shutdown:
-    """Read a shutdown: seconds (0 and up), ``brutal_kill``, ``infinity``, or ``math.inf``.
-
-    Raises:
-        SpecificationError: anything else.
-    """
-    if isinstance(value, (str, Atom)):
-        return one_of(ShutdownWord, "invalid_shutdown", value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        if value == math.inf:
-            return ShutdownWord.INFINITY
-        if 0 <= value <= MAX_SHUTDOWN_S:
-            return float(value)
-    raise reject(
-        f"a shutdown is seconds from 0, brutal_kill or infinity; got {value!r}", "invalid_shutdown", value
-    )
-
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def bytes_of(value: int | str | None) -> int | None:
-    """Read a size in bytes: an integer, or a number with a unit such as ``"512 MiB"`` or ``"2 GB"``.
-
-    Raises:
-        SpecificationError: not a size above 0.
-    """
-    if value is None:
-        return None
-    size = 0
-    if isinstance(value, int) and not isinstance(value, bool):
-        size = value
-    elif isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)):
-        size = int(float(match[1]) * _UNITS.get(match[2].lower(), 0))
-    if size <= 0:
-        raise reject(f'expected bytes or a size like "512 MiB", got {value!r}', "invalid_memory_limit", value)
-    return size
-
-
-def _positive_seconds(what: str) -> Callable[[Any, Any, float | None], None]:
-    def check(instance: object, attribute: object, value: float | None) -> None:
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise reject(f"{what} is a number of seconds above 0, got {value!r}", f"invalid_{what}", value)
-
-    return check
-
+from pyglyn.etf.terms import Atom, Term, exact_key
+from pyglyn.supervision.os.command import ProgramStart
+from pyglyn.supervision.words import (
+    AutoShutdown,
+    Backoff,
+    ChildType,
+    Isolation,
+    Restart,
+    Shutdown,
+    StartMethod,
+    Strategy,
+    bytes_of,
+    child_type_of,
+    isolation_of,
+    one_of,
+    positive_seconds,
+    reject,
+    restart_of,
+    shutdown_of,
+    start_method_of,
+)
 
 # --- how a child starts --------------------------------------------------------------------------------
 
@@ -196,90 +52,10 @@ class CallableStart:
 
 
 @attrs.frozen
-class ReadyLine:
-    """A program is ready when a line of its output matches a pattern (``re.search``)."""
-
-    pattern: str = attrs.field()
-
-    @pattern.validator
-    def _check(self, attribute: object, value: str) -> None:
-        try:
-            re.compile(value)
-        except (re.error, TypeError) as error:
-            raise reject(f"{value!r} is no pattern: {error}", "invalid_ready", value) from error
-
-
-@attrs.frozen
-class ReadyNotify:
-    """A program is ready when it sends ``READY=1`` to the socket ``$NOTIFY_SOCKET``; see sd_notify(3)."""
-
-
-@attrs.frozen
-class ReadyFd:
-    """A program is ready when it writes a line to the descriptor numbered in ``$READY_FD``."""
-
-
-@attrs.frozen
-class ReadyPort:
-    """A program is ready when it accepts TCP connections on a port. Tried in growing steps up to 0.2 s."""
-
-    port: int = attrs.field()
-    host: str = "127.0.0.1"
-
-    @port.validator
-    def _check(self, attribute: object, value: int) -> None:
-        if not isinstance(value, int) or not 0 < value < 65536:
-            raise reject(f"a port is 1 to 65535, got {value!r}", "invalid_ready", value)
-
-
-Ready: TypeAlias = ReadyLine | ReadyNotify | ReadyFd | ReadyPort
-
-
-@attrs.frozen
-class ProgramStart:
-    """An external program.
-
-    Attributes:
-        argv: the program, looked up on ``PATH``, and its arguments.
-        env: variables added to (or, with value None, taken from) the supervisor's environment.
-        cwd: its working directory; None for the supervisor's.
-        ready: when it counts as started; None as soon as it runs.
-    """
-
-    argv: tuple[str, ...] = attrs.field(converter=_words)
-    env: Mapping[str, str | None] = attrs.field(factory=dict)
-    cwd: str | None = None
-    ready: Ready | None = attrs.field(default=None)
-
-    @ready.validator
-    def _check_ready(self, attribute: object, value: object) -> None:
-        if value is not None and not isinstance(value, (ReadyLine, ReadyNotify, ReadyFd, ReadyPort)):
-            hint = f"; did you mean ReadyLine({value!r})?" if isinstance(value, str) else ""
-            raise reject(
-                f"ready is ReadyLine, ReadyNotify, ReadyFd or ReadyPort, got {value!r}{hint}",
-                "invalid_ready",
-                repr(value),
-            )
-
-    @env.validator
-    def _check_env(self, attribute: object, value: Mapping[str, str | None]) -> None:
-        for key, text in value.items():
-            if not isinstance(key, str) or not (text is None or isinstance(text, str)):
-                raise reject(
-                    f"env maps names to strings, or to None: {key!r} is {text!r}", "invalid_env", repr(key)
-                )
-
-    @argv.validator
-    def _check(self, attribute: object, value: tuple[str, ...]) -> None:
-        if not value or not all(isinstance(word, str) and "\0" not in word for word in value):
-            raise reject(f"argv is a list of strings and not empty, got {value!r}", "invalid_argv", value)
-
-
-@attrs.frozen
 class SupervisorStart:
     """A nested supervisor: the declaration itself, or what returns one (called at every start, as ``init``).
 
-    See `pyglyn.supervision.declaration.declared`.
+    See `declared`.
     """
 
     target: Supervisor | Callable[..., Supervisor]
@@ -296,30 +72,6 @@ class ExportStart:
 
 
 Start: TypeAlias = CallableStart | ProgramStart | SupervisorStart | ExportStart
-
-
-@attrs.frozen(kw_only=True)
-class Backoff:
-    """Growing pauses before restarts of one child, in seconds.
-
-    The n-th restart in a row waits ``initial * factor ** (n - 1)``, at most ``maximum``. A child that has
-    run for ``reset_after`` starts the row anew. Restarts still count against the intensity, each at the
-    time it is tried.
-    """
-
-    initial: float = attrs.field(default=0.1, validator=_positive_seconds("backoff"))
-    factor: float = attrs.field(default=2.0, validator=_positive_seconds("backoff"))
-    maximum: float = attrs.field(default=30.0, validator=_positive_seconds("backoff"))
-    reset_after: float = attrs.field(default=60.0, validator=_positive_seconds("backoff"))
-
-    def delay(self, restarts_in_a_row: int) -> float:
-        """Seconds to wait before the next restart when so many came before it."""
-        if self.factor <= 1.0:
-            return float(min(self.maximum, self.initial * self.factor**restarts_in_a_row))
-        steps = math.log(max(self.maximum / self.initial, 1.0), self.factor)
-        return float(
-            min(self.maximum, self.initial * self.factor ** min(restarts_in_a_row, math.ceil(steps)))
-        )
 
 
 # --- child specifications ------------------------------------------------------------------------------
@@ -350,16 +102,16 @@ class ChildSpec:
 
     id: Term
     start: Start
-    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=_restart_of)
+    restart: Restart = attrs.field(default=Restart.PERMANENT, converter=restart_of)
     shutdown: Shutdown = attrs.field(default=5.0, converter=shutdown_of)
-    type: ChildType = attrs.field(default=ChildType.WORKER, converter=_child_type_of)
+    type: ChildType = attrs.field(default=ChildType.WORKER, converter=child_type_of)
     significant: bool = attrs.field(default=False)
     modules: tuple[Atom, ...] | Literal["dynamic"] | None = None
     name: str | None = None
-    isolation: Isolation = attrs.field(default=Isolation.PROCESS, converter=_isolation_of)
+    isolation: Isolation = attrs.field(default=Isolation.PROCESS, converter=isolation_of)
     start_method: StartMethod | None = attrs.field(default=None, converter=start_method_of)
-    start_timeout: float | None = attrs.field(default=None, validator=_positive_seconds("start_timeout"))
-    heartbeat: float | None = attrs.field(default=None, validator=_positive_seconds("heartbeat"))
+    start_timeout: float | None = attrs.field(default=None, validator=positive_seconds("start_timeout"))
+    heartbeat: float | None = attrs.field(default=None, validator=positive_seconds("heartbeat"))
     memory_limit: int | None = attrs.field(default=None, converter=bytes_of)
     backoff: Backoff | None = attrs.field(default=None)
     handover: bool = False
@@ -423,3 +175,144 @@ def identifier(given: Term) -> Term:
         return Atom(given)
     except ValueError as error:
         raise reject(f"{given!r} cannot be a child's id: {error}", "invalid_child_id", given) from error
+
+
+# --- supervisors ---------------------------------------------------------------------------------------
+
+_NO_NAMES = ("", "undefined", "restarting")
+
+
+def registered_name(name: str | None) -> str | None:
+    if name is not None and (not isinstance(name, str) or name in _NO_NAMES):
+        raise reject(f"{name!r} cannot be a registered name", "invalid_name", repr(name))
+    if name is not None:
+        identifier(name)
+    return name
+
+
+class Supervisor:
+    """A supervisor's declaration: its flags and its children, in start order.
+
+    ``Supervisor("one_for_one").add(…).add(…)`` in one expression, or a subclass whose ``__init__`` calls
+    ``super().__init__(…)`` and `add`. `add` changes the supervisor and returns it.
+
+    Args:
+        strategy: which children are restarted when one ends.
+        intensity: how many restarts are allowed within ``period``; one more and the supervisor gives up.
+        period: seconds, a whole number.
+        auto_shutdown: whether it stops when significant children have ended.
+        name: what it is registered as on the node.
+        start: how its children's OS processes are made; None to do as its own supervisor
+            does, fork at the top.
+
+    Raises:
+        SpecificationError: an argument makes no sense; the text says which, ``reason`` is OTP's term for it.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy | str = Strategy.ONE_FOR_ONE,
+        *,
+        intensity: int = 2,
+        period: float = 5.0,
+        auto_shutdown: AutoShutdown | str = AutoShutdown.NEVER,
+        name: str | None = None,
+        start: StartMethod | str | None = None,
+    ) -> None:
+        self.strategy: Strategy = one_of(Strategy, "invalid_strategy", strategy)
+        self.auto_shutdown: AutoShutdown = one_of(AutoShutdown, "invalid_auto_shutdown", auto_shutdown)
+        if self.strategy is Strategy.SIMPLE_ONE_FOR_ONE and self.auto_shutdown is not AutoShutdown.NEVER:
+            words = (("auto_shutdown", self.auto_shutdown), ("strategy", self.strategy))
+            raise reject(
+                "a simple_one_for_one supervisor cannot shut down by its significant children",
+                "bad_combination",
+                [(Atom(key), Atom(word)) for key, word in words],
+            )
+        if isinstance(intensity, bool) or not isinstance(intensity, int) or intensity < 0:
+            raise reject(f"intensity is a number from 0, got {intensity!r}", "invalid_intensity", intensity)
+        if isinstance(period, bool) or not isinstance(period, (int, float)) or not _whole(period):
+            raise reject(
+                f"period is a whole number of seconds above 0, as OTP counts it; got {period!r}",
+                "invalid_period",
+                period,
+            )
+        self.intensity = intensity
+        self.period = int(period)
+        self.name = registered_name(name)
+        self.start_method = start_method_of(start)
+        self._children: list[ChildSpec] = []
+
+    @property
+    def children(self) -> tuple[ChildSpec, ...]:
+        """The children in start order."""
+        return tuple(self._children)
+
+    def add(self, child: ChildSpec) -> Self:
+        """Add a child after the ones there are; returns this supervisor.
+
+        Raises:
+            SpecificationError: its id is taken, it does not fit the auto shutdown, or the strategy is
+                ``simple_one_for_one`` and there is a child already.
+        """
+        if not isinstance(child, ChildSpec):
+            raise reject(
+                f"add takes what worker, supervisor, program or factory return, got {child!r}",
+                "invalid_child_spec",
+                repr(child),
+            )
+        if child.default_id and isinstance(child.id, Atom):
+            child = attrs.evolve(child, id=_unused(child.id, [each.id for each in self._children]))
+        check_children([*self._children, child], self.auto_shutdown, self.strategy)
+        self._children.append(child)
+        return self
+
+    def __repr__(self) -> str:
+        ids = [child.id for child in self._children]
+        return f"<{type(self).__name__} {self.name or ''} {self.strategy} children={ids}>"
+
+
+def _whole(period: float) -> bool:
+    return 0 < period < math.inf and int(period) == period
+
+
+def _unused(id: Atom, taken: Iterable[Term]) -> Atom:
+    """``Atom("job")`` as it is, or ``job_2``, ``job_3``, … when that is taken."""
+    keys = {exact_key(each) for each in taken}
+    candidate, number = id, 1
+    while exact_key(candidate) in keys:
+        number += 1
+        candidate = Atom(f"{id.name}_{number}")
+    return candidate
+
+
+def check_children(children: Sequence[ChildSpec], auto_shutdown: AutoShutdown, strategy: Strategy) -> None:
+    """Check that these children may live under one supervisor.
+
+    Raises:
+        SpecificationError: with OTP's term as its reason.
+    """
+    seen: set[object] = set()
+    for child in children:
+        child.check_auto_shutdown(auto_shutdown)
+        if exact_key(child.id) in seen:
+            raise SpecificationError(
+                f"two children with the id {child.id!r}", reason=(Atom("duplicate_child_name"), child.id)
+            )
+        seen.add(exact_key(child.id))
+    if strategy is Strategy.SIMPLE_ONE_FOR_ONE and len(children) > 1:
+        raise SpecificationError(
+            "a simple_one_for_one supervisor has one child specification: the template of all its children",
+            reason=(Atom("bad_start_spec"), [child.id for child in children]),
+        )
+
+
+def declared(start: SupervisorStart) -> Supervisor:
+    """The supervisor to run for a child specification's start; calls the function if it is one.
+
+    Raises:
+        SpecificationError: it returned something else.
+    """
+    made = start.target if isinstance(start.target, Supervisor) else start.target(*start.args)
+    if not isinstance(made, Supervisor):
+        raise reject(f"expected a Supervisor from {start.target!r}, got {made!r}", "bad_return", repr(made))
+    return made

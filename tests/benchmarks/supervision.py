@@ -22,7 +22,8 @@ from rich.console import Console
 from pyglyn.errors import CallFailed
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import GenServer, Node, Process
-from pyglyn.supervision import Supervisor, kernel, start, worker
+from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, Beams, PrivateEpmd, find_otps
 from tests.benchmarks.harness import Bench, Measurement
 from tests.benchmarks.node import EVENT, flood, sink

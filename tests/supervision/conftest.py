@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from pyglyn import Atom, Node, Pid, Process
 from pyglyn.errors import CallFailed
-from pyglyn.supervision import kernel
+from pyglyn.supervision.os import kernel
 from pyglyn.testing import eventually
 
 ROOT = Path(__file__).parents[2]

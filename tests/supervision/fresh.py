@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from pyglyn.supervision import kernel
+from pyglyn.supervision.os import kernel
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = [sys.executable, *filter(None, os.environ.get("PYGLYN_TEST_PYTHONS", "").split(os.pathsep))]

@@ -25,10 +25,11 @@ from typing import NoReturn
 
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision import kernel
-from pyglyn.supervision.os_child import ChildSide
-from pyglyn.supervision.os_process import OsProcess, OsProcesses
-from pyglyn.supervision.spec import StartMethod
+from pyglyn.supervision.os import kernel
+from pyglyn.supervision.os.child import ChildSide
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.os.processes import OsProcesses
+from pyglyn.supervision.words import StartMethod
 from pyglyn.testing import count_file_descriptors, eventually
 from tests.supervision.fresh import descendants, left_over, running
 

@@ -20,18 +20,12 @@ import pytest
 
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision import kernel
-from pyglyn.supervision.os_process import OsProcess, OsProcesses
-from pyglyn.supervision.program import MAX_LINE, start_program
-from pyglyn.supervision.spec import (
-    ProgramStart,
-    Ready,
-    ReadyFd,
-    ReadyLine,
-    ReadyNotify,
-    ReadyPort,
-    StartMethod,
-)
+from pyglyn.supervision.os import kernel
+from pyglyn.supervision.os.command import ProgramStart, Ready, ReadyFd, ReadyLine, ReadyNotify, ReadyPort
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.os.processes import OsProcesses
+from pyglyn.supervision.os.program import MAX_LINE, start_program
+from pyglyn.supervision.words import StartMethod
 from pyglyn.testing import count_file_descriptors, eventually
 from tests.supervision.fresh import descendants, left_over, running
 

@@ -32,7 +32,8 @@ from pyglyn.supervision.effects import (
 from pyglyn.supervision.erlang_spec import child_spec_from_term
 from pyglyn.supervision.policy import Policy
 from pyglyn.supervision.requests import receive_request
-from pyglyn.supervision.spec import AutoShutdown, ExportStart, Strategy
+from pyglyn.supervision.spec import ExportStart
+from pyglyn.supervision.words import AutoShutdown, Strategy
 
 A = Atom
 ORACLE = A("supervisor_oracle")

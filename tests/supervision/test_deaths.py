@@ -13,8 +13,9 @@ import pytest
 from pyglyn import Atom, Node, Pid
 from pyglyn.errors import CallFailed, ChildStartError
 from pyglyn.node import process
-from pyglyn.supervision import Backoff, ReadyLine, Supervisor, kernel, program, start, supervisor, worker
+from pyglyn.supervision import Backoff, ReadyLine, Supervisor, program, start, supervisor, worker
 from pyglyn.supervision.hub import trees
+from pyglyn.supervision.os import kernel
 from pyglyn.testing import count_file_descriptors, count_tasks, eventually
 from tests.supervision.conftest import Client, descendants, gone_within, running
 from tests.supervision.service import (

@@ -10,23 +10,25 @@ import pytest
 
 from pyglyn.errors import SpecificationError
 from pyglyn.etf import Atom, TermMap, decode, encode
-from pyglyn.supervision.declaration import Supervisor, declared, factory, program, supervisor, worker
+from pyglyn.supervision.declaration import factory, program, supervisor, worker
 from pyglyn.supervision.erlang_spec import child_record, child_spec_from_term, child_spec_to_term
+from pyglyn.supervision.os.command import ProgramStart, ReadyLine, ReadyPort
 from pyglyn.supervision.spec import (
-    AutoShutdown,
-    Backoff,
     CallableStart,
     ChildSpec,
     ExportStart,
+    Supervisor,
+    SupervisorStart,
+    declared,
+)
+from pyglyn.supervision.words import (
+    AutoShutdown,
+    Backoff,
     Isolation,
-    ProgramStart,
-    ReadyLine,
-    ReadyPort,
     Restart,
     ShutdownWord,
     StartMethod,
     Strategy,
-    SupervisorStart,
 )
 
 A = Atom

@@ -13,7 +13,8 @@ import attrs
 import pytest_asyncio
 
 from pyglyn import Atom, Node, Pid
-from pyglyn.supervision import kernel, start
+from pyglyn.supervision import start
+from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, eventually
 from tests.supervision.erlang_children import workers
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyglyn.supervision import kernel
+from pyglyn.supervision.os import kernel
 from pyglyn.testing import eventually
 from tests.slack import SLACK
 from tests.supervision.conftest import ROOT, Start, descendants, gone_within

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyglyn.etf import Atom, Pid
-from pyglyn.supervision.declaration import Supervisor, worker
+from pyglyn.supervision.declaration import worker
 from pyglyn.supervision.effects import (
     AnswerRequest,
     CancelTimer,
@@ -23,7 +23,8 @@ from pyglyn.supervision.effects import (
 )
 from pyglyn.supervision.policy import Policy
 from pyglyn.supervision.requests import receive_request
-from pyglyn.supervision.spec import Backoff
+from pyglyn.supervision.spec import Supervisor
+from pyglyn.supervision.words import Backoff
 
 A = Atom
 BACKOFF = Backoff(initial=0.5, factor=2.0, maximum=3.0, reset_after=60.0)

@@ -1,5 +1,6 @@
-"""What the kernel knows and does about OS processes: who is whose child, memory, parent death. Layer:
-supervision.
+"""What the kernel knows and does about OS processes: who is whose child, memory, parent death.
+
+Layer: supervision/os.
 
 Linux has all of it. Elsewhere (macOS) what is missing does nothing, and readings are None: no OS process
 learns by signal that its parent died, orphans are not adopted, and memory is not read.
@@ -222,45 +223,3 @@ def own_share_of_memory(os_pid: int) -> int | None:
     except (OSError, IndexError, ValueError):
         pass
     return None
-
-
-class OomKills:
-    """Tells kills by the out-of-memory killer from others, as far as a counter can.
-
-    The counter is the control group's own (cgroup v2 ``memory.events``), else the machine's
-    (``/proc/vmstat``). With the latter, a kill of an unrelated OS process in the same moment is mistaken
-    for ours.
-    """
-
-    def __init__(self) -> None:
-        self._path, self._prefix = self._counter()
-        self._seen = self._read()
-
-    @staticmethod
-    def _counter() -> tuple[str, bytes]:
-        with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
-            for line in file:
-                number, _, path = line.strip().split(":", 2)
-                events = f"/sys/fs/cgroup{path}/memory.events"
-                if number == "0" and os.path.exists(events):
-                    return events, b"oom_kill "
-        return "/proc/vmstat", b"oom_kill "
-
-    def _read(self) -> int:
-        with contextlib.suppress(OSError, ValueError), open(self._path, "rb") as file:
-            for line in file:
-                if line.startswith(self._prefix):
-                    return int(line.split()[1])
-        return 0
-
-    def claim(self) -> bool:
-        """Whether there was a kill that nobody claimed; claims it."""
-        now = self._read()
-        if now > self._seen:
-            self._seen += 1
-            return True
-        return False
-
-    def forget(self) -> None:
-        """Leave the kills so far unclaimed."""
-        self._seen = self._read()

@@ -1,6 +1,8 @@
-"""Making an OS process, by fork or as a fresh interpreter; ending with all below. Layer: supervision.
+"""Making an OS process, by fork or as a fresh interpreter; ending with all below.
 
-`pyglyn.supervision.os_process` decides when and looks after what was made.
+Layer: supervision/os.
+
+`pyglyn.supervision.os.processes` decides when and looks after what was made.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import time
 import warnings
 from typing import Any, Final, NoReturn
 
-from pyglyn.supervision import kernel, os_child
-from pyglyn.supervision.os_child import ChildSide, Main
+from pyglyn.supervision.os import kernel
+from pyglyn.supervision.os.child import EXIT_PARENT_GONE, ChildSide, Main, run_forked
 
 CLEANUP_S: Final = 0.8
 """How long an OS process whose parent died tries to clean up below it before it ends anyway."""
@@ -51,7 +53,7 @@ def fork(main: Main, side: ChildSide) -> int:
             warnings.simplefilter("ignore", DeprecationWarning)  # threads: checked already
             os_pid = os.fork()
         if os_pid == 0:
-            os_child.run_forked(main, side)
+            run_forked(main, side)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return os_pid
@@ -76,7 +78,7 @@ _BOOTSTRAP = """\
 import sys, pickle
 payload = open({fd}, "rb")
 sys.path[:] = pickle.load(payload)
-from pyglyn.supervision.os_child import run_spawned
+from pyglyn.supervision.os.child import run_spawned
 run_spawned(payload)
 """
 
@@ -118,7 +120,7 @@ def end_with_all_below() -> NoReturn:
             except ChildProcessError:
                 break
             time.sleep(0.002)
-    os._exit(os_child.EXIT_PARENT_GONE)
+    os._exit(EXIT_PARENT_GONE)
 
 
 def parent_died(number: int, frame: object) -> None:

@@ -15,19 +15,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import atom_of
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import Row
-from pyglyn.node.process import Process
 from pyglyn.node.reasons import KILL, KILLED, SHUTDOWN, UNDEFINED, is_clean
-from pyglyn.node.runtime import Runtime
-from pyglyn.node.worker import Worker
-from pyglyn.supervision.child import ChildBoot, take_name
-from pyglyn.supervision.declaration import Supervisor
 from pyglyn.supervision.effects import (
     AnswerRequest,
     CancelTimer,
@@ -47,33 +40,29 @@ from pyglyn.supervision.effects import (
     StopChild,
 )
 from pyglyn.supervision.exported import resolve
-from pyglyn.supervision.launcher import Launcher, shown
-from pyglyn.supervision.os_process import ExitStatus, OsProcesses
+from pyglyn.supervision.launcher import Launcher, start_failure
+from pyglyn.supervision.os.deaths import ExitStatus
+from pyglyn.supervision.place import Place
 from pyglyn.supervision.policy import Policy
 from pyglyn.supervision.requests import receive_request
 from pyglyn.supervision.running import (
     LINGER_S,
     AllTold,
     OsEnded,
-    Place,
     ProgramReady,
     Running,
     StartFailed,
     StartTimeout,
     TimerExpired,
     logger,
-    reason_text,
-    start_failure,
 )
-from pyglyn.supervision.spec import (
-    ChildType,
-    ShutdownWord,
-)
+from pyglyn.supervision.spec import Supervisor
+from pyglyn.supervision.wording import reason_text, shown
+from pyglyn.supervision.words import ChildType, ShutdownWord
 
 ROOT = "pyglyn_sup"
 """The name of the hub's own supervisor, above all others of the node."""
 FORCED = Atom("$forced")
-_servers: weakref.WeakKeyDictionary[Runtime, weakref.WeakSet[SupervisorServer]] = weakref.WeakKeyDictionary()
 
 
 class SupervisorServer(GenServer):
@@ -104,13 +93,12 @@ class SupervisorServer(GenServer):
             self.post,
             self._by_pid,
             lambda me, below: run_server(me, SupervisorServer, (below, place)),
-            lambda pid: abandon(self.me.runtime, pid),
         )
         self._starting: Running | None = None
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._handover: weakref.WeakKeyDictionary[Child, Term] = weakref.WeakKeyDictionary()
         self._stop_reason: Term = None
-        _servers.setdefault(self.me.runtime, weakref.WeakSet()).add(self)
+        place.supervisors[self.me.pid] = self
         self._carry_out(self.policy.start(self._now()))
 
     @staticmethod
@@ -151,7 +139,7 @@ class SupervisorServer(GenServer):
         """Casts have no meaning for a supervisor and are dropped."""
 
     async def terminate(self, reason: Term) -> None:
-        _servers[self.me.runtime].discard(self)
+        self.place.supervisors.pop(self.me.pid, None)
         for run in list(self._runs.values()):
             run.close()
             if run.task is not None:
@@ -425,37 +413,3 @@ _EVENTS: dict[type, Callable[[SupervisorServer, Any], None]] = {
     ProgramReady: lambda server, event: server.launcher.stand_in(event),
     TimerExpired: SupervisorServer._timer_expired,
 }
-
-
-def abandon(runtime: Runtime, pid: Pid) -> None:
-    """Leave nothing of a supervisor whose process has ended."""
-    for server in list(_servers.get(runtime, ())):
-        if server.me.pid == pid:
-            server.abandon()
-
-
-def children_of(runtime: Runtime) -> list[Row]:
-    """What the supervisors of a runtime know about their children."""
-    servers = list(_servers.get(runtime, ()))
-    return [row for server in servers for row in server.children()]
-
-
-async def run_in_worker(me: Process, worker: Worker, declaration: Supervisor, boot: ChildBoot) -> None:
-    """The body of a supervisor that has this OS process to itself."""
-    runtime = worker.runtime
-    place = Place(
-        OsProcesses(owns_orphans=True),
-        attrs.evolve(boot.address, parent=runtime.serial),
-        lambda os_pid, reason: asyncio.ensure_future(worker.ask(Atom("exited"), os_pid, reason)),
-        declaration.start_method or boot.default_method,
-    )
-    worker.on_info.append(lambda: children_of(runtime))
-    if declaration.name is not None and not me.names:
-        await take_name(me, declaration.name)
-    try:
-        await run_server(me, SupervisorServer, (declaration, place))
-    finally:
-        await place.os_processes.close()
-
-
-__all__ = ["ROOT", "SupervisorServer", "children_of", "run_in_worker"]

@@ -1,10 +1,12 @@
-"""OS processes as children: start them, wait for them, stop them, leave nothing behind. Layer: supervision.
+"""OS processes as children: start them, wait for them, stop them, leave nothing behind.
+
+Layer: supervision/os.
 
 Independent of nodes and supervisors. An `OsProcesses` belongs to one event loop and looks after the
 children of this OS process. It is told of ends by the kernel (a pidfd in the event loop, or SIGCHLD),
 collects every child at once, and kills what a dead child leaves behind: its process group, and those of its
-descendants that the kernel made our children because their own parent died. `pyglyn.supervision.os_child`
-has the other half, `pyglyn.supervision.os_start` the making.
+descendants that the kernel made our children because their own parent died. `pyglyn.supervision.os.child`
+has the other half, `pyglyn.supervision.os.start` the making.
 
 When *this* OS process is killed, its children are killed by the kernel, or, if they have children themselves,
 clean up below them and then end. So one kill -9 anywhere leaves nothing. What can escape: a program's or
@@ -25,136 +27,19 @@ import pickle
 import secrets
 import signal
 import subprocess
-import time
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
-
-import attrs
 
 from pyglyn.errors import ForkUnsafe
-from pyglyn.etf import Atom, Term
-from pyglyn.supervision import kernel, os_child, os_start
-from pyglyn.supervision.os_child import ChildSide, Main
-from pyglyn.supervision.spec import StartMethod
+from pyglyn.supervision.os import descriptors, kernel, main_module, start
+from pyglyn.supervision.os.child import CHILD_VARIABLE, TREE_VARIABLE, ChildSide, Main
+from pyglyn.supervision.os.deaths import ExitStatus, OomKills, exit_status_of
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.words import StartMethod
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
 _TRACKERS_S = 0.7
 """How long what `multiprocessing` started may clean up after a dead child."""
-
-
-@attrs.frozen(kw_only=True)
-class ExitStatus:
-    """How an OS process ended.
-
-    Attributes:
-        os_pid: which one.
-        code: its exit status; None when a signal ended it.
-        signal: that signal; None when it ended by itself.
-        out_of_memory: the kernel killed it because memory ran out, as far as can be told.
-        max_resident: the most bytes it ever had in memory.
-    """
-
-    os_pid: int
-    code: int | None = None
-    signal: int | None = None
-    out_of_memory: bool = False
-    max_resident: int = 0
-
-    def reason(self) -> Term:
-        """The exit reason: ``normal``, ``{exit_status, N}``, ``{signal, N}`` or ``{signal, 9,
-        out_of_memory}``.
-
-        One whose status somebody else collected is ``{exit_status, unknown}``.
-        """
-        if self.signal is not None:
-            if self.out_of_memory:
-                return (Atom("signal"), self.signal, Atom("out_of_memory"))
-            return (Atom("signal"), self.signal)
-        if self.code == 0:
-            return Atom("normal")
-        return (Atom("exit_status"), Atom("unknown") if self.code is None else self.code)
-
-
-class OsProcess:
-    """A child OS process. Made by `OsProcesses.fork`, `OsProcesses.spawn` and `OsProcesses.start`.
-
-    Attributes:
-        os_pid: the operating system's id, also of its process group and its session.
-        title: what ``ps`` shows.
-        token: marks what descends from it.
-        started_at: by ``time.monotonic``.
-        status: how it ended; None while it runs.
-    """
-
-    def __init__(self, os_pid: int, title: str, token: str, lifeline: int) -> None:
-        self.os_pid = os_pid
-        self.token = token
-        self.title = title
-        self.started_at = time.monotonic()
-        self.status: ExitStatus | None = None
-        self.pidfd: int | None = None
-        self._lifeline: int | None = os_child.keep_from_forks(lifeline)
-        self._callbacks: list[Callable[[ExitStatus], None]] = []
-
-    async def wait(self) -> ExitStatus:
-        """Wait until it has ended and is collected."""
-        if self.status is None:
-            future = asyncio.get_running_loop().create_future()
-            self.on_exit(lambda status: None if future.done() else future.set_result(status))
-            await future
-        assert self.status is not None
-        return self.status
-
-    def on_exit(self, callback: Callable[[ExitStatus], None]) -> None:
-        """Have a function called when it ends; at once if it has ended."""
-        if self.status is not None:
-            callback(self.status)
-        else:
-            self._callbacks.append(callback)
-
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM). Only it, not its process group: what it started is its own to stop."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kill it (SIGKILL). What it leaves behind is killed once it is collected."""
-        self.send_signal(signal.SIGKILL)
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing happens when it has ended."""
-        if self.status is None:  # not collected, so the number is still its own
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.os_pid, number)
-
-    async def stop(self, shutdown: float | None) -> ExitStatus:
-        """Ask it to end, and kill it when it has not after so many seconds; with None, wait for ever."""
-        self.terminate()
-        try:
-            async with asyncio.timeout(shutdown):
-                return await self.wait()
-        except TimeoutError:
-            self.kill()
-            return await self.wait()
-
-    def resident_memory(self) -> int | None:
-        """Bytes in memory; None when it has ended or that cannot be told."""
-        return kernel.resident_memory(self.os_pid) if self.status is None else None
-
-    def finish(self, status: ExitStatus) -> None:
-        """Note how it ended; for `OsProcesses` only."""
-        self.status = status
-        for fd in (self._lifeline, self.pidfd):
-            if fd is not None:
-                os_child.close_own(fd)
-        self._lifeline = self.pidfd = None
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(status)
-
-    def __repr__(self) -> str:
-        state = "running" if self.status is None else str(self.status.reason())
-        return f"<OsProcess {self.os_pid} {self.title!r} {state}>"
 
 
 class OsProcesses:
@@ -177,18 +62,18 @@ class OsProcesses:
         self._strays: dict[int, int | None] = {}
         self._no_strays = asyncio.Event()
         self._no_strays.set()
-        self._oom = kernel.OomKills()
+        self._oom = OomKills()
         self._session = os.getsid(0)
         self._timers: set[asyncio.TimerHandle] = set()
         self._sigchld = False
         _here.add(self)
-        self.tree = os.environ.get(os_child.TREE_VARIABLE) or secrets.token_hex(8)
-        self._own_token = os.environ.get(os_child.CHILD_VARIABLE)
+        self.tree = os.environ.get(TREE_VARIABLE) or secrets.token_hex(8)
+        self._own_token = os.environ.get(CHILD_VARIABLE)
         if owns_orphans:
             self._watch_by_signal()
         kernel.set_subreaper(True)
         if kernel.parent_death_signal():
-            signal.signal(kernel.PARENT_DIED, os_start.parent_died)
+            signal.signal(kernel.PARENT_DIED, start.parent_died)
             kernel.set_parent_death_signal(kernel.PARENT_DIED)
 
     @property
@@ -227,8 +112,8 @@ class OsProcesses:
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
-            os_start.flush_streams()
-            os_pid = os_start.fork(main, side)
+            start.flush_streams()
+            os_pid = start.fork(main, side)
         except BaseException:
             os.close(own_end)
             raise
@@ -259,8 +144,8 @@ class OsProcesses:
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
-            with os_start.payload(pickle.dumps((side, os_child.describe_main(pickled), pickled))) as file:
-                os_pid = os_start.spawn(file, [0, 1, 2, lifeline, *side.fds.values()])
+            with start.payload(pickle.dumps((side, main_module.describe_main(pickled), pickled))) as file:
+                os_pid = start.spawn(file, [0, 1, 2, lifeline, *side.fds.values()])
         except BaseException:
             os.close(own_end)
             raise
@@ -294,7 +179,7 @@ class OsProcesses:
             self._watch_by_signal()
             return None
         self._loop.add_reader(pidfd, self._collect, os_pid)
-        return os_child.keep_from_forks(pidfd)
+        return descriptors.keep_from_forks(pidfd)
 
     def _watch_by_signal(self) -> None:
         if not self._sigchld:
@@ -325,7 +210,7 @@ class OsProcesses:
                 return
             self._kill_left_behind(os_pid)  # while its number cannot be anybody else's
             _, wait_status, usage = os.wait4(os_pid, 0)
-            status = self._exit_status(os_pid, wait_status, usage)
+            status = exit_status_of(os_pid, wait_status, usage.ru_maxrss, self._oom)
         except ChildProcessError:
             status = ExitStatus(os_pid=os_pid)
         child = self._children.pop(os_pid, None)
@@ -335,7 +220,7 @@ class OsProcesses:
         if child is not None:
             child.finish(status)
         elif pidfd is not None:
-            os_child.close_own(pidfd)
+            descriptors.close_own(pidfd)
         if not self._strays:
             self._no_strays.set()
         self._sweep()
@@ -351,24 +236,12 @@ class OsProcesses:
         """
         orphans = [each for each, stat in self._orphans() if stat.group == os_pid]
         if not any(map(kernel.is_resource_tracker, orphans)):
-            os_start.kill_group(os_pid)
+            start.kill_group(os_pid)
             return
         for each in orphans:
             if not kernel.is_resource_tracker(each):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
-
-    def _exit_status(self, os_pid: int, wait_status: int, usage: Any) -> ExitStatus:
-        code = os.waitstatus_to_exitcode(wait_status)
-        killed = code == -signal.SIGKILL
-        factor = 1024 if kernel.LINUX else 1
-        return ExitStatus(
-            os_pid=os_pid,
-            code=code if code >= 0 else None,
-            signal=-code if code < 0 else None,
-            out_of_memory=killed and self._oom.claim(),
-            max_resident=usage.ru_maxrss * factor,
-        )
 
     # --- strays ----------------------------------------------------------------------------------------
 
@@ -395,7 +268,7 @@ class OsProcesses:
             self._strays[os_pid] = None
             self._no_strays.clear()
             if stat.group == os_pid:
-                os_start.kill_group(os_pid)
+                start.kill_group(os_pid)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(os_pid, signal.SIGKILL)
             self._strays[os_pid] = self._watch(os_pid)
@@ -419,8 +292,8 @@ class OsProcesses:
         token = kernel.mark_of(os_pid)
         if token is None:
             environment = kernel.environment_of(os_pid)
-            token = environment.get(os_child.CHILD_VARIABLE)
-            if token is None or environment.get(os_child.TREE_VARIABLE) != self.tree:
+            token = environment.get(CHILD_VARIABLE)
+            if token is None or environment.get(TREE_VARIABLE) != self.tree:
                 return self._owns_orphans
         running = {child.token for each in _here for child in each.running}
         return token != self._own_token and token not in running

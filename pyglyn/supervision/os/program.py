@@ -1,4 +1,6 @@
-"""External programs as children: logged output, and readiness as they announce it. Layer: supervision.
+"""External programs as children: logged output, and readiness as they announce it.
+
+Layer: supervision/os.
 
 Readiness is one of `ReadyLine`, `ReadyNotify` (sd_notify(3)), `ReadyFd` and `ReadyPort`. Output is read as it
 comes, line by line: what stdout says is logged as information, what stderr says as a warning, both under
@@ -26,16 +28,13 @@ import attrs
 
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.supervision.os_child import ChildSide, close_own, keep_from_forks
-from pyglyn.supervision.os_process import ExitStatus, OsProcess, OsProcesses
-from pyglyn.supervision.spec import (
-    ProgramStart,
-    ReadyFd,
-    ReadyLine,
-    ReadyNotify,
-    ReadyPort,
-    StartMethod,
-)
+from pyglyn.supervision.os.child import ChildSide
+from pyglyn.supervision.os.command import ProgramStart, ReadyFd, ReadyLine, ReadyNotify, ReadyPort
+from pyglyn.supervision.os.deaths import ExitStatus
+from pyglyn.supervision.os.descriptors import close_own, keep_from_forks
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.os.processes import OsProcesses
+from pyglyn.supervision.words import StartMethod
 
 MAX_LINE: Final = 16 * 1024
 _READ = 4 * 1024

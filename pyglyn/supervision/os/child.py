@@ -1,6 +1,6 @@
-"""The first steps of a new OS process, before it runs what it was made for. Layer: supervision.
+"""The first steps of a new OS process, before it runs what it was made for. Layer: supervision/os.
 
-However it was made (`pyglyn.supervision.os_process`), it gets: a session of its own, so that Ctrl-C at a
+However it was made (`pyglyn.supervision.os.processes`), it gets: a session of its own, so that Ctrl-C at a
 terminal does not reach it and its process group can be killed as a whole; default signals; no pipe or socket
 but those handed down (of a fork, files and terminals stay open: a log file, say); no trace of its parent's
 event loop; the order to die with its parent.
@@ -18,20 +18,17 @@ import contextvars
 import gc
 import os
 import pickle
-import resource
-import runpy
 import signal
-import stat
 import sys
 import traceback
-import types
 from collections.abc import Callable, Mapping
 from typing import BinaryIO, Final, NoReturn
 
 import attrs
 
-from pyglyn.node.node import IMPORTING_MAIN
-from pyglyn.supervision import kernel
+from pyglyn.supervision.os import kernel
+from pyglyn.supervision.os.descriptors import close_descriptors, detach_descriptors
+from pyglyn.supervision.os.main_module import import_main
 
 TREE_VARIABLE: Final = "PYGLYN_TREE"
 """Names, in the environment, the tree that an OS process and all it starts belong to."""
@@ -103,7 +100,7 @@ def run_spawned(payload: BinaryIO) -> NoReturn:
         payload.close()
         begin(side, close_descriptors)
         if main_module is not None:
-            _import_main(*main_module)
+            import_main(*main_module)
         status = _run(pickle.loads(pickled), side)
     except BaseException:
         traceback.print_exc()
@@ -164,110 +161,7 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
-def close_descriptors(kept: set[int]) -> None:
-    """Close all descriptors but these, and read nothing from standard input."""
-    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    begin = 0
-    for fd in sorted(kept):
-        if fd > begin:  # closerange(0, 0) would close all there are
-            os.closerange(begin, fd)
-        begin = fd + 1
-    os.closerange(begin, limit if 0 < limit <= _MOST_DESCRIPTORS else _MOST_DESCRIPTORS)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-
-
-_own: set[int] = set()
-
-
-def keep_from_forks(fd: int) -> int:
-    """Note a descriptor that no object owns and no fork needs: forks close it. Returns it."""
-    _own.add(fd)
-    return fd
-
-
-def close_own(fd: int) -> None:
-    """Close a descriptor that `keep_from_forks` has noted."""
-    _own.discard(fd)
-    os.close(fd)
-
-
-def detach_descriptors(kept: set[int]) -> None:
-    """Let go of the parent's pipes, sockets and the like, but these; read nothing from standard input.
-
-    Their numbers lead to ``/dev/null`` from now on. They must not become free: objects that the parent left
-    still know them, and would write into, or close, what has got the number since. (A log handler that writes
-    to a pipe would write into a database file.) Files and terminals stay as they are.
-    """
-    freed = _make_room(kept)
-    numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in numbers:
-        if fd not in kept and fd != null and fd in _own:
-            os.close(fd)
-        elif fd not in kept and fd != null and _is_channel(fd):
-            os.dup2(null, fd, inheritable=False)
-    _own.clear()
-    os.dup2(null, 0)
-    if null != freed:
-        os.close(null)
-
-
-def _make_room(kept: set[int]) -> int | None:
-    """Close a descriptor where the parent had all it may have; returns which."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        for fd in range(soft):
-            if fd not in kept and _is_channel(fd):
-                os.close(fd)
-                return fd
-    return None
-
-
-def _is_channel(fd: int) -> bool:
-    """Whether a descriptor leads to somebody or something else than a file, a folder or a device."""
-    try:
-        mode = os.fstat(fd).st_mode
-    except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
-
-
 def _forget_event_loop() -> None:
     """Forget the loop the parent runs; it must not be closed here, its epoll set is the parent's too."""
     asyncio._set_running_loop(None)
     asyncio.set_event_loop(None)
-
-
-# --- the parent's main module, for spawned children ----------------------------------------------------
-
-
-def describe_main(pickled: bytes) -> tuple[str | None, str | None] | None:
-    """How a fresh interpreter finds the main module: its name or its path; None if nothing refers to it."""
-    if _MAIN.encode() not in pickled:
-        return None
-    main = sys.modules[_MAIN]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return spec.name, None
-    path = getattr(main, "__file__", None)
-    return None if path is None else (None, os.path.abspath(path))
-
-
-def _import_main(name: str | None, path: str | None) -> None:
-    """Import the parent's main module under another name, so that ``if __name__ == "__main__"`` is False."""
-    os.environ[IMPORTING_MAIN] = "1"
-    try:
-        if name is not None:
-            content = runpy.run_module(name, run_name=_SPAWNED_MAIN, alter_sys=True)
-        else:
-            assert path is not None
-            content = runpy.run_path(path, run_name=_SPAWNED_MAIN)
-    finally:
-        del os.environ[IMPORTING_MAIN]
-    module = types.ModuleType(_SPAWNED_MAIN)
-    module.__dict__.update(content)
-    sys.modules[_MAIN] = sys.modules[_SPAWNED_MAIN] = module

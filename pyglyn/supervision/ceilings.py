@@ -1,0 +1,74 @@
+"""Ceilings of a child that its supervisor watches: its heartbeat and its memory. Layer: supervision."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Final
+
+from pyglyn.supervision.os.deaths import STUCK, over_memory
+from pyglyn.supervision.os.descriptors import close_own, keep_from_forks
+from pyglyn.supervision.running import Running
+
+MEMORY_CHECK_S: Final = 0.1
+"""How often the memory of children with a limit is looked at; the kernel has no signal for it."""
+
+
+def watch_heartbeat(run: Running, fd: int) -> None:
+    """Kill a child with reason ``stuck`` when it has not written to this pipe for too long.
+
+    Counted from the first beat: how long a start may take is the start timeout's business.
+    """
+    limit = run.spec.heartbeat
+    assert limit is not None
+    loop = asyncio.get_running_loop()
+    os.set_blocking(keep_from_forks(fd), False)
+    last: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    def read() -> None:
+        nonlocal last
+        beats = b""
+        with contextlib.suppress(OSError):
+            beats = os.read(fd, 4096)
+        if not beats:
+            loop.remove_reader(fd)
+            return
+        if last is None:
+            last = loop.time()
+            check()
+        last = loop.time()
+
+    def check() -> None:
+        nonlocal timer
+        assert last is not None
+        silent = loop.time() - last
+        if silent >= limit:
+            run.kill(STUCK)
+        else:
+            timer = loop.call_later(limit - silent, check)
+
+    def close() -> None:
+        loop.remove_reader(fd)
+        close_own(fd)
+        if timer is not None:
+            timer.cancel()
+
+    loop.add_reader(fd, read)
+    run.closers.append(close)
+
+
+def watch_memory(run: Running) -> None:
+    """Kill a child with reason ``{memory_limit, Bytes}`` when it has more than its limit in memory."""
+    limit = run.spec.memory_limit
+    assert limit is not None
+
+    def check() -> None:
+        used = run.os_process.resident_memory() if run.os_process is not None else None
+        if used is not None and used > limit:
+            run.kill(over_memory(limit))
+        elif run.os_process is None or run.os_process.status is None:
+            run.later(MEMORY_CHECK_S, check)
+
+    check()
