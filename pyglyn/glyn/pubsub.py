@@ -30,8 +30,7 @@ from pyglyn.errors import NodeBusy, NotInGroup
 from pyglyn.etf import Pid, Reference, Term
 from pyglyn.glyn.subject import Codec, Undecodable
 from pyglyn.groups import syn
-from pyglyn.groups.operations import At
-from pyglyn.node import Exit, Node, Process
+from pyglyn.node import At, Exit, Node, Process
 
 T = TypeVar("T")
 

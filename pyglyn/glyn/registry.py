@@ -19,8 +19,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.gleam import Subject
 from pyglyn.glyn.subject import Codec, Undecodable
 from pyglyn.groups import syn
-from pyglyn.groups.operations import At
-from pyglyn.node import Node, Process
+from pyglyn.node import At, Node, Process
 
 T = TypeVar("T")
 R = TypeVar("R")

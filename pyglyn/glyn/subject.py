@@ -10,7 +10,7 @@ from pyglyn import etf, gleam
 from pyglyn.errors import DecodeErrors
 from pyglyn.etf import Term
 from pyglyn.gleam import NamedSubject, Subject
-from pyglyn.groups.operations import At
+from pyglyn.node import At
 
 logger = logging.getLogger("pyglyn.glyn")
 

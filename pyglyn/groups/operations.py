@@ -7,26 +7,37 @@ exception in the form of a term.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pyglyn.errors import CallFailed, CallTimeout, GroupError, NoProcess, NotInGroup, RegistrationFailed
 from pyglyn.etf import Atom, Term
-from pyglyn.node import Node, Process
+from pyglyn.node import At, Node, Process
 from pyglyn.node.reasons import ERROR
-
-if TYPE_CHECKING:
-    from pyglyn.groups.scope import Scope
-
-At: TypeAlias = "Node | Process"
-"""Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""
 
 OPERATION = Atom("pyglyn_do")
 
-S = TypeVar("S", bound="Scope[Any]")
 
-_scopes: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+class Startable(Protocol):
+    """What is asked of a scope here; ``Scope`` has it."""
+
+    name: str
+    node: Node
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def overview(self) -> Term: ...
+    async def operate(self, operation: str, *args: Any) -> Any: ...
+
+
+S = TypeVar("S", bound=Startable)
+
+
+class _Scopes:
+    """The scopes that run in one operating-system process, by the names they are registered as."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {}
 
 
 def started(node: Node, name: str, make: Callable[[], S]) -> S:
@@ -35,9 +46,9 @@ def started(node: Node, name: str, make: Callable[[], S]) -> S:
     Raises:
         NameTaken: another process has that name.
     """
-    if node.runtime not in _scopes:
+    if ("pyglyn", "groups") not in node.builtins:
         node.builtins.add("pyglyn", _overview_of(node), "groups")
-    scopes = _scopes.setdefault(node.runtime, {})
+    scopes = _scopes_of(node)
     if name not in scopes:
         made = make()
         made.start()
@@ -46,35 +57,38 @@ def started(node: Node, name: str, make: Callable[[], S]) -> S:
     return scope
 
 
+def _scopes_of(at: At) -> dict[str, Any]:
+    return at.runtime.belongings.get(_Scopes).by_name
+
+
 def _overview_of(node: Node) -> Callable[[], Awaitable[Term]]:
     """The function ``pyglyn:groups`` of a node, for ``pyglyn groups``."""
 
     async def groups() -> Term:
-        scopes = _scopes.get(node.runtime, {})
-        return [scope.overview() for _, scope in sorted(scopes.items())]
+        return [scope.overview() for _, scope in sorted(_scopes_of(node).items())]
 
     return groups
 
 
 def stopped(node: Node, name: str) -> bool:
     """Stop a scope of a node; False if it does not run."""
-    scope = _scopes.get(node.runtime, {}).pop(name, None)
+    scope = _scopes_of(node).pop(name, None)
     if scope is None:
         return False
     scope.stop()
     return True
 
 
-def forget(scope: Scope[Any]) -> None:
+def forget(scope: Startable) -> None:
     """The scope has ended, maybe with its node: nothing here may keep it."""
-    scopes = _scopes.get(scope.node.runtime, {})
+    scopes = _scopes_of(scope.node)
     if scopes.get(scope.name) is scope:
         del scopes[scope.name]
 
 
 def running(at: At, name: str) -> Any:
     """The scope that runs in this operating-system process; None if it does not, or runs in the hub."""
-    return _scopes.get(at.runtime, {}).get(name)
+    return _scopes_of(at).get(name)
 
 
 async def do(at: At, name: str, operation: str, *args: Any, timeout: float | None = 10.0) -> Any:

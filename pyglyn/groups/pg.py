@@ -23,10 +23,9 @@ from pyglyn.errors import NotInGroup
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import operations
 from pyglyn.groups.effects import Effect
-from pyglyn.groups.operations import At
 from pyglyn.groups.pg_state import PgState
 from pyglyn.groups.scope import Scope
-from pyglyn.node import Node, Process
+from pyglyn.node import At, Node, Process
 from pyglyn.node.reasons import UNDEFINED
 
 DEFAULT_SCOPE = "pg"

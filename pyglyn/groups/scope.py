@@ -13,7 +13,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import attrs
 
@@ -40,9 +40,6 @@ from pyglyn.node import Caller, Node, NodeEvent, Process
 from pyglyn.node.reasons import DOWN, OK
 
 logger = logging.getLogger("pyglyn.groups")
-
-At: TypeAlias = "Node | Process"
-"""Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""
 
 RESTARTS_AT_ONCE = 5
 RESTART_PAUSE_S = 1.0
@@ -105,6 +102,10 @@ class Scope(Generic[M]):
 
     def take(self, message: Term, now: float) -> list[Effect]:
         """Hand the machine a message."""
+        raise NotImplementedError
+
+    def overview(self) -> Term:
+        """What is in it, for ``pyglyn groups``."""
         raise NotImplementedError
 
     operations: ClassVar[frozenset[str]] = frozenset()

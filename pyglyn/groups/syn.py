@@ -24,10 +24,9 @@ from pyglyn.errors import NodeBusy, NotInGroup, RegistrationFailed
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import operations
 from pyglyn.groups.effects import Event
-from pyglyn.groups.operations import At
 from pyglyn.groups.syn_registry_state import Resolve
 from pyglyn.groups.syn_scope import SynGroupsScope, SynRegistryScope
-from pyglyn.node import Node
+from pyglyn.node import At, Node
 from pyglyn.node.reasons import UNDEFINED
 
 _PYGLYN, _PUBLISH = Atom("pyglyn"), Atom("publish")

@@ -4,10 +4,12 @@ from pyglyn.node.calls import Caller
 from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import Exports, export
 from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError, Stop
-from pyglyn.node.node import Node, NodeEvent, Reconnect, Settings
+from pyglyn.node.node import At, Node, NodeEvent
 from pyglyn.node.process import Process, current_process
+from pyglyn.node.settings import Reconnect, Settings
 
 __all__ = [
+    "At",
     "Caller",
     "Exit",
     "Exports",

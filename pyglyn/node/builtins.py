@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import inspection
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Exports
+from pyglyn.node.hub import Hub
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, UNDEFINED
-
-if TYPE_CHECKING:
-    from pyglyn.node.node import Node
+from pyglyn.node.workers import Workers
 
 _VISIBLE = Atom("visible")
 _STOP_DELAY_S = 0.05
@@ -32,42 +31,42 @@ class Badarg(PyglynError):
     reason = "badarg"
 
 
-def builtins(node: Node) -> Exports:
+def builtins(hub: Hub, workers: Workers) -> Exports:
     """What a node exports of itself. The functions are ``async`` to run at once, not in a thread."""
 
     async def name() -> Term:
-        return Atom(node.name)
+        return Atom(hub.name)
 
     async def nodes(kind: Term = _VISIBLE) -> Term:
-        return _nodes(node, kind)
+        return _nodes(hub, kind)
 
     async def whereis(wanted: Term) -> Term:
-        return _whereis(node, wanted)
+        return _whereis(hub, wanted)
 
     async def registered() -> Term:
-        return [atom_of(wanted) for wanted in node.runtime.names]
+        return [atom_of(wanted) for wanted in hub.runtime.names]
 
     async def processes() -> Term:
-        return [process.pid for process in node.runtime.processes.values()]
+        return [process.pid for process in hub.runtime.processes.values()]
 
     async def is_process_alive(pid: Term) -> Term:
-        return _process(node, pid) is not None
+        return _process(hub, pid) is not None
 
     async def process_info(pid: Term, items: Term = None) -> Term:
-        return _process_info(node, pid, items)
+        return _process_info(hub, pid, items)
 
     async def memory() -> Term:
         return [(Atom("total"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)]
 
     async def tree() -> Term:
-        return await inspection.tree(node)
+        return await inspection.tree(hub, workers)
 
     async def kill(wanted: Term) -> Term:
         text = wanted.decode(errors="replace") if isinstance(wanted, bytes) else str(wanted)
-        return inspection.kill(node, text)
+        return inspection.kill(hub, workers, text)
 
     async def stop() -> Term:
-        asyncio.get_running_loop().call_later(_STOP_DELAY_S, node.request_stop)
+        asyncio.get_running_loop().call_later(_STOP_DELAY_S, hub.stopping.set)
         return OK
 
     table = Exports()
@@ -79,37 +78,37 @@ def builtins(node: Node) -> Exports:
     return table
 
 
-def _nodes(node: Node, kind: Term) -> Term:
+def _nodes(hub: Hub, kind: Term) -> Term:
     kinds = kind if isinstance(kind, list) else [kind]
-    hidden = {name for name in node.nodes() if node.is_hidden(name)}
+    hidden = {name for name in hub.nodes() if hub.is_hidden(name)}
     names: set[str] = set()
     for each in kinds:
         match each:
             case Atom("visible"):
-                names |= set(node.nodes()) - hidden
+                names |= set(hub.nodes()) - hidden
             case Atom("hidden"):
                 names |= hidden
             case Atom("connected"):
-                names |= set(node.nodes())
+                names |= set(hub.nodes())
             case Atom("this"):
-                names.add(node.name)
+                names.add(hub.name)
             case Atom("known"):
-                names |= {*node.nodes(), node.name}
+                names |= {*hub.nodes(), hub.name}
             case _:
                 raise Badarg("nodes: visible, hidden, connected, this or known")
     return [Atom(name) for name in sorted(names)]
 
 
-def _whereis(node: Node, name: Term) -> Term:
+def _whereis(hub: Hub, name: Term) -> Term:
     if not isinstance(name, Atom):
         raise Badarg("whereis needs an atom")
-    return node.whereis(name.name) or UNDEFINED
+    return hub.whereis(name.name) or UNDEFINED
 
 
-def _process(node: Node, pid: Term) -> Process | None:
-    if not isinstance(pid, Pid) or pid.node != node.name:
+def _process(hub: Hub, pid: Term) -> Process | None:
+    if not isinstance(pid, Pid) or pid.node != hub.name:
         raise Badarg("a pid of this node is needed")
-    return node.runtime.processes.get(pid.id) if node.runtime.is_here(pid) else None
+    return hub.runtime.processes.get(pid.id) if hub.runtime.is_here(pid) else None
 
 
 _DEFAULT_ITEMS = [
@@ -125,8 +124,8 @@ _DEFAULT_ITEMS = [
 ]
 
 
-def _process_info(node: Node, pid: Term, items: Term) -> Term:
-    process = _process(node, pid)
+def _process_info(hub: Hub, pid: Term, items: Term) -> Term:
+    process = _process(hub, pid)
     if process is None:
         return UNDEFINED
     if isinstance(items, Atom):

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import attrs
 
 from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.node.destinations import Destination, ServerRef, describe
 from pyglyn.node.reasons import NOCONNECTION, NOPROC
-
-if TYPE_CHECKING:
-    from pyglyn.node.process import Process, ServerRef
 
 GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
@@ -55,7 +53,17 @@ class Caller:
                 return self.pid
 
 
-def reply(me: Process, caller: Caller, answer: Term) -> None:
+class Calling(Protocol):
+    """What of a process a call needs; ``Process`` has it."""
+
+    pid: Pid
+
+    def send(self, to: Destination, message: Term) -> None: ...
+    def expect_reply(self, to: ServerRef) -> tuple[Reference, asyncio.Future[Any]]: ...
+    def forget_reply(self, ref: Reference) -> None: ...
+
+
+def reply(me: Calling, caller: Caller, answer: Term) -> None:
     """Answer a call."""
     me.send(caller.destination(), (caller.tag, answer))
 
@@ -72,18 +80,13 @@ def _failure(server: ServerRef, reason: Term) -> CallFailed:
     return CallFailed(f"call to {where}: the process ended: {text}", reason=reason)
 
 
-def describe(server: ServerRef) -> str:
-    """A server reference for people."""
-    return f"{server[0]} on {server[1]}" if isinstance(server, tuple) else str(server)
-
-
-async def call(me: Process, server: ServerRef, request: Term, timeout: float | None) -> Term:
+async def call(me: Calling, server: ServerRef, request: Term, timeout: float | None) -> Term:
     """See ``Process.call``."""
     return await exchange(me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True)
 
 
 async def exchange(
-    me: Process,
+    me: Calling,
     server: ServerRef,
     make_message: Any,
     timeout: float | None,
@@ -132,7 +135,7 @@ def _expire(future: asyncio.Future[Any]) -> None:
 
 
 async def multi_call(
-    me: Process, nodes: Sequence[str], name: str, request: Term, timeout: float | None = 5.0
+    me: Calling, nodes: Sequence[str], name: str, request: Term, timeout: float | None = 5.0
 ) -> tuple[list[tuple[str, Term]], list[str]]:
     """Call the servers registered as ``name`` on several nodes; returns the replies and the bad nodes."""
 

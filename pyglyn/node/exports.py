@@ -136,6 +136,9 @@ class Exports:
         exported = self._table.get((module.name, function.name))
         return exported if exported is not None and exported.takes(arity) else None
 
+    def __contains__(self, name: tuple[str, str]) -> bool:
+        return name in self._table
+
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self._table)
 

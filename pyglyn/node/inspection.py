@@ -9,17 +9,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from pyglyn.etf import Atom, Pid
 from pyglyn.node.exits import atom_of
+from pyglyn.node.hub import Hub
+from pyglyn.node.process import Host, Process
 from pyglyn.node.reasons import KILL, UNDEFINED
-
-if TYPE_CHECKING:
-    from pyglyn.node.node import Node
-    from pyglyn.node.process import Process
-    from pyglyn.node.runtime import Runtime
-    from pyglyn.node.workers import WorkerLink
+from pyglyn.node.worker_link import WorkerLink
+from pyglyn.node.workers import Workers
 
 PID, OS_PID = Atom("pid"), Atom("os_pid")
 Row: TypeAlias = dict[Any, Any]
@@ -43,7 +41,7 @@ def row(process: Process) -> Row:
     }
 
 
-def rows(runtime: Runtime) -> list[Row]:
+def rows(runtime: Host) -> list[Row]:
     """The processes of a runtime."""
     return [row(process) for process in runtime.processes.values()]
 
@@ -57,21 +55,19 @@ def resident_memory(os_pid: int) -> int | Atom:
         return UNDEFINED
 
 
-async def tree(node: Node) -> list[Row]:
+async def tree(hub: Hub, workers: Workers) -> list[Row]:
     """Every process of the node as a map, with what their supervisors know about them.
 
     Children that do not run have a row too, with ``undefined`` as their pid; a worker that does not answer
     has one with status ``no_answer``.
     """
-    answers: dict[int, Any] = await node.workers.info(ANSWER_TIMEOUT_S)
-    found = rows(node.runtime)
-    told: list[Any] = [row for about in node.on_info for row in _list(about())]
+    answers: dict[int, Any] = await workers.info(ANSWER_TIMEOUT_S)
+    found = rows(hub.runtime)
+    told: list[Any] = [row for about in hub.on_info for row in _list(about())]
     for processes, tables in answers.values():
         found += processes
         told += [row for table in tables for row in table]
-    found += [
-        _silent(link) for link in node.workers.links.values() if link.serial not in answers and link.main
-    ]
+    found += [_silent(link) for link in workers.links.values() if link.serial not in answers and link.main]
     children = {row[PID]: row for row in told if row[PID] is not UNDEFINED}
     for each in found:
         each.update(children.get(each[PID], {}))
@@ -97,27 +93,27 @@ def _silent(link: WorkerLink) -> Row:
     }
 
 
-def find(node: Node, wanted: str) -> Pid | None:
+def find(hub: Hub, workers: Workers, wanted: str) -> Pid | None:
     """The process with a registered name, or with a pid as ``<id.serial>`` or ``<node.id.serial>``."""
-    pid = node.whereis(wanted)
+    pid = hub.whereis(wanted)
     if pid is not None:
         return pid
-    match = re.fullmatch(rf"<(?:{re.escape(node.name)}\.)?(\d+)\.(\d+)>", wanted)
+    match = re.fullmatch(rf"<(?:{re.escape(hub.name)}\.)?(\d+)\.(\d+)>", wanted)
     if match is None:
         return None
-    pid = Pid(node.name, int(match[1]), int(match[2]), node.runtime.creation)
+    pid = Pid(hub.name, int(match[1]), int(match[2]), hub.runtime.creation)
     here = pid.serial == 0
-    return pid if (pid.id in node.runtime.processes if here else pid.serial in node.workers.links) else None
+    return pid if (pid.id in hub.runtime.processes if here else pid.serial in workers.links) else None
 
 
-def kill(node: Node, wanted: str) -> bool:
+def kill(hub: Hub, workers: Workers, wanted: str) -> bool:
     """Kill a process, a worker's main one with its OS process; False if there is none of that name."""
-    pid = find(node, wanted)
+    pid = find(hub, workers, wanted)
     if pid is None:
         return False
-    link = node.workers.links.get(pid.serial)
+    link = workers.links.get(pid.serial)
     if link is not None and link.main == pid:
         link.kill()
     else:
-        node.system.exit(pid, KILL)
+        hub.system.exit(pid, KILL)
     return True

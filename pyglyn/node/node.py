@@ -9,70 +9,35 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
-from pyglyn import _main_module, etf
+from pyglyn import _main_module
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, LocalNode, NetSettings, Peers
 from pyglyn.node import rpc
 from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
+from pyglyn.node.destinations import Destination, ServerRef
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
-from pyglyn.node.process import Destination, Process, ServerRef
+from pyglyn.node.hub import Hub
+from pyglyn.node.link import Frame
+from pyglyn.node.process import Process
 from pyglyn.node.reasons import EXIT, NODEDOWN, SHUTDOWN
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
-from pyglyn.node.workers import WorkerLink, Workers
-
-"""In the environment while a fresh interpreter imports the main module of its parent."""
+from pyglyn.node.settings import Settings
+from pyglyn.node.worker_link import WorkerLink
+from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
 
 NODEUP = Atom("nodeup")
 NODE_TYPE, REASON = Atom("node_type"), Atom("nodedown_reason")
-
-
-@attrs.frozen(kw_only=True)
-class Reconnect:
-    """How often to try again to reach a node that should stay connected (``Node.keep_connected``).
-
-    Attributes:
-        first: seconds before the second attempt.
-        factor: each wait is so many times the one before.
-        longest: seconds a wait has at most.
-    """
-
-    first: float = 0.25
-    factor: float = 2.0
-    longest: float = 15.0
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """Settings of a node; the defaults are OTP's where OTP has one.
-
-    Attributes:
-        net_ticktime: seconds after which a silent peer counts as dead (60; the cluster's value).
-        auto_connect: connect to a node when something is sent to it.
-        reconnect: the policy of ``keep_connected``.
-        send_limit: bytes queued for one node above which ``send`` raises ``NodeBusy`` (256 MiB). Long before,
-            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``.
-        worker_queue_limit: bytes queued for a worker above which the sources that send to it are no longer
-            read (64 MiB).
-        limits: depth, count and size of the terms accepted from peers.
-    """
-
-    net_ticktime: float = 60.0
-    auto_connect: bool = True
-    reconnect: Reconnect = Reconnect()
-    send_limit: int = 256 * 1024 * 1024
-    worker_queue_limit: int = 64 * 1024 * 1024
-    limits: etf.Limits = attrs.field(factory=etf.Limits)
 
 
 @attrs.frozen
@@ -105,7 +70,7 @@ class Node:
         net: settings of the network layer.
 
     Attributes:
-        builtins: the functions that every node exports, for shells and tools; parts of pyglyn add theirs.
+        hub: what the parts of the node have in common.
     """
 
     def __init__(
@@ -132,20 +97,14 @@ class Node:
             on_busy=self._on_busy,
             settings=self.net,
         )
-        self.router = Router(self)
-        self.workers = Workers(self)
-        self.worker_listeners: list[Callable[[WorkerLink, Term], None]] = []
+        self.hub = Hub(self.local, self.settings, self.peers, DEFAULT if exports is None else exports)
+        self.workers = Workers(self.hub, self._on_worker_signal)
+        self.router = Router(self.hub, self.workers)
         self.before_stop: list[Callable[[], Awaitable[None]]] = []
-        self.on_info: list[Callable[[], Term]] = []
-        self.exports = DEFAULT if exports is None else exports
-        self.builtins = Exports()
-        self.runtime: Runtime
-        self._system: Process | None = None
         self._watchers: dict[Pid, bool] = {}
         self._listeners: list[Callable[[NodeEvent], None]] = []
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
-        self._stopping = asyncio.Event()
         self._started = False
 
     def __repr__(self) -> str:
@@ -158,19 +117,33 @@ class Node:
 
     @property
     def system(self) -> Process:
-        """The process that calls and sends on behalf of no process in particular.
+        """The process that calls and sends on behalf of no process in particular."""
+        return self.hub.system
 
-        A peer may send it an exit signal, as to any process: there is a new one then.
-        """
-        if self._system is None or not self._system.alive:
-            self._system = self.runtime.attach("system")
-            self._system.deaf = self._system.trap_exit = True
-        return self._system
+    @property
+    def runtime(self) -> Runtime:
+        """The processes of the node's own operating-system process, once it has been started."""
+        return self.hub.runtime
+
+    @property
+    def exports(self) -> Exports:
+        """The functions other nodes may call."""
+        return self.hub.exports
+
+    @property
+    def builtins(self) -> Exports:
+        """The functions that every node exports, for shells and tools; parts of pyglyn add theirs."""
+        return self.hub.builtins
+
+    @property
+    def on_info(self) -> list[Callable[[], Term]]:
+        """Functions that tell more about what is here, for ``pyglyn tree``."""
+        return self.hub.on_info
 
     @property
     def stopping(self) -> bool:
         """Whether the node has been told to stop."""
-        return self._stopping.is_set()
+        return self.hub.stopping.is_set()
 
     @property
     def net_ticktime(self) -> float:
@@ -209,19 +182,20 @@ class Node:
     def _prepare(self) -> None:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
-        self.runtime = Runtime(identity, self.router.forward, limits=self.settings.limits)
-        self.builtins = builtins(self)
-        Services(self).start()
+        self.hub.runtime = Runtime(identity, self.router.to_node, limits=self.settings.limits)
+        self.runtime.belongings.put(self)
+        self.hub.builtins = builtins(self.hub, self.workers)
+        Services(self.hub).start()
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
-        self._stopping.set()
+        self.hub.stopping.set()
         for task in self._keepers.values():
             task.cancel()
         await asyncio.gather(*self._keepers.values(), return_exceptions=True)
         for stop in reversed(self.before_stop):
             await stop()
-        if hasattr(self, "runtime"):
+        if hasattr(self.hub, "runtime"):
             await self._stop_processes()
         await self.workers.stop()
         await self.router.stop()
@@ -253,11 +227,11 @@ class Node:
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int) -> None:
-            if self._stopping.is_set():
+            if self.hub.stopping.is_set():
                 logger.warning("%s again: ending at once", signal.Signals(number).name)
                 os._exit(128 + number)
             logger.info("%s: stopping", signal.Signals(number).name)
-            self._stopping.set()
+            self.hub.stopping.set()
 
         handled = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -265,15 +239,15 @@ class Node:
         for number in handled:
             loop.add_signal_handler(number, on_signal, number)
         try:
-            await self._stopping.wait()
+            await self.hub.stopping.wait()
         finally:
-            if not self._stopping.is_set():
+            if not self.hub.stopping.is_set():
                 for number in handled:
                     loop.remove_signal_handler(number)
 
     def request_stop(self) -> None:
         """Make ``run`` return."""
-        self._stopping.set()
+        self.hub.stopping.set()
 
     # --- connections ------------------------------------------------------------------------------
 
@@ -291,12 +265,11 @@ class Node:
 
     def nodes(self) -> list[str]:
         """The names of the connected nodes."""
-        return sorted(connection.name for connection in self.peers.connections)
+        return self.hub.nodes()
 
     def is_hidden(self, node: str) -> bool:
         """Whether the connection to a connected node is a hidden one."""
-        connection = self.peers.get(node)
-        return connection is None or connection.hidden
+        return self.hub.is_hidden(node)
 
     def keep_connected(self, node: str) -> None:
         """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``."""
@@ -354,14 +327,9 @@ class Node:
 
     def _on_down(self, connection: Connection, reason: str) -> None:
         logger.info("%s is down: %s", connection.name, reason)
-        self._unbusy(connection.name)
-        self.node_lost(connection.name)
+        self.router.busy(connection.name, False)
+        self.router.node_lost(connection.name)
         self._notify(NodeEvent(connection.name, False, connection.hidden, reason))
-
-    def node_lost(self, node: str) -> None:
-        """End every link and monitor across the connection to a node, in the hub and in the workers."""
-        self.runtime.node_down(node)
-        self.workers.node_down(node)
 
     def _notify(self, event: NodeEvent) -> None:
         changed = self._changed.get(event.node)
@@ -381,17 +349,10 @@ class Node:
         self.router.from_peer(connection, control, payload)
 
     def _on_busy(self, connection: Connection, busy: bool) -> None:
-        if busy:
-            self.runtime.busy.setdefault(connection.name, asyncio.Event())
-            self.workers.busy(connection.name, True)
-        else:
-            self._unbusy(connection.name)
+        self.router.busy(connection.name, busy)
 
-    def _unbusy(self, node: str) -> None:
-        event = self.runtime.busy.pop(node, None)
-        if event is not None:
-            event.set()
-            self.workers.busy(node, False)
+    def _on_worker_signal(self, link: WorkerLink, frame: Frame) -> None:
+        self.router.from_worker(link, frame)
 
     # --- processes --------------------------------------------------------------------------------
 
@@ -427,7 +388,7 @@ class Node:
 
     def whereis(self, name: str) -> Pid | None:
         """The pid registered under a name of this node."""
-        return self.runtime.names.get(name)
+        return self.hub.whereis(name)
 
     def send(self, to: Destination, message: Term) -> None:
         """Send a message from no process in particular."""
@@ -466,3 +427,7 @@ class Node:
     def make_ref(self) -> Reference:
         """A new unique reference."""
         return self.runtime.make_ref()
+
+
+At: TypeAlias = "Node | Process"
+"""Where a function acts: the node, in its own operating-system process, or a process anywhere on it."""

@@ -5,7 +5,8 @@ returns, with ``raise Exit(reason)``, or with an exception (see ``exits``). An e
 its next ``await``: ``finally`` blocks run, then links and monitors are told; only ``kill`` does not wait.
 
 Every destination (``to``) is a ``Pid``, a registered name on this node (``"stock"``), a name on some node
-(``("stock", "order@localhost")``), or an alias (``Reference``). Durations are seconds.
+(``("stock", "order@localhost")``), or an alias (``Reference``). Durations are seconds. Where a process lives,
+and what that gives it, is its ``runtime``: a ``Host``.
 """
 
 from __future__ import annotations
@@ -15,22 +16,20 @@ import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol
 
 from pyglyn import etf
-from pyglyn.dist.control import AliasSend, Exit2, GroupLeader, RegSend, Send
+from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend, Send, SpawnReply
 from pyglyn.errors import EncodeError, NoProcess
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls, exits
+from pyglyn.node.backpressure import BusyNodes, Waits
+from pyglyn.node.belongings import Belongings
+from pyglyn.node.destinations import Destination, ServerRef, check_destination, name_and_node, node_of
 from pyglyn.node.mailbox import Mailbox, Match
+from pyglyn.node.pending import Pending
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
-
-if TYPE_CHECKING:
-    from pyglyn.node.runtime import Runtime
-
-ServerRef: TypeAlias = "Pid | str | Atom | tuple[str | Atom, str | Atom]"
-Destination: TypeAlias = "ServerRef | Reference"
 
 MAX_LOGGED_REASON = 500
 """Characters of an exit reason in the log: a peer may send one of any size."""
@@ -42,16 +41,6 @@ current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.curren
 
 LAST_WORDS_S = 5.0
 """Seconds a process may clean up after an exit signal. Then it has ended, whatever its coroutine does."""
-
-
-def check_destination(to: object) -> None:
-    """Refuse what no message can be sent to.
-
-    Raises:
-        TypeError: it is no pid, name, ``(name, node)`` or alias.
-    """
-    if not isinstance(to, (Pid, str, Atom, Reference, tuple)):
-        raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
 
 
 def current_process() -> Process:
@@ -66,16 +55,36 @@ def current_process() -> Process:
         raise NoProcess("this code is not run by a process of a node") from None
 
 
-def name_and_node(to: tuple[object, ...]) -> tuple[Atom, str]:
-    """Read a ``(name, node)`` destination.
+class Host(Protocol):
+    """What a process, and whoever has one in hand, needs of the runtime it lives in; see ``Runtime``."""
 
-    Raises:
-        TypeError: not two names.
-    """
-    if len(to) != 2 or not all(isinstance(part, (str, Atom)) for part in to):
-        raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
-    name, node = to
-    return (name if isinstance(name, Atom) else Atom(str(name))), str(node)
+    node: str
+    serial: int
+    processes: dict[int, Process]
+    aliases: dict[Reference, Process]
+    spawn_replies: dict[Reference, tuple[str, Callable[[SpawnReply], None]]]
+    group_leader: Pid | None
+    busy: BusyNodes
+    belongings: Belongings
+
+    def make_ref(self) -> Reference: ...
+    def is_here(self, dest: Pid | Reference) -> bool: ...
+    def spawn(
+        self,
+        body: Callable[..., Awaitable[Any]],
+        args: Sequence[Any] = (),
+        *,
+        name: str | None = None,
+        link_to: Pid | None = None,
+        label: str | None = None,
+    ) -> Process: ...
+    def attach(self, label: str) -> Process: ...
+    def ended(self, process: Process, reason: Term) -> None: ...
+    def send(self, control: Control, body: Term = None, node: str | None = None) -> None: ...
+    def apply(self, process: Process, effects: list[Effect]) -> None: ...
+    def unregister(self, name: str) -> None: ...
+    async def register_name(self, name: str, pid: Pid) -> None: ...
+    async def find_name(self, name: str) -> Pid | None: ...
 
 
 class Process:
@@ -86,6 +95,7 @@ class Process:
         names: what it is registered as.
         label: what it runs, for people.
         group_leader: the pid that answers its I/O requests.
+        pending: the answers it waits for.
         dictionary: free use, like Erlang's process dictionary.
         quiet: an abnormal end is not logged.
         deaf: only replies to its calls reach it, other messages are dropped.
@@ -95,7 +105,7 @@ class Process:
         started_at: when, by ``time.monotonic``.
     """
 
-    def __init__(self, runtime: Runtime, pid: Pid, label: str) -> None:
+    def __init__(self, runtime: Host, pid: Pid, label: str) -> None:
         self.runtime = runtime
         self.pid = pid
         self.label = label
@@ -112,12 +122,12 @@ class Process:
         self.started_at = time.monotonic()
         self.deaf = False
         self.on_end: list[Callable[[Term], None]] = []
+        self.pending = Pending()
         self._exiting = False
         self._mailbox = Mailbox()
-        self._suspended: list[asyncio.Event] = []
+        self._waits = Waits()
         self._task: asyncio.Task[Any] | None = None
         self._give_up: asyncio.TimerHandle | None = None
-        self._pending: dict[Reference, asyncio.Future[Term]] = {}
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
@@ -187,10 +197,7 @@ class Process:
         self._mailbox.close(exits.Exit(self.exit_reason))
         for timer in self._timers.values():
             timer.cancel()
-        for future in self._pending.values():
-            if not future.done():
-                future.set_result((False, self.exit_reason))
-        self._pending.clear()
+        self.pending.close(self.exit_reason)
         self._log_end(error)
         self.runtime.ended(self, self.exit_reason)
         for callback in self.on_end:
@@ -218,27 +225,18 @@ class Process:
 
     def put(self, message: Term) -> None:
         """A message arrives; replies to pending calls go to the waiting call."""
-        if self._pending and type(message) is tuple and len(message) == 2:
-            tag = message[0]
-            if type(tag) is etf.ImproperList:
-                tag = tag.tail
-            if type(tag) is Reference:
-                future = self._pending.get(tag)
-                if future is not None and not future.done():
-                    future.set_result((True, message[1]))
-                    return
+        if self.pending and self.pending.answer(message):
+            return
         if not self.deaf:
             self._mailbox.put(message)
 
     def down(self, effect: Down) -> None:
         """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""
-        future = self._pending.get(effect.ref)
-        if future is None:
-            if effect.ref in self.aliases:
-                self.unalias(effect.ref)
-            self.put(effect.message)
-        elif not future.done():
-            future.set_result((False, effect.reason))
+        if self.pending.fail(effect.ref, effect.reason):
+            return
+        if effect.ref in self.aliases:
+            self.unalias(effect.ref)
+        self.put(effect.message)
 
     def send(self, to: Destination, message: Term) -> None:
         """Send a message; never waits. To a process or name that does not exist it does nothing.
@@ -261,19 +259,11 @@ class Process:
         else:
             check_destination(to)
         if self.runtime.busy:
-            self._note_busy(to)
-
-    def _note_busy(self, to: Destination) -> None:
-        node = getattr(to, "node", None) or (str(to[1]) if isinstance(to, tuple) else None)
-        event = self.runtime.busy.get("") or (self.runtime.busy.get(node) if node else None)
-        if event is not None and event not in self._suspended:
-            self._suspended.append(event)
+            self._waits.add(self.runtime.busy.over(node_of(to)))
 
     async def drain(self) -> None:
         """Wait until the nodes this process has sent much to have taken it."""
-        while self._suspended:
-            await self._suspended[-1].wait()
-            self._suspended.pop()
+        await self._waits.drain()
 
     async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the next message, or the first one for which ``match(message)`` is true.
@@ -285,7 +275,7 @@ class Process:
             TimeoutError: none came within ``timeout`` seconds; 0 looks only at what is here.
         """
         self._check_alive()
-        if self._suspended:
+        if self._waits:
             await self.drain()
         return await self._mailbox.get(match, timeout)
 
@@ -474,15 +464,14 @@ class Process:
         """
         self._check_alive()
         ref = self.runtime.make_ref()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._pending[ref] = future
+        future = self.pending.expect(ref)
         self._add_alias(ref)
         self._apply(self.signals.monitor(ref, self._monitor_target(to)))
         return ref, future
 
     def forget_reply(self, ref: Reference) -> None:
         """No longer wait for a reply: the monitor and the alias go, a late reply is dropped."""
-        self._pending.pop(ref, None)
+        self.pending.forget(ref)
         self.demonitor(ref)
 
     async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
@@ -493,7 +482,7 @@ class Process:
             CallFailed: the server is not there (``noproc``), ended during the call, or its node is gone
                 (``{nodedown, Node}``); ``reason`` says which. At once, not after the timeout.
         """
-        if self._suspended:
+        if self._waits:
             await self.drain()
         return await calls.call(self, server, request, timeout)
 

@@ -31,12 +31,11 @@ def _request(
     """Send a spawn request with a monitor; the future resolves to ``(False, exit reason)``."""
     runtime = me.runtime
     ref = runtime.make_ref()
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    me._pending[ref] = future
+    future = me.pending.expect(ref)
     me.signals.monitors[ref] = (ERPC, node)
 
     def on_reply(reply: SpawnReply) -> None:
-        if me._pending.get(ref) is not future:
+        if not me.pending.expects(ref):
             if isinstance(reply.result, Pid):
                 runtime.send(DemonitorP(me.pid, reply.result, ref))
         elif isinstance(reply.result, Pid):
@@ -57,7 +56,7 @@ def _request(
 
 
 def _forget(me: Process, ref: Reference) -> None:
-    me._pending.pop(ref, None)
+    me.pending.forget(ref)
     target = me.signals.monitors.get(ref)
     if isinstance(target, Pid):
         me.demonitor(ref)

@@ -2,7 +2,7 @@
 
 The hub and every worker has one runtime. Signals are the control messages of the distribution protocol,
 also between two processes of the same runtime, so that each rule exists once. A signal goes one of two ways:
-to a process here, at once; or to ``forward``, encoded. Handling a signal may cause others (a death tells its
+to a process here, at once; or to ``outlet``, encoded. Handling a signal may cause others (a death tells its
 links): those queue up behind it and nothing recurses, however long a chain of links is.
 
 A pid says where its process is: ``serial`` is the number of the runtime (0 is the hub), ``id`` counts within
@@ -11,7 +11,6 @@ it. References end in the same number. So routing needs no table of processes.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,6 +43,8 @@ from pyglyn.dist.control import (
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import signals
+from pyglyn.node.backpressure import BusyNodes
+from pyglyn.node.belongings import Belongings
 from pyglyn.node.process import Process
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 
@@ -59,7 +60,7 @@ def label_of(body: Body) -> str:
     return str(getattr(body, "__qualname__", type(body).__name__))
 
 
-class Forward(Protocol):
+class Outlet(Protocol):
     """Where signals go that are not for a process of this runtime.
 
     Args of the call: the control message, its encoded term if it has one, and the destination node.
@@ -115,17 +116,17 @@ class Runtime:
     Attributes:
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
-        busy: nodes with too much queued for them; the event is set when that is over. In a worker the empty
-            name stands for the hub.
+        busy: nodes with too much queued for them.
+        belongings: what other parts of the package keep with this runtime.
         refused: payloads that did not decode and were dropped (each one is logged).
     """
 
-    def __init__(self, identity: Identity, forward: Forward, *, limits: etf.Limits | None = None) -> None:
+    def __init__(self, identity: Identity, outlet: Outlet, *, limits: etf.Limits | None = None) -> None:
         self.identity = identity
         self.node = identity.node
         self.serial = identity.serial
         self.creation = identity.creation
-        self.forward = forward
+        self.outlet = outlet
         self.limits = limits or etf.Limits()
         self.processes: dict[int, Process] = {}
         self.names: dict[str, Pid] = {}
@@ -134,7 +135,8 @@ class Runtime:
         self.on_spawn_request: Callable[[SpawnRequest, Term], None] | None = None
         self.on_unregistered: Callable[[str, Pid], None] | None = None
         self.group_leader: Pid | None = None
-        self.busy: dict[str, asyncio.Event] = {}
+        self.busy = BusyNodes()
+        self.belongings = Belongings()
         self.refused = 0
         # Monitors by name: reference -> (the pid behind the name, the watcher).
         self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}
@@ -280,41 +282,41 @@ class Runtime:
             return
         self._draining = True
         try:
-            self._route(control, body, node)
+            self._choose_way(control, body, node)
             while self._queue:
-                self._route(*self._queue.popleft())
+                self._choose_way(*self._queue.popleft())
         finally:
             self._draining = False
 
-    def _route(self, control: Control, body: Term, node: str | None) -> None:
+    def _choose_way(self, control: Control, body: Term, node: str | None) -> None:
         if type(control) is SpawnRequest:
-            self._forward(control, body, node or self.node)
+            self._send_out(control, body, node or self.node)
             return
         dest = destination(control)
         if type(dest) is Pid or type(dest) is Reference:
             if self.is_here(dest):
                 if isinstance(control, _MESSAGES):
                     body = etf.normalise(body)
-                self._deliver(control, dest, body)
+                self._hand_over(control, dest, body)
             else:
-                self._forward(control, body, dest.node)
+                self._send_out(control, body, dest.node)
         elif node is not None and node != self.node:
-            self._forward(control, body, node)
+            self._send_out(control, body, node)
         else:
-            self._route_name(control, dest, body)
+            self._choose_way_by_name(control, dest, body)
 
-    def _forward(self, control: Control, body: Term, node: str) -> None:
+    def _send_out(self, control: Control, body: Term, node: str) -> None:
         parts = etf.encode_parts(body) if isinstance(control, _WITH_PAYLOAD) else None
-        self.forward(control, parts, node)
+        self.outlet(control, parts, node)
 
-    def _route_name(self, control: Control, name: Term, body: Term) -> None:
+    def _choose_way_by_name(self, control: Control, name: Term, body: Term) -> None:
         pid = self.resolve(control, name)
         if pid is not None and self.is_here(pid):
-            self._deliver(control, pid, etf.normalise(body))
+            self._hand_over(control, pid, etf.normalise(body))
         elif pid is not None or self.serial:
             if type(control) is DemonitorP and pid is not None:
                 self._named_monitors[control.ref] = (pid, control.watcher)  # the hub's router looks once more
-            self._forward(control, body, self.node)
+            self._send_out(control, body, self.node)
         else:
             self.answer_for_the_dead(control)
 
@@ -343,7 +345,7 @@ class Runtime:
 
     # --- signals: in ------------------------------------------------------------------------------
 
-    def receive(self, control: Control, payload: bytes | memoryview | None) -> None:
+    def receive_encoded(self, control: Control, payload: bytes | memoryview | None) -> None:
         """Take a signal from outside for this runtime, its term still encoded."""
         dest = destination(control)
         if not isinstance(dest, (Pid, Reference)):
@@ -366,17 +368,17 @@ class Runtime:
             except DecodeError as error:
                 self._refuse(control, error)
                 return
-        self.send_here(control, dest, body)
+        self._handle_with_consequences(control, dest, body)
 
-    def send_here(self, control: Control, dest: Pid | Reference, body: Term) -> None:
+    def _handle_with_consequences(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         """Deliver to a process of this runtime, then what that causes."""
         if self._draining:
             raise RuntimeError("a signal from outside arrived while one is being handled")
         self._draining = True
         try:
-            self._deliver(control, dest, body)
+            self._hand_over(control, dest, body)
             while self._queue:
-                self._route(*self._queue.popleft())
+                self._choose_way(*self._queue.popleft())
         finally:
             self._draining = False
 
@@ -384,17 +386,17 @@ class Runtime:
         self.refused += 1
         logger.warning("dropped %s: its term does not decode: %s", type(control).__name__, error)
 
-    def _deliver(self, control: Control, dest: Pid | Reference, body: Term) -> None:
+    def _hand_over(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         if type(dest) is Reference:
             process = self.aliases.get(dest)
             if process is not None:
-                self._deliver_alias(process, control, body)
+                self._hand_to_alias(process, control, body)
             return
         assert isinstance(dest, Pid)
         process = self.processes.get(dest.id)
         if process is None:
             if type(control) is SpawnReply:
-                self._deliver_spawn_reply(control)
+                self._take_spawn_reply(control)
             else:
                 self.answer_for_the_dead(control)
             return
@@ -402,16 +404,16 @@ class Runtime:
         if handler is not None:
             handler(self, process, control, body)
 
-    def _deliver_message(self, process: Process, control: Control, body: Term) -> None:
+    def _put_message(self, process: Process, control: Control, body: Term) -> None:
         process.put(body)
 
-    def _deliver_alias(self, process: Process, control: Control, body: Term) -> None:
+    def _hand_to_alias(self, process: Process, control: Control, body: Term) -> None:
         if type(control) is AltactSend and control.bits & Altact.EXIT:
             self.apply(process, process.signals.on_exit2(control.sender, body))
         else:
             process.put(body)
 
-    def _deliver_spawn_reply(self, control: Control) -> None:
+    def _take_spawn_reply(self, control: Control) -> None:
         assert isinstance(control, SpawnReply)
         waiting = self.spawn_replies.pop(control.request_id, None)
         if waiting is not None:
@@ -460,13 +462,13 @@ def _on_group_leader(runtime: Runtime, process: Process, control: Any, body: Ter
 
 
 def _on_spawn_reply(runtime: Runtime, process: Process, control: Any, body: Term) -> None:
-    runtime._deliver_spawn_reply(control)
+    runtime._take_spawn_reply(control)
 
 
 _Handler = Callable[[Runtime, Process, Any, Term], None]
 _HANDLERS: dict[type, _Handler] = {
-    Send: Runtime._deliver_message,
-    RegSend: Runtime._deliver_message,
+    Send: Runtime._put_message,
+    RegSend: Runtime._put_message,
     AltactSend: _on_altact,
     LinkExit: lambda r, p, c, body: r.apply(p, p.signals.on_exit(c.sender, body)),
     Exit2: _on_exit2,

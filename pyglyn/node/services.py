@@ -10,7 +10,7 @@ Not supported: ``rpc:block_call`` blocking others (each call has its own process
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyglyn import etf
 from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
@@ -20,13 +20,11 @@ from pyglyn.node import exits
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
+from pyglyn.node.hub import Hub
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import ERROR, EXIT, is_clean
 from pyglyn.node.runtime import Body
-
-if TYPE_CHECKING:
-    from pyglyn.node.node import Node
 
 UNDEF = Atom("undef")
 BADRPC = Atom("badrpc")
@@ -43,24 +41,24 @@ def label_of(module: Term, function: Term) -> str:
 class Services:
     """Serves one node; the hub's runtime hands it spawn requests, and it runs ``net_kernel`` and ``rex``."""
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
 
     def start(self) -> None:
         """Register the named processes."""
-        self.node.runtime.on_spawn_request = self.spawn_request
+        self.hub.runtime.on_spawn_request = self.spawn_request
         self._serve("net_kernel", self._net_kernel)
         self._serve("rex", self._rex)
         self._serve("user", self._user)
 
     def _serve(self, name: str, body: Body) -> None:
         """Run a named process, and again should a peer's exit signal end it: others depend on it."""
-        process = self.node.runtime.spawn(body, name=name, label=name)
+        process = self.hub.runtime.spawn(body, name=name, label=name)
         if name == "user":
-            self.node.runtime.group_leader = process.pid
+            self.hub.runtime.group_leader = process.pid
 
         def ended(reason: Term) -> None:
-            if not self.node.stopping:
+            if not self.hub.stopping.is_set():
                 self._serve(name, body)
 
         process.on_end.append(ended)
@@ -78,7 +76,7 @@ class Services:
             return
         body, label, quiet = self._body(request, args)
         link_to = request.sender if flags & SpawnFlags.LINK else None
-        process = self.node.runtime.spawn(body, link_to=link_to, label=label)
+        process = self.hub.runtime.spawn(body, link_to=link_to, label=label)
         process.quiet = quiet
         if isinstance(request.group_leader, Pid):
             process.group_leader = request.group_leader
@@ -103,7 +101,7 @@ class Services:
         return flags
 
     def _spawn_reply(self, request: SpawnRequest, flags: SpawnFlags, result: Pid | Atom) -> None:
-        self.node.runtime.send(SpawnReply(request.request_id, request.sender, flags, result))
+        self.hub.runtime.send(SpawnReply(request.request_id, request.sender, flags, result))
 
     def _body(self, request: SpawnRequest, args: list[Term]) -> tuple[Any, str, bool]:
         module, function, _ = request.mfa
@@ -136,8 +134,8 @@ class Services:
         """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
         found: Exported | None = None
         if isinstance(args, list):
-            found = self.node.exports.find(module, function, len(args))
-            found = found or self.node.builtins.find(module, function, len(args))
+            found = self.hub.exports.find(module, function, len(args))
+            found = found or self.hub.builtins.find(module, function, len(args))
         if found is None:
             return (ERROR, UNDEF, [(module, function, args, [])])
         try:
@@ -173,7 +171,7 @@ class Services:
             case (Atom("is_auth"), _):
                 return Atom("yes")
             case Atom("ticktime"):
-                return int(self.node.net_ticktime * 1000)
+                return int(self.hub.settings.net_ticktime * 1000)
             case (Atom("spawn") | Atom("spawn_link") as how, module, function, list() as args, leader):
                 options: list[Term] = [Atom("link")] if how is Atom("spawn_link") else []
                 return self._old_spawn(module, function, args, leader, options)
@@ -184,14 +182,14 @@ class Services:
         self, module: Term, function: Term, args: list[Term], leader: Term, options: list[Term]
     ) -> Term:
         request = SpawnRequest(
-            self.node.runtime.make_ref(),
-            self.node.runtime.make_pid(),
+            self.hub.runtime.make_ref(),
+            self.hub.runtime.make_pid(),
             leader if isinstance(leader, Pid) else Atom("user"),
             (module, function, len(args)),  # type: ignore[arg-type]
             options,
         )
         body, label, _ = self._body(request, args)
-        return self.node.runtime.spawn(body, label=label).pid
+        return self.hub.runtime.spawn(body, label=label).pid
 
     # --- rex --------------------------------------------------------------------------------------
 
@@ -204,7 +202,7 @@ class Services:
                     if caller is not None:
                         self._rex_call(me, caller, request, wrap=False)
                 case (Pid() as pid, Atom("features_request")):
-                    me.send(pid, (Atom("features_reply"), Atom(self.node.name), [Atom("erpc")]))
+                    me.send(pid, (Atom("features_reply"), Atom(self.hub.name), [Atom("erpc")]))
                 case (Pid() as pid, (Atom("sbcast"), Atom() as name, message)):
                     self._sbcast(me, pid, name, message)
                 case (Pid() as pid, request):
@@ -215,7 +213,7 @@ class Services:
     def _rex_call(self, me: Process, caller: Caller, request: Term, *, wrap: bool) -> None:
         match request:
             case (Atom("call") | Atom("block_call"), module, function, args, _):
-                process = self.node.runtime.spawn(
+                process = self.hub.runtime.spawn(
                     lambda m: self._rex_run(m, caller, module, function, args),
                     label=label_of(module, function),
                 )
@@ -225,7 +223,7 @@ class Services:
         """A call's process that was killed has not replied."""
         if not is_clean(reason):
             with contextlib.suppress(NodeBusy):  # a caller that takes no replies gets none
-                reply(self.node.system, caller, (BADRPC, (EXIT, reason)))
+                reply(self.hub.system, caller, (BADRPC, (EXIT, reason)))
 
     async def _rex_run(self, me: Process, caller: Caller, module: Term, function: Term, args: Term) -> None:
         answer: Term
@@ -239,8 +237,8 @@ class Services:
         reply(me, caller, answer)
 
     def _sbcast(self, me: Process, pid: Pid, name: Atom, message: Term) -> None:
-        here = Atom(self.node.name)
-        if name.name in self.node.runtime.names:
+        here = Atom(self.hub.name)
+        if name.name in self.hub.runtime.names:
             me.send(name, message)
             me.send(pid, (REX, here, here))
         else:

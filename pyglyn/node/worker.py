@@ -17,14 +17,12 @@ import attrs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.inspection import rows
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
-
-LINK = ""
-"""The key in ``Runtime.busy`` that stands for the link to the hub itself."""
 
 
 @attrs.frozen
@@ -46,7 +44,7 @@ class WorkerRuntime(Runtime):
     """A runtime whose names are kept by the hub."""
 
     def __init__(self, identity: Identity, worker: Worker) -> None:
-        super().__init__(identity, worker.forward)
+        super().__init__(identity, worker.to_hub)
         self.worker = worker
         self.on_unregistered = lambda name, pid: worker.request((Atom("unregister"), name.encode()))
 
@@ -141,7 +139,7 @@ class Worker:
             self._set_busy(name.name, True)
         self._welcome.set_result(None)
 
-    def forward(self, control: Control, parts: Parts | None, node: str) -> None:
+    def to_hub(self, control: Control, parts: Parts | None, node: str) -> None:
         """Everything that is not for a process here goes to the hub."""
         self._protocol.send(control, node, parts)
 
@@ -174,7 +172,7 @@ class Worker:
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.control is not None:
-            self.runtime.receive(frame.control, frame.payload)
+            self.runtime.receive_encoded(frame.control, frame.payload)
             return
         match frame.request:
             case (Atom("welcome"), *details):
@@ -195,18 +193,16 @@ class Worker:
 
     def _set_busy(self, node: str, busy: bool) -> None:
         if busy:
-            self.runtime.busy.setdefault(node, asyncio.Event())
+            self.runtime.busy.begin(node)
         else:
-            event = self.runtime.busy.pop(node, None)
-            if event is not None:
-                event.set()
+            self.runtime.busy.end(node)
 
     def _on_link_busy(self, busy: bool) -> None:
         if busy:
             self._drained.clear()
         else:
             self._drained.set()
-        self._set_busy(LINK, busy)
+        self._set_busy(LINK_TO_HUB, busy)
 
     def _on_closed(self) -> None:
         self._drained.set()

@@ -16,100 +16,33 @@ import hmac
 import logging
 import os
 import secrets
-import signal
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-import attrs
-
-from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2, MonitorPExit
+from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
-from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare
-from pyglyn.node.boundary import Boundary
+from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, LinkProtocol
-from pyglyn.node.reasons import ERROR, KILL, KILLED, OK, UNDEFINED
-from pyglyn.node.runtime import Parts
-
-if TYPE_CHECKING:
-    from pyglyn.node.node import Node
+from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
+from pyglyn.node.worker_link import WorkerLink
 
 logger = logging.getLogger("pyglyn.node")
 
 REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
-_LONGEST_ATOM = 16
-"""Bytes of the atom ``kill``, in whatever form, and some more."""
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
 
 
-@attrs.define(eq=False)
-class WorkerLink:
-    """One worker as the hub sees it.
-
-    Attributes:
-        serial: its number in the node.
-        os_pid: the operating system's number.
-        parent: serial of its parent (0: the hub itself).
-        title: what it is, for people.
-        boundary: its links and monitors to others.
-        reason: why it ended, once its parent has said.
-        paused: sources that wait until the worker has taken what is queued for it.
-        main: the process it was started for, if it said so.
-        told: resolved when everyone who asked has been told of its end.
-    """
-
-    serial: int
-    os_pid: int
-    parent: int
-    title: str
-    protocol: LinkProtocol
-    boundary: Boundary = attrs.field(factory=Boundary)
-    reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
-    paused: set[Any] = attrs.field(factory=set)
-    main: Pid | None = None
-    told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
-
-    def send(self, control: Control, parts: Parts | None) -> None:
-        """Pass a signal on to the worker."""
-        self.boundary.incoming(control)
-        self.protocol.send(control, None, parts)
-        if type(control) is Exit2 and control.to == self.main and _is_kill(control, parts):
-            self.kill()
-
-    def kill(self) -> None:
-        """Kill the OS process; what was in it ends with reason ``killed``.
-
-        Its main process is killed in no other way, since a stuck one would not notice.
-        """
-        if self.protocol.transport is not None and not self.reason.done():
-            self.reason.set_result(KILLED)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.os_pid, signal.SIGKILL)
-
-    def pause(self, source: Any) -> None:
-        """Stop reading from a source until this worker has caught up."""
-        if source not in self.paused:
-            self.paused.add(source)
-            source.pause_reading()
-
-    def resume(self) -> None:
-        """Let the paused sources go on."""
-        while self.paused:
-            self.paused.pop().resume_reading()
-
-
-def _is_kill(control: Exit2, parts: Parts | None) -> bool:
-    if control.reason is not IN_PAYLOAD:
-        return control.reason is KILL
-    encoded = b"".join(parts or ())
-    return len(encoded) < _LONGEST_ATOM and decode_bare(encoded)[0] is KILL
-
-
 class Workers:
     """The workers of a node.
+
+    Args:
+        on_signal: called with each signal of a worker, in order.
 
     Attributes:
         address: the path workers connect to.
@@ -117,8 +50,9 @@ class Workers:
         links: serial -> worker.
     """
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, hub: Hub, on_signal: Callable[[WorkerLink, Frame], None]) -> None:
+        self.hub = hub
+        self._on_signal = on_signal
         self.links: dict[int, WorkerLink] = {}
         self.token = secrets.token_hex(16)
         self.address = ""
@@ -169,7 +103,7 @@ class Workers:
             elif frame.control is None:
                 self._request(link, frame.request)
             else:
-                self.node.router.from_worker(link, frame)
+                self._on_signal(link, frame)
 
         def on_closed() -> None:
             if link is not None:
@@ -177,9 +111,9 @@ class Workers:
 
         def on_busy(busy: bool) -> None:
             if link is not None and not busy:
-                link.resume()
+                link.paused.resume()
 
-        limit = self.node.settings.worker_queue_limit
+        limit = self.hub.settings.worker_queue_limit
         protocol = LinkProtocol(on_frame, on_closed, high_water=limit, on_busy=on_busy)
         return protocol
 
@@ -201,12 +135,10 @@ class Workers:
         link = WorkerLink(self._next_serial, os_pid, parent, title.decode(), protocol)
         self.links[link.serial] = link
         self._by_os_pid[os_pid] = link
-        node = self.node
-        busy: list[Term] = [Atom(name) for name in node.runtime.busy]
-        leader = node.runtime.group_leader
-        protocol.request(
-            (WELCOME, link.serial, Atom(node.name), node.local.creation, leader or UNDEFINED, busy)
-        )
+        hub = self.hub
+        busy: list[Term] = [Atom(name) for name in hub.runtime.busy]
+        leader: Term = hub.runtime.group_leader or UNDEFINED
+        protocol.request((WELCOME, link.serial, Atom(hub.name), hub.local.creation, leader, busy))
         return link
 
     def exited(self, os_pid: int, reason: Term) -> asyncio.Future[None]:
@@ -233,7 +165,7 @@ class Workers:
     async def _gone(self, link: WorkerLink) -> None:
         """The socket is closed: once the reason is known, tell everyone."""
         self.links.pop(link.serial, None)
-        link.resume()
+        link.paused.resume()
         if link.parent and link.parent not in self.links:
             self._ended(link, KILLED)
         try:
@@ -245,15 +177,13 @@ class Workers:
             del self._by_os_pid[link.os_pid]
         for child in [child for child in self._by_os_pid.values() if child.parent == link.serial]:
             self._ended(child, KILLED)  # the kernel kills it with its parent, and nobody else can tell
-        for name, pid in list(self.node.runtime.names.items()):
+        for name, pid in list(self.hub.runtime.names.items()):
             if pid.serial == link.serial:
-                self.node.runtime.unregister(name)
+                self.hub.runtime.unregister(name)
         for last in link.boundary.death(reason):
             if type(last.control) is MonitorPExit:
-                self.node.runtime.forget_named_monitor(last.control.ref)
-            self.node.router.emit(last)
-        for listener in self.node.worker_listeners:
-            listener(link, reason)
+                self.hub.runtime.forget_named_monitor(last.control.ref)
+            self.hub.runtime.send(last.control, last.reason, last.node)
         link.told.set_result(None)
 
     # --- private messages -------------------------------------------------------------------------
@@ -263,9 +193,9 @@ class Workers:
             case (Atom("register"), Reference() as ref, bytes() as name, Pid() as pid):
                 link.protocol.request((REPLY, ref, self._register(name.decode(), pid)))
             case (Atom("unregister"), bytes() as name):
-                self.node.runtime.unregister(name.decode())
+                self.hub.runtime.unregister(name.decode())
             case (Atom("whereis"), Reference() as ref, bytes() as name):
-                found = self.node.runtime.names.get(name.decode())
+                found = self.hub.runtime.names.get(name.decode())
                 link.protocol.request((REPLY, ref, found or UNDEFINED))
             case (Atom("exited"), Reference() as ref, int() as os_pid, reason):
                 told = self.exited(os_pid, reason)
@@ -281,7 +211,7 @@ class Workers:
 
     def _register(self, name: str, pid: Pid) -> Term:
         try:
-            self.node.runtime.claim_name(name, pid)
+            self.hub.runtime.claim_name(name, pid)
         except (ProcessError, ValueError) as error:
             return (ERROR, str(error).encode())
         return OK
@@ -295,7 +225,7 @@ class Workers:
         """
         futures: dict[int, asyncio.Future[Term]] = {}
         for link in self.links.values():
-            ref = self.node.runtime.make_ref()
+            ref = self.hub.runtime.make_ref()
             futures[link.serial] = self._asked[ref] = asyncio.get_running_loop().create_future()
             link.protocol.request((Atom("info"), ref))
         if futures:

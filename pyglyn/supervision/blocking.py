@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pyglyn import etf
 from pyglyn.etf import Pid, Reference, Term
+from pyglyn.node.destinations import Destination, ServerRef, check_destination
 from pyglyn.node.exits import Exit
 from pyglyn.node.mailbox import Match
-from pyglyn.node.process import Destination, Process, ServerRef, check_destination
+from pyglyn.node.process import Process
 from pyglyn.node.worker import Worker
 from pyglyn.supervision.child_loop import run_as_worker, run_loop
 from pyglyn.supervision.os.child import ChildSide

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyglyn.etf import Atom, Limits, Term, decode, encode
-from pyglyn.testing import driver
+from pyglyn.testing import driver, loading
 from pyglyn.testing.epmd import PrivateEpmd
 from pyglyn.testing.otp import Otp, find_otps
 
@@ -253,9 +253,7 @@ class Beam:
         Raises:
             SyntaxError: the file does not compile; the text is what the compiler says.
         """
-        from pyglyn.testing import loading
-
-        await loading.load(self, Path(path))
+        await loading.load(self, self.otp, Path(path))
 
     # --- the OS process --------------------------------------------------------------------------------
 

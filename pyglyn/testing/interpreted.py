@@ -12,12 +12,16 @@ Other than compiled code does: all functions are exported, and it is many times 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pyglyn.testing.terms import binary
 
-if TYPE_CHECKING:
-    from pyglyn.testing.beam import Beam
+
+class Evaluates(Protocol):
+    """A node that evaluates Erlang expressions; `Beam` does."""
+
+    async def eval_bytes(self, text: str, *, timeout: float | None = 10.0, **bindings: bytes) -> bytes: ...
+
 
 # `fun name/1` becomes `fun module:name/1`, because erl_eval does not know the functions around an expression.
 _INTERPRET = r"""
@@ -106,7 +110,7 @@ File = <<"FOR1", (byte_size(Chunks) + 4):32, "BEAM", Chunks/binary>>,
 """
 
 
-async def load(beam: Beam, path: Path) -> None:
+async def load(beam: Evaluates, path: Path) -> None:
     """Load an Erlang source file into the node, to be interpreted there.
 
     Raises:

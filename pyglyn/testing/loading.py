@@ -6,14 +6,10 @@ import asyncio
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pyglyn.testing import interpreted
 from pyglyn.testing.otp import Otp, find_compiler
 from pyglyn.testing.terms import binary
-
-if TYPE_CHECKING:
-    from pyglyn.testing.beam import Beam
 
 _LOAD = """
 {module, Module} = code:load_binary(list_to_atom(binary_to_list(Name)), binary_to_list(File), Code), Module
@@ -22,9 +18,9 @@ _LOAD = """
 _compiled: dict[tuple[Path, int, int], bytes] = {}
 
 
-async def load(beam: Beam, path: Path) -> None:
+async def load(beam: interpreted.Evaluates, otp: int, path: Path) -> None:
     """Compile the module and load it; see `Beam.load`."""
-    compiler = find_compiler(beam.otp)
+    compiler = find_compiler(otp)
     if compiler is None:
         await interpreted.load(beam, path)
         return

@@ -40,7 +40,7 @@ async def start_node(epmd) -> AsyncIterator[StartNode]:
 def count_signals(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every signal between the node and its peers from now on; ticks are none."""
     signals: list[Any] = []
-    for name in ("forward", "from_peer"):
+    for name in ("to_node", "from_peer"):
         real = getattr(node.router, name)
 
         def counted(*args: Any, real: Any = real) -> Any:
@@ -48,5 +48,5 @@ def count_signals(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             return real(*args)
 
         monkeypatch.setattr(node.router, name, counted)
-    monkeypatch.setattr(node.runtime, "forward", node.router.forward)
+    monkeypatch.setattr(node.runtime, "outlet", node.router.to_node)
     return signals

@@ -23,7 +23,7 @@ from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.node import Node, Process
 from pyglyn.node.calls import exchange
-from pyglyn.node.process import ServerRef
+from pyglyn.node.destinations import ServerRef
 
 At: TypeAlias = "Node | Process"
 GleamActor: TypeAlias = "gleam.Subject[Any] | tuple[gleam.NamedSubject[Any], str]"

@@ -15,9 +15,8 @@ from pyglyn.node.rpc import rpc
 @export("pyglyn", "start_scope")
 async def start_scope_here(me: Process, scope: str) -> bool:
     """Start a scope in this OS process, if that is the node's own."""
-    router = getattr(me.runtime.forward, "__self__", None)
-    node = getattr(router, "node", None)
-    if not isinstance(node, Node):
+    node = me.runtime.belongings.find(Node)
+    if node is None:
         return False
     syn.start(node, scope)
     return True

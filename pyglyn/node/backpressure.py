@@ -1,0 +1,102 @@
+"""Who waits for whom when something takes less than it is sent. Layer: node.
+
+Three waits, each where the sender is:
+
+- A connection or the link to the hub has much queued: it is *busy* (``BusyNodes``), and a process that sends
+  there waits in its next ``receive``, ``call`` or ``drain`` (``Waits``). The hub tells its workers.
+- A worker has much queued for it: the hub no longer reads from the sources whose signals go there, peers and
+  other workers, until the worker has caught up (``PausedSources``).
+- Far too much is queued: ``send`` raises ``NodeBusy`` (see ``router``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Protocol
+
+LINK_TO_HUB = ""
+"""The name under which a worker keeps the link to its hub among the busy nodes."""
+
+
+class BusyNodes:
+    """The nodes that much is queued for, each with what is told when that is over."""
+
+    __slots__ = ("_over",)
+
+    def __init__(self) -> None:
+        self._over: dict[str, asyncio.Event] = {}
+
+    def __len__(self) -> int:
+        return len(self._over)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._over)
+
+    def begin(self, node: str) -> None:
+        """Much is queued for a node; said again it changes nothing."""
+        self._over.setdefault(node, asyncio.Event())
+
+    def end(self, node: str) -> bool:
+        """No longer: whoever waits goes on. False if the node was not busy."""
+        over = self._over.pop(node, None)
+        if over is None:
+            return False
+        over.set()
+        return True
+
+    def over(self, node: str | None) -> asyncio.Event | None:
+        """What a sender to this node has to wait for; None for nothing. All goes through a busy link."""
+        return self._over.get(LINK_TO_HUB) or (self._over.get(node) if node else None)
+
+
+class Waits:
+    """What one process has to wait for before it goes on."""
+
+    __slots__ = ("_events",)
+
+    def __init__(self) -> None:
+        self._events: list[asyncio.Event] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def add(self, event: asyncio.Event | None) -> None:
+        """One more thing to wait for, if it is one and is not known yet."""
+        if event is not None and event not in self._events:
+            self._events.append(event)
+
+    async def drain(self) -> None:
+        """Wait for all of it; interrupted, the rest is still to wait for."""
+        while self._events:
+            event = self._events[-1]
+            await event.wait()
+            if event in self._events:  # more may have come, and somebody else may have waited too
+                self._events.remove(event)
+
+
+class Source(Protocol):
+    """Where signals come from: a connection to a peer, or the transport of a worker."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class PausedSources:
+    """The sources that are not read because of one worker; each is paused once and resumed once."""
+
+    __slots__ = ("_sources",)
+
+    def __init__(self) -> None:
+        self._sources: set[Source] = set()
+
+    def pause(self, source: Source) -> None:
+        """Stop reading from a source until ``resume``."""
+        if source not in self._sources:
+            self._sources.add(source)
+            source.pause_reading()
+
+    def resume(self) -> None:
+        """Let all of them go on."""
+        while self._sources:
+            self._sources.pop().resume_reading()

@@ -1,0 +1,62 @@
+"""The answers one process waits for, by the reference that comes back with them. Layer: node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pyglyn.etf import ImproperList, Reference, Term
+
+
+class Pending:
+    """References with a future each; its result is ``(True, reply)`` or ``(False, exit reason)``."""
+
+    __slots__ = ("_futures",)
+
+    def __init__(self) -> None:
+        self._futures: dict[Reference, asyncio.Future[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._futures)
+
+    def expect(self, ref: Reference) -> asyncio.Future[Any]:
+        """Wait for an answer with this reference, until ``forget``."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._futures[ref] = future
+        return future
+
+    def expects(self, ref: Reference) -> bool:
+        """Whether somebody still waits for an answer with this reference."""
+        return ref in self._futures
+
+    def forget(self, ref: Reference) -> None:
+        """Nobody waits any more; what comes late is no answer."""
+        self._futures.pop(ref, None)
+
+    def answer(self, message: Term) -> bool:
+        """Take ``{Ref, Reply}`` or ``{[alias|Ref], Reply}`` for whoever waits for it; False of all else."""
+        if type(message) is not tuple or len(message) != 2:
+            return False
+        tag = message[0]
+        if type(tag) is ImproperList:
+            tag = tag.tail
+        future = self._futures.get(tag) if type(tag) is Reference else None
+        if future is None or future.done():
+            return False
+        future.set_result((True, message[1]))
+        return True
+
+    def fail(self, ref: Reference, reason: Term) -> bool:
+        """The process that was to answer has ended; False if nobody waits for it."""
+        future = self._futures.get(ref)
+        if future is None:
+            return False
+        if not future.done():
+            future.set_result((False, reason))
+        return True
+
+    def close(self, reason: Term) -> None:
+        """The waiting process itself has ended."""
+        for ref in self._futures:
+            self.fail(ref, reason)
+        self._futures.clear()

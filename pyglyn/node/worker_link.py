@@ -1,0 +1,78 @@
+"""One worker as the hub sees it. Layer: node."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+
+import attrs
+
+from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2
+from pyglyn.etf import Pid, Term, decode_bare
+from pyglyn.node.backpressure import PausedSources, Source
+from pyglyn.node.boundary import Boundary
+from pyglyn.node.link import LinkProtocol
+from pyglyn.node.reasons import KILL, KILLED
+from pyglyn.node.runtime import Parts
+
+_LONGEST_ATOM = 16
+"""Bytes of the atom ``kill``, in whatever form, and some more."""
+
+
+@attrs.define(eq=False)
+class WorkerLink:
+    """One worker as the hub sees it.
+
+    Attributes:
+        serial: its number in the node.
+        os_pid: the operating system's number.
+        parent: serial of its parent (0: the hub itself).
+        title: what it is, for people.
+        boundary: its links and monitors to others.
+        reason: why it ended, once its parent has said.
+        paused: sources that wait until the worker has taken what is queued for it.
+        main: the process it was started for, if it said so.
+        told: resolved when everyone who asked has been told of its end.
+    """
+
+    serial: int
+    os_pid: int
+    parent: int
+    title: str
+    protocol: LinkProtocol
+    boundary: Boundary = attrs.field(factory=Boundary)
+    reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+    paused: PausedSources = attrs.field(factory=PausedSources)
+    main: Pid | None = None
+    told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
+
+    def send(self, control: Control, parts: Parts | None) -> None:
+        """Pass a signal on to the worker."""
+        self.boundary.incoming(control)
+        self.protocol.send(control, None, parts)
+        if type(control) is Exit2 and control.to == self.main and _is_kill(control, parts):
+            self.kill()
+
+    def kill(self) -> None:
+        """Kill the OS process; what was in it ends with reason ``killed``.
+
+        Its main process is killed in no other way, since a stuck one would not notice.
+        """
+        if self.protocol.transport is not None and not self.reason.done():
+            self.reason.set_result(KILLED)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.os_pid, signal.SIGKILL)
+
+    def hold_back(self, source: Source | None) -> None:
+        """Where too much is queued for this worker, no longer read from who sent it something."""
+        if self.protocol.busy and source is not None:
+            self.paused.pause(source)
+
+
+def _is_kill(control: Exit2, parts: Parts | None) -> bool:
+    if control.reason is not IN_PAYLOAD:
+        return control.reason is KILL
+    encoded = b"".join(parts or ())
+    return len(encoded) < _LONGEST_ATOM and decode_bare(encoded)[0] is KILL
