@@ -136,26 +136,49 @@ def set_up(settings: LogSettings, *, node: str = "", worker: str = "") -> None:
     _present.handler = handler
 
 
-def carried() -> LogSettings | None:
-    """Return what this OS process logs by, for a new one; None where the application sets up logging."""
-    return _present.settings
+@attrs.frozen
+class CarriedLog:
+    """What a new OS process is told of its parent's log.
 
-
-def continue_in_child(settings: LogSettings | None, *, node: str, worker: str) -> None:
-    """Log in a new OS process as its parent does.
-
-    A forked one has the application's handlers already, so only ours are made anew: those that lead to a
-    socket or a pipe lead nowhere after a fork. A fresh one without settings logs warnings, as Python does.
+    Attributes:
+        settings: how it logs.
+        ours: `set_up` was called; else the application sets up logging, and only the level is known.
     """
-    if settings is not None and not _replaced():
-        set_up(settings, node=node, worker=worker)
-    else:
-        _present.node, _present.worker = node, worker
+
+    settings: LogSettings
+    ours: bool
+
+
+def carried() -> CarriedLog:
+    """Return what this OS process logs by, for a new one."""
+    if _present.settings is not None and not _replaced():
+        return CarriedLog(_present.settings, ours=True)
+    name = logging.getLevelName(logging.getLogger("pyglyn").getEffectiveLevel()).lower()
+    return CarriedLog(LogSettings(level=name if name in LEVELS else "info"), ours=False)
 
 
 def _replaced() -> bool:
     """Whether the application has taken our handler away, and so logs in its own way."""
     return _present.handler is not None and _present.handler not in logging.getLogger().handlers
+
+
+def continue_in_child(log: CarriedLog | None, *, node: str, worker: str) -> None:
+    """Log in a new OS process as its parent does.
+
+    Ours is set up anew: in a forked one a handler that leads to a pipe or a socket leads nowhere, and in a
+    fresh one the application's modules may have called ``basicConfig``, which did nothing in the node, being
+    second there. An application that logs in its own way does so here too; in a fresh interpreter where it
+    has not set up anything, what its parent's level lets through is written.
+    """
+    _present.node, _present.worker = node, worker
+    root = logging.getLogger()
+    if log is None or _replaced():
+        return
+    if log.ours:
+        root.handlers[:] = [] if _present.handler is None else [_present.handler]
+        set_up(log.settings, node=node, worker=worker)
+    elif not root.handlers and not logging.getLogger("pyglyn").handlers:
+        set_up(log.settings, node=node, worker=worker)
 
 
 def set_level(level: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import rich_click as click
 
+from pyglyn import logs
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
@@ -80,6 +81,19 @@ def _load_file(path: Path) -> Any:
     "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
 )
 @log_level_option("info")
+@click.option(
+    "--log-format",
+    type=click.Choice(logs.FORMATS),
+    default="text",
+    show_default=True,
+    help="Lines for people, or one JSON object a line.",
+)
+@click.option(
+    "--log-config",
+    metavar="FILE",
+    help="Log as a dictConfig in FILE (.json or .toml) says, in all the node's processes, instead of to "
+    "standard error.",
+)
 def node(
     sname: str | None,
     name: str | None,
@@ -89,15 +103,17 @@ def node(
     port: int,
     hidden: bool,
     log_level: str,
+    log_format: str,
+    log_config: str | None,
 ) -> None:
     """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once.
 
     Exit status: 0; 1 when the app failed or its supervision tree gave up; 3 when a child of the tree had to
     be killed because it did not stop in time.
     """
-    set_up_logging(log_level)
-    sys.path.insert(0, "")
     full_name = _node_name(sname, name)
+    set_up_logging(log_level, log_format, log_config, node=full_name)
+    sys.path.insert(0, "")
     function = load_app(app) if app else None
 
     async def go() -> int:

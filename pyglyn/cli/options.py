@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 import rich_click as click
-from rich.console import Console
-from rich.logging import RichHandler
 
+from pyglyn import logs
 from pyglyn.node import Node
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
-
-LEVELS = ["debug", "info", "warning", "error"]
 
 
 def in_utf8(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -48,7 +43,7 @@ def log_level_option(default: str) -> Callable[[F], F]:
     """``--log-level``."""
     return click.option(
         "--log-level",
-        type=click.Choice(LEVELS),
+        type=click.Choice(logs.LEVELS),
         default=default,
         show_default=True,
         help="How much to log, on standard error.",
@@ -63,18 +58,17 @@ def client_options(function: F) -> F:
     return log_level_option("error")(cookie_option(function))
 
 
-def set_up_logging(level: str) -> None:
-    """Log to standard error: coloured on a terminal, plain lines elsewhere."""
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False, rich_tracebacks=True)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logger = logging.getLogger("pyglyn")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level.upper())
+def set_up_logging(level: str, format: str = "text", config: str | None = None, node: str = "") -> None:
+    """Log to standard error, or as a file of the user's says; see `pyglyn.logs`.
+
+    Raises:
+        click.UsageError: that file is no logging configuration.
+    """
+    try:
+        table = None if config is None else logs.load_config(config)
+        logs.set_up(logs.LogSettings(level=level, format=format, config=table), node=node)
+    except ValueError as error:
+        raise click.UsageError(f"--log-config: {error}") from error
 
 
 def own_name(peer: str) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 import attrs
 
 from pyglyn.etf import Pid, Reference, Term
+from pyglyn.logs import CarriedLog
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.spec import CallableStart, SupervisorStart
 from pyglyn.supervision.words import StartMethod
@@ -28,7 +27,8 @@ class ChildBoot:
         handover: its last checkpoint.
         heartbeat: seconds after which it counts as stuck; None for never.
         default_method: how a supervisor makes its children's OS processes unless they or it say otherwise.
-        log_level: of the logger ``pyglyn``, for a fresh interpreter.
+        worker: what the lines of its log call it.
+        log: how its node logs.
     """
 
     address: HubAddress
@@ -42,4 +42,5 @@ class ChildBoot:
     handover: Term = None
     heartbeat: float | None = None
     default_method: StartMethod | None = None
-    log_level: int = logging.INFO
+    worker: str = ""
+    log: CarriedLog | None = None

@@ -10,6 +10,7 @@ import asyncio
 
 import attrs
 
+from pyglyn import logs
 from pyglyn.errors import SpecificationError
 from pyglyn.etf import Atom
 from pyglyn.node.exits import Exit
@@ -19,7 +20,7 @@ from pyglyn.node.worker import Worker
 from pyglyn.supervision.blocking import run_blocking
 from pyglyn.supervision.bodies import is_blocking, run_callable, take_name
 from pyglyn.supervision.boot import ChildBoot
-from pyglyn.supervision.child_loop import Body, run_as_worker, run_loop, set_up_logging
+from pyglyn.supervision.child_loop import Body, run_as_worker, run_loop
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.place import Place
@@ -29,7 +30,7 @@ from pyglyn.supervision.spec import CallableStart, Supervisor, SupervisorStart, 
 
 def run_child(boot: ChildBoot, side: ChildSide) -> int:
     """Run a child in this OS process until it ends; returns the exit status."""
-    set_up_logging(boot.log_level)
+    logs.continue_in_child(boot.log, node=boot.supervisor.node, worker=boot.worker)
     if isinstance(boot.start, CallableStart) and is_blocking(boot.start.target):
         return run_blocking(boot, boot.start, side)
     return run_loop(run_as_worker(boot, side, _body(boot, boot.start)))

@@ -8,9 +8,7 @@ ends when the main process has ended. Everything else the supervisor learns from
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -104,14 +102,3 @@ def beat(fd: int, interval: float) -> None:
         loop.call_later(interval, tick)
 
     tick()
-
-
-def set_up_logging(level: int) -> None:
-    """Log to standard error, unless the application or a fork has set up logging."""
-    own = logging.getLogger("pyglyn")
-    if own.hasHandlers():
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    own.addHandler(handler)
-    own.setLevel(level)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pyglyn import logs
 from pyglyn.errors import ChildStartError, ForkUnsafe
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.exits import Exit, exception_term
@@ -19,7 +20,7 @@ from pyglyn.supervision.ceilings import watch_heartbeat, watch_memory
 from pyglyn.supervision.os.command import ProgramStart
 from pyglyn.supervision.os.program import start_program
 from pyglyn.supervision.place import Place
-from pyglyn.supervision.running import OsEnded, ProgramReady, Running, StartFailed, logger
+from pyglyn.supervision.running import OsEnded, ProgramReady, Running, StartFailed
 from pyglyn.supervision.spec import CallableStart, Supervisor, SupervisorStart, declared
 from pyglyn.supervision.wording import label, shown
 from pyglyn.supervision.words import Isolation, StartMethod
@@ -84,7 +85,8 @@ class Launcher:
             handover=handover,
             heartbeat=run.spec.heartbeat,
             default_method=self._method,
-            log_level=logger.getEffectiveLevel(),
+            worker=shown(run.spec),
+            log=logs.carried(),
         )
         fds: dict[str, int] = {}
         if run.spec.heartbeat is not None:
