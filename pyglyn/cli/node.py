@@ -18,7 +18,8 @@ from pyglyn import logs
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.node import Node
+from pyglyn.net import NetSettings
+from pyglyn.node import Node, Settings
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.wording import reason_text
@@ -117,7 +118,8 @@ def node(
     function = load_app(app) if app else None
 
     async def go() -> int:
-        async with Node(full_name, cookie=cookie or None, hidden=hidden, port=port) as local:
+        settings = Settings(net=NetSettings(listen_port=port))
+        async with Node(full_name, cookie=cookie or None, hidden=hidden, settings=settings) as local:
             for peer in connect:
                 local.keep_connected(peer)
             status = await _serve(local, function)

@@ -126,6 +126,7 @@ class LinkProtocol(asyncio.Protocol):
         self._high_water = high_water
         self._reader = FrameReader()
         self._out: list[bytes | memoryview] = []
+        self._out_size = 0
         self.transport: asyncio.Transport | None = None
         self.busy = False
 
@@ -168,16 +169,23 @@ class LinkProtocol(asyncio.Protocol):
         """Send a private message."""
         self._put([encode_request(request)])
 
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that are not written to the socket yet."""
+        unwritten = self.transport.get_write_buffer_size() if self.transport is not None else 0
+        return self._out_size + unwritten
+
     def _put(self, pieces: list[bytes | memoryview]) -> None:
         if self.transport is None:
             return
         if not self._out:
             asyncio.get_running_loop().call_soon(self.flush)
         self._out += pieces
+        self._out_size += sum(map(len, pieces))
 
     def flush(self) -> None:
         """Write what has been sent."""
-        out, self._out = self._out, []
+        out, self._out, self._out_size = self._out, [], 0
         if self.transport is not None and out:
             self.transport.writelines(out)
 

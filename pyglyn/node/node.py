@@ -16,7 +16,7 @@ import attrs
 from pyglyn import _main_module
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.net import Connection, LocalNode, NetSettings, Peers
+from pyglyn.net import Connection, LocalNode, Peers
 from pyglyn.node import rpc
 from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
@@ -64,10 +64,8 @@ class Node:
         name: ``alive@host``; a host with a dot or an address makes it a long name.
         cookie: the cluster's; None reads ``PYGLYN_COOKIE``, then ``~/.erlang.cookie``.
         hidden: False announces the node to the cluster as a visible one.
-        port: the TCP port to listen on, 0 for any.
         exports: the functions other nodes may call; by default those marked with ``@export``.
         settings: see ``Settings``.
-        net: settings of the network layer.
 
     Attributes:
         hub: what the parts of the node have in common.
@@ -79,23 +77,18 @@ class Node:
         cookie: str | None = None,
         *,
         hidden: bool = True,
-        port: int = 0,
         exports: Exports | None = None,
         settings: Settings | None = None,
-        net: NetSettings | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.local = LocalNode(name=name, cookie=find_cookie(cookie), hidden=hidden)
-        net = net or NetSettings()
-        channel = attrs.evolve(net.channel, net_ticktime_s=self.settings.net_ticktime)
-        self.net = attrs.evolve(net, listen_port=port or net.listen_port, channel=channel)
         self.peers = Peers(
             self.local,
             on_up=self._on_up,
             on_message=self._on_message,
             on_down=self._on_down,
             on_busy=self._on_busy,
-            settings=self.net,
+            settings=self.settings.net,
         )
         self.hub = Hub(self.local, self.settings, self.peers, DEFAULT if exports is None else exports)
         self.workers = Workers(self.hub, self._on_worker_signal)
@@ -148,7 +141,7 @@ class Node:
     @property
     def net_ticktime(self) -> float:
         """Seconds after which a silent peer counts as dead."""
-        return self.settings.net_ticktime
+        return self.settings.net.channel.net_ticktime_s
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -182,7 +175,7 @@ class Node:
     def _prepare(self) -> None:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
-        self.hub.runtime = Runtime(identity, self.router.to_node, limits=self.settings.limits)
+        self.hub.runtime = Runtime(identity, self.router.to_node, self.settings)
         self.runtime.belongings.put(self)
         self.hub.builtins = builtins(self.hub, self.workers)
         Services(self.hub).start()

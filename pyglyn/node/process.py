@@ -29,6 +29,7 @@ from pyglyn.node.destinations import Destination, ServerRef, check_destination, 
 from pyglyn.node.mailbox import Mailbox, Match
 from pyglyn.node.pending import Pending
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
+from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
 
 MAX_LOGGED_REASON = 500
@@ -60,6 +61,7 @@ class Host(Protocol):
 
     node: str
     serial: int
+    settings: Settings
     processes: dict[int, Process]
     aliases: dict[Reference, Process]
     spawn_replies: dict[Reference, tuple[str, Callable[[SpawnReply], None]]]

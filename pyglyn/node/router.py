@@ -12,12 +12,8 @@ import logging
 import attrs
 
 from pyglyn.dist.control import (
-    AliasSend,
-    AltactSend,
     Control,
     MonitorPExit,
-    RegSend,
-    Send,
     SpawnFlags,
     SpawnReply,
     SpawnRequest,
@@ -27,13 +23,11 @@ from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame
-from pyglyn.node.runtime import Parts, destination
+from pyglyn.node.runtime import MESSAGES, Parts, destination
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
-
-_MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 
 
 @attrs.define
@@ -72,7 +66,7 @@ class Router:
         if connection is None:
             self._pend(control, parts, node)
             return
-        if connection.queued_bytes > self.hub.settings.send_limit and isinstance(control, _MESSAGES):
+        if connection.queued_bytes > self.hub.settings.send_limit and isinstance(control, MESSAGES):
             raise NodeBusy(
                 f"{connection.queued_bytes} bytes are queued for {node}, which does not take them; "
                 "await me.drain() between messages, or raise send_limit"
@@ -116,7 +110,7 @@ class Router:
             pending = self.pending[node] = _Pending()
             self._start(self._connect(node))
         size = sum(len(part) for part in parts or ())
-        if pending.size + size > self.hub.settings.send_limit and isinstance(control, _MESSAGES):
+        if pending.size + size > self.hub.settings.send_limit and isinstance(control, MESSAGES):
             raise NodeBusy(f"{pending.size} bytes wait for a connection to {node}")
         pending.size += size
         pending.signals.append((control, parts))

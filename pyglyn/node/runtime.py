@@ -46,6 +46,7 @@ from pyglyn.node import signals
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.process import Process
+from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 
 logger = logging.getLogger("pyglyn.process")
@@ -102,7 +103,8 @@ _DESTINATION: dict[type, Callable[[Any], Pid | Reference | Term]] = {
     SpawnReply: lambda c: c.to,
 }
 _WITH_PAYLOAD = (Send, RegSend, AliasSend, AltactSend, LinkExit, Exit2, MonitorPExit, SpawnRequest)
-_MESSAGES = (Send, RegSend, AliasSend, AltactSend)
+MESSAGES = (Send, RegSend, AliasSend, AltactSend)
+"""What carries a message; these are refused, not queued, where far too much waits already."""
 
 
 def destination(control: Control) -> Pid | Reference | Term:
@@ -114,6 +116,7 @@ class Runtime:
     """A table of processes with the signals between them.
 
     Attributes:
+        settings: the node's settings, the same in every runtime of it.
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
         busy: nodes with too much queued for them.
@@ -121,13 +124,13 @@ class Runtime:
         refused: payloads that did not decode and were dropped (each one is logged).
     """
 
-    def __init__(self, identity: Identity, outlet: Outlet, *, limits: etf.Limits | None = None) -> None:
+    def __init__(self, identity: Identity, outlet: Outlet, settings: Settings | None = None) -> None:
         self.identity = identity
         self.node = identity.node
         self.serial = identity.serial
         self.creation = identity.creation
         self.outlet = outlet
-        self.limits = limits or etf.Limits()
+        self.settings = settings or Settings()
         self.processes: dict[int, Process] = {}
         self.names: dict[str, Pid] = {}
         self.aliases: dict[Reference, Process] = {}
@@ -295,7 +298,7 @@ class Runtime:
         dest = destination(control)
         if type(dest) is Pid or type(dest) is Reference:
             if self.is_here(dest):
-                if isinstance(control, _MESSAGES):
+                if isinstance(control, MESSAGES):
                     body = etf.normalise(body)
                 self._hand_over(control, dest, body)
             else:
@@ -364,7 +367,7 @@ class Runtime:
             body = None
         else:
             try:
-                body, _ = etf.decode_bare(payload, limits=self.limits)
+                body, _ = etf.decode_bare(payload, limits=self.settings.limits)
             except DecodeError as error:
                 self._refuse(control, error)
                 return

@@ -171,7 +171,7 @@ class Services:
             case (Atom("is_auth"), _):
                 return Atom("yes")
             case Atom("ticktime"):
-                return int(self.hub.settings.net_ticktime * 1000)
+                return int(self.hub.settings.net.channel.net_ticktime_s * 1000)
             case (Atom("spawn") | Atom("spawn_link") as how, module, function, list() as args, leader):
                 options: list[Term] = [Atom("link")] if how is Atom("spawn_link") else []
                 return self._old_spawn(module, function, args, leader, options)

@@ -1,10 +1,22 @@
-"""What a program may choose about a node. Layer: node."""
+"""What a program may choose about a node: one tree, each setting in one place. Layer: node.
+
+It holds in every operating-system process of the node: a worker gets the tree with the hub's welcome, and
+each runtime has it (``me.runtime.settings``). A new setting is a new attribute, here or in a class of the
+tree; its value is plain (numbers, text, flags, tuples of them, or a class of such), or ``HUB_ONLY`` says why
+it stays.
+"""
 
 from __future__ import annotations
 
+import json
+from typing import Final
+
 import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pyglyn import etf
+from pyglyn.net import NetSettings
 
 
 @attrs.frozen(kw_only=True)
@@ -27,19 +39,55 @@ class Settings:
     """Settings of a node; the defaults are OTP's where OTP has one.
 
     Attributes:
-        net_ticktime: seconds after which a silent peer counts as dead (60; the cluster's value).
+        net: addresses, limits, times and choices for connections. The tick time of the cluster (60 s) is
+            ``net=NetSettings(channel=ChannelSettings(net_ticktime_s=…))``.
         auto_connect: connect to a node when something is sent to it.
         reconnect: the policy of ``keep_connected``.
         send_limit: bytes queued for one node above which ``send`` raises ``NodeBusy`` (256 MiB). Long before,
-            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``.
+            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``. In a
+            worker: bytes queued for the hub.
         worker_queue_limit: bytes queued for a worker above which the sources that send to it are no longer
             read (64 MiB).
         limits: depth, count and size of the terms accepted from peers.
     """
 
-    net_ticktime: float = 60.0
+    net: NetSettings = attrs.field(factory=NetSettings)
     auto_connect: bool = True
     reconnect: Reconnect = Reconnect()
     send_limit: int = 256 * 1024 * 1024
     worker_queue_limit: int = 64 * 1024 * 1024
     limits: etf.Limits = attrs.field(factory=etf.Limits)
+
+
+HUB_ONLY: Final = {
+    "net.allowed": "a function of the hub's program; only the hub accepts connections",
+    "net.address_of": "a function of the hub's program; only the hub makes connections",
+}
+"""Settings that do not reach the workers, each with the reason; they have their default there."""
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    left_out = {name.removeprefix("net."): override(omit=True) for name in HUB_ONLY}
+    converter.register_unstructure_hook(
+        NetSettings,
+        make_dict_unstructure_fn(NetSettings, converter, **left_out),  # type: ignore[arg-type]
+    )
+    converter.register_structure_hook(
+        NetSettings,
+        make_dict_structure_fn(NetSettings, converter, **left_out),  # type: ignore[arg-type]
+    )
+    return converter
+
+
+_CONVERTER = _make_converter()
+
+
+def to_bytes(settings: Settings) -> bytes:
+    """The settings as a worker gets them."""
+    return json.dumps(_CONVERTER.unstructure(settings)).encode()
+
+
+def from_bytes(data: bytes) -> Settings:
+    """The settings that the hub has sent."""
+    return _CONVERTER.structure(json.loads(data), Settings)

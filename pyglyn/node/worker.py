@@ -15,14 +15,15 @@ from typing import Any
 import attrs
 
 from pyglyn.dist.control import Control
-from pyglyn.errors import NameTaken, ProcessError
+from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.inspection import rows
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
-from pyglyn.node.runtime import Body, Identity, Parts, Runtime, label_of
+from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
+from pyglyn.node.settings import Settings, from_bytes
 
 
 @attrs.frozen
@@ -43,8 +44,8 @@ class HubAddress:
 class WorkerRuntime(Runtime):
     """A runtime whose names are kept by the hub."""
 
-    def __init__(self, identity: Identity, worker: Worker) -> None:
-        super().__init__(identity, worker.to_hub)
+    def __init__(self, identity: Identity, worker: Worker, settings: Settings) -> None:
+        super().__init__(identity, worker.to_hub, settings)
         self.worker = worker
         self.on_unregistered = lambda name, pid: worker.request((Atom("unregister"), name.encode()))
 
@@ -131,16 +132,28 @@ class Worker:
         self.request((Atom("hello"), address.token.encode(), os.getpid(), address.parent, title.encode()))
         await self._welcome
 
-    def _be_welcome(self, serial: Any, node: Any, creation: Any, leader: Term, busy: Any) -> None:
+    def _be_welcome(
+        self, serial: Any, node: Any, creation: Any, leader: Term, busy: Any, settings: Any
+    ) -> None:
         """Become part of the node: at once, since other frames may follow in the same read."""
-        self.runtime = WorkerRuntime(Identity(node.name, creation, serial), self)
+        self.runtime = WorkerRuntime(Identity(node.name, creation, serial), self, from_bytes(settings))
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)
         self._welcome.set_result(None)
 
     def to_hub(self, control: Control, parts: Parts | None, node: str) -> None:
-        """Everything that is not for a process here goes to the hub."""
+        """Everything that is not for a process here goes to the hub.
+
+        Raises:
+            NodeBusy: a message, and too much is queued for the hub already.
+        """
+        queued = self._protocol.queued_bytes
+        if queued > self.runtime.settings.send_limit and isinstance(control, MESSAGES):
+            raise NodeBusy(
+                f"{queued} bytes are queued for the hub, which does not take them; "
+                "await me.drain() between messages, or raise send_limit"
+            )
         self._protocol.send(control, node, parts)
 
     def request(self, request: Term) -> None:

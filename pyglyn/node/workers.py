@@ -27,6 +27,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
+from pyglyn.node.settings import to_bytes
 from pyglyn.node.worker_link import WorkerLink
 
 logger = logging.getLogger("pyglyn.node")
@@ -138,7 +139,9 @@ class Workers:
         hub = self.hub
         busy: list[Term] = [Atom(name) for name in hub.runtime.busy]
         leader: Term = hub.runtime.group_leader or UNDEFINED
-        protocol.request((WELCOME, link.serial, Atom(hub.name), hub.local.creation, leader, busy))
+        protocol.request(
+            (WELCOME, link.serial, Atom(hub.name), hub.local.creation, leader, busy, to_bytes(hub.settings))
+        )
         return link
 
     def exited(self, os_pid: int, reason: Term) -> asyncio.Future[None]:

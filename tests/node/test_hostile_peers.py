@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from pyglyn import Atom, Node, Process
+from pyglyn import Atom, Node, Process, Settings
 from pyglyn.dist import (
     RECOMMENDED,
     Channel,
@@ -80,7 +80,9 @@ async def hostile_to(node: Node) -> AsyncIterator[Hostile]:
 @pytest_asyncio.fixture
 async def victim() -> AsyncIterator[Node]:
     """A node without EPMD."""
-    async with Node("victim@localhost", cookie=COOKIE, net=NetSettings(epmd_port=0)) as node:
+    async with Node(
+        "victim@localhost", cookie=COOKIE, settings=Settings(net=NetSettings(epmd_port=0))
+    ) as node:
         yield node
 
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from pyglyn import Atom, GenServer, Node, Process
 from pyglyn.errors import EncodeError, NameTaken
 from pyglyn.net import NetSettings
-from pyglyn.node import Exit, Exports, Ignore, NoReply, StartError, Stop
+from pyglyn.node import Exit, Exports, Ignore, NoReply, Settings, StartError, Stop
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
 
@@ -20,7 +20,9 @@ from tests.node.conftest import unique_name
 @pytest_asyncio.fixture
 async def alone() -> AsyncIterator[Node]:
     """A node without EPMD that nobody connects to."""
-    async with Node("alone@localhost", cookie="pyglyn_testing", net=NetSettings(epmd_port=0)) as node:
+    async with Node(
+        "alone@localhost", cookie="pyglyn_testing", settings=Settings(net=NetSettings(epmd_port=0))
+    ) as node:
         yield node
 
 
@@ -145,8 +147,8 @@ async def test_many_blocking_exported_functions_leave_room_for_a_quick_one():
     exports = Exports()
     exports.add("some", release.wait, "slow")
     exports.add("some", lambda: 1, "quick")
-    settings = NetSettings(epmd_port=0)
-    async with Node("alone@localhost", cookie="pyglyn_testing", net=settings, exports=exports) as node:
+    settings = Settings(net=NetSettings(epmd_port=0))
+    async with Node("alone@localhost", cookie="pyglyn_testing", settings=settings, exports=exports) as node:
         slow = [asyncio.ensure_future(node.rpc(node.name, "some", "slow", [20.0], 20.0)) for _ in range(50)]
         try:
             assert await node.rpc(node.name, "some", "quick", [], 5.0) == 1

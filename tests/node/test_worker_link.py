@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from pyglyn.etf import Atom
+from pyglyn.etf import Atom, Limits
 from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.settings import Settings, to_bytes
 from pyglyn.node.worker import HubAddress, Worker
 
 
@@ -17,13 +18,16 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
         def on_frame(frame: Frame) -> None:
             if frame.request is not None:
                 node = Atom("here@localhost")
-                protocol.request((Atom("welcome"), 7, node, 1, Atom("undefined"), [Atom("slow@localhost")]))
+                busy = [Atom("slow@localhost")]
+                welcome = (Atom("welcome"), 7, node, 1, Atom("undefined"), busy, to_bytes(settings))
+                protocol.request(welcome)
                 protocol.request((Atom("node_down"), Atom("other@localhost")))
                 protocol.request((Atom("busy"), Atom("slow@localhost"), False))
 
         protocol = LinkProtocol(on_frame, lambda: None)
         return protocol
 
+    settings = Settings(limits=Limits(depth=7))
     path = str(tmp_path / "hub")
     server = await asyncio.get_running_loop().create_unix_server(hub, path)
     async with server:
@@ -32,4 +36,5 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
             await worker.connect(HubAddress(path, "token"), "worker")
         assert worker.runtime.serial == 7
         assert not worker.runtime.busy
+        assert worker.runtime.settings == settings
         await worker.close()
