@@ -31,7 +31,71 @@ _OPTIONS: Final = (
     "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "backoff", "handover", "name",
 )  # fmt: skip
 """Those OTP does not know; `described` is for the others."""
-_children: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+class ExportedChildren:
+    """A table of what Erlang may start, by module and name."""
+
+    def __init__(self) -> None:
+        self._table: dict[tuple[str, str], Callable[..., Any]] = {}
+
+    def add(self, module: str, name: str, target: Callable[..., Any]) -> None:
+        """Export a class or function.
+
+        Raises:
+            ValueError: another one has that name.
+        """
+        if self._table.setdefault((module, name), target) is not target:
+            raise ValueError(f"{module}:{name} is exported as a child already")
+
+    def _find(self, start: ExportStart) -> Callable[..., Any] | None:
+        return self._table.get((start.module.name, start.function.name))
+
+    def resolve(self, spec: ChildSpec, extra: Sequence[Any] = ()) -> tuple[ChildSpec, Start]:
+        """What to start for a specification, with the arguments of a dynamic child after its own.
+
+        Raises:
+            ChildStartError: ``{'EXIT', {undef, Stack}}`` for what is not exported, as OTP's; ``badarg`` for
+                arguments that do not fit.
+        """
+        start = spec.start
+        if isinstance(start, ExportStart):
+            return self._resolve_export(spec, attrs.evolve(start, args=[*start.args, *extra]))
+        if not extra:
+            return spec, start
+        if isinstance(start, ProgramStart):
+            return spec, attrs.evolve(start, argv=(*start.argv, *(_word(spec, each) for each in extra)))
+        assert isinstance(start, (CallableStart, SupervisorStart))
+        return spec, attrs.evolve(start, args=(*start.args, *extra))
+
+    def described(self, start: ExportStart) -> ChildSpec | None:
+        """The specification that an exported function returns, whose options are those Erlang did not give.
+
+        None where a function or class is the child itself, and where the start will fail.
+        """
+        target = self._find(start)
+        if target is None or not _makes_specification(target) or not _takes(target, start.args):
+            return None
+        try:
+            made = target(*start.args)
+        except Exception:
+            return None
+        return made if isinstance(made, ChildSpec) else None
+
+    def _resolve_export(self, spec: ChildSpec, start: ExportStart) -> tuple[ChildSpec, Start]:
+        target = self._find(start)
+        if target is None or not _takes(target, start.args):
+            undef: Term = (Atom("undef"), [(start.module, start.function, start.args, [])])
+            named = f"{start.module}:{start.function}/{len(start.args)}"
+            raise _error(spec, (Atom("EXIT"), undef), f"{named} is not exported as a child")
+        if not _makes_specification(target):
+            return spec, CallableStart(target, tuple(start.args))
+        made: ChildSpec = target(*start.args)
+        return _merged(spec, made), made.start
+
+
+EXPORTED = ExportedChildren()
+"""What ``@export_child`` fills; the supervisors of this OS process start from it."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,45 +108,10 @@ def export_child(module: str, name: str | None = None) -> Callable[[F], F]:
     """
 
     def decorate(target: F) -> F:
-        key = (module, name or target.__name__)
-        if _children.setdefault(key, target) is not target:
-            raise ValueError(f"{module}:{key[1]} is exported as a child already")
+        EXPORTED.add(module, name or target.__name__, target)
         return target
 
     return decorate
-
-
-def resolve(spec: ChildSpec, extra: Sequence[Any] = ()) -> tuple[ChildSpec, Start]:
-    """What to start for a specification, with the arguments of a dynamic child after its own.
-
-    Raises:
-        ChildStartError: ``{'EXIT', {undef, Stack}}`` for what is not exported, as OTP's; ``badarg`` for
-            arguments that do not fit.
-    """
-    start = spec.start
-    if isinstance(start, ExportStart):
-        return _resolve_export(spec, attrs.evolve(start, args=[*start.args, *extra]))
-    if not extra:
-        return spec, start
-    if isinstance(start, ProgramStart):
-        return spec, attrs.evolve(start, argv=(*start.argv, *(_word(spec, each) for each in extra)))
-    assert isinstance(start, (CallableStart, SupervisorStart))
-    return spec, attrs.evolve(start, args=(*start.args, *extra))
-
-
-def described(start: ExportStart) -> ChildSpec | None:
-    """The specification that an exported function returns, whose options are those Erlang did not give.
-
-    None where a function or class is the child itself, and where the start will fail.
-    """
-    target = _children.get((start.module.name, start.function.name))
-    if target is None or not _makes_specification(target) or not _takes(target, start.args):
-        return None
-    try:
-        made = target(*start.args)
-    except Exception:
-        return None
-    return made if isinstance(made, ChildSpec) else None
 
 
 def _word(spec: ChildSpec, value: Any) -> str:
@@ -95,18 +124,6 @@ def _word(spec: ChildSpec, value: Any) -> str:
 
 def _error(spec: ChildSpec, reason: Term, text: str) -> ChildStartError:
     return ChildStartError(text, child_id=spec.id, reason=reason)
-
-
-def _resolve_export(spec: ChildSpec, start: ExportStart) -> tuple[ChildSpec, Start]:
-    target = _children.get((start.module.name, start.function.name))
-    if target is None or not _takes(target, start.args):
-        undef: Term = (Atom("undef"), [(start.module, start.function, start.args, [])])
-        named = f"{start.module}:{start.function}/{len(start.args)}"
-        raise _error(spec, (Atom("EXIT"), undef), f"{named} is not exported as a child")
-    if not _makes_specification(target):
-        return spec, CallableStart(target, tuple(start.args))
-    made: ChildSpec = target(*start.args)
-    return _merged(spec, made), made.start
 
 
 def _makes_specification(target: Callable[..., Any]) -> bool:

@@ -14,6 +14,7 @@ from pyglyn.etf import Pid, Term
 from pyglyn.node.inspection import Row
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.boot import ChildBoot
+from pyglyn.supervision.exported import EXPORTED, ExportedChildren
 from pyglyn.supervision.os.child import ChildSide, Main
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
@@ -44,6 +45,7 @@ class Place:
         report_exit: tells the hub how one ended; resolved when everyone has been told.
         run_child: what runs in the OS process of a child.
         default_method: how OS processes are made where nothing else is said.
+        exported: what Erlang may have started here.
         supervisors: those that live here, by the pid of each.
     """
 
@@ -52,6 +54,7 @@ class Place:
     report_exit: Callable[[int, Term], asyncio.Future[Any]]
     run_child: Callable[[ChildBoot, ChildSide], int]
     default_method: StartMethod | None = None
+    exported: ExportedChildren = EXPORTED
     supervisors: dict[Pid, RunningSupervisor] = attrs.field(factory=dict)
 
     def rows(self) -> list[Row]:

@@ -45,7 +45,7 @@ from pyglyn.supervision.effects import (
     Started,
     StopChild,
 )
-from pyglyn.supervision.spec import ChildSpec
+from pyglyn.supervision.spec import ChildSpec, ExportStart
 from pyglyn.supervision.words import AutoShutdown, Restart, ShutdownWord, Strategy
 
 MAX_INTENSITY_REACHED: Final = Atom("reached_max_restart_intensity")
@@ -67,6 +67,7 @@ class Policy:
         children: in start order; for ``simple_one_for_one`` the one template.
         is_alive: tells whether a pid belongs to a running process of this node (asked for pids that are not
             children any more).
+        described: gives the specification of what Erlang names, whose options are those Erlang left open.
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Policy:
         auto_shutdown: AutoShutdown,
         children: Sequence[ChildSpec],
         is_alive: Callable[[Pid], bool] = lambda pid: False,
+        described: Callable[[ExportStart], ChildSpec | None] = lambda start: None,
     ) -> None:
         self.strategy = strategy
         self.auto_shutdown = auto_shutdown
         self.is_alive = is_alive
+        self.described = described
         self.children: dict[object, Child] = {exact_key(spec.id): Child(spec) for spec in children}
         """By id, in start order, which never changes: new ones come last."""
         self.dynamics: dict[Pid | Restarting, Child] = {}

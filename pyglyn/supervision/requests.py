@@ -29,7 +29,6 @@ from pyglyn.supervision.erlang_spec import (
     child_spec_to_term,
     modules_term,
 )
-from pyglyn.supervision.exported import described
 from pyglyn.supervision.policy import Policy, Steps
 from pyglyn.supervision.spec import ChildSpec
 from pyglyn.supervision.words import ChildType, Restart
@@ -74,7 +73,7 @@ def _start_child(policy: Policy, argument: Any) -> Steps[Term]:
         spec = (
             argument
             if isinstance(argument, ChildSpec)
-            else child_spec_from_term(argument, policy.auto_shutdown, described)
+            else child_spec_from_term(argument, policy.auto_shutdown, policy.described)
         )
         spec.check_auto_shutdown(policy.auto_shutdown)
     except SpecificationError as error:

@@ -39,7 +39,6 @@ from pyglyn.supervision.effects import (
     Started,
     StopChild,
 )
-from pyglyn.supervision.exported import resolve
 from pyglyn.supervision.launcher import Launcher, start_failure
 from pyglyn.supervision.os.deaths import ExitStatus
 from pyglyn.supervision.place import Place
@@ -82,6 +81,7 @@ class SupervisorServer(GenServer):
             period=declaration.period,
             auto_shutdown=declaration.auto_shutdown,
             children=declaration.children,
+            described=place.exported.described,
             is_alive=lambda pid: self.me.runtime.is_here(pid) and pid.id in self.me.runtime.processes,
         )
         self._runs: dict[object, Running] = {}
@@ -225,7 +225,7 @@ class SupervisorServer(GenServer):
         run = Running(child, child.spec, child.spec.start, self.me.make_ref())
         self._starting = self._runs[run.ref] = run
         try:
-            run.spec, run.start = resolve(child.spec, child.args)
+            run.spec, run.start = self.place.exported.resolve(child.spec, child.args)
             self.launcher.start(run, self._handover.get(child))
         except Exception as error:
             self.post(StartFailed(run, start_failure(error)))

@@ -237,6 +237,13 @@ export_child("shop", "echo")(echo)
 export_child("shop", "blocking_echo")(blocking_echo)
 
 
+def probes(*names: str, **options: Any) -> Supervisor:
+    tree = Supervisor("one_for_one", name="top", intensity=20)
+    for name in names:
+        tree.add(worker(Probe, name=name, **options))
+    return tree
+
+
 # --- the same as apps for ``pyglyn node --app tests.supervision.service:…`` ----------------------------
 
 

@@ -1,22 +1,17 @@
-"""Declaring supervision trees: defaults, checks, pickling, and child specifications as Erlang terms."""
+"""Declaring supervision trees: defaults, checks, pickling."""
 
 from __future__ import annotations
 
-import math
 import pickle
 from typing import Any
 
 import pytest
 
 from pyglyn.errors import SpecificationError
-from pyglyn.etf import Atom, TermMap, decode, encode
+from pyglyn.etf import Atom
 from pyglyn.supervision.declaration import factory, program, supervisor, worker
-from pyglyn.supervision.erlang_spec import child_record, child_spec_from_term, child_spec_to_term
-from pyglyn.supervision.os.command import ProgramStart, ReadyLine, ReadyPort
+from pyglyn.supervision.os.command import ReadyLine, ReadyPort
 from pyglyn.supervision.spec import (
-    CallableStart,
-    ChildSpec,
-    ExportStart,
     Supervisor,
     SupervisorStart,
     declared,
@@ -27,37 +22,15 @@ from pyglyn.supervision.words import (
     Isolation,
     Restart,
     ShutdownWord,
-    StartMethod,
     Strategy,
 )
+from tests.supervision.trees import Ingest, job, tree
 
 A = Atom
 
 
-async def job(me: object, *args: object, **kwargs: object) -> None:
-    """A worker."""
-
-
-class Ingest(Supervisor):
-    """The class form."""
-
-    def __init__(self, topic: str) -> None:
-        super().__init__("rest_for_one", intensity=5, period=60)
-        self.add(worker(job, topic, name="reader")).add(worker(job, topic, name="writer"))
-
-
 async def counted(me: object) -> Any:
     yield 1
-
-
-def tree() -> Supervisor:
-    return (
-        Supervisor("one_for_all", intensity=1, period=10.0, name="app")
-        .add(worker(job, 1, b"two", name="stock", restart="transient", memory_limit="512 MiB", key="value"))
-        .add(program(["node", "feed.js"], env={"A": "b"}, ready=ReadyLine("listening"), name="feed"))
-        .add(supervisor(Ingest, "orders"))
-        .add(factory(job, 7, name="sessions"))
-    )
 
 
 def test_the_defaults_are_gleams() -> None:
@@ -162,91 +135,3 @@ def test_what_makes_no_sense_is_refused_in_words(make: Any, text: str, reason: A
     assert text in str(caught.value)
     if reason is not None:
         assert caught.value.reason == reason
-
-
-@pytest.mark.parametrize(
-    ("given", "size"),
-    [(None, None), (1, 1), ("1", 1), ("512 MiB", 512 << 20), ("1.5GiB", 3 << 29), ("2 kB", 2000), ("7 b", 7)],
-)
-def test_sizes_are_bytes_or_have_a_unit(given: Any, size: int | None) -> None:
-    assert worker(job, memory_limit=given).memory_limit == size
-
-
-def test_infinite_shutdown_may_be_written_as_a_number() -> None:
-    assert worker(job, shutdown=math.inf).shutdown is ShutdownWord.INFINITY
-    assert worker(job, shutdown=0).shutdown == 0.0
-
-
-def test_backoff_grows_to_its_maximum() -> None:
-    backoff = Backoff(initial=0.1, factor=2.0, maximum=1.0)
-    assert [backoff.delay(n) for n in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
-    assert backoff.delay(10**9) == 1.0
-    assert Backoff(initial=5.0, maximum=1.0).delay(0) == 1.0
-
-
-# --- Erlang terms --------------------------------------------------------------------------------------
-
-
-def test_erlang_maps_and_tuples_become_specifications() -> None:
-    mfa = (A("shop"), A("stock"), [1, b"x"])
-    spec = child_spec_from_term({A("id"): A("s"), A("start"): mfa})
-    assert spec == ChildSpec(id=A("s"), start=ExportStart(*mfa), modules=(A("shop"),))
-    assert spec.shutdown == 5.0
-    nested = child_spec_from_term({A("id"): [1], A("start"): mfa, A("type"): A("supervisor")})
-    assert nested.shutdown is ShutdownWord.INFINITY
-    old = child_spec_from_term((A("s"), mfa, A("transient"), 1500, A("worker"), A("dynamic")))
-    assert (old.restart, old.shutdown, old.modules) == (Restart.TRANSIENT, 1.5, "dynamic")
-    odd = TermMap([(1, 2), (1.0, 3), (A("id"), A("s")), (A("start"), mfa), (A("shutdown"), A("brutal_kill"))])
-    assert child_spec_from_term(odd).shutdown is ShutdownWord.BRUTAL_KILL
-
-
-def test_our_own_options_may_stand_in_an_erlang_map() -> None:
-    term = {
-        A("id"): A("s"),
-        A("start"): (A("m"), A("f"), []),
-        A("name"): A("stock"),
-        A("isolation"): A("process"),
-        A("start_method"): A("spawn"),
-        A("start_timeout"): 2500,
-        A("heartbeat"): 1000,
-        A("memory_limit"): 1 << 20,
-    }
-    spec = child_spec_from_term(term)
-    assert (spec.name, spec.start_timeout, spec.heartbeat) == ("stock", 2.5, 1.0)
-    assert (spec.start_method, spec.memory_limit) == (StartMethod.SPAWN, 1 << 20)
-
-
-@pytest.mark.parametrize("shutdown", [0, 1, 999, 5000, 12345, 10**8])
-def test_milliseconds_survive_the_way_there_and_back(shutdown: int) -> None:
-    term = {A("id"): A("s"), A("start"): (A("m"), A("f"), []), A("shutdown"): shutdown}
-    assert child_spec_to_term(child_spec_from_term(term))[A("shutdown")] == shutdown
-
-
-@pytest.mark.parametrize("child", tree().children, ids=lambda child: child.id.name)
-def test_every_specification_is_a_term(child: ChildSpec) -> None:
-    """What Python declares can be shown to Erlang: arguments that are no terms as text."""
-    term = child_spec_to_term(child)
-    assert decode(encode(term)) == term
-    assert len(term) == 7
-    assert decode(encode(child_record(child))) == child_record(child)
-
-
-def test_starts_are_shown_as_module_function_arguments() -> None:
-    shown = child_spec_to_term(worker(job, 1, "text", object, id="x"))[A("start")]
-    assert shown == (A(__name__), A("job"), [1, b"text", repr(object).encode()])
-    assert child_spec_to_term(worker(job, 1, id="x"), args_kept=False)[A("start")] == (
-        A(__name__),
-        A("job"),
-        A("undefined"),
-    )
-    assert child_spec_to_term(program(["ls", "-l"]))[A("start")] == (A("program"), A("ls"), [b"ls", b"-l"])
-    assert isinstance(worker(job).start, CallableStart)
-    assert isinstance(program(["ls"]).start, ProgramStart)
-
-
-@pytest.mark.parametrize(
-    "term", [None, 1, A("x"), [], (), (1, 2, 3, 4, 5), {1: 2}, {A("id"): 1}, b"x", {A("start"): A("f")}]
-)
-def test_other_terms_are_refused(term: Any) -> None:
-    with pytest.raises(SpecificationError):
-        child_spec_from_term(term)

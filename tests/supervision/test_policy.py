@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pyglyn.etf import Atom, Pid
+from pyglyn.etf import Atom
 from pyglyn.supervision.declaration import worker
 from pyglyn.supervision.effects import (
     AnswerRequest,
@@ -12,69 +10,17 @@ from pyglyn.supervision.effects import (
     ChildFailed,
     ChildIgnored,
     ChildStarted,
-    Effect,
     EndSupervisor,
-    Report,
     Restarting,
-    SetTimer,
-    StartChild,
     Started,
-    StopChild,
 )
-from pyglyn.supervision.policy import Policy
 from pyglyn.supervision.requests import receive_request
 from pyglyn.supervision.spec import Supervisor
 from pyglyn.supervision.words import Backoff
+from tests.supervision.policies import job, pid, policy_of, seen, started
 
 A = Atom
 BACKOFF = Backoff(initial=0.5, factor=2.0, maximum=3.0, reset_after=60.0)
-
-
-async def job(me: object) -> None:
-    """A worker."""
-
-
-def policy_of(supervisor: Supervisor) -> Policy:
-    return Policy(
-        strategy=supervisor.strategy,
-        intensity=supervisor.intensity,
-        period=supervisor.period,
-        auto_shutdown=supervisor.auto_shutdown,
-        children=supervisor.children,
-    )
-
-
-def pid(number: int) -> Pid:
-    return Pid("py@localhost", number, 0, 1)
-
-
-def seen(effects: list[Effect]) -> list[Any]:
-    """The effects in short, without reports."""
-    short: list[Any] = []
-    for effect in effects:
-        match effect:
-            case StartChild(child):
-                short.append(("start", str(child.spec.id)))
-            case StopChild(stopped, _, reason):
-                short.append(("stop", stopped.id, reason))
-            case SetTimer(_, seconds):
-                short.append(("timer", seconds))
-            case Report():
-                pass
-            case _:
-                short.append(effect)
-    return short
-
-
-def started(supervisor: Supervisor) -> Policy:
-    """A policy whose children all run, with the pids 1, 2, …"""
-    policy = policy_of(supervisor)
-    effects = policy.start(0)
-    for number in range(1, len(supervisor.children) + 1):
-        assert isinstance(effects[-1], StartChild)
-        effects = policy.child_started(ChildStarted(pid(number)), 0)
-    assert effects[-1] == Started()
-    return policy
 
 
 def test_a_backoff_waits_longer_each_time_and_starts_anew_after_a_while() -> None:
@@ -158,23 +104,6 @@ def test_a_dynamic_child_that_ignores_its_restart_is_forgotten() -> None:
     policy.child_started(ChildIgnored(), 0)
     assert policy.dynamics == {}
     assert seen(policy.stop(A("shutdown"), 0)) == [EndSupervisor(A("shutdown"))]
-
-
-def test_an_unknown_request_is_answered() -> None:
-    policy = started(Supervisor().add(worker(job)))
-    for request in (A("help"), (A("start_child"),), (A("a"), 1, 2), 7, [], (A("which_children"), 1)):
-        [reply] = receive_request(policy, "caller", request, 0)
-        assert reply == AnswerRequest("caller", (A("error"), (A("bad_request"), request)))
-
-
-def test_python_may_give_a_child_specification() -> None:
-    policy = started(Supervisor())
-    spec = worker(job, name="new")
-    assert seen(receive_request(policy, 1, (A("start_child"), spec), 0)) == [("start", "new")]
-    effects = policy.child_started(ChildStarted(pid(9)), 0)
-    assert effects[-1] == AnswerRequest(1, (A("ok"), pid(9)))
-    [reply] = receive_request(policy, 2, (A("start_child"), spec), 0)
-    assert reply == AnswerRequest(2, (A("error"), (A("already_started"), pid(9))))
 
 
 def test_ends_of_strangers_and_late_timers_do_nothing() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyglyn import Atom, Node, Pid
+from pyglyn import Atom, Pid
 from pyglyn.errors import CallFailed, ChildStartError
 from pyglyn.node import process
 from pyglyn.supervision import Backoff, ReadyLine, Supervisor, program, start, supervisor, worker
@@ -23,6 +23,7 @@ from tests.supervision.service import (
     deaf,
     echo,
     hoards_descriptors,
+    probes,
     remembers,
     returns,
     slow_start,
@@ -30,13 +31,6 @@ from tests.supervision.service import (
 )
 
 SHUTDOWN = Atom("shutdown")
-
-
-def probes(*names: str, **options: Any) -> Supervisor:
-    tree = Supervisor("one_for_one", name="top", intensity=20)
-    for name in names:
-        tree.add(worker(Probe, name=name, **options))
-    return tree
 
 
 async def test_a_child_killed_by_sigkill_restarts_alone_while_its_siblings_keep_their_pids(
@@ -194,45 +188,6 @@ async def test_the_descriptors_of_a_child_are_not_fewer_for_its_siblings(local: 
     assert await local.me.call(await local.restarted("p0", old), Atom("descriptors")) == first
 
 
-async def test_trees_of_two_nodes_in_one_os_process_leave_each_other_alone(local: Client) -> None:
-    await start(local.node, probes("a"))
-    os_pid = await local.os_pid("a")
-    async with Node(f"other_{os.getpid()}@localhost", cookie="pyglyn_testing") as other:
-        await start(other, probes("a"))
-        pid = other.whereis("a")
-        assert pid is not None
-        os.kill(other.workers.links[pid.serial].os_pid, signal.SIGKILL)
-        await eventually(lambda: other.whereis("a") not in (None, pid))
-    assert await local.os_pid("a") == os_pid
-    await local.me.call("a", Atom("fork_grandchildren"))
-    old = local.node.whereis("a")
-    assert old is not None
-    os.kill(os_pid, signal.SIGKILL)
-    await local.restarted("a", old)
-
-
-async def test_trees_can_be_started_at_the_same_time(local: Client) -> None:
-    trees = [Supervisor(name=f"top{number}").add(worker(Probe, name=f"p{number}")) for number in range(4)]
-    await asyncio.gather(*(start(local.node, tree) for tree in trees))
-    assert all(local.node.whereis(f"p{number}") for number in range(4))
-
-
-async def test_when_the_supervisor_of_all_trees_is_killed_they_end_and_new_ones_can_be_started(
-    local: Client,
-) -> None:
-    ended: list[Any] = []
-    await start(local.node, probes("a"), on_end=ended.append)
-    os_pid = await local.os_pid("a")
-    root = local.node.whereis("pyglyn_sup")
-    assert root is not None
-    local.me.exit(root, Atom("kill"))
-    await eventually(lambda: ended == [Atom("killed")])
-    await gone_within({os_pid}, 1.0)
-    await eventually(lambda: local.node.whereis("top") is None)
-    await start(local.node, probes("a"))
-    assert await local.os_pid("a") != os_pid
-
-
 async def test_five_children_that_crash_at_once_all_come_back(local: Client) -> None:
     names = [f"p{number}" for number in range(5)]
     await start(local.node, probes(*names))
@@ -361,33 +316,6 @@ async def test_a_killed_supervisor_takes_its_children_with_it_and_is_restarted(l
     assert await local.os_pid("a") == sibling
 
 
-async def test_a_child_over_its_memory_ceiling_is_killed_and_restarted(local: Client) -> None:
-    limit = 150 * 2**20
-    await start(local.node, probes("a", memory_limit=limit))
-    old = local.node.whereis("a")
-    ref = local.me.monitor(old)
-    local.me.cast("a", Atom("grow"))
-    assert await local.reason(ref) == (Atom("memory_limit"), limit)
-    await local.restarted("a", old)
-
-
-async def test_a_child_whose_loop_is_stuck_is_killed_and_restarted(local: Client) -> None:
-    await start(local.node, probes("a", heartbeat=0.5))
-    old = local.node.whereis("a")
-    ref = local.me.monitor(old)
-    local.me.cast("a", Atom("busy"))
-    assert await local.reason(ref) == Atom("stuck")
-    await local.restarted("a", old)
-
-
-async def test_a_healthy_child_with_a_heartbeat_lives(local: Client) -> None:
-    await start(local.node, probes("a", heartbeat=0.2))
-    old = local.node.whereis("a")
-    ref = local.me.monitor(old)
-    with pytest.raises(TimeoutError):
-        await local.reason(ref, timeout=1.0)
-
-
 async def test_exit_kill_ends_even_a_stuck_child(local: Client) -> None:
     await start(local.node, probes("a"))
     old = local.node.whereis("a")
@@ -441,14 +369,6 @@ async def test_more_restarts_than_the_intensity_end_the_supervisor_upward(local:
     assert await local.reason(ref) == SHUTDOWN
     assert local.node.whereis("a") == sibling
     assert local.node.whereis("below") != old
-
-
-async def test_a_tree_that_gives_up_is_reported_to_whoever_started_it(local: Client) -> None:
-    ended: list[Any] = []
-    tree = Supervisor(name="top", intensity=0).add(worker(Probe, name="a"))
-    await start(local.node, tree, on_end=ended.append)
-    local.me.cast("a", Atom("sigkill"))
-    await eventually(lambda: ended == [SHUTDOWN])
 
 
 async def test_restarts_wait_by_their_backoff(local: Client) -> None:

@@ -1,4 +1,4 @@
-"""Bodies of the tests of external programs; each runs in a fresh interpreter, see `tests.supervision.fresh`."""
+"""Bodies of the tests of external programs; each runs in a fresh interpreter, see `tests.supervision.os.fresh`."""
 
 # ruff: noqa: ASYNC240 - nothing else runs in these loops
 
@@ -27,7 +27,7 @@ from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.os.program import MAX_LINE, start_program
 from pyglyn.supervision.words import StartMethod
 from pyglyn.testing import count_file_descriptors, eventually
-from tests.supervision.fresh import descendants, left_over, running
+from tests.supervision.os.fresh import descendants, left_over, running
 
 GLIBC_SIGNALS = 0b11 << 31
 """Signals 32 and 33, which glibc keeps for itself and ``posix_spawn`` leaves ignored."""

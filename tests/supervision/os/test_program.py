@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.supervision.fresh import run_fresh
+from tests.supervision.os.fresh import run_fresh
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -24,4 +24,4 @@ BODIES = (
 @pytest.mark.parametrize("body", BODIES)
 def test_programs(body: str) -> None:
     """The bodies are in program_bodies.py; their names say what they check."""
-    run_fresh(f"tests.supervision.program_bodies:{body}")
+    run_fresh(f"tests.supervision.os.program_bodies:{body}")

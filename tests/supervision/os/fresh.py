@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 
 from pyglyn.supervision.os import kernel
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PYTHONS = [sys.executable, *filter(None, os.environ.get("PYGLYN_TEST_PYTHONS", "").split(os.pathsep))]
 """This interpreter, and those in PYGLYN_TEST_PYTHONS; they use this one's pure-Python attrs."""
+
+each_python = pytest.mark.parametrize("python", PYTHONS, ids=[Path(python).name for python in PYTHONS])
 
 
 def environment(python: str = sys.executable) -> dict[str, str]:
@@ -33,7 +36,7 @@ def environment(python: str = sys.executable) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONFAULTHANDLER": ""}
 
 
-def run_fresh(body: str, *args: str, python: str = sys.executable, timeout: float = 30.0) -> str:
+def run_fresh(body: str, *args: str, python: str = sys.executable, timeout: float = 150.0) -> str:
     """Run a body to its end; returns what it printed, and fails with that when the body fails."""
     with tempfile.TemporaryFile() as output:  # not a pipe, which whatever is left over would keep open
         process = start_fresh(body, *args, python=python, output=output)
@@ -57,7 +60,7 @@ def start_fresh(
 ) -> subprocess.Popen[bytes]:
     """Start a body; its output goes to the pipe ``stdout``, or elsewhere."""
     return subprocess.Popen(
-        [python, "-W", "error", "-m", "tests.supervision.fresh", body, *args],
+        [python, "-W", "error", "-m", "tests.supervision.os.fresh", body, *args],
         cwd=ROOT,
         env=environment(python),
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Bodies of the tests of OS processes; each runs in a fresh interpreter, see `tests.supervision.fresh`."""
+"""Bodies of the tests of OS processes; each runs in a fresh interpreter, see `tests.supervision.os.fresh`."""
 
 # ruff: noqa: T201 - what they print is shown with the test
 
@@ -31,7 +31,7 @@ from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.words import StartMethod
 from pyglyn.testing import count_file_descriptors, eventually
-from tests.supervision.fresh import descendants, left_over, running
+from tests.supervision.os.fresh import descendants, left_over, running
 
 METHODS = (StartMethod.FORK, StartMethod.SPAWN)
 
