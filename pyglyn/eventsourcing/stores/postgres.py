@@ -116,7 +116,7 @@ _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.5
 
 _ASSIGN = """
-SELECT CASE WHEN EXISTS (SELECT 1 FROM pyglyn_pending) THEN pyglyn_assign_positions(%s) ELSE 0 END
+SELECT CASE WHEN pyglyn_is_pending() THEN pyglyn_assign_positions(%s) ELSE 0 END
 """
 
 
@@ -369,7 +369,7 @@ class PostgresStore(EventStore[E, S]):
     async def last_position(self) -> int:
         while await self._assign_positions():
             pass
-        rows = await self._database().query("SELECT last_position FROM pyglyn_counter")
+        rows = await self._database().query("SELECT last_position FROM pyglyn_numbering()")
         position: int = rows[0][0]
         return position
 
