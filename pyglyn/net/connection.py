@@ -24,6 +24,7 @@ from pyglyn.dist import (
     TickReceived,
 )
 from pyglyn.errors import HandshakeError
+from pyglyn.net import wire
 from pyglyn.net.settings import NetSettings
 from pyglyn.net.transport import explain, no_delay, read_in_small_pieces
 
@@ -205,6 +206,10 @@ class Connection(asyncio.Protocol):
             local_node=local_name,
             peer_node=complete.name,
         )
+        self._send = self._channel.send
+        if wire.is_logged():
+            self._on_message = wire.logging_received(on_message)
+            self._send = wire.logging_sent(self.name, self._send)
         self._trailing = complete.trailing_data
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()
@@ -262,7 +267,7 @@ class Connection(asyncio.Protocol):
             LocalProtocolError: the connection is closed, or the peer cannot be told this.
             EncodeError: a field of the control message is no term.
         """
-        self._channel.send(control, payload, sender=sender)
+        self._send(control, payload, sender=sender)
         if not self._flush_due and self._writable:
             self._flush_due = True
             self._loop.call_soon(self._flush)
