@@ -1,10 +1,12 @@
 """The command line: arguments to calls, no logic. Layer: cli; nobody imports it.
 
-Each command is a function in a module of its own, attached here.
+Each command is a function in a module of its own, imported when it is called: `pyglyn --help` and a shell's
+completion start no event loop and open no database driver.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
 from typing import NoReturn
@@ -12,20 +14,114 @@ from typing import NoReturn
 import rich_click as click
 
 from pyglyn._version import __version__
-from pyglyn.cli.call import call, ping
-from pyglyn.cli.demo import demo
-from pyglyn.cli.epmd import epmd, names
-from pyglyn.cli.eventsourcing import events, parked, queries, replay, trace_command
-from pyglyn.cli.groups import groups, publish, tap
-from pyglyn.cli.node import node
-from pyglyn.cli.tree import kill, stop, tree
 from pyglyn.errors import PyglynError
 
 click.rich_click.TEXT_MARKUP = "markdown"
 click.rich_click.SHOW_ARGUMENTS = True
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = {
+    "node": (
+        "node:node",
+        "Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once.",
+    ),
+    "demo": (
+        "demo:demo",
+        "Watch a BEAM node use a Python node: ping, gen_server call, rpc, an event, a monitor.",
+    ),
+    "epmd": (
+        "epmd:epmd",
+        "Run an EPMD (the port mapper of Erlang nodes) until SIGINT or SIGTERM.",
+    ),
+    "names": (
+        "epmd:names",
+        "List the nodes registered at the EPMD of HOST (this machine).",
+    ),
+    "ping": (
+        "call:ping",
+        "Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1.",
+    ),
+    "call": (
+        "call:call",
+        "Call MODULE:FUNCTION on NODE with arguments in Erlang syntax and print the result in it.",
+    ),
+    "groups": (
+        "groups:groups",
+        "Show the process groups and registered names of the cluster as NODE sees them.",
+    ),
+    "tap": (
+        "groups:tap",
+        "Print what is published to a group, as it happens, until Ctrl-C.",
+    ),
+    "publish": (
+        "groups:publish",
+        "Have NODE publish TERM (in Erlang syntax) to a group; prints how many members it was sent to.",
+    ),
+    "tree": (
+        "tree:tree",
+        "Show the supervision tree and all other processes of NODE.",
+    ),
+    "stop": (
+        "tree:stop",
+        "Stop NODE as SIGTERM does: its trees first, each child in its turn.",
+    ),
+    "kill": (
+        "tree:kill",
+        "Kill the process of NODE that is registered as NAME, or has that pid (`<1.2>`, as in `pyglyn tree`).",  # noqa: E501
+    ),
+    "events": (
+        "eventsourcing:events",
+        "Print the events of a store, one a line: position, time, event id, payload, metadata.",
+    ),
+    "trace": (
+        "eventsourcing:trace_command",
+        "Print what one request caused, as a tree, from the events of one or more stores.",
+    ),
+    "queries": (
+        "eventsourcing:queries",
+        "List the queries of NODE: position, lag, state, processed and parked events, last error.",
+    ),
+    "replay": (
+        "eventsourcing:replay",
+        "Have a durable query of NODE undo its effects and process all events again.",
+    ),
+    "parked": (
+        "eventsourcing:parked",
+        "List the parked events of NODE's queries with their errors, or drive them again.",
+    ),
+}
+"""Where each command is, and the first sentence of its help; in the order in which they are shown."""
+
+
+class LazyGroup(click.RichGroup):
+    """A group whose commands are imported when they are called; help is made of `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a stand-in that knows its name and its short help."""
+        if cmd_name not in COMMANDS:
+            return None
+        return click.RichCommand(name=cmd_name, short_help=COMMANDS[cmd_name][1])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is called, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(command.name or ""), rest
+
+
+def load_command(name: str) -> click.Command:
+    """Import a command of the table."""
+    module, attribute = COMMANDS[name][0].split(":")
+    command: click.Command = getattr(importlib.import_module(f"pyglyn.cli.{module}"), attribute)
+    return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pyglyn")
 def cli() -> None:
     """Python services inside Erlang, Gleam and Elixir clusters.
@@ -33,13 +129,6 @@ def cli() -> None:
     Start a node with `pyglyn node --sname inventory@localhost --app my_service:app`, look around with
     `pyglyn names`, `pyglyn ping` and `pyglyn call`.
     """
-
-
-for command in (node, demo, epmd, names, ping, call, groups, tap, publish, tree, stop, kill):
-    cli.add_command(command)
-
-for command in (events, trace_command, queries, replay, parked):
-    cli.add_command(command)
 
 
 def main() -> None:
