@@ -1,13 +1,15 @@
 """Where the cookie comes from. Layer: node.
 
-Source: auth.erl ("read_cookie", "create_cookie") and the erl manual. The order: what the program gives,
-``PYGLYN_COOKIE``, ``~/.erlang.cookie`` (created if absent; refused if others may read it, as OTP does).
+Source: auth.erl (``read_cookie``, ``check_cookie``, ``create_cookie``); seen the same on OTP 25 and 28. The
+order: what the program gives, ``PYGLYN_COOKIE``, ``~/.erlang.cookie``, ``erlang/.erlang.cookie`` in
+``$XDG_CONFIG_HOME`` (or ``~/.config``). Only where neither file is there, the one in the home folder is made. A
+file that others may read is refused.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import secrets
 import stat
 import string
@@ -16,6 +18,12 @@ from pathlib import Path
 from pyglyn.errors import DistributionError
 
 COOKIE_LENGTH = 20
+FILE_NAME = ".erlang.cookie"
+MAX_LENGTH = 255
+"""A cookie is an atom in OTP."""
+
+_CONTENTS = re.compile(rb"([ -~]*)[\r\n ]*", re.DOTALL)
+"""The cookie as OTP reads it: blanks in it and around it count, and all after it is line ends and blanks."""
 
 
 class CookieError(DistributionError):
@@ -23,29 +31,48 @@ class CookieError(DistributionError):
 
 
 def find_cookie(given: str | None = None) -> str:
-    """The cookie to use: the given one, the environment's, or the file's.
+    """The cookie to use: the given one, the environment's, or that of OTP's file.
 
     Raises:
-        CookieError: the file cannot be read or made, is open to others, or is empty.
+        CookieError: the file cannot be read or made, is open to others, or has no cookie in it.
     """
     if given:
         return given
     from_environment = os.environ.get("PYGLYN_COOKIE")
     if from_environment:
         return from_environment
-    return read_cookie_file(Path.home() / ".erlang.cookie")
+    at_home, in_config = cookie_files()
+    for path in (at_home, in_config):
+        cookie = read_cookie_file(path)
+        if cookie is not None:
+            return cookie
+    return _create(at_home)
 
 
-def read_cookie_file(path: Path) -> str:
-    """Read a cookie file; make one with mode 0400 if there is none.
+def cookie_files() -> tuple[Path, Path]:
+    """Where OTP looks for the cookie: in the home folder first, then in the user's configuration.
+
+    Raises:
+        CookieError: this user has no home folder.
+    """
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise CookieError("there is no home folder to find a cookie in: set PYGLYN_COOKIE or HOME") from None
+    config = os.environ.get("XDG_CONFIG_HOME") or home / ".config"
+    return home / FILE_NAME, Path(config) / "erlang" / FILE_NAME
+
+
+def read_cookie_file(path: Path) -> str | None:
+    """Read a cookie file; None where there is none.
 
     Raises:
         CookieError: as ``find_cookie``.
     """
     try:
         mode = path.stat().st_mode
-    except FileNotFoundError:
-        return _create(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         raise CookieError(f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
@@ -53,24 +80,39 @@ def read_cookie_file(path: Path) -> str:
     if mode & 0o077:
         raise CookieError(f"{path} must be accessible by its owner only: run chmod 400 {path}")
     try:
-        text = path.read_text(encoding="latin-1")
+        found = _CONTENTS.fullmatch(path.read_bytes())
     except OSError as error:
         raise CookieError(f"cannot read {path}: {error.strerror}") from error
-    cookie = text.split("\n", 1)[0].strip()
+    if found is None:
+        raise CookieError(
+            f"{path} has bad characters in it: a cookie is one line of printable ASCII, as OTP has it"
+        )
+    cookie = found[1].decode("ascii")
     if not cookie:
         raise CookieError(f"{path} is empty: write a cookie into it or remove it")
+    if len(cookie) > MAX_LENGTH:
+        raise CookieError(f"{path} has a cookie of {len(cookie)} characters: OTP takes up to {MAX_LENGTH}")
     return cookie
 
 
 def _create(path: Path) -> str:
+    """Make a cookie file with mode 0400; another process may do the same at this moment."""
     cookie = "".join(secrets.choice(string.ascii_uppercase) for _ in range(COOKIE_LENGTH))
+    draft = path.with_name(f"{FILE_NAME}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        # Complete before it has its name: whoever finds the file finds the whole cookie.
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(cookie)
+            os.link(draft, path)
+        finally:
+            draft.unlink()
     except FileExistsError:
-        return read_cookie_file(path)
+        found = read_cookie_file(path)
+        if found is None:
+            raise CookieError(f"cannot create {path}: it is a link to nowhere") from None
+        return found
     except OSError as error:
         raise CookieError(f"cannot create {path}: {error.strerror}") from error
-    with contextlib.closing(os.fdopen(handle, "w", encoding="latin-1")) as file:
-        file.write(cookie)
-        os.fchmod(handle, 0o400)
     return cookie
