@@ -146,6 +146,10 @@ class EpmdUnreachable(EpmdError):
     """Nothing answers at EPMD's port."""
 
 
+class NotEpmd(EpmdError):
+    """Another program than EPMD answers at EPMD's port."""
+
+
 class EpmdNameTaken(EpmdError):
     """A node of the same name is registered with EPMD already."""
 

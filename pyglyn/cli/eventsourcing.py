@@ -221,7 +221,7 @@ def replay(
     set_up_logging(log_level)
 
     async def go() -> None:
-        async with client_node(node, cookie) as local:
+        async with client_node(node, cookie, watching=wait) as local:
             what: Term = ALL if aggregate is None else aggregate.encode()
             await _ask(local, node, query, (Atom("replay"), what), timeout)
             if wait:
@@ -294,7 +294,7 @@ def parked(
 
 async def _drive(node: str, query: str, which: str, cookie: str, timeout: float) -> bool:
     """Drive and say what became of it; True when nothing of it is parked any more."""
-    async with client_node(node, cookie) as local:
+    async with client_node(node, cookie, watching=True) as local:
 
         async def parked_now() -> list[Parked]:
             found: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)

@@ -196,7 +196,7 @@ def tap(
             sys.stdout.flush()
 
     async def go() -> None:
-        async with client_node(node, cookie) as local:
+        async with client_node(node, cookie, watching=True) as local:
             syn.start(local, scope)
             await _connect_to_all(local, node, timeout)
             local.spawn(watch)

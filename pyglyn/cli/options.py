@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from pyglyn import logs
+from pyglyn.errors import CallTimeout
 from pyglyn.node import Node
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,7 +54,7 @@ def log_level_option(default: str) -> Callable[[F], F]:
 def client_options(function: F) -> F:
     """The options of a command that connects to a node, asks something and leaves."""
     function = click.option(
-        "--timeout", type=float, default=10.0, show_default=True, help="Seconds to wait for an answer."
+        "--timeout", type=float, default=10.0, show_default=True, help="Seconds to wait, connecting included."
     )(function)
     return log_level_option("error")(cookie_option(function))
 
@@ -85,11 +86,32 @@ def own_name(peer: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def client_node(peer: str, cookie: str) -> AsyncIterator[Node]:
-    """A hidden node of this command, connected to ``peer``."""
-    async with Node(own_name(peer), cookie=cookie or None) as node:
-        await node.connect(peer)
-        yield node
+async def client_node(peer: str, cookie: str, *, watching: bool = False) -> AsyncIterator[Node]:
+    """A hidden node of this command, connected to ``peer``.
+
+    All that the command does with it has to be done within its ``--timeout``; only connecting where it then
+    watches until it is told to stop.
+
+    Raises:
+        CallTimeout: it was not.
+    """
+    context = click.get_current_context()
+    assert context is not None
+    timeout: float = context.params["timeout"]
+    limit = asyncio.timeout(timeout)
+    connected = False
+    try:
+        async with limit, Node(own_name(peer), cookie=cookie or None) as node:
+            await node.connect(peer)
+            connected = True
+            if watching:
+                limit.reschedule(None)
+            yield node
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        done = "no answer of" if connected else "no connection to"
+        raise CallTimeout(f"{done} {peer} within {timeout:g} s") from error
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -42,7 +42,7 @@ def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, lo
     set_up_logging(log_level)
 
     async def go() -> None:
-        async with client_node(node, cookie) as local:
+        async with client_node(node, cookie, watching=live) as local:
             if not live:
                 tables.show(draw(await look(local, node, timeout)))
                 return

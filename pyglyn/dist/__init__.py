@@ -24,7 +24,9 @@ from pyglyn.dist.handshake import (
     LocalSide,
     NameReceived,
     NokReceived,
+    has_long_host,
     is_node_name,
+    is_own_name,
 )
 
 __all__ = [
@@ -46,5 +48,7 @@ __all__ = [
     "PeerSilent",
     "ProtocolBroken",
     "TickReceived",
+    "has_long_host",
     "is_node_name",
+    "is_own_name",
 ]

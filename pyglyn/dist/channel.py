@@ -170,7 +170,7 @@ class Channel:
         """Take received bytes and return what happened, in order.
 
         Whatever the peer does wrong ends as a ``ProtocolBroken`` event after those of the packets before
-        it; nothing is read after that.
+        it; nothing is read after that. A tick may call for an answer: look at ``queued_bytes`` afterwards.
         """
         if self.closed:
             return []
@@ -184,6 +184,8 @@ class Channel:
                 for packet in packets:
                     if not packet:
                         events.append(_TICK_RECEIVED)
+                        if self._ticker.answer_tick() and not self._queue.size:
+                            self._queue.add(TICK, None, None)
                         continue
                     message = self._receive_packet(packet)
                     if message is not None:

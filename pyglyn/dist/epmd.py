@@ -192,7 +192,7 @@ def alive2_answer_size(first_byte: int) -> int:
         return 6
     if first_byte == Response.ALIVE2:
         return 4
-    raise EpmdError(f"EPMD answered a registration with byte {first_byte}: this is not EPMD")
+    raise EpmdError(f"byte {first_byte} begins no answer to a registration")
 
 
 def decode_alive2_answer(data: bytes, name: str) -> int:
@@ -203,7 +203,7 @@ def decode_alive2_answer(data: bytes, name: str) -> int:
         EpmdError: no such answer.
     """
     if not data or len(data) < alive2_answer_size(data[0]):
-        raise EpmdError(f"EPMD closed the connection instead of registering {name!r}")
+        raise EpmdError("EPMD's answer to a registration ends early")
     if data[1]:
         raise EpmdNameTaken(
             f"the name {name!r} is taken: a node of that name is registered with EPMD already"
@@ -218,14 +218,19 @@ def encode_port2_answer(entry: NodeEntry | None) -> bytes:
     return bytes((Response.PORT2, 0)) + _encode_entry(entry)
 
 
+def may_be_port2(data: bytes) -> bool:
+    """Tell whether this can be the beginning of an answer to PORT_PLEASE2."""
+    return not data or data[0] == Response.PORT2
+
+
 def decode_port2_answer(data: bytes) -> NodeEntry | None:
     """Read the whole answer to PORT_PLEASE2; None where EPMD does not know the name.
 
     Raises:
         EpmdError: no such answer.
     """
-    if len(data) < 2 or data[0] != Response.PORT2:
-        raise EpmdError("EPMD's answer makes no sense: this is not EPMD, or it is closing down")
+    if len(data) < 2 or not may_be_port2(data):
+        raise EpmdError("this is no answer to the question where a node is")
     if data[1]:
         return None
     return _decode_entry(data, 2, EpmdError)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+import re
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
 
@@ -158,7 +159,7 @@ class _Machine:
             packet, self._buffer = self._buffer[2:end], self._buffer[end:]
             try:
                 if end > 2 + MAX_PACKET:
-                    raise RemoteProtocolError(f"a message of {end - 2} bytes is announced")
+                    self._refuse_announced(end - 2)
                 events = self._receive_packet(packet)
             except RemoteProtocolError as error:
                 self.state = State.CLOSED
@@ -167,6 +168,14 @@ class _Machine:
                 self.state = State.CLOSED
                 raise
         return events
+
+    def _refuse_announced(self, size: int) -> None:
+        """Say what a length stands for that no message has."""
+        if size in _TLS_RECORDS:
+            raise HandshakeError(
+                f"{self.peer_name} speaks TLS (-proto_dist inet_tls), this connection is plain TCP"
+            )
+        raise RemoteProtocolError(f"a message of {size} bytes is announced")
 
     def _receive_packet(self, packet: bytes) -> list[Event]:
         handler = self._table.get((self.state, packet[0] if packet else -1))
@@ -215,6 +224,9 @@ class _Machine:
                 names=lacking,
             )
 
+
+_TLS_RECORDS = frozenset((0x1503, 0x1603))
+"""What an alert or a hello of TLS looks like where a length is expected."""
 
 _NOT_READING = frozenset((State.AWAIT_OUR_STATUS, State.AWAIT_OUR_ALIVE_ANSWER, State.DONE, State.CLOSED))
 
@@ -280,13 +292,20 @@ class Initiator(_Machine):
     def _on_challenge(self, packet: bytes) -> list[Event]:
         flags, challenge, creation, name = _read_challenge(packet)
         if name != self.peer_name:
-            raise HandshakeError(f"{self.peer_name} was dialled, but {name} answered")
+            raise HandshakeError(f"{self.peer_name} was dialled, but {name} answered{self._long_or_short(name)}")
         self._peer_flags = expand(flags)
         self._peer_creation = creation
         self._check_flags(self._peer_flags)
         self._send(b"r" + self._challenge.to_bytes(4) + digest(self.local.cookie, challenge))
         self.state = State.AWAIT_ACK
         return []
+
+    def _long_or_short(self, answered: str) -> str:
+        """Say what is behind another name, where the peer's cluster has the other kind of names."""
+        if has_long_host(answered) == has_long_host(self.local.name):
+            return ""
+        kinds = ("long", "short") if has_long_host(answered) else ("short", "long")
+        return f": it uses {kinds[0]} names, but this node, {self.local.name}, uses {kinds[1]} ones"
 
     def _on_ack(self, packet: bytes) -> list[Event]:
         if not hmac.compare_digest(packet[1:17], digest(self.local.cookie, self._challenge)):
@@ -446,9 +465,24 @@ _NEXT_STATE = {
 
 
 def is_node_name(name: str) -> bool:
-    """Whether this is ``alive@host`` with both parts there and none of what no real node allows."""
+    """Whether this is ``alive@host`` as a peer may call itself: C and Java nodes are less strict than OTP."""
     alive, at, host = name.partition("@")
     return bool(alive and at and host) and "@" not in host and name.isprintable() and " " not in name
+
+
+def is_own_name(name: str) -> bool:
+    """Whether OTP would start a node of this name: ``valid_name_head`` in net_kernel.erl, and an atom's length."""
+    alive = name.partition("@")[0]
+    return is_node_name(name) and len(name) <= MAX_NAME and _ALIVE_NAME.fullmatch(alive) is not None
+
+
+def has_long_host(name: str) -> bool:
+    """Whether the host part is fully qualified or an address, as in a cluster of long names."""
+    host = name.partition("@")[2]
+    return "." in host or ":" in host
+
+
+_ALIVE_NAME = re.compile("[0-9A-Za-z_-]+")
 
 
 def _read_challenge(packet: bytes) -> tuple[int, int, int, str]:

@@ -4,6 +4,10 @@ Source: send_tick in dist_util.erl (OTP 25.2, 28). Silence is counted in whole i
 intensity, and any received byte ends it: so a dead peer is noticed between net_ticktime and one interval
 more. A tick is due after an interval in which nothing was written, or nothing was read: the latter asks a
 hidden peer, which ticks only when it has a reason, for an answer.
+
+A peer whose net_ticktime is shorter ticks more often than we do, and gives up before our interval is over. So a
+second tick in a row is answered by one at once, as C and Java nodes answer each. Not each: two nodes of this
+kind would then answer each other for ever.
 """
 
 from __future__ import annotations
@@ -40,7 +44,14 @@ class Ticker:
         self._silent = 0  # whole intervals without a byte
         self._received_before = 0
         self._sent_before = 0
+        self._sent_at_tick = -1  # as counted when the last tick came
         self.deadline = now + self._interval
+
+    def answer_tick(self) -> bool:
+        """Note a tick of the peer, and tell whether to answer it: nothing was written since the one before."""
+        answer = self.sent == self._sent_at_tick
+        self._sent_at_tick = self.sent
+        return answer
 
     def end_interval(self, now: float, *, reading: bool, queued: bool) -> TickAction:
         """Look back at the interval that is over.

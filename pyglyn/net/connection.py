@@ -50,6 +50,8 @@ class HandshakeDriver(asyncio.Protocol):
     Attributes:
         machine: the side of the handshake that is ours.
         order: connections that began later have a higher one.
+        heard: whether a byte has come from the peer.
+        closed_by_peer: whether the connection ended because the peer closed it.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class HandshakeDriver(asyncio.Protocol):
         self.order = order
         self.transport: asyncio.Transport | None = None
         self.peer_address = "?"
+        self.heard = False
+        self.closed_by_peer = False
         self._settings = settings
         self._on_event = on_event
         self._on_failure = on_failure
@@ -87,6 +91,7 @@ class HandshakeDriver(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
+        self.heard = True
         self._run(lambda: self.machine.receive_data(data))
 
     def eof_received(self) -> bool:
@@ -98,6 +103,7 @@ class HandshakeDriver(asyncio.Protocol):
         if exc is not None and not isinstance(exc, ConnectionError):
             self._fail(HandshakeError(f"the connection broke during the handshake: {exc}"))
             return
+        self.closed_by_peer = True
         try:
             self.machine.receive_eof()
         except HandshakeError as error:
@@ -268,9 +274,7 @@ class Connection(asyncio.Protocol):
             EncodeError: a field of the control message is no term.
         """
         self._send(control, payload, sender=sender)
-        if not self._flush_due and self._writable:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+        self._flush_soon()
         if not self.busy and self._channel.queued_bytes >= self._settings.busy_limit:
             self.busy = True
             self._on_busy(self, True)
@@ -326,8 +330,8 @@ class Connection(asyncio.Protocol):
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
-            else:
-                assert isinstance(event, TickReceived)
+            elif isinstance(event, TickReceived) and self._channel.queued_bytes:
+                self._flush_soon()  # the answer
 
     def _dispatch(self, message: MessageReceived) -> None:
         try:
@@ -347,6 +351,11 @@ class Connection(asyncio.Protocol):
             self._dispatch(message)
         if self._transport is not None and not self._closed and self._channel.reading:
             self._transport.resume_reading()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due and self._writable:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Write what is queued, as far as the socket takes it."""
@@ -406,7 +415,12 @@ class Connection(asyncio.Protocol):
     def _tick(self) -> None:
         for event in self._channel.handle_timeout(self._loop.time()):
             assert isinstance(event, PeerSilent)
-            logger.warning("%s has been silent for %g s, closing", self.name, event.net_ticktime_s)
+            logger.warning(
+                "closing the connection to %s, which has been silent for %g s: it hangs, is cut off, "
+                "or has a longer net_ticktime than this node",
+                self.name,
+                event.net_ticktime_s,
+            )
             self._abort("net tick timeout")
             return
         self._flush()

@@ -11,39 +11,57 @@ from collections.abc import AsyncIterator
 
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
-from pyglyn.errors import EpmdError, EpmdUnreachable
-from pyglyn.net.transport import explain
+from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError, NotEpmd
+from pyglyn.net.transport import explain, resolve
 
 TIMEOUT_S = 5.0
 _MAX_ANSWER = 16 * 1024 * 1024
 
 
+class _Exchange:
+    """A connection for one request, and what has come over it so far."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.answer = b""
+        self.kept = False  # for longer than the exchange
+
+    async def read(self, limit: int) -> bool:
+        """Wait for more of the answer; False at its end."""
+        more = await self.reader.read(limit)
+        self.answer += more
+        return bool(more)
+
+
 @contextlib.asynccontextmanager
-async def _connection(
-    host: str, port: int, timeout_s: float
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect for one request; foreign errors become one sentence."""
-    writer = None
+async def _exchange(host: str, port: int, request: bytes, timeout_s: float) -> AsyncIterator[_Exchange]:
+    """Connect and send a request; foreign errors, and answers that make no sense, become one sentence."""
+    exchange = None
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_ANSWER)
-            yield reader, writer
-    except EpmdError:  # which is an OSError too, by way of ConnectionError
+            address = await resolve(host, timeout_s)
+            exchange = _Exchange(*await asyncio.open_connection(address, port, limit=_MAX_ANSWER))
+            exchange.writer.write(request)
+            yield exchange
+    except (EpmdNameTaken, NotEpmd):  # which are OSErrors too, by way of ConnectionError
         raise
+    except HandshakeError as error:
+        raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {error}") from error
     except OSError as error:
-        raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {explain(error)}") from error
+        if exchange is None:
+            raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {explain(error)}") from error
+        if exchange.answer:
+            text = f"what listens at {host}:{port} is no EPMD: it answers {exchange.answer[:24]!r}"
+            raise NotEpmd(text) from error
+        if isinstance(error, TimeoutError):
+            text = f"what listens at {host}:{port} is no EPMD, or hangs: no answer within {timeout_s:g} s"
+            raise NotEpmd(text) from error
+        text = f"what listens at {host}:{port} is no EPMD, or is ending: it closes the connection unanswered"
+        raise EpmdUnreachable(text) from error
     finally:
-        if writer is not None:
-            writer.transport.abort()
-
-
-async def _ask(host: str, port: int, request: bytes, timeout_s: float) -> bytes:
-    async with _connection(host, port, timeout_s) as (reader, writer):
-        writer.write(request)
-        answer = await reader.read(_MAX_ANSWER)
-        while len(answer) < _MAX_ANSWER and (more := await reader.read(_MAX_ANSWER)):
-            answer += more
-        return answer
+        if exchange is not None and not exchange.kept:
+            exchange.writer.transport.abort()
 
 
 async def lookup(name: str, host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> NodeEntry:
@@ -57,21 +75,22 @@ async def lookup(name: str, host: str, port: int, *, timeout_s: float = TIMEOUT_
 
     Raises:
         EpmdUnreachable: nothing answers there.
-        EpmdError: EPMD does not know the name, or what answers is no EPMD.
+        NotEpmd: what answers is no EPMD.
+        EpmdError: EPMD does not know the name.
     """
-    # The real daemon closes after its answer; one that does not must not cost the whole timeout.
-    async with _connection(host, port, timeout_s) as (reader, writer):
-        writer.write(epmd.encode_port_please2(name))
-        answer = b""
-        entry = None
+    async with _exchange(host, port, epmd.encode_port_please2(name), timeout_s) as exchange:
+        # The real daemon closes after its answer; one that does not must not cost the whole timeout.
         while True:
-            more = await reader.read(4096)
-            answer += more
+            more = await exchange.read(4096)
             try:
-                entry = epmd.decode_port2_answer(answer)
+                entry = epmd.decode_port2_answer(exchange.answer)
                 break
             except EpmdError:
-                if not more or len(answer) > epmd.MAX_REQUEST:
+                if (
+                    not more
+                    or len(exchange.answer) > epmd.MAX_REQUEST
+                    or not epmd.may_be_port2(exchange.answer)
+                ):
                     raise
     if entry is None:
         raise EpmdError(f"EPMD at {host}:{port} knows no node named {name!r}")
@@ -83,9 +102,12 @@ async def names(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> list[t
 
     Raises:
         EpmdUnreachable: nothing answers there.
-        EpmdError: what answers is no EPMD.
+        NotEpmd: what answers is no EPMD.
     """
-    return epmd.decode_names_answer(await _ask(host, port, epmd.encode_names(), timeout_s))
+    async with _exchange(host, port, epmd.encode_names(), timeout_s) as exchange:
+        while await exchange.read(_MAX_ANSWER) and len(exchange.answer) < _MAX_ANSWER:
+            pass
+        return epmd.decode_names_answer(exchange.answer)
 
 
 async def kill(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> bool:
@@ -94,7 +116,10 @@ async def kill(host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> bool:
     Raises:
         EpmdUnreachable: nothing answers there.
     """
-    return await _ask(host, port, epmd.encode_kill(), timeout_s) == b"OK"
+    async with _exchange(host, port, epmd.encode_kill(), timeout_s) as exchange:
+        while await exchange.read(4096) and len(exchange.answer) < 2:
+            pass
+        return exchange.answer == b"OK"
 
 
 class Registration:
@@ -125,25 +150,13 @@ async def register(entry: NodeEntry, host: str, port: int, *, timeout_s: float =
 
     Raises:
         EpmdUnreachable: nothing answers there.
-        EpmdError: the name is taken, or what answers is no EPMD.
+        EpmdNameTaken: the name is taken.
+        NotEpmd: what answers is no EPMD.
     """
-    writer = None
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port)
-            writer.write(epmd.encode_alive2(entry))
-            answer = await reader.read(1)
-            if answer:
-                answer += await reader.readexactly(epmd.alive2_answer_size(answer[0]) - 1)
-        creation = epmd.decode_alive2_answer(answer, entry.name)
-        registration, writer = Registration(creation, reader, writer), None
-        return registration
-    except asyncio.IncompleteReadError as error:
-        raise EpmdError(f"EPMD at {host}:{port} closed the connection within its answer") from error
-    except EpmdError:
-        raise
-    except OSError as error:
-        raise EpmdUnreachable(f"EPMD at {host}:{port} cannot be reached: {explain(error)}") from error
-    finally:
-        if writer is not None:
-            writer.transport.abort()
+    async with _exchange(host, port, epmd.encode_alive2(entry), timeout_s) as exchange:
+        while await exchange.read(64):
+            if len(exchange.answer) >= epmd.alive2_answer_size(exchange.answer[0]):
+                break
+        creation = epmd.decode_alive2_answer(exchange.answer, entry.name)
+        exchange.kept = True
+        return Registration(creation, exchange.reader, exchange.writer)

@@ -83,6 +83,11 @@ class EpmdServer:
         """The registered nodes, in the order they came."""
         return [entry for entry, _ in self._registered.values()]
 
+    @property
+    def this_machine_only(self) -> bool:
+        """Whether nobody outside this machine reaches it."""
+        return set(self.addresses) <= set(LOOPBACK)
+
     # --- what the connections ask --------------------------------------------------------------
 
     def connected(self, client: _Client) -> int | None:

@@ -33,7 +33,9 @@ from pyglyn.dist import (
     LocalSide,
     NameReceived,
     NokReceived,
+    has_long_host,
     is_node_name,
+    is_own_name,
 )
 from pyglyn.dist.handshake import MAX_NAME
 from pyglyn.errors import DistributionError, HandshakeError, LocalProtocolError
@@ -346,18 +348,25 @@ class Peers:
 
     def _acceptor_failed(self, driver: HandshakeDriver, error: HandshakeError) -> None:
         self._accepting.discard(driver)
-        logger.warning("refused a connection from %s: %s", driver.peer_address, error)
+        level = logging.DEBUG if self._is_no_matter(driver) else logging.WARNING
+        logger.log(level, "refused a connection from %s: %s", driver.peer_address, error)
         for dial in list(self._dials.values()):
             if dial.adopted is driver:
                 self._fail_dial(dial, error)
+
+    def _is_no_matter(self, driver: HandshakeDriver) -> bool:
+        """Whether a connection was only looked at, or lost a race with another one to the same peer."""
+        peer = driver.machine.peer_name
+        return driver.closed_by_peer and (
+            not driver.heard or peer in self._connections or peer in self._dials
+        )
 
     def _name_problem(self, node: str) -> str | None:
         """Say why we cannot talk to a node of this name at all."""
         if not is_node_name(node) or len(node) > MAX_NAME or not _is_latin1(node):
             return f"{node[:80]!r} is no node name: expected name@host"
-        host = node.partition("@")[2]
-        if ("." in host) != self.local.long_names:
-            kinds = ("a long", "short ones") if "." in host else ("a short", "long ones")
+        if has_long_host(node) != self.local.long_names:
+            kinds = ("a long", "short ones") if has_long_host(node) else ("a short", "long ones")
             return f"{node} has {kinds[0]} host name, but this node, {self.local.name}, uses {kinds[1]}"
         return None
 
@@ -397,6 +406,7 @@ class Peers:
                 # The task may be about to return from connecting: to cancel it now would close the socket.
                 dial.driver = dial.task = None
             dial.abandon()
+        self._registrar.met(name)
         logger.debug("connected with %s", name)
         try:
             self._on_up(connection)
@@ -425,9 +435,16 @@ class Peers:
 
 
 def _check_local(local: LocalNode) -> None:
-    name_bytes = local.name.encode("latin-1", errors="replace")
-    if not is_node_name(local.name) or not _is_latin1(local.name) or len(name_bytes) > MAX_NAME:
-        raise LocalProtocolError(f"{local.name[:80]!r} is no node name: expected name@host")
+    name = local.name
+    if not is_node_name(name) or not _is_latin1(name):
+        raise LocalProtocolError(f"{name[:80]!r} is no node name: expected name@host")
+    if len(name) > MAX_NAME:
+        problem = f"it has {len(name)} characters, OTP takes up to {MAX_NAME}"
+        raise LocalProtocolError(f"{name[:20]!r}… is no node name: {problem}")
+    if not is_own_name(name):
+        raise LocalProtocolError(
+            f"{name!r} is no node name: before the @ only a-z, A-Z, 0-9, _ and - are allowed, as in OTP"
+        )
     if not _is_latin1(local.cookie) or not local.cookie:
         raise LocalProtocolError("a cookie must be Latin-1 text, and not empty")
 

@@ -14,18 +14,22 @@ import logging
 import secrets
 
 from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType
-from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable
+from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError
 from pyglyn.net import epmd_client
 from pyglyn.net.epmd_client import Registration
 from pyglyn.net.epmd_server import LOOPBACK, EpmdServer
-from pyglyn.net.settings import LocalNode, NetSettings, epmd_addresses_from_environment
-from pyglyn.net.transport import explain
+from pyglyn.net.settings import LOOPBACK_HOSTS, LocalNode, NetSettings, epmd_addresses_from_environment
+from pyglyn.net.transport import explain, resolve
 
 logger = logging.getLogger("pyglyn.net.epmd")
 
 _PATIENCE_S = 1.0
 
 EVERYWHERE = ("0.0.0.0", "::")
+_NOT_OUTSIDE = (
+    "which only this machine reaches: nodes on others will not find it. "
+    "Start epmd first, or set ERL_EPMD_ADDRESS for the node that serves EPMD"
+)
 
 
 def random_creation() -> int:
@@ -46,6 +50,7 @@ class Registrar:
         self._settings = settings
         self._entry: NodeEntry | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._warned: set[str] = set()
 
     async def start(self, port: int) -> int:
         """Register the node as listening on a port.
@@ -73,6 +78,28 @@ class Registrar:
         )
         self._keeper = asyncio.create_task(self._keep(registration), name="pyglyn EPMD registration")
         return registration.creation or random_creation()
+
+    def met(self, node: str) -> None:
+        """Look at a node that has connected: it may be registered here, but be meant for other machines."""
+        server = self.server
+        if server is None or not server.this_machine_only or node in self._warned:
+            return
+        alive, _, host = node.partition("@")
+        if host not in LOOPBACK_HOSTS and any(entry.name == alive for entry in server.nodes):
+            self._warned.add(node)
+            logger.warning("%s is registered with the EPMD of %s, %s", node, self._local.name, _NOT_OUTSIDE)
+
+    async def _check_reach(self) -> None:
+        """Say so where the EPMD of this machine serves this machine only, but our name is for others too."""
+        if self.server is not None or self._local.loopback_only:
+            return
+        timeout_s = self._settings.setup_timeout_s
+        with contextlib.suppress(HandshakeError, EpmdError):
+            address = await resolve(self._local.host, timeout_s)
+            try:
+                await epmd_client.names(address, self._settings.epmd_port, timeout_s=timeout_s)
+            except EpmdUnreachable as error:
+                logger.warning("%s is registered with an EPMD %s (%s)", self._local.name, _NOT_OUTSIDE, error)
 
     async def stop(self) -> None:
         """Unregister, and stop our EPMD if we serve it: another node will take over."""
@@ -143,6 +170,11 @@ class Registrar:
 
     async def _keep(self, registration: Registration) -> None:
         """Register again whenever the registration is lost, for as long as it takes."""
+        try:
+            await self._check_reach()
+        except BaseException:
+            registration.close()
+            raise
         while True:
             try:
                 await registration.lost()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import attrs
 
-from pyglyn.dist import MANDATORY_25, RECOMMENDED, ChannelSettings, DistFlags
+from pyglyn.dist import MANDATORY_25, RECOMMENDED, ChannelSettings, DistFlags, has_long_host
 from pyglyn.dist.epmd import DEFAULT_PORT
 from pyglyn.errors import LocalProtocolError
 
@@ -103,7 +103,7 @@ class LocalNode:
     @property
     def long_names(self) -> bool:
         """Whether the host part is fully qualified (or an address), as ``-name`` wants."""
-        return "." in self.host
+        return has_long_host(self.name)
 
     @property
     def loopback_only(self) -> bool:

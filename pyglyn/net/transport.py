@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -36,18 +38,50 @@ def explain(error: OSError) -> str:
 
 
 async def resolve(host: str, timeout_s: float) -> str:
-    """Find the IPv4 address of a host.
+    """Find the IPv4 address of a host; an address stays what it is.
 
     Raises:
         HandshakeError: the name does not resolve.
     """
-    loop = asyncio.get_running_loop()
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    if host == "localhost":
+        return "127.0.0.1"
     try:
         async with asyncio.timeout(timeout_s):
-            found = await loop.getaddrinfo(host, 0, family=socket.AF_INET, type=socket.SOCK_STREAM)
+            return await _ask_the_system(host)
     except (OSError, UnicodeError) as error:
         raise HandshakeError(f"the host name {host!r} cannot be resolved") from error
-    return str(found[0][4][0])
+
+
+def _ask_the_system(host: str) -> asyncio.Future[str]:
+    """Resolve a name in a thread of its own.
+
+    One of asyncio's pool would stay, where no process can be forked any more, and a program that ends would
+    wait for it, however long the name servers take.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    def settle(address: str, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(address)
+
+    def ask() -> None:
+        address, problem = "", None
+        try:
+            address = str(socket.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+        except Exception as error:
+            problem = error
+        with contextlib.suppress(RuntimeError):  # the event loop is gone
+            loop.call_soon_threadsafe(settle, address, problem)
+
+    threading.Thread(target=ask, name=f"pyglyn resolves {host[:40]}", daemon=True).start()
+    return answer
 
 
 async def dial(address: str, port: int, factory: Callable[[], P], timeout_s: float) -> P:

@@ -2,8 +2,8 @@
 
 Source: auth.erl (``read_cookie``, ``check_cookie``, ``create_cookie``); seen the same on OTP 25 and 28. The
 order: what the program gives, ``PYGLYN_COOKIE``, ``~/.erlang.cookie``, ``erlang/.erlang.cookie`` in
-``$XDG_CONFIG_HOME`` (or ``~/.config``). Only where neither file is there, the one in the home folder is made. A
-file that others may read is refused.
+``$XDG_CONFIG_HOME`` (or ``~/.config``). Only where neither file is there, the one in the home folder is made.
+A file that others may read is refused.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ class Router:
         try:
             await self.hub.peers.connect(node)
         except DistributionError as error:
-            logger.warning("cannot connect to %s: %s", node, error)
+            level = logging.DEBUG if self.node.stopping else logging.WARNING
+            logger.log(level, "cannot connect to %s: %s", node, error)
             self._unreachable(node)
 
     def _unreachable(self, node: str) -> None:

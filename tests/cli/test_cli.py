@@ -10,6 +10,7 @@ import pty
 import re
 import secrets
 import signal
+import socket
 import sys
 import termios
 from collections.abc import AsyncIterator
@@ -18,7 +19,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pyglyn._version import __version__
+from pyglyn.dist.epmd import NodeEntry
 from pyglyn.etf import Atom
+from pyglyn.net import epmd_client
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 
@@ -222,6 +225,7 @@ async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_
         (["node", "--sname", "a@localhost", "--app", "no_colon"], 2, "module:function"),
         (["ping", "nobody@localhost", "--cookie", "c"], 1, "pang pyglyn: "),
         (["ping", "no_host"], 2, "name@host"),
+        (["node", "--sname", "a.b@localhost", "--cookie", "c"], 1, "only a-z, A-Z, 0-9, _ and - are allowed"),
         (["call", "nobody@localhost", "m", "f", "{unclosed", "--cookie", "c"], 1, "pyglyn: "),
     ],
 )
@@ -246,6 +250,22 @@ async def test_a_wrong_cookie_is_named_as_the_reason(beam):
     assert status == 1
     assert output.startswith("pang\npyglyn: ")
     assert "cookie" in output
+
+
+@pytest.mark.parametrize("command", [["ping"], ["tree", "--live"], ["call", "m", "f"]], ids=" ".join)
+async def test_the_timeout_is_for_the_whole_command(epmd, command):
+    """A node that EPMD knows, and whose port takes connections but says nothing."""
+    name, *rest = command
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        entry = NodeEntry(name=f"mute_{secrets.token_hex(4)}", port=mute.getsockname()[1])
+        registration = await epmd_client.register(entry, "127.0.0.1", epmd.port)
+        peer = f"{entry.name}@localhost"
+        try:
+            status, output = await run(name, peer, *rest, "--cookie", "c", "--timeout", "0.3")
+        finally:
+            registration.close()
+    assert status == 1
+    assert f"no connection to {peer} within 0.3 s" in output
 
 
 async def test_an_app_that_fails_ends_the_node_with_status_1(epmd, name, app):

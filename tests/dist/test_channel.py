@@ -567,6 +567,35 @@ def test_a_tick_asks_for_an_answer_where_nothing_comes() -> None:
     assert wire(a) == TICK
 
 
+def test_the_second_tick_in_a_row_is_answered_at_once() -> None:
+    """The peer ticks more often than we do: its net_ticktime is shorter, and half of it has passed."""
+    a = pair(settings=T)[0]
+    answers = []
+    for _ in range(4):
+        a.receive_data(TICK)
+        answers.append(wire(a))
+    assert answers == [b"", TICK, b"", TICK]
+    a.receive_data(TICK)
+    a.send(Link(A, B))
+    wire(a)
+    a.receive_data(TICK)
+    assert wire(a) == b""
+
+
+def test_two_of_us_do_not_answer_each_other_for_ever() -> None:
+    a, b = pair(settings=T)
+    for channel in (a, b):  # the state in which either would answer
+        channel.receive_data(TICK)
+        wire(channel)
+    written = 0
+    a.handle_timeout(2.0)
+    while data := wire(a):
+        b.receive_data(data)
+        a.receive_data(answer := wire(b))
+        written += len(data) + len(answer)
+        assert written <= 16
+
+
 def test_no_tick_is_queued_behind_data_that_does_not_drain() -> None:
     a = pair(settings=T)[0]
     a.send(Link(A, B))

@@ -267,6 +267,25 @@ def test_an_answer_under_another_name_is_refused(answerer: str) -> None:
         a.receive_data(challenge_message(name=answerer.encode()))
 
 
+def test_an_answer_from_a_cluster_of_the_other_kind_of_names_says_so() -> None:
+    a = initiator()
+    a.receive_data(packet(b"sok"))
+    said = "but b@host.domain answered: it uses long names, but this node, a@host, uses short ones"
+    with pytest.raises(HandshakeError, match=said):
+        a.receive_data(challenge_message(name=b"b@host.domain"))
+    a = Initiator(attrs.evolve(A, name="a@10.0.0.1"), "b@10.0.0.2", 1)
+    a.receive_data(packet(b"sok"))
+    with pytest.raises(HandshakeError, match=r"b@host answered: it uses short names, .* uses long ones"):
+        a.receive_data(challenge_message(name=b"b@host"))
+
+
+@pytest.mark.parametrize("record", [b"\x15\x03\x03\0\2", b"\x16\x03\x01\0\2"], ids=["alert", "hello"])
+def test_a_peer_that_speaks_tls_is_told_apart(record: bytes) -> None:
+    for machine in (initiator(), acceptor()):
+        with pytest.raises(HandshakeError, match=r" speaks TLS \(-proto_dist inet_tls\), this connection is plain"):
+            machine.receive_data(record)
+
+
 @pytest.mark.parametrize("name", ["", "a", "@host", "a@", "a@b@c", "a b@host", "a\n@host", "a\0@host"])
 def test_a_name_that_is_none_is_not_allowed(name: str) -> None:
     assert not is_node_name(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import attrs
@@ -281,6 +282,12 @@ async def call_in_our_name(peer: RawPeer, node: Recorder) -> None:
     assert await peer.ended() == b"\0\x0csnot_allowed"
 
 
+async def call_in_tls(peer: RawPeer, node: Recorder) -> None:
+    context = ssl.create_default_context()
+    with contextlib.suppress(OSError):
+        await peer.writer.start_tls(context, server_hostname="localhost")
+
+
 async def call_and_say_nothing(peer: RawPeer, node: Recorder) -> None:
     assert await peer.ended() == b""
 
@@ -291,11 +298,11 @@ async def call_and_stop_in_the_middle(peer: RawPeer, node: Recorder) -> None:
 
 
 CALLERS = [
-    (call_and_close, "closed the connection during the handshake"),
     (call_and_close_after_the_name, "peer@localhost closed the connection during the handshake"),
     (call_and_close_after_the_challenge, "peer@localhost closed the connection during the handshake"),
     (call_without_the_cookie, "peer@localhost does not have this node's cookie"),
     (call_with_garbage, "broke the handshake"),
+    (call_in_tls, "a connecting node speaks TLS (-proto_dist inet_tls), this connection is plain TCP"),
     (call_with_a_huge_name, "broke the handshake: a node name of 300 bytes"),
     (call_without_flags, "peer@localhost lacks capabilities that this node requires: EXTENDED_REFERENCES"),
     (call_in_our_name, "it has our own name"),
@@ -320,6 +327,17 @@ async def test_a_calling_peer_that_does_not_behave_is_a_line_in_the_log(
         assert node.history == []
         await lives_on(node)
     assert COOKIE not in caplog.text
+
+
+async def test_a_caller_that_only_looks_whether_somebody_listens_is_no_warning(
+    node: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A health check, or a real node that called its attempt off."""
+    async with calling(node) as peer:
+        await call_and_close(peer, node)
+    await eventually(lambda: not node.peers._accepting)
+    assert caplog.text == ""
+    await lives_on(node)
 
 
 async def test_callers_that_say_nothing_are_limited_in_number(start_node: StartNode) -> None:

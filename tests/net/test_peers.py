@@ -9,7 +9,7 @@ import logging
 import attrs
 import pytest
 
-from pyglyn.dist import RECOMMENDED, ChannelSettings, DistFlags
+from pyglyn.dist import RECOMMENDED, ChannelSettings, DistFlags, Initiator, LocalSide
 from pyglyn.dist.control import Send
 from pyglyn.errors import (
     EpmdError,
@@ -43,9 +43,10 @@ async def test_two_nodes_without_erlang_find_each_other(start_node: StartNode) -
 
 @pytest.mark.parametrize("round_", range(5))
 async def test_two_nodes_that_dial_each_other_at_once_get_one_connection(
-    start_node: StartNode, round_: int
+    start_node: StartNode, round_: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     a, b = await start_node("a@localhost"), await start_node("b@localhost")
+    caplog.set_level(logging.WARNING)
     up_a, up_b = await asyncio.gather(a.peers.connect("b@localhost"), b.peers.connect("a@localhost"))
     assert not up_a.closed
     assert not up_b.closed
@@ -53,6 +54,23 @@ async def test_two_nodes_that_dial_each_other_at_once_get_one_connection(
     b.send("a@localhost", a.pid(), round_)
     assert await a.has_received(1) == await b.has_received(1) == [round_]
     assert (a.history, b.history) == ([("up", "b@localhost")], [("up", "a@localhost")])
+    assert caplog.text == ""
+
+
+async def test_a_connect_that_lost_a_race_is_no_warning(
+    start_node: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its socket is closed in the middle of the handshake: the peer has another connection by then."""
+    a, b = await start_node("a@localhost"), await start_node("b@localhost")
+    reader, writer = await asyncio.open_connection("127.0.0.1", a.peers.port)
+    side = LocalSide(name="b@localhost", creation=1, flags=RECOMMENDED, cookie=b"pyglyn_testing")
+    await b.peers.connect("a@localhost")
+    writer.write(Initiator(side, "a@localhost", 1).data_to_send())
+    assert await reader.readexactly(8) == b"\0\6salive"
+    writer.transport.abort()
+    await eventually(lambda: not a.peers._accepting)
+    assert caplog.text == ""
+    assert a.history == [("up", "b@localhost")]
 
 
 async def test_visible_nodes_know_each_other_as_visible(start_node: StartNode) -> None:
@@ -230,6 +248,33 @@ class TestWhyAConnectFails:
         assert a.history == []
 
 
+class TestAnEpmdForThisMachineOnly:
+    """One that was started for ``localhost`` serves whoever registers, but other machines do not reach it."""
+
+    async def test_the_node_that_serves_it_says_so_when_it_meets_one_for_others(
+        self, start_node: StartNode, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        a = await start_node("a@localhost")
+        b = await start_node("b@some-host", settings=NetSettings(address_of=_at(a)))  # type: ignore[arg-type]
+        await start_node("c@localhost")
+        for name in ("a@localhost", "a@localhost"):
+            await b.peers.connect(name)
+            b.peers.disconnect(name)
+        await eventually(lambda: len(a.downs) == 2)
+        said = "b@some-host is registered with the EPMD of a@localhost, which only this machine reaches"
+        assert caplog.text.count(said) == 1
+
+    async def test_the_node_that_is_for_others_says_so(
+        self, start_node: StartNode, epmd_port: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await start_node("a@localhost")
+        await start_node("b@127.0.0.2")
+        await eventually(
+            lambda: "b@127.0.0.2 is registered with an EPMD which only this machine" in caplog.text
+        )
+        assert f"EPMD at 127.0.0.2:{epmd_port} cannot be reached" in caplog.text
+
+
 class TestStarting:
     async def test_a_name_that_is_taken(self, start_node: StartNode) -> None:
         await start_node("a@localhost")
@@ -266,7 +311,9 @@ class TestStarting:
         await start_node("a@some-host", settings=NetSettings(epmd_port=0))
         assert "all interfaces" in caplog.text
 
-    @pytest.mark.parametrize("name", ["a", "a@", "@b", "ж@localhost", "a" * 250 + "@localhost"])
+    @pytest.mark.parametrize(
+        "name", ["a", "a@", "@b", "ж@localhost", "a" * 246 + "@localhost", "a.b@c", "é@h"]
+    )
     def test_a_name_that_is_none_is_refused_at_once(self, name: str) -> None:
         with pytest.raises(LocalProtocolError, match="is no node name"):
             _peers(LocalNode(name=name, cookie="x"))

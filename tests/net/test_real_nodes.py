@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pyglyn.dist import MANDATORY_25, MANDATORY_26, RECOMMENDED, ChannelSettings, DistFlags
+from pyglyn.dist import MANDATORY_25, MANDATORY_26, RECOMMENDED, ChannelSettings, DistFlags, is_own_name
 from pyglyn.dist.control import MonitorP, MonitorPExit, RegSend
 from pyglyn.dist.epmd import NodeEntry
-from pyglyn.errors import MissingFlags, WrongCookie
+from pyglyn.errors import HandshakeError, MissingFlags, WrongCookie
 from pyglyn.etf import Atom, Reference, encode_parts
 from pyglyn.net import EpmdServer, NetSettings, epmd_client
 from pyglyn.testing import Beam, Beams, Otp, eventually, free_port, no_leaks
@@ -70,7 +70,7 @@ async def test_many_callers_share_one_attempt(beam: Beam, start_node: StartNode)
 
 @pytest.mark.parametrize("name", ["aaa@localhost", "zzz@localhost"])
 async def test_simultaneous_connects_give_one_connection(
-    beam: Beam, start_node: StartNode, name: str
+    beam: Beam, start_node: StartNode, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The greater name keeps its attempt: ours is once the greater and once the smaller one."""
     node = await start_node(name)
@@ -85,6 +85,7 @@ async def test_simultaneous_connects_give_one_connection(
         assert len(node.history) == 2 * round_ + 1
         node.peers.disconnect(beam.name)
         await eventually(lambda: _hidden_nodes(beam, 0))
+    assert caplog.text == ""  # an attempt that lost is nothing to worry about
 
 
 async def test_a_restarted_node_takes_over_its_old_connection(beam: Beam, start_node: StartNode) -> None:
@@ -177,6 +178,52 @@ async def test_a_node_of_long_names(beams: Beams, start_node: StartNode) -> None
     beam = await beams.start("long@127.0.0.1")
     await node.peers.connect("long@127.0.0.1")
     assert await beam.eval("nodes(hidden)") == [Atom("py@127.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("own", "dialled"), [("py@localhost", "x@localhost"), ("py@127.0.0.1", "y@127.0.0.1")]
+)
+async def test_a_node_of_the_other_kind_of_names_is_told_apart(
+    beams: Beams, start_node: StartNode, own: str, dialled: str
+) -> None:
+    """EPMD knows only the first part of a name, so the node is found; then it answers under its whole name."""
+    node = await start_node(own)
+    await beams.start("x@127.0.0.1")
+    await beams.start("y@localhost")
+    with pytest.raises(HandshakeError, match=r"answered: it uses (long|short) names, but this node, .* uses"):
+        await node.peers.connect(dialled)
+
+
+NAMES = ["cdé@localhost", "a b@localhost", "a.b@localhost", "a/b@localhost", "a'b@localhost", "a:b@localhost"]
+NAMES += ["a%20@localhost", "a+b@localhost", "a~b@localhost", "a@b@c", "@x", "a*@localhost", "a\n@localhost"]
+NAMES += ["a" * 246 + "@localhost", "a@loc alhost"]
+NAMES += [
+    "a-1@localhost",
+    "_a@localhost",
+    "-a@localhost",
+    "1@localhost",
+    "A@local_host",
+    "a" * 245 + "@localhost",
+]
+
+
+async def test_names_are_refused_as_by_a_real_node(beams: Beams, beam_otp: Otp, tmp_path: Path) -> None:
+    """Each is tried there with `net_kernel:start/1`."""
+    beam = Beam("x", otp=beam_otp, cookie="", epmd_port=beams.epmd.port, home=tmp_path, distributed=False)
+    beams.nodes.append(beam)
+    await asyncio.to_thread(beam.wait_started)
+    starts = await beam.eval(
+        """
+        logger:set_primary_config(level, none),
+        [try net_kernel:start([list_to_atom(Name), shortnames]) of
+             {ok, _} -> net_kernel:stop(), true;
+             {error, _} -> false
+         catch _:_ -> false end || Name <- Names]
+        """,
+        Names=[[ord(character) for character in name] for name in NAMES],
+        timeout=60,
+    )
+    assert dict(zip(NAMES, starts, strict=True)) == {name: is_own_name(name) for name in NAMES}
 
 
 async def test_a_visible_node_is_listed_as_one(beam: Beam, start_node: StartNode) -> None:
@@ -336,6 +383,19 @@ class TestTicks:
         connection._channel.receive_data = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
         await eventually(lambda: len(ticks) >= 8, 10.0)  # that takes twice net_ticktime
         assert set(ticks) == {bytes(4)}
+        assert node.history == [("up", beam.name)]
+        assert await _hidden_nodes(beam, 1)
+
+    async def test_a_peer_with_a_shorter_net_ticktime_keeps_us(
+        self, beams: Beams, start_node: StartNode
+    ) -> None:
+        """It hears from us at every second tick of its own, not at each quarter of our 60 s."""
+        node = await start_node()
+        beam = await beams.start(args=self.ARGS)
+        connection = await node.peers.connect(beam.name)
+        ticks, receive = [], connection._channel.receive_data
+        connection._channel.receive_data = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        await eventually(lambda: len(ticks) >= 16 or node.downs, 30.0)  # that takes four times net_ticktime
         assert node.history == [("up", beam.name)]
         assert await _hidden_nodes(beam, 1)
 

@@ -129,9 +129,7 @@ def test_a_bad_file_is_not_passed_over(home: Path) -> None:
         find_cookie()
 
 
-def test_where_there_is_none_one_is_made_that_otp_reads(
-    home: Path, beam_otp: Otp, epmd: PrivateEpmd
-) -> None:
+def test_where_there_is_none_one_is_made_that_otp_reads(home: Path, beam_otp: Otp, epmd: PrivateEpmd) -> None:
     cookie = find_cookie()
     assert cookie_files_in(home) == [".erlang.cookie"]
     assert (home / ".erlang.cookie").stat().st_mode & 0o777 == 0o400
@@ -160,7 +158,7 @@ def test_a_user_without_a_home_folder(home: Path, monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
-    with pytest.raises(CookieError, match="^there is no home folder to find a cookie in"):
+    with pytest.raises(CookieError, match=r"^there is no home folder to find a cookie in"):
         find_cookie()
     monkeypatch.setenv("PYGLYN_COOKIE", "given")
     assert find_cookie() == "given"
