@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import rich_click as click
 
 from pyglyn import logs
+from pyglyn.cli.network import net_settings, network_options
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
-from pyglyn.net import NetSettings
 from pyglyn.node import Node, Settings
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
@@ -81,6 +82,7 @@ def _load_file(path: Path) -> Any:
 @click.option(
     "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
 )
+@network_options
 @log_level_option("info")
 @click.option(
     "--log-format",
@@ -116,9 +118,9 @@ def node(
     set_up_logging(log_level, log_format, log_config, node=full_name)
     sys.path.insert(0, "")
     function = load_app(app) if app else None
+    settings = Settings(net=attrs.evolve(net_settings(), listen_port=port))
 
     async def go() -> int:
-        settings = Settings(net=NetSettings(listen_port=port))
         async with Node(full_name, cookie=cookie or None, hidden=hidden, settings=settings) as local:
             for peer in connect:
                 local.keep_connected(peer)

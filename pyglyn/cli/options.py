@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from pyglyn import logs
+from pyglyn.cli.network import net_settings, network_options
 from pyglyn.errors import CallTimeout
-from pyglyn.node import Node
+from pyglyn.node import Node, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -35,8 +36,8 @@ def cookie_option(function: F) -> F:
         flag_value="",
         default="",
         metavar="[COOKIE]",
-        help="The cluster's cookie. Without it (or without a value): PYGLYN_COOKIE, then ~/.erlang.cookie, "
-        "which is created if absent.",
+        help="The cluster's cookie. Without it (or without a value): PYGLYN_COOKIE, then ~/.erlang.cookie or "
+        "$XDG_CONFIG_HOME/erlang/.erlang.cookie, as OTP has it; created if absent.",
     )(function)
 
 
@@ -56,7 +57,7 @@ def client_options(function: F) -> F:
     function = click.option(
         "--timeout", type=float, default=10.0, show_default=True, help="Seconds to wait, connecting included."
     )(function)
-    return log_level_option("error")(cookie_option(function))
+    return log_level_option("error")(cookie_option(network_options(function)))
 
 
 def set_up_logging(level: str, format: str = "text", config: str | None = None, node: str = "") -> None:
@@ -101,7 +102,8 @@ async def client_node(peer: str, cookie: str, *, watching: bool = False) -> Asyn
     limit = asyncio.timeout(timeout)
     connected = False
     try:
-        async with limit, Node(own_name(peer), cookie=cookie or None) as node:
+        settings = Settings(net=net_settings())
+        async with limit, Node(own_name(peer), cookie=cookie or None, settings=settings) as node:
             await node.connect(peer)
             connected = True
             if watching:

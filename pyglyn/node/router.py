@@ -124,7 +124,7 @@ class Router:
         try:
             await self.hub.peers.connect(node)
         except DistributionError as error:
-            level = logging.DEBUG if self.node.stopping else logging.WARNING
+            level = logging.DEBUG if self.hub.stopping.is_set() else logging.WARNING
             logger.log(level, "cannot connect to %s: %s", node, error)
             self._unreachable(node)
 

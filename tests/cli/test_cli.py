@@ -185,6 +185,20 @@ async def test_an_app_of_an_importable_module_and_a_visible_node(beam, name, app
         assert await node.ends() == 0
 
 
+async def test_the_net_ticktime_of_the_cluster_is_an_option(beam, name):
+    """Asked as a real node would ask another one."""
+    args = ("node", "--sname", name, "--cookie", beam.cookie, "--net-ticktime", "7.5", "--connect", beam.name)
+    async with pyglyn(*args) as node:
+        await node.says("is up")
+        asked = f"gen_server:call({{net_kernel, '{name}'}}, ticktime)"
+        assert await beam.eval(asked) == 7500
+        status, output = await run("ping", name, "--cookie", beam.cookie, "--net-ticktime", "7.5")
+        assert status == 0, output
+    status, output = await run("node", "--sname", name, "--net-ticktime", "0")
+    assert status == 2
+    assert "--net-ticktime" in output
+
+
 async def test_connect_is_tried_again_until_the_node_is_there(beams, name):
     later = f"later_{secrets.token_hex(4)}"
     async with pyglyn("node", "--sname", name, "--cookie", "c", "--connect", f"{later}@localhost") as node:
