@@ -94,7 +94,10 @@ async def print_events(account_id: str, envelopes: list[es.EventEnvelope[Event]]
         print(f"{account_id} #{envelope.sequence}: {envelope.payload}", flush=True)
 
 
-def bank(url: str) -> es.ServiceSpec:
+Bank = es.Service[Account, Command, Event]
+
+
+def bank(url: str) -> es.ServiceSpec[Account, Command, Event]:
     """Bring domain and store together."""
     store = es.open_store(url, events=Event, state=Account, aggregate_type="account")
     return es.service(
@@ -110,22 +113,22 @@ def bank(url: str) -> es.ServiceSpec:
 
 async def main(url: str = "memory:") -> None:
     async with Node("bank@localhost", cookie="eventsourcing") as node:
-        await es.start(node, bank(url))
-        await open_account(node, "account-1")
-        await es.execute(node, "bank", "account-1", Deposit(100))
-        await es.execute(node, "bank", "account-1", Withdraw(30))
+        accounts = await es.start(node, bank(url))
+        await open_account(accounts, "account-1")
+        await accounts.execute("account-1", Deposit(100))
+        await accounts.execute("account-1", Withdraw(30))
         try:
-            await es.execute(node, "bank", "account-1", Withdraw(1000))
+            await accounts.execute("account-1", Withdraw(1000))
         except es.DomainError as refused:
             print("refused:", refused.error)
-        account = await es.load_aggregate(node, "bank", "account-1")
+        account = await accounts.load_aggregate("account-1")
         print(f"after {account.sequence} events: {account.entity}")
 
 
-async def open_account(node: Node, account_id: str) -> None:
+async def open_account(accounts: Bank, account_id: str) -> None:
     """Open the account, unless an earlier run has."""
     try:
-        await es.execute(node, "bank", account_id, OpenAccount("Ada"))
+        await accounts.execute(account_id, OpenAccount("Ada"))
     except es.DomainError:
         print("the account is open already")
 

@@ -29,17 +29,22 @@ def order_coordination(aggregate_id: str, envelopes: list[es.EventEnvelope[Event
                 print(f"{aggregate_id} #{envelope.sequence}: {type(event).__name__}", flush=True)
 
 
+def inventory_at(me: Process) -> es.Service[Inventory, stock.Command, Event]:
+    """Return a handle on the service, for a process."""
+    return es.Service(me, "inventory_service", events=Event, state=Inventory)
+
+
 async def open_warehouse(me: Process) -> None:
     """Fill the shelves, unless they are filled already."""
     with contextlib.suppress(es.DomainError):
-        await es.execute(me, "inventory_service", WAREHOUSE, stock.InitializeInventory(FIRST_STOCK))
+        await inventory_at(me).execute(WAREHOUSE, stock.InitializeInventory(FIRST_STOCK))
 
 
 @export("shop")
 async def restock(me: Process, product: str, quantity: int) -> int:
     """Take in goods; returns how many there are now."""
     command = stock.RestockItem(product, quantity)
-    [envelope] = await es.execute(me, "inventory_service", WAREHOUSE, command)
+    [envelope] = await inventory_at(me).execute(WAREHOUSE, command)
     return int(envelope.payload.new_stock)
 
 

@@ -23,7 +23,7 @@ CATALOGUE = {
 async def buy(me: Process, order_id: str, product: str, quantity: int) -> int:
     """Place an order; returns what it costs."""
     command = orders.CreateOrder(order_id, [Item(CATALOGUE[product], quantity)])
-    [envelope] = await es.execute(me, "order_service", order_id, command)
+    [envelope] = await es.Service(me, "order_service", events=Event).execute(order_id, command)
     return int(envelope.payload.total)
 
 

@@ -44,14 +44,14 @@ async def page(me: Process) -> None:
 async def initialize(me: Process, product: str, level: int) -> int:
     """Open the inventory with one product."""
     command = stock.InitializeInventory([stock.Item(product, product.title(), level, 0)])
-    return len(await es.execute(me, "inventory_service", "inventory_001", command))
+    return len(await es.Service(me, "inventory_service").execute("inventory_001", command))
 
 
 @export("stock")
 async def restock(me: Process, product: str, quantity: int) -> int:
     """Take in goods."""
     command = stock.RestockItem(product, quantity)
-    return len(await es.execute(me, "inventory_service", "inventory_001", command))
+    return len(await es.Service(me, "inventory_service").execute("inventory_001", command))
 
 
 async def app(node: Node) -> Supervisor:

@@ -13,7 +13,8 @@
 None of that needs a node. On one, aggregates are a service that every node of the cluster can use::
 
     child = es.supervised("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
-    envelopes = await es.execute(node, "bank", "account-1", OpenAccount("account-1"))
+    bank = es.Service(node, "bank", events=BankAccountEvent, state=BankAccount)
+    envelopes = await bank.execute("account-1", OpenAccount("account-1"))
 """
 
 from __future__ import annotations
@@ -35,18 +36,7 @@ from pyglyn.errors import (
     TransactionRolledBack,
     VersionConflict,
 )
-from pyglyn.eventsourcing.cluster.client import (
-    aggregate_stats,
-    execute,
-    execute_with_metadata,
-    latest_snapshot,
-    load_aggregate,
-    load_events,
-    load_events_from,
-    send_command,
-    system_stats,
-)
-from pyglyn.eventsourcing.cluster.routing import find_owner, route
+from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.domain.causation import caused_by, event_id
@@ -130,6 +120,7 @@ __all__ = [
     "Replay",
     "RowCodec",
     "SerializedEventEnvelop",
+    "Service",
     "ServiceSpec",
     "Snapshot",
     "SnapshotConfig",
@@ -139,26 +130,15 @@ __all__ = [
     "TransactionFailed",
     "TransactionRolledBack",
     "VersionConflict",
-    "aggregate_stats",
     "camel_case",
     "caused_by",
     "durable_query",
     "event_id",
-    "execute",
-    "execute_with_metadata",
-    "find_owner",
     "kebab_case",
-    "latest_snapshot",
-    "load_aggregate",
-    "load_events",
-    "load_events_from",
     "open_store",
     "pascal_case",
-    "route",
-    "send_command",
     "service",
     "snake_case",
     "start",
     "supervised",
-    "system_stats",
 ]

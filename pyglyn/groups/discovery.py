@@ -95,6 +95,11 @@ class Discovery:
         """Every connected node, with or without this scope."""
         return list(self._peers)
 
+    def has_settled(self, node: str) -> bool:
+        """Whether a connected node has answered the last greeting, or is known to have nobody to greet."""
+        peer = self._peers.get(node)
+        return peer is not None and (peer.pid is not None or peer.target is None)
+
     # --- inputs -----------------------------------------------------------------------------------
 
     def up(self, node: str) -> list[Effect]:

@@ -21,6 +21,7 @@ from pyglyn import etf
 from pyglyn.errors import NodeBusy, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import watch
+from pyglyn.groups.discovery import Discovery
 from pyglyn.groups.effects import (
     AnswerCall,
     AskVersion,
@@ -48,6 +49,8 @@ RESTART_PAUSE_S = 1.0
 class Machine(Protocol):
     """What the machines of this package have in common."""
 
+    @property
+    def discovery(self) -> Discovery: ...
     def handle_node_up(self, node: str) -> list[Effect]: ...
     def handle_node_down(self, node: str) -> list[Effect]: ...
     def handle_down(self, target: Target, reason: Term, now: float) -> list[Effect]: ...
@@ -87,6 +90,7 @@ class Scope(Generic[M]):
         self._refs: dict[Target, Reference] = {}
         self._targets: dict[Reference, Target] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: list[asyncio.Future[None]] = []
         self._remove_listener: Callable[[], None] | None = None
         self._keeper: Pid | None = None
 
@@ -192,12 +196,35 @@ class Scope(Generic[M]):
         handle = self.machine.handle_node_up if event.up else self.machine.handle_node_down
         self._feed(self.process, lambda: handle(event.node))
 
+    async def settled(self) -> None:
+        """Wait until each node that is connected now has told what it has, or has no such scope."""
+        nodes = set(self.node.nodes())
+        while True:
+            nodes.intersection_update(self.node.nodes())
+            if all(map(self.machine.discovery.has_settled, nodes)):
+                return
+            moved = asyncio.get_running_loop().create_future()
+            self._settling.append(moved)
+            await moved
+
     def _feed(self, process: Process, feed: Callable[[], list[Effect]]) -> None:
         if process.alive:
             process.put(_Input(feed))  # type: ignore[arg-type]
 
     def _on_message(self, message: Any) -> None:
-        now = time.monotonic()
+        try:
+            self._take_message(message, time.monotonic())
+        finally:
+            if self._settling:
+                self._look_whether_settled()
+
+    def _look_whether_settled(self) -> None:
+        waiting, self._settling = self._settling, []
+        for moved in waiting:
+            if not moved.done():
+                moved.set_result(None)
+
+    def _take_message(self, message: Any, now: float) -> None:
         if type(message) is _Input:
             self.perform(message.feed())
             return

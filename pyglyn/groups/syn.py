@@ -162,6 +162,16 @@ async def group_count(at: At, scope: str, *, node: str | None = None) -> int:
     return len(await group_names(at, scope, node=node))
 
 
+async def settled(at: At, scope: str) -> None:
+    """Wait until each node that is connected now has told its members, or is known not to have the scope.
+
+    Just after a connect, ``members`` knows nothing of the other node yet.
+    """
+    if isinstance(at, Node):
+        start(at, scope)
+    await operations.do(at, f"syn_pg_{scope}", "settled", timeout=None)
+
+
 async def nodes_with_private_groups(at: At, scope: str) -> list[str]:
     """The nodes with members of groups named ``{Reference, _}``, as Glyn makes them after 2.0.3."""
     return [node.name for node in await _groups(at, scope, "nodes_with_private_groups")]

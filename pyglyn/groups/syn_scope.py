@@ -76,6 +76,7 @@ class SynGroupsScope(SynScopeProcess[SynGroups]):
             "leave",
             "members",
             "local_members",
+            "settled",
             "member",
             "member_count",
             "group_names",

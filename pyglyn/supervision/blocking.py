@@ -106,7 +106,8 @@ class BlockingProcess:
     def run(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Call an async function with this process as its first argument, and wait for it.
 
-        For what has no blocking form: ``me.run(pg.join, "workers", me.pid)``, ``me.run(es.execute, …)``.
+        For what has no blocking form: ``me.run(pg.join, "workers", me.pid)``, or ``me.run(lambda process:
+        es.Service(process, "bank").execute(id, command))``.
         """
 
         async def call() -> T:

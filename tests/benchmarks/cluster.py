@@ -87,7 +87,7 @@ async def latency(url: str, commands: int, clients: int) -> Latency:
         store = Stamped(CONFIG, bank(url), BankAccountEvent)
         store.committed = {}
         made = es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
-        await es.start(here, made)
+        accounts = await es.start(here, made)
 
         async def effect(aggregate_id: str, envelopes: list[Any]) -> None:
             now = time.perf_counter()
@@ -102,9 +102,9 @@ async def latency(url: str, commands: int, clients: int) -> Latency:
         started = time.perf_counter()
 
         async def client(name: str) -> None:
-            await es.execute(here, "bank", name, OpenAccount(name), timeout=60)
+            await accounts.execute(name, OpenAccount(name), timeout=60)
             for _ in range(commands // clients):
-                await es.execute(here, "bank", name, DepositMoney(1.0), timeout=60)
+                await accounts.execute(name, DepositMoney(1.0), timeout=60)
 
         await asyncio.gather(*map(client, names))
         async with asyncio.timeout(60):

@@ -30,6 +30,7 @@ from pyglyn.testing.bank import (
 )
 from tests.cli.test_cli import run
 from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
+from tests.eventsourcing.handles import bank_at
 from tests.eventsourcing.stores.foreign import Foreign
 from tests.eventsourcing.stores.foreign import opened as opened_by_gleam
 from tests.node.conftest import unique_name
@@ -53,15 +54,15 @@ async def test_events_and_trace_show_what_a_store_has(node, tmp_path):
 
     async def gift(id: str, envelopes: list[Any]) -> None:
         if isinstance(envelopes[0].payload, AccountOpened) and id == "a":
-            await es.execute(node, "bank", "b", OpenAccount("b"))
-            await es.execute(node, "bank", "b", DepositMoney(5.0))
+            await bank_at(node).execute("b", OpenAccount("b"))
+            await bank_at(node).execute("b", DepositMoney(5.0))
 
     await es.start(node, bank(url, [("gift", gift)]))
-    [opened] = await es.execute(node, "bank", "a", OpenAccount("a"))
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    [opened] = await bank_at(node).execute("a", OpenAccount("a"))
+    await bank_at(node).execute("a", DepositMoney(1.0))
 
     async def both() -> bool:
-        return len(await es.load_events(node, "bank", "b")) == 2
+        return len(await bank_at(node).load_events("b")) == 2
 
     await eventually(both)
     status, output = await run("events", url)
@@ -114,7 +115,7 @@ async def test_queries_parked_and_replay_work_on_a_running_node(node, tmp_path):
     query = es.DurableQuery("levels", project, store=store, into=store, policy=policy, on_reset=undo)
     await query.start(node)
     for id in ("a", "b", "c"):
-        await es.execute(node, "bank", id, OpenAccount(id))
+        await bank_at(node).execute(id, OpenAccount(id))
 
     async def all_read() -> bool:
         return await store.checkpoint("levels") == await store.last_position()
@@ -323,8 +324,8 @@ async def test_driving_says_what_became_of_it(node, tmp_path):
     await es.start(node, bank(url, [live]))
     await es.DurableQuery("durable", project, store=store, into=store, policy=policy).start(node)
     for id in ("a", "b", "c"):
-        await es.execute(node, "bank", id, OpenAccount(id))
-        await es.execute(node, "bank", id, DepositMoney(1.0))
+        await bank_at(node).execute(id, OpenAccount(id))
+        await bank_at(node).execute(id, DepositMoney(1.0))
 
     async def parked(query: str) -> list[Any]:
         found = await node.call(query, Atom("parked"))

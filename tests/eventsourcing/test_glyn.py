@@ -35,6 +35,16 @@ OPENED = '{inventory_initialized, [{item, <<"laptop">>, <<"Gaming Laptop">>, 5, 
 Seen = list[tuple[str, list[Any]]]
 
 
+def inventory_at(
+    node: Node, name: Any = "inventory_service"
+) -> es.Service[stock.Inventory, stock.Command, stock.Event]:
+    return es.Service(node, name, events=stock.Event, state=stock.Inventory)
+
+
+def orders_at(node: Node) -> es.Service[orders.Order, orders.Command, orders.Event]:
+    return es.Service(node, "order_service", events=orders.Event, state=orders.Order)
+
+
 async def inventory_service(node: Node, seen: Seen, *, url: str = "memory:", scope: str = "example") -> None:
     """Start the Python inventory service, with a query that remembers."""
     config = glyn.GlynConfig(pubsub_scope=scope, pubsub_group="inventory")
@@ -104,7 +114,7 @@ async def test_an_erlang_inventory_gets_exactly_the_term_of_gleam(beam, node, tm
     store = await order_service(node, reached, url=url.format(tmp_path))
     inventory = await beam.eval('glyn_peer:subscribe(example, <<"inventory">>)')
     await eventually(lambda: _reached(store, "inventory", 1))
-    await es.execute(node, "order_service", "order_001", CREATE, metadata=[("k", "v")])
+    await orders_at(node).execute("order_001", CREATE, metadata=[("k", "v")])
     await eventually(lambda: reached == [1])
 
     kind, names = ("memory_store_event_envelop", "")
@@ -117,7 +127,7 @@ async def test_an_erlang_inventory_gets_exactly_the_term_of_gleam(beam, node, tm
     )
     await eventually(lambda: beam.eval(f"glyn_peer:received(P) =:= [{expected}]", P=inventory))
     # Byte for byte: what we put on the wire, and term_to_binary of the expected term.
-    [envelope] = await es.load_events(node, "order_service", "order_001")
+    [envelope] = await orders_at(node).load_events("order_001")
     published = (b"inventory", store.term(es.ProcessEvents("order_001", [envelope])))
     # The minor version that OTP 26 made the default, and that every OTP uses between nodes: atoms in UTF-8.
     peers_bytes = await beam.eval(f"term_to_binary({expected}, [{{minor_version, 2}}])")
@@ -177,9 +187,9 @@ async def test_commits_reach_the_queries_of_all_nodes_in_order_and_only_after_th
         await eventually(lambda: beam.eval(members))
         assert len(await glyn.subscribers(config, at=node)) == 3
 
-        await es.execute(node, "inventory_service", "inventory_001", OPEN)
+        await inventory_at(node).execute("inventory_001", OPEN)
         for _ in range(30):
-            await es.execute(node, "inventory_service", "inventory_001", stock.RestockItem("laptop", 1))
+            await inventory_at(node).execute("inventory_001", stock.RestockItem("laptop", 1))
         with pytest.raises(VersionConflict):
             await store.append("x", [stock.StockReserved("p", 1, "o", 1)], expected=7)
         with pytest.raises(ZeroDivisionError):
@@ -246,7 +256,7 @@ async def test_a_python_order_service_reaches_the_gleam_inventory(gleam_beams, t
         store = await order_service(node, reached, url=url.format(tmp_path))
         await node.connect(gleam.name)
         await eventually(lambda: _reached(store, "inventory", 1))
-        await es.execute(node, "order_service", "order_001", CREATE)
+        await orders_at(node).execute("order_001", CREATE)
         await eventually(lambda: reached == [1])
         seen = await eventually(lambda: _gleam_seen(gleam, service, 1))
         # The Gleam library reads every envelope as the memory form, without metadata.
@@ -257,12 +267,14 @@ async def test_a_python_order_service_reaches_the_gleam_inventory(gleam_beams, t
 
         # And a command to the Gleam actor itself, by its name on its node.
         named = gleam.NamedSubject(service[1])
-        opened = await es.execute(node, (named, gleam.name), "inventory_001", OPEN, metadata=[("k", "v")])
+        opened = await inventory_at(node, (named, gleam.name)).execute(
+            "inventory_001", OPEN, metadata=[("k", "v")]
+        )
         assert opened == []
-        loaded = await es.load_aggregate(node, (named, gleam.name), "inventory_001")
+        loaded = await inventory_at(node, (named, gleam.name)).load_aggregate("inventory_001")
         assert loaded.sequence == 1
         with pytest.raises(es.DomainError, match="the inventory is open already"):
-            await es.execute(node, (named, gleam.name), "inventory_001", OPEN)
+            await inventory_at(node, (named, gleam.name)).execute("inventory_001", OPEN)
         await eventually(lambda: _gleam_seen(gleam, service, 2))
 
 

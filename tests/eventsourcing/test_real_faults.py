@@ -31,6 +31,7 @@ from pyglyn.node import Node
 from pyglyn.supervision import Supervisor
 from pyglyn.testing import eventually
 from pyglyn.testing.postgres import drop_schema, private_schema
+from tests.eventsourcing.handles import bank_at
 from tests.eventsourcing.transfers import ACCOUNTS, BANK, START, Received, Send, Sent
 from tests.eventsourcing.transfers import Account as State
 from tests.eventsourcing.transfers import Receive as ReceiveCommand
@@ -109,7 +110,7 @@ class Carry:
             match envelope.payload:
                 case Sent(transfer, to, amount):
                     step(self.plan, "before_carrying")
-                    await es.execute(current_process(), "bank", to, ReceiveCommand(transfer, amount))
+                    await bank_at(current_process()).execute(to, ReceiveCommand(transfer, amount))
                     step(self.plan, "after_carrying")
 
 
@@ -228,7 +229,7 @@ class Run:
             to = self.random.choice([each for each in ACCOUNTS if each != account])
             command = Send(f"{account} {number}", to, self.random.randint(1, 60))
             try:
-                envelopes = await es.execute(node, "bank", account, command, timeout=2.0)
+                envelopes = await bank_at(node).execute(account, command, timeout=2.0)
                 self.acknowledged += [(account, envelope.sequence) for envelope in envelopes]
             except es.DomainError:
                 pass

@@ -31,6 +31,7 @@ from pyglyn.testing.bank import (
     handle,
 )
 from pyglyn.testing.postgres import PrivatePostgres
+from tests.eventsourcing.handles import bank_at
 
 CONFIG = glyn.GlynConfig(pubsub_scope="example", pubsub_group="bank")
 
@@ -64,11 +65,11 @@ async def test_aggregates_are_spread_over_workers_each_always_on_the_same_one(no
     )
     await supervision.start(node, tree)
     names = [f"account-{number}" for number in range(10)]
-    await asyncio.gather(*(es.execute(node, "bank", name, OpenAccount(name)) for name in names))
+    await asyncio.gather(*(bank_at(node).execute(name, OpenAccount(name)) for name in names))
     for _ in range(3):
-        await asyncio.gather(*(es.execute(node, "bank", name, DepositMoney(1.0)) for name in names))
-    assert (await es.system_stats(node, "bank")).total_commands_processed == 40
-    stats = [await es.system_stats(node, worker) for worker in ("bank_0", "bank_1")]
+        await asyncio.gather(*(bank_at(node).execute(name, DepositMoney(1.0)) for name in names))
+    assert (await bank_at(node).system_stats()).total_commands_processed == 40
+    stats = [await bank_at(node, worker).system_stats() for worker in ("bank_0", "bank_1")]
     shares = [each.total_commands_processed for each in stats]
     assert sum(shares) == 40
     assert all(share % 4 == 0 and share > 0 for share in shares), "all four commands of an aggregate in one"
@@ -78,13 +79,13 @@ async def test_aggregates_are_spread_over_workers_each_always_on_the_same_one(no
 
     async def answers() -> bool:
         try:
-            return bool(await es.execute(node, "bank", "account-0", DepositMoney(1.0), timeout=1.0))
+            return bool(await bank_at(node).execute("account-0", DepositMoney(1.0), timeout=1.0))
         except (es.EventSourcingError, ProcessError):
             return False
 
     await eventually(answers, timeout=10)
     for name in names:
-        assert (await es.load_aggregate(node, "bank", name)).entity.balance >= 3.0
+        assert (await bank_at(node).load_aggregate(name)).entity.balance >= 3.0
 
 
 async def test_each_query_has_an_os_process_of_its_own_and_is_started_again(node, tmp_path, monkeypatch):
@@ -96,7 +97,7 @@ async def test_each_query_has_an_os_process_of_its_own_and_is_started_again(node
     )
     await supervision.start(node, Supervisor("one_for_one").add(queries).add(supervised(store)))
     assert len(await glyn.subscribers(CONFIG, at=node)) == 1
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     first = os_pid(node, "note")
     await eventually(lambda: notes.read_text() == f"{first} a 1\n")
     assert len({first, os_pid(node, "bank"), os.getpid()}) == 3
@@ -108,7 +109,7 @@ async def test_each_query_has_an_os_process_of_its_own_and_is_started_again(node
         return pid is not None and members == [pid] and os_pid(node, "note") != first
 
     await eventually(again)
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await bank_at(node).execute("a", DepositMoney(1.0))
     await eventually(lambda: notes.read_text().endswith(f"{os_pid(node, 'note')} a 2\n"))
 
 
@@ -123,7 +124,7 @@ async def test_a_tree_can_be_started_by_fresh_interpreters(node, tmp_path, monke
     assert len(pickle.dumps((queries, service))) > 0
     tree = Supervisor("one_for_one", start="spawn").add(queries).add(service)
     await supervision.start(node, tree)
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     await eventually(lambda: notes.read_text().endswith(" a 1\n"))
 
 
@@ -154,18 +155,18 @@ async def test_a_service_starts_and_starts_again_while_its_database_is_away(
     service = supervised(bank(own_server.url), unavailable_s=0.5)
     await supervision.start(node, Supervisor("one_for_one", intensity=1).add(service))
     with pytest.raises(es.StoreUnavailable, match="PostgreSQL: connection"):
-        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await bank_at(node).execute("a", OpenAccount("a"))
     first = os_pid(node, "bank")
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: os_pid(node, "bank") != first)
     with pytest.raises(es.StoreUnavailable, match="PostgreSQL: connection") as caught:
-        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await bank_at(node).execute("a", OpenAccount("a"))
     assert not caught.value.outcome_unknown
     await asyncio.to_thread(own_server.start)
-    assert [envelope.sequence for envelope in await es.execute(node, "bank", "a", OpenAccount("a"))] == [1]
+    assert [envelope.sequence for envelope in await bank_at(node).execute("a", OpenAccount("a"))] == [1]
     own_server.stop()  # the pool of connections is there by now
     with pytest.raises(es.StoreUnavailable, match="PostgreSQL: connection"):
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).execute("a", DepositMoney(1.0))
 
 
 def deadly(account: BankAccount, command: BankAccountCommand) -> list[Any]:
@@ -181,21 +182,21 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
     await supervision.start(node, tree)
     names = [f"account-{number}" for number in range(4)]
     for name in names:
-        await es.execute(node, "bank", name, OpenAccount(name))
-    deposits = [es.execute(node, "bank", name, DepositMoney(13.0), timeout=60) for name in names]
+        await bank_at(node).execute(name, OpenAccount(name))
+    deposits = [bank_at(node).execute(name, DepositMoney(13.0), timeout=60) for name in names]
     outcomes = await asyncio.wait_for(asyncio.gather(*deposits, return_exceptions=True), 30)
     assert [type(outcome) for outcome in outcomes] == [CallFailed] * 4
     assert all("worker ended" in str(outcome) for outcome in outcomes)
 
     async def again() -> bool:
         with contextlib.suppress(ProcessError):
-            return bool(await es.execute(node, "bank", "account-0", DepositMoney(1.0)))
+            return bool(await bank_at(node).execute("account-0", DepositMoney(1.0)))
         return False
 
     await eventually(again, timeout=20)
     actor = (gleam.NamedSubject[Any](Atom("bank")), node.name)
     with pytest.raises(EventStoreError, match="worker ended"):
-        await asyncio.wait_for(es.execute(node, actor, "account-0", DepositMoney(13.0), timeout=60), 30)
+        await asyncio.wait_for(bank_at(node, actor).execute("account-0", DepositMoney(13.0), timeout=60), 30)
 
 
 async def test_a_memory_store_is_not_shared_by_workers():
@@ -209,12 +210,12 @@ async def test_the_database_restarts_under_load_and_commands_go_on(node, postgre
 
     made = es.service("bank", bank(postgres), handle=handle, apply=apply, empty_state=BankAccount())
     await es.start(node, made)
-    await es.execute(node, "bank", "a", OpenAccount("a"), timeout=20)
+    await bank_at(node).execute("a", OpenAccount("a"), timeout=20)
     answered: list[int] = []
 
     async def client() -> None:
         for _ in range(25):
-            done = await es.execute(node, "bank", "a", DepositMoney(1.0), timeout=20)
+            done = await bank_at(node).execute("a", DepositMoney(1.0), timeout=20)
             answered.extend(envelope.sequence for envelope in done)
 
     def cut() -> None:
@@ -230,7 +231,7 @@ async def test_the_database_restarts_under_load_and_commands_go_on(node, postgre
             await asyncio.sleep(0.05)
 
     await asyncio.gather(*(client() for _ in range(4)), cutter())
-    logged = await es.load_events(node, "bank", "a", timeout=20)
+    logged = await bank_at(node).load_events("a", timeout=20)
     assert [envelope.sequence for envelope in logged] == list(range(1, 102))
     assert sorted(answered) == list(range(2, 102))
 
@@ -246,9 +247,9 @@ async def test_a_server_that_stops_and_starts_costs_no_command_and_repeats_none(
     enough = asyncio.Event()
 
     async def client(account: str) -> None:
-        await es.execute(node, "bank", account, OpenAccount(account), timeout=60)
+        await bank_at(node).execute(account, OpenAccount(account), timeout=60)
         while not enough.is_set():
-            await es.execute(node, "bank", account, DepositMoney(1.0), timeout=60)
+            await bank_at(node).execute(account, DepositMoney(1.0), timeout=60)
             answered[account] += 1
 
     clients = [asyncio.create_task(client(account)) for account in accounts]
@@ -262,14 +263,14 @@ async def test_a_server_that_stops_and_starts_costs_no_command_and_repeats_none(
     enough.set()
     await asyncio.gather(*clients)
     for account in accounts:
-        assert (await es.load_aggregate(node, "bank", account)).entity.balance == answered[account]
+        assert (await bank_at(node).load_aggregate(account)).entity.balance == answered[account]
     await eventually(lambda: _sums(own_server.url, {a: float(n) for a, n in answered.items()}), timeout=60)
 
 
 async def test_a_full_disk_under_a_service_is_told_and_commands_go_on_when_there_is_room(small_disk, node):
     url = f"sqlite:{small_disk}/bank.db"
     await sums(node, url)
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     ballast = small_disk / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
@@ -278,14 +279,14 @@ async def test_a_full_disk_under_a_service_is_told_and_commands_go_on_when_there
     padding = [("padding", "x" * 2000)]
     with pytest.raises(es.StoreUnavailable, match=r"full|disk I/O") as caught:  # noqa: PT012
         while True:
-            await es.execute(node, "bank", "a", DepositMoney(1.0), metadata=padding)
+            await bank_at(node).execute("a", DepositMoney(1.0), metadata=padding)
             deposits += 1
     assert not caught.value.outcome_unknown
-    waiting = asyncio.create_task(es.execute(node, "bank", "a", DepositMoney(1.0)))
+    waiting = asyncio.create_task(bank_at(node).execute("a", DepositMoney(1.0)))
     ballast.unlink()
     await waiting
     expected = deposits + 1.0
-    assert (await es.load_aggregate(node, "bank", "a")).entity.balance == expected
+    assert (await bank_at(node).load_aggregate("a")).entity.balance == expected
     await eventually(lambda: _sums(url, {"a": expected}), timeout=20)
 
 
@@ -335,7 +336,7 @@ async def test_what_live_queries_parked_in_the_store_is_there_after_a_restart(no
     )
     service = supervised(store, queries=[es.QuerySpec(name="of_service", function=refuse, policy=policy)])
     await supervision.start(node, Supervisor("one_for_one").add(queries).add(service))
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
 
     async def parked(name: str) -> bool:
         with contextlib.suppress(ProcessError):

@@ -54,7 +54,7 @@ async def test_the_page_shows_what_was_committed_also_after_the_query_was_killed
             await client.connect(name)
             items = [stock.Item("laptop", "Laptop", 3, 0), stock.Item("mouse", "Mouse", 4, 0)]
             command = stock.InitializeInventory(items)
-            await es.execute(client, ("inventory_service", name), "inventory_002", command)
+            await es.Service(client, ("inventory_service", name)).execute("inventory_002", command)
         await eventually(lambda: shows("<tr><td>mouse<td>4<td>0<td>inventory_002"))
         before = await fetch(port)
         for only in (("--aggregate", "inventory_001"), ()):

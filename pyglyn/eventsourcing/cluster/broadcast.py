@@ -17,13 +17,13 @@ import attrs
 from pyglyn.errors import NoProcess, PyglynError
 from pyglyn.etf import Pid, Term
 from pyglyn.eventsourcing.cluster import sources
-from pyglyn.eventsourcing.cluster.client import At
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.groups import syn
+from pyglyn.groups.operations import At
 from pyglyn.node import Node
 from pyglyn.node.process import current
 

@@ -1,200 +1,254 @@
-"""Commands and questions to an event sourcing service on any node, in Python or Gleam.
+"""A handle on an event sourcing service on any node, in Python or Gleam: commands to it, questions about it.
 
-The service is a registered name of this node (``"bank"``), a name on another one (``("bank",
-"bank@localhost")``), a pid, or a Gleam subject: ``gleam.Subject``, or ``(gleam.NamedSubject, node)`` for a
-named one. The first argument is the node, or the process (``me``) that asks.
+::
 
-A Gleam actor (eventsourcing 9.1) does not return the committed envelopes: ``execute`` returns an empty list
-then. Layer: eventsourcing, cluster.
+    bank = es.Service(node, "bank", events=Event, state=Account)
+    envelopes = await bank.execute("account-1", Deposit(100))
+
+Layer: eventsourcing, cluster.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 from pyglyn import gleam
-from pyglyn.errors import ActorTimeout, CallFailed, CallTimeout, EventStoreError, NonPositiveArgument
+from pyglyn.errors import (
+    ActorTimeout,
+    CallFailed,
+    CallTimeout,
+    EventStoreError,
+    NonPositiveArgument,
+)
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.eventsourcing.cluster.owners import Owners
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, SystemStats
 from pyglyn.eventsourcing.domain.causation import with_cause
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.node import Node, Process
+from pyglyn.groups.operations import At
+from pyglyn.node import Node
 from pyglyn.node.calls import exchange
 from pyglyn.node.destinations import ServerRef
 
-At: TypeAlias = "Node | Process"
 GleamActor: TypeAlias = "gleam.Subject[Any] | tuple[gleam.NamedSubject[Any], str]"
-Service: TypeAlias = "ServerRef | GleamActor"
+Address: TypeAlias = "ServerRef | GleamActor"
+
+S = TypeVar("S")
+C = TypeVar("C")
+E = TypeVar("E")
 
 SUBJECT = Atom("subject")
-known_types: dict[str, wire.Types] = {}
-"""How the services declared in this OS process read and write their values, by name."""
-known_events: dict[str, object] = {}
-"""The types of their events."""
 
 
-async def execute(
-    at: At,
-    service: Service,
-    aggregate_id: str,
-    command: object,
-    *,
-    metadata: Iterable[tuple[str, str]] = (),
-    events: object = None,
-    errors: object = None,
-    timeout: float | None = 5.0,
-) -> list[EventEnvelope[Any]]:
-    """Carry out a command and return the envelopes it committed.
+class Service(Generic[S, C, E]):
+    """A service as one node or process reaches it.
 
-    Args:
-        at: the node, or the calling process.
-        service: who executes it.
-        aggregate_id: which aggregate.
-        command: an attrs class or dataclass, as Gleam's constructors.
-        metadata: pairs kept with the events; the service adds correlation and causation ids.
-        events: the type of the events, for a service declared elsewhere; None leaves them terms then.
-        errors: the type of the domain errors; None gives strings and terms.
-        timeout: seconds.
+    ``Service[Account, Command, Event]`` has a type checker check commands and results; `ServiceSpec.at` makes
+    one that knows its types by itself.
 
-    Raises:
-        DomainError: the command was refused.
-        ActorTimeout: no answer in time; the command may still be carried out.
-        VersionConflict, StoreUnavailable, EventStoreError: nothing was written, see there.
-        CallFailed: the service is not there, or ended.
-        ValueEncodeError: the command is no Gleam value.
-        TypeError, EventEncodeError: the metadata is no pairs of strings, or the id no string.
+    A Gleam actor (eventsourcing 9.1) does not return the committed envelopes: `execute` returns an empty list
+    then.
     """
-    request: tuple[Term, ...] = (
-        wire.EXECUTE,
-        _key(aggregate_id),
-        gleam.encode(command),
-        wire.metadata_term(with_cause(metadata)),
-    )
-    if is_gleam(service):
-        answer = await _ask(at, service, (wire.EXECUTE_WITH_RESPONSE, *request[1:]), "execute", timeout)
-    else:
-        answer = await _ask(at, service, request, "execute", timeout)
-    value = unwrapped(answer, errors, aggregate_id)
-    read = _types(service).event if events is None else wire.decoding(events)
-    return [wire.read_envelope(each, read) for each in value] if isinstance(value, list) else []
 
+    @overload
+    def __init__(
+        self: Service[S, Any, Any],
+        at: At,
+        name: Address,
+        *,
+        events: object = None,
+        state: type[S],
+        errors: object = None,
+        scope: str | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Service[Any, Any, Any],
+        at: At,
+        name: Address,
+        *,
+        events: object = None,
+        state: object = None,
+        errors: object = None,
+        scope: str | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        at: At,
+        name: Address,
+        *,
+        events: object = None,
+        state: object = None,
+        errors: object = None,
+        scope: str | None = None,
+    ) -> None:
+        """Say whom to ask, and what the answers are made of.
 
-async def execute_with_metadata(
-    at: At,
-    service: Service,
-    aggregate_id: str,
-    command: object,
-    metadata: Iterable[tuple[str, str]],
-    **options: Any,
-) -> list[EventEnvelope[Any]]:
-    """Carry out a command whose events get these pairs; otherwise as `execute`."""
-    return await execute(at, service, aggregate_id, command, metadata=metadata, **options)
+        Args:
+            at: the node, or the calling process.
+            name: a registered name of this node (``"bank"``), a name on another one (``("bank",
+                "bank@localhost")``), a pid, or a Gleam subject: ``gleam.Subject``, or ``(gleam.NamedSubject,
+                node)`` for a named one.
+            events: the type of its events, or a decoder; None leaves them terms.
+            state: the class of its aggregates' entity; None leaves it a term.
+            errors: the type of its domain errors; None gives strings and terms.
+            scope: what is asked about an aggregate goes to its owner among the services of this name on all
+                nodes of that scope; this node need not have one.
 
+        Raises:
+            UnsupportedType: one of the types is no Gleam value.
+            TypeError: a scope, and a name that is none.
+        """
+        self.at = at
+        self.name = name
+        self._owners: Owners | None = None
+        if scope is not None:
+            if not isinstance(name, str):
+                raise TypeError(f"services that share a scope are found by their name, got {name!r}")
+            self._owners = Owners(at, scope, name)
+        self._read_event: Callable[[Term], E] = wire.decoding(events)
+        self._read_entity: Callable[[Term], S] = wire.decoding(state)
+        self._read_error: Callable[[Term], Any] = wire.decoding(errors)
 
-def send_command(
-    at: At, service: Service, aggregate_id: str, command: object, metadata: Iterable[tuple[str, str]] = ()
-) -> None:
-    """Send a command and do not wait; what becomes of it shows in the events, or in the service's log."""
-    pairs = wire.metadata_term(with_cause(metadata))
-    request = (wire.EXECUTE, _key(aggregate_id), gleam.encode(command), pairs)
-    process = at.system if isinstance(at, Node) else at
-    if is_gleam(service):
-        to, tag = _address(cast(GleamActor, service))
-        process.send(to, (tag, request))
-    else:
-        process.cast(cast(ServerRef, service), request)
+    def __repr__(self) -> str:
+        return f"<Service {self.name!r}>"
 
+    async def execute(
+        self,
+        aggregate_id: str,
+        command: C,
+        *,
+        metadata: Iterable[tuple[str, str]] = (),
+        timeout: float | None = 5.0,
+    ) -> list[EventEnvelope[E]]:
+        """Carry out a command and return the envelopes it committed.
 
-async def load_aggregate(
-    at: At, service: Service, aggregate_id: str, *, state: object = None, timeout: float | None = 5.0
-) -> Aggregate[Any]:
-    """Return an aggregate as the store has it.
+        Args:
+            aggregate_id: which aggregate.
+            command: an attrs class or dataclass, as Gleam's constructors.
+            metadata: pairs kept with the events; the service adds correlation and causation ids.
+            timeout: seconds; None waits until it is known what became of the command.
 
-    Args:
-        at, service, aggregate_id, timeout: as for `execute`.
-        state: the class of the entity; None leaves it a term, unless the service was declared here.
+        Raises:
+            DomainError: the command was refused.
+            ActorTimeout: no answer in time; the command may still be carried out.
+            VersionConflict, StoreUnavailable, EventStoreError: nothing was written, see there.
+            CallFailed: the service, the owner of the aggregate or the node of either ended, or is not there;
+                the command may have been carried out unless the reason is ``noproc``.
+            NoOwner: no connected node of the scope serves the aggregate; nothing was done.
+            ValueEncodeError: the command is no Gleam value.
+            TypeError, EventEncodeError: the metadata is no pairs of strings, or the id no string.
+        """
+        kind = wire.EXECUTE_WITH_RESPONSE if is_gleam(self.name) else wire.EXECUTE
+        pairs = wire.metadata_term(with_cause(metadata))
+        request = (kind, _key(aggregate_id), gleam.encode(command), pairs)
+        value = await self._ask(aggregate_id, request, "execute", timeout)
+        return self._envelopes(value) if isinstance(value, list) else []
 
-    Raises:
-        EntityNotFound: it has no events.
-    """
-    answer = await _ask(
-        at,
-        service,
-        (wire.LOAD_AGGREGATE, _key(aggregate_id)),
-        "load_aggregate",
-        timeout,
-    )
-    value = unwrapped(answer, None, aggregate_id)
-    read = _types(service).read_entity if state is None else wire.decoding(state)
-    return wire.read_aggregate(value, read)
+    async def send_command(
+        self, aggregate_id: str, command: C, *, metadata: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Send a command and do not wait; what becomes of it shows in the events, or in the service's log.
 
+        Raises:
+            NoOwner: no connected node of the scope serves the aggregate.
+            ValueEncodeError, TypeError, EventEncodeError: as for `execute`.
+        """
+        pairs = wire.metadata_term(with_cause(metadata))
+        request = (wire.EXECUTE, _key(aggregate_id), gleam.encode(command), pairs)
+        name = self.name if self._owners is None else await self._owners.find(aggregate_id)
+        process = self.at.system if isinstance(self.at, Node) else self.at
+        if is_gleam(name):
+            to, tag = _address(cast(GleamActor, name))
+            process.send(to, (tag, request))
+        else:
+            process.cast(cast(ServerRef, name), request)
 
-async def load_events(
-    at: At, service: Service, aggregate_id: str, *, events: object = None, timeout: float | None = 5.0
-) -> list[EventEnvelope[Any]]:
-    """Return all events of an aggregate."""
-    answer = await _ask(
-        at,
-        service,
-        (wire.LOAD_ALL_EVENTS, _key(aggregate_id)),
-        "load_all_events",
-        timeout,
-    )
-    return _envelopes(answer, service, events)
+    async def load_aggregate(self, aggregate_id: str, *, timeout: float | None = 5.0) -> Aggregate[S]:
+        """Return an aggregate as the store has it.
 
+        Raises:
+            EntityNotFound: it has no events.
+        """
+        request = (wire.LOAD_AGGREGATE, _key(aggregate_id))
+        value = await self._ask(aggregate_id, request, "load_aggregate", timeout)
+        return wire.read_aggregate(value, self._read_entity)
 
-async def load_events_from(
-    at: At,
-    service: Service,
-    aggregate_id: str,
-    start_from: int,
-    *,
-    events: object = None,
-    timeout: float | None = 5.0,
-) -> list[EventEnvelope[Any]]:
-    """Return the events of an aggregate after the first ``start_from``."""
-    request = (wire.LOAD_EVENTS, _key(aggregate_id), start_from)
-    return _envelopes(await _ask(at, service, request, "load_events", timeout), service, events)
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, timeout: float | None = 5.0
+    ) -> list[EventEnvelope[E]]:
+        """Return the events of an aggregate after the first ``start_from``."""
+        request: tuple[Term, ...] = (wire.LOAD_ALL_EVENTS, _key(aggregate_id))
+        if start_from:
+            request = (wire.LOAD_EVENTS, _key(aggregate_id), start_from)
+        return self._envelopes(await self._ask(aggregate_id, request, "load_events", timeout))
 
+    async def latest_snapshot(self, aggregate_id: str, *, timeout: float | None = 5.0) -> Snapshot[S] | None:
+        """Return the latest snapshot of an aggregate, None when there is none."""
+        request = (wire.LOAD_SNAPSHOT, _key(aggregate_id))
+        value = await self._ask(aggregate_id, request, "load_latest_snapshot", timeout)
+        return wire.read_snapshot(value, self._read_entity)
 
-async def latest_snapshot(
-    at: At, service: Service, aggregate_id: str, *, state: object = None, timeout: float | None = 5.0
-) -> Snapshot[Any] | None:
-    """Return the latest snapshot of an aggregate, None when there is none."""
-    request = (wire.LOAD_SNAPSHOT, _key(aggregate_id))
-    value = unwrapped(await _ask(at, service, request, "load_latest_snapshot", timeout))
-    read = _types(service).read_entity if state is None else wire.decoding(state)
-    return wire.read_snapshot(value, read)
+    async def aggregate_stats(self, aggregate_id: str, *, timeout: float | None = 5.0) -> AggregateStats:
+        """Return how many events an aggregate has, and whether it has a snapshot.
 
+        Raises:
+            EntityNotFound: it has no events.
+        """
+        request = (wire.AGGREGATE_STATS, _key(aggregate_id))
+        return wire.read_aggregate_stats(
+            await self._ask(aggregate_id, request, "get_aggregate_stats", timeout)
+        )
 
-async def system_stats(at: At, service: Service, *, timeout: float | None = 5.0) -> SystemStats:
-    """Return how many queries a service has and how many commands it processed."""
-    return wire.read_system_stats(await _ask(at, service, (wire.SYSTEM_STATS,), "get_system_stats", timeout))
+    async def system_stats(self, *, timeout: float | None = 5.0) -> SystemStats:
+        """Return how many queries a service has and how many commands it processed.
 
+        Of several that share a scope, one answers for itself.
+        """
+        _check(timeout)
+        name = self.name if self._owners is None else await self._owners.find("")
+        answer = await _exchange(self.at, name, (wire.SYSTEM_STATS,), "get_system_stats", timeout)
+        return wire.read_system_stats(answer)
 
-async def aggregate_stats(
-    at: At, service: Service, aggregate_id: str, *, timeout: float | None = 5.0
-) -> AggregateStats:
-    """Return how many events an aggregate has, and whether it has a snapshot.
+    async def owner(self, aggregate_id: str) -> Pid:
+        """Find the service that owns an aggregate.
 
-    Raises:
-        EntityNotFound: it has no events.
-    """
-    request = (wire.AGGREGATE_STATS, _key(aggregate_id))
-    answer = await _ask(at, service, request, "get_aggregate_stats", timeout)
-    return wire.read_aggregate_stats(unwrapped(answer, None, aggregate_id))
+        Raises:
+            NoOwner: no connected node of the scope serves it.
+            EventStoreError: the handle was made without a scope.
+        """
+        if self._owners is None:
+            raise EventStoreError(f"{self!r} has no scope, so nobody owns aggregates")
+        return await self._owners.find(aggregate_id)
+
+    async def _ask(
+        self, aggregate_id: str, request: tuple[Term, ...], operation: str, timeout: float | None
+    ) -> Any:
+        _check(timeout)
+        if self._owners is None:
+            answer = await _exchange(self.at, self.name, request, operation, timeout)
+        else:
+
+            async def ask(owner: Pid) -> Term:
+                return await _exchange(self.at, owner, request, operation, timeout)
+
+            answer = await self._owners.ask(aggregate_id, ask)
+        return unwrapped(answer, self._read_error, aggregate_id)
+
+    def _envelopes(self, value: Any) -> list[EventEnvelope[E]]:
+        return [wire.read_envelope(each, self._read_event) for each in value]
 
 
 # --- how ---------------------------------------------------------------------------------------------
 
 
-def is_gleam(service: Service) -> bool:
+def is_gleam(name: Address) -> bool:
     """Whether a service is given by a Gleam subject."""
-    return isinstance(service, gleam.Subject) or (
-        isinstance(service, tuple) and isinstance(service[0], gleam.NamedSubject)
+    return isinstance(name, gleam.Subject) or (
+        isinstance(name, tuple) and isinstance(name[0], gleam.NamedSubject)
     )
 
 
@@ -202,22 +256,25 @@ def _key(aggregate_id: str) -> bytes:
     return wire.string(aggregate_id, "aggregate id")
 
 
-def _address(service: GleamActor) -> tuple[Pid | tuple[Atom, str], Term]:
-    if isinstance(service, gleam.Subject):
-        return service.owner, service.tag
-    named, node = service
+def _address(name: GleamActor) -> tuple[Pid | tuple[Atom, str], Term]:
+    if isinstance(name, gleam.Subject):
+        return name.owner, name.tag
+    named, node = name
     return (named.name, node), named.name
 
 
-async def _ask(
-    at: At, service: Service, request: tuple[Term, ...], operation: str, timeout: float | None
-) -> Term:
+def _check(timeout: float | None) -> None:
     if timeout is not None and timeout <= 0:
         raise NonPositiveArgument(f"a timeout has to be more than 0, got {timeout}")
+
+
+async def _exchange(
+    at: At, name: Address, request: tuple[Term, ...], operation: str, timeout: float | None
+) -> Term:
     try:
-        if not is_gleam(service):
-            return await at.call(cast(ServerRef, service), request, timeout)
-        to, tag = _address(cast(GleamActor, service))
+        if not is_gleam(name):
+            return await at.call(cast(ServerRef, name), request, timeout)
+        to, tag = _address(cast(GleamActor, name))
         me = at.system if isinstance(at, Node) else at
 
         def message(ref: Reference) -> Term:
@@ -228,7 +285,7 @@ async def _ask(
         raise ActorTimeout(operation, round((timeout or 0) * 1000)) from error
 
 
-def unwrapped(answer: Term, errors: object = None, aggregate_id: str = "") -> Any:
+def unwrapped(answer: Term, read_error: Callable[[Term], Any] = wire.untyped, aggregate_id: str = "") -> Any:
     """Return the value of ``{ok, Value}``.
 
     Raises:
@@ -242,16 +299,5 @@ def unwrapped(answer: Term, errors: object = None, aggregate_id: str = "") -> An
             text = "the service's worker ended; what it was asked for may have been done"
             raise CallFailed(text, reason=(wire.WORKER_ENDED, reason))
         case (Atom("error"), error):
-            raise wire.read_error(error, wire.decoding(errors), aggregate_id=aggregate_id)
+            raise wire.read_error(error, read_error, aggregate_id=aggregate_id)
     raise EventStoreError("the service answered with something that is no result")
-
-
-def _types(service: Service) -> wire.Types:
-    name = service[0] if isinstance(service, tuple) else service
-    return known_types.get(str(name) if isinstance(name, (str, Atom)) else "", wire.UNTYPED)
-
-
-def _envelopes(answer: Term, service: Service, events: object) -> list[EventEnvelope[Any]]:
-    read: Callable[[Term], Any] = _types(service).event if events is None else wire.decoding(events)
-    value = unwrapped(answer)
-    return [wire.read_envelope(each, read) for each in value]

@@ -1,11 +1,8 @@
-"""Commands to the one owner of an aggregate among the nodes that serve its type.
+"""A service's part in the sharing of aggregates: membership, passing on, names in the registry.
 
-Services of one name on several nodes share a database and a scope. Each is a member of group
-``{pyglyn_aggregates, Name}``; the owner of an aggregate is the member whose node has the highest hash with
-the aggregate's id (rendezvous hashing), so every node computes the same owner without asking, and when a node
-goes only its own aggregates move. A service that gets a command for an aggregate of another one passes it on,
-once: when two nodes disagree for a moment, the second one carries it out, and the store refuses what
-conflicts.
+A service that gets a command for an aggregate of another one passes it on, once: when two nodes disagree for
+a moment, the second one carries it out, and the store refuses what conflicts. How the owner is found is in
+:mod:`pyglyn.eventsourcing.cluster.owners`.
 
 For Gleam there are names in the Glyn Registry of the same scope: the service's own name, held by one of the
 nodes, and ``name/aggregate_id`` for every aggregate that had a command, held by its owner; ``registry.call``
@@ -16,85 +13,24 @@ Layer: eventsourcing, cluster.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
-from typing import Any
 
-from pyglyn.errors import CallFailed, GroupError, NoOwner, ProcessError
+from pyglyn.errors import GroupError, ProcessError
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.eventsourcing.cluster import client
-from pyglyn.eventsourcing.cluster.client import At
+from pyglyn.eventsourcing.cluster.owners import AGGREGATES, members, owner_of
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
-from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.groups import syn
 from pyglyn.node import Process
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
-AGGREGATES, FORWARDED = Atom("pyglyn_aggregates"), Atom("pyglyn_forwarded")
+FORWARDED = Atom("pyglyn_forwarded")
 DOOR, STOP, GIVEN_UP = Atom("pyglyn_door"), Atom("stop"), Atom("given_up")
 DOORS = 10_000
 """How many aggregates of a service have a name in the registry; the least recently used give theirs up."""
 LINGER_S = 5.0
 """How long a process that gave up its name waits for messages of those who had looked it up before."""
-
-
-def owner_of(aggregate_id: str, members: list[Pid]) -> Pid | None:
-    """Choose the owner of an aggregate; None without members. Equal on every node with the same members."""
-    key = aggregate_id.encode()
-
-    def weight(pid: Pid) -> tuple[bytes, int, int]:
-        return hashlib.blake2b(pid.node.encode() + b"\0" + key, digest_size=8).digest(), pid.serial, pid.id
-
-    return max(members, key=weight, default=None)
-
-
-async def members(at: At, scope: str, name: str) -> list[Pid]:
-    """List the services of a name, on all nodes."""
-    return [pid for pid, _ in await syn.members(at, scope, (AGGREGATES, name.encode()))]
-
-
-async def find_owner(at: At, scope: str, name: str, aggregate_id: str) -> Pid:
-    """Find the service that owns an aggregate.
-
-    Raises:
-        NoOwner: no connected node serves it.
-    """
-    owner = owner_of(aggregate_id, await members(at, scope, name))
-    if owner is None:
-        raise NoOwner(name)
-    return owner
-
-
-async def route(
-    at: At, scope: str, name: str, aggregate_id: str, command: object, **options: Any
-) -> list[EventEnvelope[Any]]:
-    """Carry out a command where its aggregate is; from any node of the scope.
-
-    Args:
-        at: the node, or the calling process.
-        scope, name: as the services were given them.
-        aggregate_id, command, options: as for `execute`.
-
-    Raises:
-        NoOwner: no connected node serves it; nothing was done.
-        CallFailed: the owner, or its node, went away meanwhile: the command may have been carried out.
-        EventSourcingError: as for `execute`.
-    """
-    options.setdefault("events", client.known_events.get(name))
-    tried: set[Pid] = set()
-    while True:
-        alive = [pid for pid in await members(at, scope, name) if pid not in tried]
-        owner = owner_of(aggregate_id, alive)
-        if owner is None:
-            raise NoOwner(name)
-        try:
-            return await client.execute(at, owner, aggregate_id, command, **options)
-        except CallFailed as failure:
-            if failure.reason is not Atom("noproc"):
-                raise
-            tried.add(owner)  # it was not there, so it did nothing; its leaving has not been told yet
 
 
 class Routing:

@@ -419,20 +419,17 @@ class Types:
         command: reads a command.
         event: reads an event.
         write_event: writes an event.
-        read_entity: reads the aggregate's state.
     """
 
     command: Callable[[Term], Any]
     event: Callable[[Term], Any]
     write_event: Callable[[Any], Term]
-    read_entity: Callable[[Term], Any]
 
     @classmethod
     def of(
         cls,
         handle: Callable[..., Any],
         apply: Callable[..., Any],
-        empty_state: object,
         *,
         commands: object = None,
         events: object = None,
@@ -440,22 +437,19 @@ class Types:
         """Derive the types from the annotations of ``handle`` and ``apply`` where they are not given."""
         commands = commands if commands is not None else parameter_type(handle, 1)
         events = events if events is not None else parameter_type(apply, 1)
-        state = parameter_type(apply, 0)
-        if state is None and empty_state is not None:
-            state = type(empty_state)
-        return cls(decoding(commands), decoding(events), encoding(events), _leniently(state))
+        return cls(decoding(commands), decoding(events), encoding(events))
 
 
-def _leniently(state: object) -> Callable[[Term], Any]:
-    """A state's reader; a state that has no Gleam counterpart is never sent, so nothing has to read it."""
+def state_type(apply: Callable[..., Any], empty_state: object) -> object:
+    """Return the type of an aggregate's state, if it can travel; None leaves it a term."""
+    state = parameter_type(apply, 0)
+    if state is None and empty_state is not None:
+        state = type(empty_state)
     try:
-        return decoding(state)
+        decoding(state)
     except GleamError:
-        return untyped
-
-
-UNTYPED = Types(untyped, untyped, gleam.encode, untyped)
-"""Values as terms."""
+        return None
+    return state
 
 
 def parameter_type(function: Callable[..., Any], index: int) -> object:

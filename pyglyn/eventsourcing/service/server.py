@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -37,7 +37,8 @@ from pyglyn.errors import (
     TransactionRolledBack,
 )
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.eventsourcing.cluster import client, sources
+from pyglyn.eventsourcing.cluster import sources
+from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.cluster.routing import opened, passed_on, start_routing
 from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed
 from pyglyn.eventsourcing.domain import wire
@@ -51,6 +52,7 @@ from pyglyn.eventsourcing.service.front import ANSWERED, FrontServer, worker_nam
 from pyglyn.eventsourcing.service.lanes import Lanes, is_cancelled
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.groups.operations import At
 from pyglyn.node import Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
@@ -63,16 +65,20 @@ LANES = 64
 START_S = 3.0
 """For how long a service that starts waits for its store; then it goes on without."""
 
+S = TypeVar("S")
+C = TypeVar("C")
+E = TypeVar("E")
+
 Answer = Callable[[Term], None]
 
 
 @attrs.frozen(kw_only=True)
-class ServiceSpec:
+class ServiceSpec(Generic[S, C, E]):
     """All that a service is made of; see `supervised`."""
 
     name: str
-    store: EventStore[Any, Any]
-    domain: Domain[Any, Any, Any]
+    store: EventStore[E, S]
+    domain: Domain[S, C, E]
     commands: object = None
     events: object = None
     queries: tuple[QuerySpec, ...] = ()
@@ -90,18 +96,25 @@ class ServiceSpec:
             UnsupportedType: the commands or events are no Gleam values.
         """
         domain = self.domain
-        return wire.Types.of(
-            domain.handle, domain.apply, domain.empty_state, commands=self.commands, events=self.events
-        )
+        return wire.Types.of(domain.handle, domain.apply, commands=self.commands, events=self.events)
+
+    def at(self, at: At) -> Service[S, C, E]:
+        """Return a handle on the service of this name on a node, which knows its types.
+
+        Args:
+            at: the node, or the calling process.
+        """
+        state = wire.state_type(self.domain.apply, self.domain.empty_state)
+        return Service(at, self.name, events=self.events, state=state)
 
 
 def service(
     name: str,
-    eventstore: EventStore[Any, Any],
+    eventstore: EventStore[E, S],
     *,
-    handle: Callable[[Any, Any], Iterable[Any]],
-    apply: Callable[[Any, Any], Any],
-    empty_state: Any,
+    handle: Callable[[S, C], Iterable[E]],
+    apply: Callable[[S, E], S],
+    empty_state: S,
     queries: Sequence[tuple[str, Query] | QuerySpec] = (),
     snapshot_config: SnapshotConfig | None = None,
     workers: int = 0,
@@ -110,12 +123,12 @@ def service(
     causation: bool = True,
     scope: str | None = None,
     unavailable_s: float = UNAVAILABLE_S,
-) -> ServiceSpec:
+) -> ServiceSpec[S, C, E]:
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
         raise EventStoreError("a memory store belongs to one OS process: workers need SQLite or PostgreSQL")
     events = events if events is not None else wire.parameter_type(apply, 1)
-    made = ServiceSpec(
+    made: ServiceSpec[S, C, E] = ServiceSpec(
         name=name,
         store=eventstore,
         domain=Domain(handle, apply, empty_state),
@@ -128,18 +141,17 @@ def service(
         scope=scope,
         unavailable_s=unavailable_s,
     )
-    client.known_types[name] = made.types()
-    client.known_events[name] = events
+    made.types()  # refuses what cannot travel, here and not in the OS process of the service
     return made
 
 
 def supervised(
     name: str,
-    eventstore: EventStore[Any, Any],
+    eventstore: EventStore[E, S],
     *,
-    handle: Callable[[Any, Any], Iterable[Any]],
-    apply: Callable[[Any, Any], Any],
-    empty_state: Any,
+    handle: Callable[[S, C], Iterable[E]],
+    apply: Callable[[S, E], S],
+    empty_state: S,
     queries: Sequence[tuple[str, Query] | QuerySpec] = (),
     snapshot_config: SnapshotConfig | None = None,
     workers: int = 0,
@@ -152,7 +164,7 @@ def supervised(
     """Specify a service for a supervision tree.
 
     Args:
-        name: what its process is registered as; ``execute`` and the others take it.
+        name: what its process is registered as, for `Service`.
         eventstore: where the events go; a Glyn store also broadcasts them.
         handle: ``handle(entity, command)`` returns events, or raises DomainError.
         apply: ``apply(entity, event)`` returns the entity after the event.
@@ -165,7 +177,7 @@ def supervised(
         events: the events' type; by default what ``apply`` is annotated with.
         causation: add correlation id, causation id and node to the metadata.
         scope: the services of this name on all nodes of that scope share the aggregates; a command that
-            comes to one of them is carried out by the owner of its aggregate. See `route`.
+            comes to one of them is carried out by the owner of its aggregate.
         unavailable_s: for how many seconds a command waits for a store that is not available. Callers who
             wait for less (5 s by default) get `ActorTimeout` instead of the reason.
 
@@ -201,19 +213,22 @@ def supervised(
     return supervisor(tree, id=name, isolation="task")
 
 
-async def start(node: Node, spec: ServiceSpec) -> Pid:
-    """Start a service and its queries in the node's own OS process, without supervision."""
+async def start(node: Node, spec: ServiceSpec[S, C, E]) -> Service[S, C, E]:
+    """Start a service and its queries in the node's own OS process, without supervision.
+
+    Returns:
+        A handle on it, as `ServiceSpec.at` makes it.
+    """
     for query in spec.queries:
         await node.start(query.server, query, name=query.name)
-    pid = await node.start(AggregateServer, attrs.evolve(spec, workers=0), name=spec.name)
-    assert pid is not None
-    return pid
+    await node.start(AggregateServer, attrs.evolve(spec, workers=0), name=spec.name)
+    return spec.at(node)
 
 
 class AggregateServer(GenServer):
     """Executes commands: the whole service, or its share in one OS process."""
 
-    async def init(self, spec: ServiceSpec) -> None:
+    async def init(self, spec: ServiceSpec[Any, Any, Any]) -> None:
         """Get ready.
 
         Raises:

@@ -19,7 +19,7 @@ from pyglyn import gleam as values
 from pyglyn import glyn, supervision
 from pyglyn.errors import DomainError, EntityNotFound, NoOwner
 from pyglyn.etf import Atom, Pid, Term, text
-from pyglyn.eventsourcing.cluster import routing
+from pyglyn.eventsourcing.cluster import owners, routing
 from pyglyn.groups import syn
 from pyglyn.node import Node
 from pyglyn.supervision import Supervisor
@@ -33,6 +33,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
+from tests.eventsourcing.handles import bank_at
 from tests.node.conftest import unique_name
 from tests.peers import GleamBeams
 
@@ -62,7 +63,7 @@ async def meshed(nodes: list[Node]) -> None:
     for node in nodes:
 
         async def complete(node: Node = node) -> bool:
-            return len(await routing.members(node, "example", "bank")) == len(nodes)
+            return len(await owners.members(node, "example", "bank")) == len(nodes)
 
         await eventually(complete)
 
@@ -83,14 +84,14 @@ async def nodes(epmd, tmp_path) -> AsyncIterator[list[Node]]:
 def test_owners_are_spread_and_only_those_of_a_lost_node_move():
     pids = [Pid(f"n{number}@localhost", 1, 0, 1) for number in range(4)]
     names = [f"account-{number}" for number in range(1000)]
-    owners = {name: routing.owner_of(name, pids) for name in names}
-    counts = Counter(owners.values())
+    chosen = {name: owners.owner_of(name, pids) for name in names}
+    counts = Counter(chosen.values())
     assert all(150 < count < 350 for count in counts.values())
-    assert all(routing.owner_of(name, pids[::-1]) == owner for name, owner in owners.items())
+    assert all(owners.owner_of(name, pids[::-1]) == owner for name, owner in chosen.items())
     left = pids[:3]
-    moved = [name for name in names if routing.owner_of(name, left) != owners[name]]
-    assert all(owners[name] == pids[3] for name in moved)
-    assert routing.owner_of("a", []) is None
+    moved = [name for name in names if owners.owner_of(name, left) != chosen[name]]
+    assert all(chosen[name] == pids[3] for name in moved)
+    assert owners.owner_of("a", []) is None
 
 
 async def test_a_command_sent_to_any_node_is_carried_out_by_the_owner(nodes):
@@ -100,68 +101,63 @@ async def test_a_command_sent_to_any_node_is_carried_out_by_the_owner(nodes):
         for node, command in zip(
             nodes, (OpenAccount(name), DepositMoney(1.0), DepositMoney(2.0)), strict=True
         ):
-            [envelope] = await es.execute(node, "bank", name, command)
+            [envelope] = await bank_at(node).execute(name, command)
             done[name].add(dict(envelope.metadata)["node"])
-    owners = {name: (await es.find_owner(nodes[0], "example", "bank", name)).node for name in names}
-    assert {name: {owner} for name, owner in owners.items()} == done
-    assert len(set(owners.values())) > 1
+    found = {name: (await bank_at(nodes[0], scope="example").owner(name)).node for name in names}
+    assert {name: {owner} for name, owner in found.items()} == done
+    assert len(set(found.values())) > 1
 
 
 async def test_a_node_that_serves_nothing_routes_and_gets_typed_errors(nodes):
     async with Node(unique_name(), cookie="eventsourcing") as client:
         with pytest.raises(NoOwner) as nobody:
-            await es.route(client, "example", "bank", "a", OpenAccount("a"))
+            await bank_at(client, scope="example").execute("a", OpenAccount("a"))
         assert nobody.value.service == "bank"
         for node in nodes:
-            await client.connect(node.name)
-
-        async def complete() -> bool:
-            return len(await routing.members(client, "example", "bank")) == 3
-
-        await eventually(complete)
-        [opened] = await es.route(client, "example", "bank", "a", OpenAccount("a"))
+            await client.connect(node.name)  # it has not heard yet who serves what
+        [opened] = await bank_at(client, scope="example").execute("a", OpenAccount("a"))
         assert opened.sequence == 1
         with pytest.raises(DomainError):
-            await es.route(client, "example", "bank", "a", WithDrawMoney(1.0))
+            await bank_at(client, scope="example").execute("a", WithDrawMoney(1.0))
 
 
 async def test_when_the_owners_node_dies_the_next_command_goes_to_another_that_reloads(nodes):
-    await es.execute(nodes[0], "bank", "a", OpenAccount("a"))
-    owner = (await es.find_owner(nodes[0], "example", "bank", "a")).node
+    await bank_at(nodes[0]).execute("a", OpenAccount("a"))
+    owner = (await bank_at(nodes[0], scope="example").owner("a")).node
     left = [node for node in nodes if node.name != owner]
     [dying] = [node for node in nodes if node.name == owner]
-    await es.execute(left[0], "bank", "a", DepositMoney(5.0))
+    await bank_at(left[0]).execute("a", DepositMoney(5.0))
     await dying.stop()
     await eventually(lambda: all(owner not in node.nodes() for node in left))
 
     async def without() -> bool:
-        return len(await routing.members(left[0], "example", "bank")) == 2
+        return len(await owners.members(left[0], "example", "bank")) == 2
 
     await eventually(without)
-    [envelope] = await es.execute(left[0], "bank", "a", DepositMoney(1.0))
+    [envelope] = await bank_at(left[0]).execute("a", DepositMoney(1.0))
     assert (envelope.sequence, envelope.payload.balance) == (3, 6.0)
     assert dict(envelope.metadata)["node"] != owner
 
 
 async def _knows(node: Node, count: int) -> bool:
-    return len(await routing.members(node, "example", "bank")) == count
+    return len(await owners.members(node, "example", "bank")) == count
 
 
 async def test_two_owners_during_a_partition_lose_no_update(nodes):
     first, second, third = nodes
-    await es.execute(first, "bank", "a", OpenAccount("a"))
+    await bank_at(first).execute("a", OpenAccount("a"))
     first.disconnect(second.name)
     first.disconnect(third.name)
     await eventually(lambda: not first.nodes())
     for node, count in ((first, 1), (second, 2)):
         await eventually(lambda node=node, count=count: _knows(node, count))
-    owners = {(await es.find_owner(node, "example", "bank", "a")).node for node in (first, second)}
-    assert len(owners) == 2, "each side has an owner of its own"
+    found = {(await bank_at(node, scope="example").owner("a")).node for node in (first, second)}
+    assert len(found) == 2, "each side has an owner of its own"
     await asyncio.gather(
-        *(es.execute(node, "bank", "a", DepositMoney(1.0), timeout=30) for node in (first, second) * 10)
+        *(bank_at(node).execute("a", DepositMoney(1.0), timeout=30) for node in (first, second) * 10)
     )
     await meshed(nodes)
-    loaded = await es.load_aggregate(third, "bank", "a")
+    loaded = await bank_at(third).load_aggregate("a")
     assert (loaded.entity.balance, loaded.sequence) == (20.0, 21)
 
 
@@ -188,24 +184,24 @@ async def test_the_names_in_the_registry_lead_to_the_owner(syn_beam, tmp_path):
         await eventually(lambda: syn_beam.eval(known, Name=b"bank/a"))
         deposit = text.parse("{deposit_money, 2.5}")
         assert await syn_beam.eval(call, Name=b"bank/a", Command=deposit) == (Atom("ok"), None)
-        owner = (await es.find_owner(first, "example", "bank", "a")).node
+        owner = (await bank_at(first, scope="example").owner("a")).node
 
         async def held_by(node: str) -> bool:
             found = await syn.lookup(first if first.name == node else second, "example", b"bank/a")
             return found is not None and found[0].node == node
 
         await eventually(lambda: held_by(owner))
-        loaded: Any = await es.load_aggregate(first, "bank", "a")
+        loaded: Any = await bank_at(first).load_aggregate("a")
         assert loaded.entity.balance == 2.5
         # The owner dies; its names are taken over.
         dying, left = (first, second) if first.name == owner else (second, first)
         await dying.stop()
 
         async def alone() -> bool:
-            return len(await routing.members(left, "example", "bank")) == 1
+            return len(await owners.members(left, "example", "bank")) == 1
 
         await eventually(alone)
-        await es.execute(left, "bank", "a", DepositMoney(1.0))
+        await bank_at(left).execute("a", DepositMoney(1.0))
         await eventually(lambda: held_by(left.name))
         await eventually(
             lambda: syn_beam.eval(
@@ -220,25 +216,25 @@ async def test_the_name_of_an_aggregate_goes_with_it_to_another_node_and_back(ep
         await es.start(first, bank(url))
         async with Node(unique_name(), cookie="eventsourcing") as second:
             pids = [Pid(node.name, 1, 0, 1) for node in (first, second)]
-            id = next(id for id in map(str, range(1000)) if routing.owner_of(id, pids) == pids[1])
+            id = next(id for id in map(str, range(1000)) if owners.owner_of(id, pids) == pids[1])
 
             async def held_by(node: Node) -> bool:
                 found = await syn.lookup(first, "example", f"bank/{id}".encode())
                 return found is not None and found[0].node == node.name
 
-            await es.execute(first, "bank", id, OpenAccount(id))
+            await bank_at(first).execute(id, OpenAccount(id))
             await eventually(lambda: held_by(first))
             registry: glyn.Registry[Any] = glyn.Registry(first, "example", object)
             looked_up = await registry.subject(f"bank/{id}")
             await es.start(second, bank(url))
             await meshed([first, second])
-            await es.execute(first, "bank", id, DepositMoney(1.0))
+            await bank_at(first).execute(id, DepositMoney(1.0))
             await eventually(lambda: held_by(second))
-            await es.execute(first, looked_up, id, DepositMoney(1.0))
+            await bank_at(first, looked_up).execute(id, DepositMoney(1.0))
         await eventually(lambda: _knows(first, 1))
-        await es.execute(first, "bank", id, DepositMoney(1.0))
+        await bank_at(first).execute(id, DepositMoney(1.0))
         await eventually(lambda: held_by(first))
-        loaded = await es.load_aggregate(first, "bank", id)
+        loaded = await bank_at(first).load_aggregate(id)
         assert loaded.entity.balance == 3.0
 
 
@@ -255,8 +251,8 @@ async def test_a_node_that_loses_the_services_name_answers_those_who_looked_it_u
             subjects.append(await registry.subject("bank"))
         await meshed([first, second])
         await eventually(lambda: agreed([first, second]))
-        await es.execute(first, subjects[0], "a", OpenAccount("a"))
-        await es.execute(second, subjects[1], "a", DepositMoney(1.0))
+        await bank_at(first, subjects[0]).execute("a", OpenAccount("a"))
+        await bank_at(second, subjects[1]).execute("a", DepositMoney(1.0))
 
 
 async def agreed(nodes: list[Node]) -> Pid | None:
@@ -267,8 +263,10 @@ async def agreed(nodes: list[Node]) -> Pid | None:
 
 async def test_the_names_go_when_the_service_ends(epmd, tmp_path):
     async with Node(unique_name(), cookie="eventsourcing") as node:
-        service = await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
-        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+        service = node.whereis("bank")
+        assert service is not None
+        await bank_at(node).execute("a", OpenAccount("a"))
 
         async def named() -> list[bool]:
             return [await syn.lookup(node, "example", name) is not None for name in (b"bank", b"bank/a")]
@@ -295,13 +293,13 @@ async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, 
             found = [id for id in "abc" if await syn.lookup(node, "example", f"bank/{id}".encode())]
             return found == list(ids)
 
-        await es.execute(node, "bank", "a", OpenAccount("a"))
-        await es.execute(node, "bank", "b", OpenAccount("b"))
+        await bank_at(node).execute("a", OpenAccount("a"))
+        await bank_at(node).execute("b", OpenAccount("b"))
         await eventually(lambda: named("a", "b"))
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
-        await es.execute(node, "bank", "c", OpenAccount("c"))
+        await bank_at(node).execute("a", DepositMoney(1.0))
+        await bank_at(node).execute("c", OpenAccount("c"))
         await eventually(lambda: named("a", "c"))
-        await es.execute(node, "bank", "b", DepositMoney(1.0))
+        await bank_at(node).execute("b", DepositMoney(1.0))
         await eventually(lambda: named("b", "c"))
 
 
@@ -309,7 +307,7 @@ async def owned_by(node: Node) -> str:
     """Return the id of an account that a node owns."""
     for number in range(1000):
         id = f"account-{number}"
-        if (await es.find_owner(node, "example", "bank", id)).node == node.name:
+        if (await bank_at(node, scope="example").owner(id)).node == node.name:
             return id
     raise AssertionError("it owns none")
 
@@ -323,16 +321,16 @@ async def test_after_its_os_process_was_killed_a_service_takes_its_place_again(e
             await start_supervised(node, f"sqlite:{tmp_path}/bank.db", workers=0)
         await meshed([first, second])
         id = await owned_by(first)
-        await es.route(second, "example", "bank", id, OpenAccount(id))
-        killed = await es.find_owner(second, "example", "bank", id)
+        await bank_at(second, scope="example").execute(id, OpenAccount(id))
+        killed = await bank_at(second, scope="example").owner(id)
         os.kill(first.workers.links[killed.serial].os_pid, signal.SIGKILL)
 
         async def back() -> bool:
-            owner = await es.find_owner(second, "example", "bank", id)
+            owner = await bank_at(second, scope="example").owner(id)
             return owner.node == first.name and owner != killed
 
         await eventually(back)
-        [deposited] = await es.route(second, "example", "bank", id, DepositMoney(1.0))
+        [deposited] = await bank_at(second, scope="example").execute(id, DepositMoney(1.0))
         assert (deposited.sequence, dict(deposited.metadata)["node"]) == (2, first.name)
 
         async def has_its_names() -> bool:
@@ -416,7 +414,7 @@ async def test_a_gleam_caller_reaches_the_owner_of_each_aggregate_by_a_name_in_t
                     assert b"does not decode" in why
                 case other:
                     raise AssertionError(other)
-            committed = [dict(each.metadata) for each in await es.load_events(nodes[0], "bank", id)]
+            committed = [dict(each.metadata) for each in await bank_at(nodes[0]).load_events(id)]
             assert [pairs["node"] for pairs in committed] == [owner.name] * 3
             assert [pairs.get("by") for pairs in committed] == ["teller", "teller", None]
         unknown = (Atom("error"), (Atom("process_not_found"), b"nobody"))
@@ -432,7 +430,7 @@ async def test_when_the_owners_node_dies_a_gleam_caller_reaches_the_next_owner(
     async with banks_beside(gleam, tmp_path / "bank.db") as (first, second):
         id = await owned_by(first)
         name = f"bank/{id}".encode()
-        await es.execute(second, "bank", id, OpenAccount(id))
+        await bank_at(second).execute(id, OpenAccount(id))
         await eventually(lambda: has_name(gleam, f"bank/{id}", first.name))
         deposit = values.encode(DepositMoney(10.0))
         assert await gleam.eval(EXECUTE, Name=name, Id=id.encode(), Command=deposit) == DONE
@@ -458,11 +456,11 @@ async def test_a_python_caller_reaches_a_gleam_aggregate_by_a_name_in_the_regist
 
         await eventually(found)
         accounts = await registry.subject("bank")
-        assert await es.execute(node, accounts, "a", OpenAccount("a")) == []
-        await es.execute(node, accounts, "a", DepositMoney(2.5))
+        assert await bank_at(node, accounts).execute("a", OpenAccount("a")) == []
+        await bank_at(node, accounts).execute("a", DepositMoney(2.5))
         with pytest.raises(DomainError, match="the withdrawal is refused"):
-            await es.execute(node, accounts, "a", WithDrawMoney(99.0))
-        loaded = await es.load_aggregate(node, accounts, "a", state=BankAccount)
+            await bank_at(node, accounts).execute("a", WithDrawMoney(99.0))
+        loaded = await bank_at(node, accounts).load_aggregate("a")
         assert loaded == es.Aggregate("a", BankAccount(True, 2.5), 2)
         with pytest.raises(EntityNotFound):
-            await es.load_aggregate(node, accounts, "b")
+            await bank_at(node, accounts).load_aggregate("b")

@@ -24,6 +24,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
+from tests.eventsourcing.handles import bank_at
 from tests.eventsourcing.queries.totals import (
     QUICK,
     Totals,
@@ -213,8 +214,8 @@ async def test_a_query_on_a_node_without_the_database_reads_from_one_that_has_it
     events = await glyn.start(node, config, bank(f"sqlite:{tmp_path}/bank.db"), (), BankAccountEvent)
     service = es.service("bank", events, handle=handle, apply=apply, empty_state=BankAccount())
     await es.start(node, service)
-    await es.execute(node, "bank", "a", OpenAccount("a"))
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await bank_at(node).execute("a", OpenAccount("a"))
+    await bank_at(node).execute("a", DepositMoney(1.0))
 
     url = f"sqlite:{tmp_path}/elsewhere.db"
     async with Node(unique_name(), cookie="eventsourcing") as far:
@@ -226,17 +227,17 @@ async def test_a_query_on_a_node_without_the_database_reads_from_one_that_has_it
         await has_state(far, "stuck")  # nobody has the events yet
         await far.connect(node.name)
         await totals.become({"a": (2, 1.0)})
-        await es.execute(node, "bank", "a", DepositMoney(2.0))
+        await bank_at(node).execute("a", DepositMoney(2.0))
         await totals.become({"a": (3, 3.0)})
         far.disconnect(node.name)
         await eventually(lambda: not far.nodes() and not node.nodes())
-        await es.execute(node, "bank", "a", DepositMoney(4.0))
+        await bank_at(node).execute("a", DepositMoney(4.0))
         await far.connect(node.name)
         await totals.become({"a": (4, 7.0)})
         await has_state(far, "live")
         # What cannot be processed is parked as the term that came.
         totals.fail = lambda envelope: True
-        await es.execute(node, "bank", "a", DepositMoney(8.0))
+        await bank_at(node).execute("a", DepositMoney(8.0))
         [found] = await parked(far, 1)
         assert readable(found).startswith('{serialized_event_envelop,<<"a">>,5,')
         await totals.into.close()

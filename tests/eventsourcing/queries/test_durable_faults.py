@@ -27,6 +27,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
+from tests.eventsourcing.handles import bank_at
 from tests.eventsourcing.queries.totals import (
     QUICK,
     Totals,
@@ -375,7 +376,7 @@ def events_state() -> Any:
 
 async def test_a_remote_query_without_a_database_of_its_effects_goes_on_where_it_was(node, tmp_path):
     config = await serve_bank(node, f"sqlite:{tmp_path}/bank.db")
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     seen: list[int] = []
 
     async def notice(id: str, envelopes: list[Any]) -> None:
@@ -392,13 +393,13 @@ async def test_a_remote_query_without_a_database_of_its_effects_goes_on_where_it
         assert seen == [1]
         far.system.exit(pid, "kill")
         await eventually(lambda: far.whereis("totals") is None)
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).execute("a", DepositMoney(1.0))
         await query.start(far)
         await eventually(lambda: _is_live_at(far, 2))
         assert seen == [1, 2]
         # Its status tells how far the store is, paused or not.
         assert await far.call("totals", Atom("pause")) is OK
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).execute("a", DepositMoney(1.0))
         now = await status(far)
         assert (now.state, now.position, now.lag) == ("paused", 2, 1)
 
@@ -407,11 +408,11 @@ async def test_an_event_that_cannot_be_sent_is_parked_by_a_remote_query_and_the_
     node, tmp_path
 ):
     config = await serve_bank(node, f"sqlite:{tmp_path}/bank.db")
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     payload = '{"event-type":"account-opened","account-id":"\\ud800"}'
     foreign = Foreign(f"sqlite:{tmp_path}/bank.db")
     foreign.run(foreign.insert("odd", 1, [payload]))
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await bank_at(node).execute("a", DepositMoney(1.0))
     async with Node(unique_name(), cookie="eventsourcing") as far:
         await far.connect(node.name)
         url = f"sqlite:{tmp_path}/elsewhere.db"

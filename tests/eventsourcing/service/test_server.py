@@ -38,6 +38,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
+from tests.eventsourcing.handles import bank_at
 from tests.node.conftest import unique_name
 
 
@@ -59,23 +60,23 @@ def url(request, tmp_path) -> str:
 
 async def test_commands_commit_events_on_every_store(node, url):
     await es.start(node, bank(url, snapshot_config=es.SnapshotConfig(2)))
-    opened = await es.execute(node, "bank", "a", OpenAccount("a"))
+    opened = await bank_at(node).execute("a", OpenAccount("a"))
     assert [(e.sequence, e.payload) for e in opened] == [(1, AccountOpened("a"))]
-    deposited = await es.execute_with_metadata(node, "bank", "a", DepositMoney(10.0), [("by", "teller")])
+    deposited = await bank_at(node).execute("a", DepositMoney(10.0), metadata=[("by", "teller")])
     assert deposited[0].payload == CustomerDepositedCash(10.0, 10.0)
     assert ("by", "teller") in deposited[0].metadata
-    assert await es.execute(node, "bank", "a", DepositMoney(0.0)) == []
+    assert await bank_at(node).execute("a", DepositMoney(0.0)) == []
 
-    aggregate = await es.load_aggregate(node, "bank", "a")
+    aggregate = await bank_at(node).load_aggregate("a")
     assert aggregate == es.Aggregate("a", BankAccount(True, 10.0), 2)
-    assert await es.load_events(node, "bank", "a") == [*opened, *deposited]
-    assert await es.load_events_from(node, "bank", "a", 1) == deposited
-    snapshot = await es.latest_snapshot(node, "bank", "a")
+    assert await bank_at(node).load_events("a") == [*opened, *deposited]
+    assert await bank_at(node).load_events("a", 1) == deposited
+    snapshot = await bank_at(node).latest_snapshot("a")
     assert snapshot is not None
     assert (snapshot.entity, snapshot.sequence) == (BankAccount(True, 10.0), 2)
-    assert await es.latest_snapshot(node, "bank", "b") is None
-    assert await es.system_stats(node, "bank") == es.SystemStats(0, 3)
-    assert await es.aggregate_stats(node, "bank", "a") == es.AggregateStats("a", 2, 2, True)
+    assert await bank_at(node).latest_snapshot("b") is None
+    assert await bank_at(node).system_stats() == es.SystemStats(0, 3)
+    assert await bank_at(node).aggregate_stats("a") == es.AggregateStats("a", 2, 2, True)
 
 
 async def test_refusals_and_faults_reach_the_caller_as_errors_and_end_nothing(node):
@@ -89,26 +90,26 @@ async def test_refusals_and_faults_reach_the_caller_as_errors_and_end_nothing(no
 
     await es.start(node, bank(handle=moody, commands=OpenAccount | DepositMoney | WithDrawMoney))
     with pytest.raises(DomainError) as refused:
-        await es.execute(node, "bank", "a", WithDrawMoney(5.0))
+        await bank_at(node).execute("a", WithDrawMoney(5.0))
     assert refused.value.error == "refused: WithDrawMoney"
     with pytest.raises(EntityNotFound) as missing:
-        await es.load_aggregate(node, "bank", "a")
+        await bank_at(node).load_aggregate("a")
     assert missing.value.aggregate_id == "a"
     with pytest.raises(EventStoreError, match="returned None; return a list"):
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).execute("a", DepositMoney(1.0))
     with pytest.raises(EventStoreError, match="ZeroDivisionError: a bug"):
-        await es.execute(node, "bank", "a", DepositMoney(2.0))
+        await bank_at(node).execute("a", DepositMoney(2.0))
     with pytest.raises(EventStoreError, match="the command does not decode"):
-        await es.execute(node, "bank", "a", AccountOpened("not a command"))
+        await bank_at(node).execute("a", AccountOpened("not a command"))
     with pytest.raises(EventStoreError, match="unknown request"):
         await unwrapped(await node.call("bank", Atom("nonsense")))
     with pytest.raises(NonPositiveArgument):
-        await es.execute(node, "bank", "a", OpenAccount("a"), timeout=0)
+        await bank_at(node).execute("a", OpenAccount("a"), timeout=0)
     with pytest.raises(NonPositiveArgument):
         es.SnapshotConfig(0)
     with pytest.raises(CallFailed, match="no such process"):
-        await es.execute(node, "nobody", "a", OpenAccount("a"))
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+        await bank_at(node, "nobody").execute("a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
 
 
 @attrs.frozen
@@ -150,8 +151,8 @@ async def test_an_event_that_cannot_be_told_is_not_committed(node, url, event, c
     await es.start(node, spec)
     for _ in range(2):
         with pytest.raises(EventStoreError, match=complaint):
-            await es.execute(node, "prices", "a", OpenAccount("a"))
-    assert await es.load_events(node, "prices", "a") == []
+            await bank_at(node, "prices").execute("a", OpenAccount("a"))
+    assert await bank_at(node, "prices").load_events("a") == []
     assert told == []
 
 
@@ -200,8 +201,8 @@ async def test_whatever_a_handler_raises_is_answered_and_the_aggregate_goes_on(n
         (8.0, EventStoreError, "ud800"),
     ]:
         with pytest.raises(error, match=complaint):
-            await es.execute(node, "bank", "a", DepositMoney(amount))
-    [done] = await es.execute(node, "bank", "a", DepositMoney(9.0))
+            await bank_at(node).execute("a", DepositMoney(amount))
+    [done] = await bank_at(node).execute("a", DepositMoney(9.0))
     assert done.sequence == 1
 
 
@@ -222,8 +223,8 @@ async def test_a_store_that_raises_a_cancellation_ends_its_command_alone(node):
     )
     for _ in range(2):
         with pytest.raises(EventStoreError, match="CancelledError"):
-            await es.execute(node, "bank", "bad", OpenAccount("bad"))
-    await es.execute(node, "bank", "good", OpenAccount("good"))
+            await bank_at(node).execute("bad", OpenAccount("bad"))
+    await bank_at(node).execute("good", OpenAccount("good"))
 
 
 @pytest.mark.parametrize(
@@ -239,20 +240,20 @@ async def test_a_store_that_raises_a_cancellation_ends_its_command_alone(node):
 )
 async def test_an_id_or_metadata_that_cannot_be_sent_is_said_clearly(node, id, metadata, error, complaint):
     with pytest.raises(error, match=complaint):
-        await es.execute(node, "bank", id, OpenAccount("a"), metadata=metadata)
+        await bank_at(node).execute(id, OpenAccount("a"), metadata=metadata)
     with pytest.raises(error, match=complaint):
-        es.send_command(node, "bank", id, OpenAccount("a"), metadata)
+        await bank_at(node).send_command(id, OpenAccount("a"), metadata=metadata)
 
 
 async def test_an_aggregate_is_counted_without_its_events_being_read(node, url):
     spec = bank(url)
     await es.start(node, spec)
     with pytest.raises(EntityNotFound):
-        await es.aggregate_stats(node, "bank", "a")
-    await es.execute(node, "bank", "a", OpenAccount("a"))
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).aggregate_stats("a")
+    await bank_at(node).execute("a", OpenAccount("a"))
+    await bank_at(node).execute("a", DepositMoney(1.0))
     load, spec.store.load = spec.store.load, None  # type: ignore[assignment]
-    assert await es.aggregate_stats(node, "bank", "a") == es.AggregateStats("a", 2, 2, False)
+    assert await bank_at(node).aggregate_stats("a") == es.AggregateStats("a", 2, 2, False)
     spec.store.load = load  # type: ignore[method-assign]
 
 
@@ -278,13 +279,13 @@ async def test_aggregates_run_in_parallel_with_one_command_at_a_time_each(node):
     store = GatedStore()
     await es.start(node, gated(store))
     commands = [
-        asyncio.create_task(es.execute(node, "bank", id, command))
+        asyncio.create_task(bank_at(node).execute(id, command))
         for id in ("a", "b", "c")
         for command in (OpenAccount(id), DepositMoney(1.0))
     ]
     await eventually(lambda: sorted(store.waiting) == ["a", "b", "c"])
     with pytest.raises(ActorTimeout) as late:
-        await es.load_aggregate(node, "bank", "a", timeout=0.05)
+        await bank_at(node).load_aggregate("a", timeout=0.05)
     assert (late.value.operation, late.value.timeout_ms) == ("load_aggregate", 50)
     assert sorted(store.waiting) == ["a", "b", "c"]
     store.open.set()
@@ -300,17 +301,17 @@ async def test_a_hundred_clients_lose_no_update(node, url, aggregates):
     """100 clients, 10 deposits each; with 1,000 aggregates every deposit has its own."""
     await es.start(node, bank(url))
     names = [f"a{number}" for number in range(aggregates)]
-    await asyncio.gather(*(es.execute(node, "bank", name, OpenAccount(name), timeout=30) for name in names))
+    await asyncio.gather(*(bank_at(node).execute(name, OpenAccount(name), timeout=30) for name in names))
     finished: list[int] = []
 
     async def client(number: int) -> None:
         for turn in range(10):
             name = names[(number * 10 + turn) % aggregates]
-            await es.execute(node, "bank", name, DepositMoney(1.0), timeout=30)
+            await bank_at(node).execute(name, DepositMoney(1.0), timeout=30)
             finished.append(number)
 
     await asyncio.gather(*(client(number) for number in range(100)))
-    total = sum([(await es.load_aggregate(node, "bank", name)).entity.balance for name in names])
+    total = sum([(await bank_at(node).load_aggregate(name)).entity.balance for name in names])
     assert total == 1000.0
     halfway = finished[:500]
     assert all(3 <= halfway.count(number) <= 7 for number in range(100)), "clients take turns"
@@ -322,15 +323,48 @@ async def test_two_services_on_one_database_lose_no_update(node, url):
     async with Node(unique_name(), cookie="eventsourcing") as second:
         await es.start(node, bank(url))
         await es.start(second, bank(url))
-        await es.execute(node, "bank", "a", OpenAccount("a"))
+        await bank_at(node).execute("a", OpenAccount("a"))
         await asyncio.gather(
             *(
-                es.execute(at, "bank", "a", DepositMoney(1.0), timeout=60)
+                bank_at(at).execute("a", DepositMoney(1.0), timeout=60)
                 for at in (node, second)
                 for _ in range(25)
             )
         )
-        assert (await es.load_aggregate(second, "bank", "a")).entity == BankAccount(True, 50.0)
+        assert (await bank_at(second).load_aggregate("a")).entity == BankAccount(True, 50.0)
+
+
+@attrs.frozen
+class Ship:
+    parcel: str
+
+
+@attrs.frozen
+class Shipped:
+    parcel: str
+
+
+async def test_two_services_of_one_name_keep_their_types_apart(node):
+    """On two nodes of one OS process; each command is committed, and its answer read as what it is."""
+
+    def ship(state: int, command: Ship) -> list[Shipped]:
+        return [Shipped(command.parcel)]
+
+    def count(state: int, event: Shipped) -> int:
+        return state + 1
+
+    async with Node(unique_name(), cookie="eventsourcing") as second:
+        accounts = await es.start(node, bank())
+        store: es.MemoryStore[Shipped, int] = es.MemoryStore("parcel")
+        shipping = es.service("bank", store, handle=ship, apply=count, empty_state=0)
+        parcels = await es.start(second, shipping)
+        [opened] = await accounts.execute("a", OpenAccount("a"))
+        [shipped] = await parcels.execute("a", Ship("p"))
+        assert (opened.payload, shipped.payload) == (AccountOpened("a"), Shipped("p"))
+        assert (await parcels.load_aggregate("a")).entity == 1
+        assert await shipping.at(second.system).load_events("a") == [shipped]
+        untyped = es.Service(second, "bank")
+        assert (await untyped.load_events("a"))[0].payload == (Atom("shipped"), b"p")
 
 
 # --- queries ---------------------------------------------------------------------------------------------
@@ -349,9 +383,9 @@ async def test_queries_see_what_was_committed_in_order(node):
         counted.extend(e.sequence for e in envelopes)
 
     await es.start(node, bank(queries=[("plain", plain), ("waits", waits)]))
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
     for _ in range(20):
-        await es.execute(node, "bank", "a", DepositMoney(1.0))
+        await bank_at(node).execute("a", DepositMoney(1.0))
     await eventually(lambda: (len(seen), len(counted)) == (21, 21))
     assert seen == [("a", [number]) for number in range(1, 22)]
     assert counted == list(range(1, 22))
@@ -373,7 +407,7 @@ async def test_a_query_that_raises_is_tried_again_then_its_event_is_parked_and_d
     spec = bank()
     query = es.QuerySpec(name="broken", function=project, policy=policy, events=spec.events)
     await es.start(node, attrs.evolve(spec, queries=(query,)))
-    await es.execute(node, "bank", "a", OpenAccount("a"))
+    await bank_at(node).execute("a", OpenAccount("a"))
 
     async def parked() -> list[Any]:
         return await node.call("broken", Atom("parked"))
@@ -386,7 +420,7 @@ async def test_a_query_that_raises_is_tried_again_then_its_event_is_parked_and_d
     assert await node.call("broken", (Atom("drive"), Atom("all"))) == (Atom("ok"), 1)
     assert seen == [1]
     assert await parked() == []
-    await es.execute(node, "bank", "a", DepositMoney(1.0))
+    await bank_at(node).execute("a", DepositMoney(1.0))
     await eventually(lambda: seen == [1, 2])
 
 
@@ -491,14 +525,14 @@ async def test_a_gleam_actor_is_asked_by_its_subject(beam, beside):
     )
     assert isinstance(tag, Reference)
     subject: gleam.Subject[Any] = gleam.Subject(pid, tag)
-    assert await es.execute(beside, subject, "a", OpenAccount("a")) == []
+    assert await bank_at(beside, subject).execute("a", OpenAccount("a")) == []
     with pytest.raises(DomainError, match="no"):
-        await es.execute(beside, subject, "a", WithDrawMoney(1.0))
-    loaded = await es.load_aggregate(beside, subject, "a", state=BankAccount)
+        await bank_at(beside, subject).execute("a", WithDrawMoney(1.0))
+    loaded = await bank_at(beside, subject).load_aggregate("a")
     assert loaded == es.Aggregate("a", BankAccount(True, 1.5), 4)
-    assert await es.system_stats(beside, subject) == es.SystemStats(1, 2)
+    assert await bank_at(beside, subject).system_stats() == es.SystemStats(1, 2)
     with pytest.raises(ActorTimeout):
-        await es.latest_snapshot(beside, subject, "a", timeout=0.05)
+        await bank_at(beside, subject).latest_snapshot("a", timeout=0.05)
 
 
 # --- metadata ----------------------------------------------------------------------------------------------
@@ -507,11 +541,11 @@ async def test_a_gleam_actor_is_asked_by_its_subject(beam, beside):
 async def test_what_a_query_commands_carries_the_ids_of_what_it_saw(node):
     async def interest(id: str, envelopes: list[Any]) -> None:
         if isinstance(envelopes[0].payload, AccountOpened) and id == "a":
-            await es.execute(node, "bank", "b", OpenAccount("b"))
+            await bank_at(node).execute("b", OpenAccount("b"))
 
     await es.start(node, bank(queries=[("interest", interest)]))
-    [first] = await es.execute(node, "bank", "a", OpenAccount("a"))
-    second = (await eventually(lambda: _of_length(lambda: es.load_events(node, "bank", "b"), 1)))[0]
+    [first] = await bank_at(node).execute("a", OpenAccount("a"))
+    second = (await eventually(lambda: _of_length(lambda: bank_at(node).load_events("b"), 1)))[0]
     ids, caused = dict(first.metadata), dict(second.metadata)
     assert ids["correlation_id"] == ids["causation_id"] == caused["correlation_id"]
     assert caused["causation_id"] == es.event_id(first) == "/a/1"
@@ -522,10 +556,10 @@ async def test_a_process_executes_commands_as_itself(node):
     done: list[Any] = []
 
     async def body(me: Process) -> None:
-        done.extend(await es.execute(me, "bank", "a", OpenAccount("a")))
-        es.send_command(me, "bank", "a", DepositMoney(1.0))
+        done.extend(await bank_at(me).execute("a", OpenAccount("a")))
+        await bank_at(me).send_command("a", DepositMoney(1.0))
 
     await es.start(node, bank())
     node.spawn(body)
-    await eventually(lambda: _of_length(lambda: es.load_events(node, "bank", "a"), 2))
+    await eventually(lambda: _of_length(lambda: bank_at(node).load_events("a"), 2))
     assert [e.sequence for e in done] == [1]

@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.stores.sqlite_database import SqliteDatabase
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.node import Node
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, OpenAccount, apply, handle
+from tests.eventsourcing.handles import bank_at
 from tests.node.conftest import unique_name
 
 Calls = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
@@ -186,7 +187,7 @@ async def test_an_event_is_encoded_once_from_the_command_to_the_broadcast(
         made = es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount())
         await es.start(node, made)
         encoded.clear()
-        await es.execute(node, "bank", "a1", OpenAccount("a1"))
+        await bank_at(node).execute("a1", OpenAccount("a1"))
         assert encoded.count(AccountOpened("a1")) == 1
         encoded.clear()
         await store.append("a2", [AccountOpened("a2")], expected=0)
