@@ -107,7 +107,9 @@ TOP = {"", "__init__", "__main__", "cli", "testing", "eventsourcing"}
 NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"supervision", "groups"}
 FOR_ALL_PARTS = {"_version", "_main_module"}
-WITHOUT_CIRCLES = ("etf", "dist", "net", "gleam", "node", "groups", "glyn", "supervision", "testing", "cli")
+WITHOUT_CIRCLES = (
+    "etf", "dist", "net", "gleam", "node", "groups", "glyn", "supervision", "eventsourcing", "testing", "cli",
+)  # fmt: skip
 """The folders whose modules do not import each other in circles, not even for types."""
 
 

@@ -186,7 +186,7 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
     deposits = [bank_at(node).execute(name, DepositMoney(13.0), timeout=60) for name in names]
     outcomes = await asyncio.wait_for(asyncio.gather(*deposits, return_exceptions=True), 30)
     assert [type(outcome) for outcome in outcomes] == [CallFailed] * 4
-    assert all("worker ended" in str(outcome) for outcome in outcomes)
+    assert all("that had the command ended" in str(outcome) for outcome in outcomes)
 
     async def again() -> bool:
         with contextlib.suppress(ProcessError):
@@ -195,7 +195,7 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
 
     await eventually(again, timeout=20)
     actor = (gleam.NamedSubject[Any](Atom("bank")), node.name)
-    with pytest.raises(EventStoreError, match="worker ended"):
+    with pytest.raises(EventStoreError, match="that had the command ended"):
         await asyncio.wait_for(bank_at(node, actor).execute("account-0", DepositMoney(13.0), timeout=60), 30)
 
 

@@ -23,8 +23,7 @@ from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.groups import syn
-from pyglyn.groups.operations import At
-from pyglyn.node import Node
+from pyglyn.node import At, Node
 from pyglyn.node.process import current
 
 logger = logging.getLogger("pyglyn.eventsourcing")

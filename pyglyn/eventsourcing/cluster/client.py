@@ -28,8 +28,7 @@ from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, Sys
 from pyglyn.eventsourcing.domain.causation import with_cause
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.groups.operations import At
-from pyglyn.node import Node
+from pyglyn.node import At, Node
 from pyglyn.node.calls import exchange
 from pyglyn.node.destinations import ServerRef
 
@@ -296,8 +295,7 @@ def unwrapped(answer: Term, read_error: Callable[[Term], Any] = wire.untyped, ag
         case (Atom("ok"), value):
             return value
         case (Atom("error"), (Atom("worker_ended"), reason)):
-            text = "the service's worker ended; what it was asked for may have been done"
-            raise CallFailed(text, reason=(wire.WORKER_ENDED, reason))
+            raise CallFailed(wire.WORKER_ENDED_TEXT, reason=(wire.WORKER_ENDED, reason))
         case (Atom("error"), error):
             raise wire.read_error(error, read_error, aggregate_id=aggregate_id)
     raise EventStoreError("the service answered with something that is no result")

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection
 from pyglyn.errors import CallFailed, NoOwner
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.groups import syn
-from pyglyn.groups.operations import At
+from pyglyn.node import At
 from pyglyn.node.reasons import NOPROC
 
 AGGREGATES = Atom("pyglyn_aggregates")

@@ -18,6 +18,7 @@ from collections import OrderedDict
 
 from pyglyn.errors import GroupError, ProcessError
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster.errands import Errands
 from pyglyn.eventsourcing.cluster.owners import AGGREGATES, members, owner_of
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.groups import syn
@@ -36,8 +37,10 @@ LINGER_S = 5.0
 class Routing:
     """A service's part: membership, passing on, names in the registry."""
 
-    def __init__(self, me: Process, scope: str, name: str) -> None:
+    def __init__(self, me: Process, scope: str, name: str, errands: Errands) -> None:
         self._me = me
+        self._errands = errands
+        self._gone: set[Pid] = set()  # services that were not there, though the scope still has them
         self._scope = scope
         self._name = name
         self._doors: OrderedDict[str, Pid] = OrderedDict()
@@ -63,11 +66,23 @@ class Routing:
 
     async def elsewhere(self, aggregate_id: str) -> Pid | None:
         """Return the owner, if that is another service."""
-        owner = owner_of(aggregate_id, await members(self._me, self._scope, self._name))
+        found = await members(self._me, self._scope, self._name)
+        if self._gone:
+            self._gone.intersection_update(found)
+        owner = owner_of(aggregate_id, [pid for pid in found if pid not in self._gone])
         if owner is None or owner == self._me.pid:
             self.open_door(aggregate_id)
             return None
         return owner
+
+    def pass_on(self, owner: Pid, message: Term) -> None:
+        """Have the owner carry out what a message asks for; without it, the next one, which may be us."""
+
+        def again() -> None:
+            self._gone.add(owner)
+            self._me.send(self._me.pid, message)
+
+        self._errands.hand_on(FORWARDED, owner, message, again=again)
 
     def open_door(self, aggregate_id: str) -> None:
         """Give an aggregate that we own its name in the registry, if it has not got it."""
@@ -84,16 +99,16 @@ class Routing:
             self._me.send(pid, (DOOR, STOP))
 
 
-async def start_routing(me: Process, scope: str | None, name: str) -> Routing | None:
+async def start_routing(me: Process, scope: str | None, name: str, errands: Errands) -> Routing | None:
     """Become one of the services of a name; None without a scope."""
     if scope is None:
         return None
-    routing = Routing(me, scope, name)
+    routing = Routing(me, scope, name, errands)
     await routing.start()
     return routing
 
 
-async def passed_on(me: Process, routing: Routing | None, request: Term, message: Term) -> bool:
+async def passed_on(routing: Routing | None, request: Term, message: Term) -> bool:
     """Pass a message on to the owner of its aggregate; False if that is this service."""
     if routing is None or not isinstance(request, tuple) or len(request) < 2:
         return False
@@ -102,7 +117,7 @@ async def passed_on(me: Process, routing: Routing | None, request: Term, message
         return False
     owner = await routing.elsewhere(id.decode(errors="replace"))
     if owner is not None:
-        me.send(owner, (FORWARDED, message))
+        routing.pass_on(owner, message)
     return owner is not None
 
 

@@ -57,6 +57,7 @@ LOAD_AGGREGATE, LOAD_ALL_EVENTS = Atom("load_aggregate"), Atom("load_all_events"
 LOAD_EVENTS, LOAD_SNAPSHOT = Atom("load_events"), Atom("load_latest_snapshot")
 SYSTEM_STATS, AGGREGATE_STATS = Atom("get_system_stats"), Atom("get_aggregate_stats")
 WORKER_ENDED = Atom("worker_ended")
+WORKER_ENDED_TEXT = "the worker or owner that had the command ended; it may have been carried out"
 
 
 def untyped(term: Term) -> Any:

@@ -27,6 +27,7 @@ from pyglyn.errors import (
 )
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
+from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
 from pyglyn.eventsourcing.domain import wire
@@ -91,7 +92,7 @@ class DurableServer(QueryServer):
         self.own: dict[int, EventStore[Any, Any]] = {}
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
         self.me.trap_exit = True
-        self.me.on_end.append(self._ended)
+        self.call_off_closing = close_after(self.me, self._close)
         self.source: Source = await self._source()
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
         self.running = asyncio.get_running_loop().create_task(self._run())
@@ -432,7 +433,7 @@ class DurableServer(QueryServer):
 
     async def terminate(self, reason: Term) -> None:
         """Stop the loop (what is not committed is rolled back) and close the stores."""
-        self.me.on_end.remove(self._ended)
+        self.call_off_closing()
         await self._close()
 
     async def _close(self) -> None:
@@ -441,11 +442,3 @@ class DurableServer(QueryServer):
             await asyncio.gather(self.running, return_exceptions=True)
         for store in self.own.values():
             await store.close()
-
-    def _ended(self, _reason: Term) -> None:
-        closing = asyncio.get_running_loop().create_task(self._close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[None]] = set()

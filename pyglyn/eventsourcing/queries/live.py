@@ -32,6 +32,7 @@ from pyglyn.errors import (
     TransactionRolledBack,
 )
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.causation import caused_by
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
@@ -142,7 +143,7 @@ class LiveQuery(QueryServer):
         self.awake = asyncio.Event()
         self._begin()
         self.failure: BaseException | None = None
-        self.me.on_end.append(self._ended)
+        close_after(self.me, self._close)
         if spec.scope is not None and spec.group is not None:
             await syn.join(self.me, spec.scope, spec.group, self.me.pid)
         self.running = asyncio.get_running_loop().create_task(self._run())
@@ -358,19 +359,11 @@ class LiveQuery(QueryServer):
 
     # --- the end ------------------------------------------------------------------------------------
 
-    def _ended(self, _reason: Term) -> None:
-        closing = asyncio.get_running_loop().create_task(self._close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-
     async def _close(self) -> None:
         if hasattr(self, "running"):
             self.running.cancel()
             await asyncio.gather(self.running, return_exceptions=True)
         await self.parking.close()
-
-
-_closing: set[asyncio.Task[None]] = set()
 
 
 def _in_words(error: Exception) -> str:

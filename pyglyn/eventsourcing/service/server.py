@@ -39,7 +39,9 @@ from pyglyn.errors import (
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing.cluster import sources
 from pyglyn.eventsourcing.cluster.client import Service
-from pyglyn.eventsourcing.cluster.routing import opened, passed_on, start_routing
+from pyglyn.eventsourcing.cluster.closing import close_after
+from pyglyn.eventsourcing.cluster.errands import Done, Errands, handed_on
+from pyglyn.eventsourcing.cluster.routing import FORWARDED, opened, passed_on, start_routing
 from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import AggregateStats, Domain, SystemStats
@@ -48,12 +50,11 @@ from pyglyn.eventsourcing.domain.envelope import ProcessEvents
 from pyglyn.eventsourcing.domain.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.queries.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.queries.parking import parking_of
-from pyglyn.eventsourcing.service.front import ANSWERED, FrontServer, worker_name
+from pyglyn.eventsourcing.service.front import FrontServer, worker_name
 from pyglyn.eventsourcing.service.lanes import Lanes, is_cancelled
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore
-from pyglyn.groups.operations import At
-from pyglyn.node import Caller, GenServer, Node, NoReply
+from pyglyn.node import At, Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
@@ -242,12 +243,14 @@ class AggregateServer(GenServer):
         self.lanes = Lanes(LANES)
         self.commands = 0
         self.me.trap_exit = True
-        self.me.on_end.append(self._ended)
+        self.call_off_closing = close_after(self.me, self._close)
         bind = getattr(self.store, "bind", None)
         if bind is not None:
             await bind(self.me)
         await self._start_store()
-        self.routing = await start_routing(self.me, spec.scope, spec.name) if not spec.workers else None
+        self.errands = Errands(self.me)
+        scope = spec.scope if not spec.workers else None
+        self.routing = await start_routing(self.me, scope, spec.name, self.errands)
         self.executor: CommandExecutor[Any, Any, Any] = CommandExecutor(
             self.store,
             spec.domain,
@@ -270,34 +273,35 @@ class AggregateServer(GenServer):
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
         """Take a request; the answer comes when its aggregate's turn is over."""
-        if not await passed_on(self.me, self.routing, request, (GEN_CALL, (caller.pid, caller.tag), request)):
+        if not await passed_on(self.routing, request, (GEN_CALL, (caller.pid, caller.tag), request)):
             self._take_call(request, caller)
         return NoReply
 
     async def handle_cast(self, request: Term) -> None:
         """Take a command that nobody waits for."""
-        if not await passed_on(self.me, self.routing, request, (GEN_CAST, request)):
+        if not await passed_on(self.routing, request, (GEN_CAST, request)):
             self.take(request, self._log_failure, for_gleam=False)
 
     async def handle_info(self, message: Term) -> None:
         """Take an actor message of the Gleam library, or what another process of the service was sent."""
+        if self.errands.take(message):
+            return
         match message:
             case (Atom("EXIT"), Pid() as pid, _):
                 if self.routing is not None:
                     self.routing.exited(pid)
                 return
-            case (Atom("pyglyn_forwarded"), original):
-                opened(self.routing, original)
-                self._take_original(original)
+            case (Atom("pyglyn_forwarded" | "pyglyn_passed") as kind, Pid(), int(), _):
+                original, done = handed_on(self.me, message)
+                if kind is FORWARDED:
+                    opened(self.routing, original)
+                self._take_original(original, done)
                 return
-            case (Atom("pyglyn_passed"), Pid() as front, int() as number, original):
-                self._take_original(original, partial(self.me.send, front, (ANSWERED, number)))
-                return
-            case (_, request) if await passed_on(self.me, self.routing, request, message):
+            case (_, request) if await passed_on(self.routing, request, message):
                 return
         self._take_actor_message(message)
 
-    def _take_original(self, message: Term, done: Callable[[], None] | None = None) -> None:
+    def _take_original(self, message: Term, done: Done | None = None) -> None:
         match message:
             case (Atom("$gen_call"), from_, request):
                 if (caller := Caller.from_term(from_)) is not None:
@@ -307,7 +311,7 @@ class AggregateServer(GenServer):
             case _:
                 self._take_actor_message(message, done)
 
-    def _take_call(self, request: Term, caller: Caller, done: Callable[[], None] | None = None) -> None:
+    def _take_call(self, request: Term, caller: Caller, done: Done | None = None) -> None:
         answer = _then(partial(self.reply, caller), done)
         match request:
             case (Atom("read_events"), *_):
@@ -316,7 +320,7 @@ class AggregateServer(GenServer):
             case _:
                 self.take(request, answer, for_gleam=False)
 
-    def _take_actor_message(self, message: Term, done: Callable[[], None] | None = None) -> None:
+    def _take_actor_message(self, message: Term, done: Done | None = None) -> None:
         match message:
             case (_, (Atom() as kind, *fields)):
                 subject = fields[-1] if fields else None
@@ -326,8 +330,10 @@ class AggregateServer(GenServer):
                         self.take((kind, *fields[:-1]), answer, for_gleam=True)
                         return
                 if kind is wire.EXECUTE:
-                    self.take((kind, *fields), self._log_failure, for_gleam=True)
+                    self.take((kind, *fields), _then(self._log_failure, done), for_gleam=True)
                     return
+        if done is not None:
+            done()
         logger.warning("%s got a message that is none of its own", self.spec.name)
 
     def _answer_subject(self, owner: Pid, tag: Term, answer: Term) -> None:
@@ -439,24 +445,15 @@ class AggregateServer(GenServer):
                 await self.lanes.drain()
         except TimeoutError:
             logger.warning("%s: stopping with commands under way", self.spec.name)
-        self.me.on_end.remove(self._ended)
+        self.call_off_closing()
+        await self._close()
+
+    async def _close(self) -> None:
         await self.lanes.stop()
         await self.store.close()
 
-    def _ended(self, _reason: Term) -> None:
-        async def close() -> None:
-            await self.lanes.stop()
-            await self.store.close()
 
-        closing = asyncio.get_running_loop().create_task(close())
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[None]] = set()
-
-
-def _then(answer: Answer, done: Callable[[], None] | None) -> Answer:
+def _then(answer: Answer, done: Done | None) -> Answer:
     """Answer, then say that it is done."""
     if done is None:
         return answer

@@ -17,7 +17,7 @@ import pytest_asyncio
 from pyglyn import eventsourcing as es
 from pyglyn import gleam as values
 from pyglyn import glyn, supervision
-from pyglyn.errors import DomainError, EntityNotFound, NoOwner
+from pyglyn.errors import CallFailed, DomainError, EntityNotFound, EventStoreError, NoOwner
 from pyglyn.etf import Atom, Pid, Term, text
 from pyglyn.eventsourcing.cluster import owners, routing
 from pyglyn.groups import syn
@@ -26,6 +26,7 @@ from pyglyn.supervision import Supervisor
 from pyglyn.testing import Beam, eventually
 from pyglyn.testing.bank import (
     BankAccount,
+    BankAccountCommand,
     BankAccountEvent,
     DepositMoney,
     OpenAccount,
@@ -33,7 +34,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
-from tests.eventsourcing.handles import bank_at
+from tests.eventsourcing.handles import GatedStore, bank_at
 from tests.node.conftest import unique_name
 from tests.peers import GleamBeams
 
@@ -48,9 +49,9 @@ def bank(url: str) -> es.ServiceSpec:
     return es.service("bank", events(url), **DOMAIN)
 
 
-async def start_supervised(node: Node, url: str, workers: int) -> None:
+async def start_supervised(node: Node, url: str, workers: int, **options: Any) -> None:
     """Serve the bank from OS processes."""
-    service = es.supervised("bank", events(url), workers=workers, **DOMAIN)
+    service = es.supervised("bank", events(url), workers=workers, **{**DOMAIN, **options})
     await supervision.start(node, Supervisor("one_for_one", intensity=10).add(service))
 
 
@@ -339,6 +340,53 @@ async def test_after_its_os_process_was_killed_a_service_takes_its_place_again(e
             return all(found) and found[0][0].node == first.name
 
         await eventually(has_its_names)
+
+
+def deadly(account: BankAccount, command: BankAccountCommand) -> list[Any]:
+    """Kill the OS process that carries out a deposit of 13."""
+    if command == DepositMoney(13.0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return handle(account, command)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("asking", ["call", "actor message"])
+async def test_a_command_passed_on_to_an_owner_that_dies_is_answered_at_once(
+    epmd, tmp_path, workers: int, asking: str
+) -> None:
+    """The caller has a link to the service it asked, which lives, and waits without a limit."""
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        for node in (first, second):
+            url = f"sqlite:{tmp_path}/bank.db"
+            await start_supervised(node, url, workers=workers, handle=deadly)
+        await meshed([first, second])
+        id = await owned_by(first)
+        name: Any = (values.NamedSubject[Any](Atom("bank")), second.name) if asking != "call" else "bank"
+        await bank_at(second, name).execute(id, OpenAccount(id))
+        deposit = bank_at(second, name).execute(id, DepositMoney(13.0), timeout=None)
+        with pytest.raises((CallFailed, EventStoreError), match="ended; it may have been carried out"):
+            await asyncio.wait_for(deposit, 30)
+
+
+async def test_a_command_passed_on_to_a_node_that_goes_away_is_answered_at_once(epmd) -> None:
+    store = GatedStore()
+    async with (
+        Node(unique_name(), cookie="eventsourcing") as first,
+        Node(unique_name(), cookie="eventsourcing") as second,
+    ):
+        for node in (first, second):
+            await es.start(node, es.service("bank", store, **DOMAIN))
+        await meshed([first, second])
+        id = await owned_by(first)
+        opening = asyncio.create_task(bank_at(second).execute(id, OpenAccount(id), timeout=None))
+        await eventually(lambda: store.waiting == [id])
+        second.disconnect(first.name)
+        with pytest.raises(CallFailed, match="ended; it may have been carried out"):
+            await asyncio.wait_for(opening, 30)
+        store.open.set()
 
 
 # --- real Gleam ------------------------------------------------------------------------------------------

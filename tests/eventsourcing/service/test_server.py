@@ -38,7 +38,7 @@ from pyglyn.testing.bank import (
     apply,
     handle,
 )
-from tests.eventsourcing.handles import bank_at
+from tests.eventsourcing.handles import GatedStore, bank_at
 from tests.node.conftest import unique_name
 
 
@@ -255,20 +255,6 @@ async def test_an_aggregate_is_counted_without_its_events_being_read(node, url):
     load, spec.store.load = spec.store.load, None  # type: ignore[assignment]
     assert await bank_at(node).aggregate_stats("a") == es.AggregateStats("a", 2, 2, False)
     spec.store.load = load  # type: ignore[method-assign]
-
-
-class GatedStore(es.MemoryStore[Any, Any]):
-    """Lets appends through when told to."""
-
-    def __init__(self) -> None:
-        super().__init__("BankAccount")
-        self.open = asyncio.Event()
-        self.waiting: list[str] = []
-
-    async def append(self, aggregate_id: str, *args: Any, **options: Any) -> Any:
-        self.waiting.append(aggregate_id)
-        await self.open.wait()
-        return await super().append(aggregate_id, *args, **options)
 
 
 def gated(store: GatedStore) -> es.ServiceSpec:
