@@ -7,6 +7,7 @@ parameter is annotated ``Process`` gets the process that runs it.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import attrs
 
 from pyglyn import etf, gleam
-from pyglyn.errors import GleamError
+from pyglyn.errors import GleamError, UnsupportedType
 from pyglyn.etf import Atom, Term
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import BADARG
@@ -86,18 +87,47 @@ class Exported:
 
 
 def _inspect(function: Callable[..., Any]) -> Exported:
-    hints = typing.get_type_hints(function)
-    parameters = list(inspect.signature(function).parameters.values())
+    hints = _hints(_annotated(function))
+    parameters = _positional(function)
     wants_process = bool(parameters) and hints.get(parameters[0].name) is Process
     if wants_process:
         parameters = parameters[1:]
-    for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            raise TypeError(f"{function.__qualname__}: exported functions take positional parameters only")
     decoders = tuple(_codec(hints.get(p.name), gleam.decoder) for p in parameters)
     minimum = sum(p.default is p.empty for p in parameters)
     encoder = _codec(hints.get("return"), gleam.encoder)
     return Exported(function, decoders, encoder, minimum, wants_process)
+
+
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that a call gives; those of keywords have to have defaults."""
+    parameters = list(inspect.signature(function).parameters.values())
+    given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p not in given and (p.kind is not p.KEYWORD_ONLY or p.default is p.empty) for p in parameters):
+        raise TypeError(f"{_qualname(function)}: exported functions take positional parameters only")
+    return given
+
+
+def _annotated(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What has the annotations: the function of a partial, the ``__call__`` of an object's class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The resolved annotations; ``Process`` may be imported for the type checker only."""
+    try:
+        return typing.get_type_hints(function)
+    except NameError as error:
+        if error.name != Process.__name__:
+            raise
+        names = getattr(inspect.unwrap(function), "__globals__", {})
+        return typing.get_type_hints(function, {Process.__name__: Process, **names})
+
+
+def _qualname(function: Callable[..., Any]) -> str:
+    annotated = _annotated(function)
+    return getattr(annotated, "__qualname__", repr(annotated))
 
 
 def _codec(annotation: Any, make: Callable[[Any], Any]) -> Any:
@@ -107,34 +137,84 @@ def _codec(annotation: Any, make: Callable[[Any], Any]) -> Any:
 
 
 def _where(function: Callable[..., Any]) -> tuple[str | None, str]:
-    return getattr(function, "__module__", None), getattr(function, "__qualname__", repr(function))
+    return getattr(_annotated(function), "__module__", None), _qualname(function)
+
+
+@attrs.frozen
+class _Undefined:
+    """A function whose annotations name what is not defined yet."""
+
+    function: Callable[..., Any]
 
 
 class Exports:
-    """A table of exported functions, by module and function name."""
+    """A table of exported functions, by module and function name.
+
+    An annotation may name what is defined further below in its module: it is looked up when the node starts.
+    """
 
     def __init__(self) -> None:
-        self._table: dict[tuple[str, str], Exported] = {}
+        self._table: dict[tuple[str, str], Exported | _Undefined] = {}
 
     def add(self, module: str, function: Callable[..., Any], name: str | None = None) -> None:
         """Export one function; the same one defined again (its module was reloaded) takes its place.
 
+        Args:
+            module, name: what it is called as; by default its own name. Partials and objects have none.
+            function: any callable.
+
         Raises:
             ValueError: another function has that name already.
-            TypeError: keyword-only or variadic parameters.
+            TypeError: keyword-only parameters without defaults, or variadic ones; or it has no name.
+            UnsupportedType: an annotation has no Gleam counterpart.
         """
-        key = (module, name or function.__name__)
+        name = name or getattr(function, "__name__", None)
+        if name is None:
+            raise TypeError(f"{function!r} has no name: give the one it is called by, export({module!r}, …)")
+        key = (module, name)
         known = self._table.get(key)
         if known is not None and _where(known.function) != _where(function):
-            raise ValueError(f"{module}:{key[1]} is exported already")
-        self._table[key] = _inspect(function)
+            raise ValueError(f"{module}:{name} is exported already")
+        try:
+            self._table[key] = _inspect(function)
+        except NameError:
+            _positional(function)
+            self._table[key] = _Undefined(function)
 
     def find(self, module: Term, function: Term, arity: int) -> Exported | None:
-        """The function for a call, None if it is not exported with that many arguments."""
+        """The function for a call, None if it is not exported with that many arguments.
+
+        Raises:
+            UnsupportedType: as `check`.
+        """
         if not (isinstance(module, Atom) and isinstance(function, Atom)):
             return None
-        exported = self._table.get((module.name, function.name))
+        key = (module.name, function.name)
+        exported = self._table.get(key)
+        if isinstance(exported, _Undefined):
+            exported = self._define(key, exported)
         return exported if exported is not None and exported.takes(arity) else None
+
+    def check(self) -> None:
+        """Look up what annotations name: by now all is defined.
+
+        Raises:
+            UnsupportedType: an annotation names nothing that is visible in its module.
+        """
+        for key, exported in list(self._table.items()):
+            if isinstance(exported, _Undefined):
+                self._define(key, exported)
+
+    def _define(self, key: tuple[str, str], undefined: _Undefined) -> Exported:
+        try:
+            exported = self._table[key] = _inspect(undefined.function)
+        except NameError as error:
+            where = ".".join(filter(None, _where(undefined.function)))
+            raise UnsupportedType(
+                f"{key[0]}:{key[1]} ({where}): the annotation {error.name!r} names nothing visible in "
+                "its module; import or define it there, not for type checking only and not within a function"
+            ) from error
+        return exported
 
     def __contains__(self, name: tuple[str, str]) -> bool:
         return name in self._table
@@ -151,7 +231,8 @@ def export(module: str, name: str | None = None) -> Callable[[F], F]:
     """Export the decorated function as ``module:name`` (by default the function's own name).
 
     The names are Erlang atoms: ``@export("pricing")`` on ``quote`` serves
-    ``rpc:call(Node, pricing, quote, Args)``.
+    ``rpc:call(Node, pricing, quote, Args)``. Partials, bound methods and objects that can be called are
+    exported with ``export("pricing", "quote")(what)``.
     """
 
     def decorate(function: F) -> F:

@@ -160,6 +160,7 @@ class Node:
         Raises:
             EpmdError: the name is taken, or EPMD cannot be used.
             DistributionError: the port cannot be listened on.
+            UnsupportedType: an exported function's annotation cannot be resolved.
         """
         if self._started:
             raise LocalProtocolError("this node has been started already")
@@ -168,6 +169,7 @@ class Node:
                 "a fresh interpreter for a child imports the main module, and that starts a node: "
                 'put the start below `if __name__ == "__main__":`'
             )
+        self.exports.check()
         self._started = True
         await self.peers.start()
         self._prepare()

@@ -133,12 +133,12 @@ class Services:
     async def run(self, me: Process, module: Term, function: Term, args: Term) -> tuple[Term, ...]:
         """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
         found: Exported | None = None
-        if isinstance(args, list):
-            found = self.hub.exports.find(module, function, len(args))
-            found = found or self.hub.builtins.find(module, function, len(args))
-        if found is None:
-            return (ERROR, UNDEF, [(module, function, args, [])])
         try:
+            if isinstance(args, list):
+                found = self.hub.exports.find(module, function, len(args))
+                found = found or self.hub.builtins.find(module, function, len(args))
+            if found is None:
+                return (ERROR, UNDEF, [(module, function, args, [])])
             return (RETURN, await found.run(me, list(args)))  # type: ignore[arg-type]
         except Throw as throw:
             return (THROW, etf.normalise(throw.value))
