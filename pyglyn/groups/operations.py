@@ -102,13 +102,24 @@ async def do(at: At, name: str, operation: str, *args: Any, timeout: float | Non
     if here is not None:
         return await here.operate(operation, *args)
     if isinstance(at, Process) and await at.whereis(name) is None:
-        raise NoProcess(f"the scope process {name} does not run on this node: start the scope there first")
+        raise NoProcess(
+            f"{at.node} does not run the scope: call {_start_of(name)} where the node runs, "
+            "as in the function given to --app, before the tree starts"
+        )
     match await at.call(name, (OPERATION, Atom(operation), *args), timeout):
         case (Atom("ok"), result):
             return result
         case (Atom("error"), Atom() as kind, bytes(text), Atom() as cause):
             raise _ERRORS.get(kind.name, _group_error)(text.decode(), cause.name)
     raise GroupError(f"{name} is no scope of pyglyn")
+
+
+def _start_of(name: str) -> str:
+    """The call that starts a scope, by the name of its process."""
+    for prefix in ("syn_pg_", "syn_registry_"):
+        if name.startswith(prefix):
+            return f'syn.start(node, "{name.removeprefix(prefix)}")'
+    return "pg.start(node)" if name == "pg" else f'pg.start(node, "{name}")'
 
 
 def _group_error(text: str, cause: str) -> Exception:

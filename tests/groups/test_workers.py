@@ -55,6 +55,18 @@ async def test_a_worker_joins_registers_and_reads_and_its_death_is_told(
         assert example.registry.lookup(b"worker") is None
 
 
+async def test_a_worker_without_the_scope_is_told_how_to_start_it(start_node: StartNode) -> None:
+    node = await start_node()
+    async with node.process() as me:
+        child = worker(worker_bodies.without_scopes, me.pid, restart="temporary")
+        await start(node, Supervisor("one_for_one").add(child))
+        for call in (b"pg.start(node)", b'pg.start(node, "own")', *[b'syn.start(node, "example")'] * 2):
+            said = await me.receive(timeout=20.0)
+            assert isinstance(said, bytes)
+            assert call in said
+            assert node.name.encode() in said
+
+
 async def test_a_worker_subscribes_publishes_and_serves(start_node: StartNode) -> None:
     node = await start_node()
     prices: glyn.PubSub[Any] = glyn.PubSub(node, "example", Priced)

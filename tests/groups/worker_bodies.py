@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from pyglyn import glyn
-from pyglyn.errors import NotInGroup, PyglynError, RegistrationFailed
+from pyglyn.errors import NoProcess, NotInGroup, PyglynError, RegistrationFailed
 from pyglyn.etf import Atom, Pid
 from pyglyn.groups import pg, syn
 from pyglyn.node import Process
@@ -73,3 +73,17 @@ async def subscriber(me: Process, to: Pid) -> None:
     await subscription.unsubscribe()
     me.send(to, await prices.subscriber_count("prices"))
     await me.receive(lambda message: False)
+
+
+async def without_scopes(me: Process, to: Pid) -> None:
+    """Use scopes that nobody started; send what the errors say."""
+    for operation in (
+        pg.join(me, "workers", me.pid),
+        pg.get_members(me, "workers", scope="own"),
+        syn.join(me, "example", "workers", me.pid),
+        syn.lookup(me, "example", "worker"),
+    ):
+        try:
+            await operation
+        except NoProcess as error:
+            me.send(to, str(error).encode())
