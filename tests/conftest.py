@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +17,16 @@ hypothesis.settings.register_profile(
     "pyglyn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("pyglyn")
+
+
+def pytest_configure() -> None:
+    """Ignore signals by functions that do nothing, where they are ignored, as below ``nohup`` or in a script's ``&``.
+
+    Ignored signals would be ignored in every program that a test starts, whatever the test sends it.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

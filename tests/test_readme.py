@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from pyglyn.cli import COMMANDS
+from pyglyn.testing.otp import find_otps
 
 pytest_plugins = ["pytester"]
 
@@ -26,7 +29,22 @@ def test_a_snippet_is_part_of_an_example(snippet: str) -> None:
 def test_the_last_snippet_is_a_test_that_passes(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(textwrap.dedent(SNIPPETS[-1]))
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.runpytest_subprocess().assert_outcomes(passed=2)
+    pytester.runpytest_subprocess().assert_outcomes(passed=len(find_otps()))
+
+
+def test_programs_that_tests_start_ignore_no_signal() -> None:
+    """The README's line for the tests may be run below ``nohup``; see the next test."""
+    ask = "import signal; print([s.name for s in (signal.SIGHUP, signal.SIGQUIT) if not signal.getsignal(s) == 0])"
+    answered = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=60)
+    assert answered.stdout == "[]\n"
+
+
+def test_the_same_below_nohup() -> None:
+    this = f"{__file__}::{test_programs_that_tests_start_ignore_no_signal.__name__}"
+    ignoring = ("sh", "-c", "trap '' HUP INT QUIT && exec \"$@\"", "nohup")
+    tests = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", this)
+    ran = subprocess.run([*ignoring, *tests], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert ran.returncode == 0, ran.stdout
 
 
 def test_every_command_named_in_the_readme_exists() -> None:
