@@ -70,7 +70,7 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"errors", "etf", "dist", "net"}
+_BELOW_NODE = {"errors", "etf", "dist", "net", "patience"}
 _NODE = _BELOW_NODE | {"gleam", "node"}
 _ES_STORES = {"errors", "etf", "gleam", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"eventsourcing/stores"}
@@ -82,14 +82,15 @@ LAYERS = {
     "errors": set(),
     "_version": set(),
     "_main_module": set(),
+    "patience": set(),
     "etf": {"errors"},
     "dist": {"errors", "etf"},
-    "net": {"errors", "etf", "dist"},
+    "net": {"errors", "etf", "dist", "patience"},
     "gleam": {"errors", "etf"},
     "logs": set(),
     "node": _BELOW_NODE | {"gleam", "_version", "_main_module"},
     "supervision/words": {"errors", "etf"},
-    "supervision/os": {"errors", "etf", "_main_module", "supervision/words"},
+    "supervision/os": {"errors", "etf", "patience", "_main_module", "supervision/words"},
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
     "glyn": _NODE | {"groups"},

@@ -27,6 +27,7 @@ from pyglyn.errors import HandshakeError
 from pyglyn.net import wire
 from pyglyn.net.settings import NetSettings
 from pyglyn.net.transport import explain, no_delay, read_in_small_pieces
+from pyglyn.patience import Patience, after_reading
 
 if TYPE_CHECKING:
     from pyglyn.dist.control import Control
@@ -71,7 +72,7 @@ class HandshakeDriver(asyncio.Protocol):
         self._settings = settings
         self._on_event = on_event
         self._on_failure = on_failure
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Patience | None = None
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,8 +138,7 @@ class HandshakeDriver(asyncio.Protocol):
     def _restart_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._settings.setup_timeout_s, self._timed_out)
+        self._timer = Patience(self._settings.setup_timeout_s, self._timed_out)
 
     def _timed_out(self) -> None:
         self._fail(
@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
     def _schedule_tick(self) -> None:
         deadline = self._channel.next_deadline()
         if deadline is not None:
-            self._timer = self._loop.call_at(deadline, self._tick)
+            self._timer = self._loop.call_at(deadline, after_reading, self._tick)
 
     def _tick(self) -> None:
         for event in self._channel.handle_timeout(self._loop.time()):

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from pyglyn import patience
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
 from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError, NotEpmd
@@ -39,7 +40,7 @@ async def _exchange(host: str, port: int, request: bytes, timeout_s: float) -> A
     """Connect and send a request; foreign errors, and answers that make no sense, become one sentence."""
     exchange = None
     try:
-        async with asyncio.timeout(timeout_s):
+        async with patience.timeout(timeout_s):
             address = await resolve(host, timeout_s)
             exchange = _Exchange(*await asyncio.open_connection(address, port, limit=_MAX_ANSWER))
             exchange.writer.write(request)

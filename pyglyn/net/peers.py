@@ -45,6 +45,7 @@ from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.listener import Listener
 from pyglyn.net.registrar import Registrar, random_creation
 from pyglyn.net.settings import LocalNode, NetSettings
+from pyglyn.patience import Patience
 
 if TYPE_CHECKING:
     from pyglyn.dist.control import Control
@@ -62,7 +63,7 @@ class _Dial:
     task: asyncio.Task[None] | None = None
     driver: HandshakeDriver | None = None  # our own connection, once there is one
     adopted: HandshakeDriver | None = None  # the peer's, where it takes the place of ours
-    timer: asyncio.TimerHandle | None = None
+    timer: Patience | None = None
 
     @property
     def name_sent(self) -> bool:
@@ -278,8 +279,7 @@ class Peers:
             dial.abandon()
             timeout_s = self.settings.setup_timeout_s
             problem = f"{dial.node} wanted to connect itself, but did not within {timeout_s:g} s"
-            loop = asyncio.get_running_loop()
-            dial.timer = loop.call_later(timeout_s, self._fail_dial, dial, HandshakeError(problem))
+            dial.timer = Patience(timeout_s, self._fail_dial, dial, HandshakeError(problem))
         elif isinstance(event, HandshakeComplete):
             self._up(driver, event)
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from pyglyn import patience
 from pyglyn.errors import HandshakeError
 
 READ_SIZE = 16 * 1024
@@ -48,7 +49,7 @@ async def resolve(host: str, timeout_s: float) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
-        async with asyncio.timeout(timeout_s):
+        async with patience.timeout(timeout_s):
             return await _ask_the_system(host)
     except (OSError, UnicodeError) as error:
         raise HandshakeError(f"the host name {host!r} cannot be resolved") from error
@@ -91,7 +92,7 @@ async def dial(address: str, port: int, factory: Callable[[], P], timeout_s: flo
         OSError: refused, unreachable, or no answer in time (TimeoutError).
     """
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
+    async with patience.timeout(timeout_s):
         transport, protocol = await loop.create_connection(factory, address, port)
     no_delay(transport)
     return protocol

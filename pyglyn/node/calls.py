@@ -17,6 +17,7 @@ from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
 from pyglyn.node.destinations import Destination, ServerRef, describe
 from pyglyn.node.reasons import NOCONNECTION, NOPROC
+from pyglyn.patience import after_reading
 
 GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
@@ -122,7 +123,7 @@ async def wait(future: asyncio.Future[Any], timeout: float | None) -> Any:
     """
     if timeout is None:
         return await future
-    timer = asyncio.get_running_loop().call_later(timeout, _expire, future)
+    timer = asyncio.get_running_loop().call_later(timeout, after_reading, _expire, future)
     try:
         return await future
     finally:

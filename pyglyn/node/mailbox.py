@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from pyglyn.etf import Term
+from pyglyn.patience import after_reading
 
 Match = Callable[[Term], object]
 FAIRNESS = 128
@@ -89,7 +90,7 @@ class Mailbox:
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 
-        timer = loop.call_later(timeout, expire) if timeout is not None else None
+        timer = loop.call_later(timeout, after_reading, expire) if timeout is not None else None
         try:
             seen = len(self._messages)
             while True:

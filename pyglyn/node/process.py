@@ -31,6 +31,7 @@ from pyglyn.node.pending import Pending
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
+from pyglyn.patience import Patience
 
 MAX_LOGGED_REASON = 500
 """Characters of an exit reason in the log: a peer may send one of any size."""
@@ -129,7 +130,7 @@ class Process:
         self._mailbox = Mailbox()
         self._waits = Waits()
         self._task: asyncio.Task[Any] | None = None
-        self._give_up: asyncio.TimerHandle | None = None
+        self._give_up: Patience | None = None
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
@@ -182,7 +183,7 @@ class Process:
             if self._task is not None:
                 self._task.cancel()
                 if reason is not SHUTDOWN:  # with that one, a supervisor has a limit of its own
-                    self._give_up = self._task.get_loop().call_later(LAST_WORDS_S, self._finish, reason, None)
+                    self._give_up = Patience(LAST_WORDS_S, self._finish, reason, None)
         if at_once or self._task is None:
             self._finish(KILLED if at_once and reason is KILLED else reason, None)
 

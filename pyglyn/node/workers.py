@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
+from pyglyn import patience
 from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
@@ -172,7 +173,7 @@ class Workers:
         if link.parent and link.parent not in self.links:
             self._ended(link, KILLED)
         try:
-            async with asyncio.timeout(REASON_DEADLINE_S):
+            async with patience.timeout(REASON_DEADLINE_S):
                 reason = await asyncio.shield(link.reason)
         except TimeoutError:
             reason = KILLED

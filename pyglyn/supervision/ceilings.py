@@ -7,6 +7,7 @@ import contextlib
 import os
 from typing import Final
 
+from pyglyn.patience import Patience
 from pyglyn.supervision.os.deaths import STUCK, over_memory
 from pyglyn.supervision.os.descriptors import close_own, keep_from_forks
 from pyglyn.supervision.running import Running
@@ -24,36 +25,26 @@ def watch_heartbeat(run: Running, fd: int) -> None:
     assert limit is not None
     loop = asyncio.get_running_loop()
     os.set_blocking(keep_from_forks(fd), False)
-    last: float | None = None
-    timer: asyncio.TimerHandle | None = None
+    patience: Patience | None = None
 
     def read() -> None:
-        nonlocal last
+        nonlocal patience
         beats = b""
         with contextlib.suppress(OSError):
             beats = os.read(fd, 4096)
         if not beats:
             loop.remove_reader(fd)
             return
-        if last is None:
-            last = loop.time()
-            check()
-        last = loop.time()
-
-    def check() -> None:
-        nonlocal timer
-        assert last is not None
-        silent = loop.time() - last
-        if silent >= limit:
-            run.kill(STUCK)
+        if patience is None:
+            patience = Patience(limit, run.kill, STUCK)
         else:
-            timer = loop.call_later(limit - silent, check)
+            patience.restart()
 
     def close() -> None:
         loop.remove_reader(fd)
         close_own(fd)
-        if timer is not None:
-            timer.cancel()
+        if patience is not None:
+            patience.cancel()
 
     loop.add_reader(fd, read)
     run.closers.append(close)

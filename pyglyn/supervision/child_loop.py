@@ -8,10 +8,12 @@ ends when the main process has ended. Everything else the supervisor learns from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
+from pyglyn import patience
 from pyglyn.etf import Atom, Term
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import SHUTDOWN, is_clean
@@ -75,7 +77,9 @@ async def stop_others(runtime: Runtime) -> None:
         if process._task is not None:
             tasks.append(process._task)
     if tasks:
-        await asyncio.wait(tasks, timeout=OTHERS_GRACE_S)
+        with contextlib.suppress(TimeoutError):
+            async with patience.timeout(OTHERS_GRACE_S):
+                await asyncio.wait(tasks)
     runtime.kill_all(SHUTDOWN)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from pyglyn.etf import Pid, Reference, Term
+from pyglyn.patience import Patience
 from pyglyn.supervision.effects import Child
 from pyglyn.supervision.os.deaths import ExitStatus
 from pyglyn.supervision.os.process import OsProcess
@@ -83,13 +84,18 @@ class Running:
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something in a while, unless it is gone by then."""
+        self._later(asyncio.get_running_loop().call_later, seconds, action)
 
+    def allow(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something when the child has had so much time, unless it is gone by then."""
+        self._later(Patience, seconds, action)
+
+    def _later(self, timer: Callable[..., Any], seconds: float, action: Callable[[], None]) -> None:
         def act() -> None:
             self.closers.remove(cancel)
             action()
 
-        handle = asyncio.get_running_loop().call_later(seconds, act)
-        cancel = handle.cancel
+        cancel: Callable[[], None] = timer(seconds, act).cancel
         self.closers.append(cancel)
 
     def close(self) -> None:

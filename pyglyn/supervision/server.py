@@ -9,7 +9,6 @@ links; so a restart never meets what is left of its predecessor.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pyglyn.node.exits import atom_of
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import Row
 from pyglyn.node.reasons import KILL, KILLED, SHUTDOWN, UNDEFINED, is_clean
+from pyglyn.patience import Patience
 from pyglyn.supervision.effects import (
     AnswerRequest,
     CancelTimer,
@@ -95,7 +95,7 @@ class SupervisorServer(GenServer):
             lambda me, below: run_server(me, SupervisorServer, (below, place)),
         )
         self._starting: Running | None = None
-        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._timers: dict[int, Patience] = {}
         self._handover: weakref.WeakKeyDictionary[Child, Term] = weakref.WeakKeyDictionary()
         self._stop_reason: Term = None
         place.supervisors[self.me.pid] = self
@@ -155,7 +155,7 @@ class SupervisorServer(GenServer):
         if run is not None:
             run.reason, run.has_reason = reason, True
             if run.os_process is not None and not run.os_ended:
-                run.later(LINGER_S, lambda: run.kill(reason))
+                run.allow(LINGER_S, lambda: run.kill(reason))
             self._check_gone(run)
         elif pid == self.me.parent:
             self._stop(reason)
@@ -181,7 +181,7 @@ class SupervisorServer(GenServer):
             self._timers.pop(effect.timer, None)
             self.post(TimerExpired(effect.timer))
 
-        self._timers[effect.timer] = asyncio.get_running_loop().call_later(effect.seconds, expire)
+        self._timers[effect.timer] = Patience(effect.seconds, expire)
 
     def _cancel_timer(self, effect: CancelTimer) -> None:
         timer = self._timers.pop(effect.timer, None)
@@ -231,7 +231,7 @@ class SupervisorServer(GenServer):
             self.post(StartFailed(run, start_failure(error)))
             return
         if run.spec.start_timeout is not None:
-            run.later(run.spec.start_timeout, lambda: self.post(StartTimeout(run)))
+            run.allow(run.spec.start_timeout, lambda: self.post(StartTimeout(run)))
 
     # --- how a start goes on -----------------------------------------------------------------------
 

@@ -267,6 +267,27 @@ def eight_counting(node: Any) -> Supervisor:
     return tree
 
 
+HEARTBEAT_S = 3.0
+
+
+async def beats(me: Process) -> None:
+    await me.receive()
+
+
+def beats_blocking(me: Any) -> None:
+    me.receive()
+
+
+def with_heartbeats(node: Any) -> Supervisor:
+    """Three workers, one of them a blocking function, one spawned."""
+    return (
+        Supervisor(name="top", intensity=0)
+        .add(worker(beats, name="a", heartbeat=HEARTBEAT_S))
+        .add(worker(beats_blocking, name="b", heartbeat=HEARTBEAT_S))
+        .add(worker(beats, name="c", heartbeat=HEARTBEAT_S, start="spawn"))
+    )
+
+
 def with_stubborn(node: Any) -> Supervisor:
     return Supervisor(name="top").add(worker(Probe, name="a")).add(worker(stubborn, name="s", shutdown=0.3))
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 
 from pyglyn.etf import Atom, Reference
@@ -9,8 +13,8 @@ from pyglyn.supervision import start, worker
 from pyglyn.supervision.effects import Child
 from pyglyn.supervision.running import Running
 from pyglyn.testing import eventually
-from tests.supervision.conftest import Client
-from tests.supervision.service import probes
+from tests.supervision.conftest import Client, Program, Start, descendants
+from tests.supervision.service import HEARTBEAT_S, probes
 
 
 async def test_looking_at_memory_for_ever_takes_no_memory() -> None:
@@ -54,3 +58,38 @@ async def test_a_healthy_child_with_a_heartbeat_lives(local: Client) -> None:
     ref = local.me.monitor(old)
     with pytest.raises(TimeoutError):
         await local.reason(ref, timeout=1.0)
+
+
+def paused(program: Program, who: str, worker: int) -> list[int]:
+    """The OS processes to be stopped, in the order in which they go on."""
+    everyone = [program.process.pid, *sorted(descendants(program.process.pid))]
+    supervisor = everyone[1]  # made before its children
+    return {
+        "all, parents first": everyone,
+        "all, children first": everyone[::-1],
+        "the supervisor": [supervisor],
+        "a worker": [worker],
+    }[who]
+
+
+@pytest.mark.parametrize("who", ["all, parents first", "all, children first", "the supervisor", "a worker"])
+async def test_only_a_child_that_was_stopped_alone_counts_as_stuck(program: Start, who: str) -> None:
+    node = await program("with_heartbeats")
+    stopped = paused(node, who, await node.os_pid("a"))
+    for os_pid in stopped:
+        os.kill(os_pid, signal.SIGSTOP)
+    if who == "a worker":
+        await node.logged("a ended .*: stuck")
+        assert "c ended" not in node.text()
+        return
+    await passed(1.6 * HEARTBEAT_S)
+    for os_pid in stopped:
+        os.kill(os_pid, signal.SIGCONT)
+    await passed(HEARTBEAT_S / 2)
+    assert "stuck" not in node.text()
+    assert "ended" not in node.text()
+
+
+async def passed(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    await eventually(lambda: time.monotonic() > until, timeout=seconds + 60.0)

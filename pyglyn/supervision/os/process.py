@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
+from pyglyn import patience
 from pyglyn.supervision.os import descriptors, kernel
 from pyglyn.supervision.os.deaths import ExitStatus
 
@@ -68,7 +69,7 @@ class OsProcess:
         """Ask it to end, and kill it when it has not after so many seconds; with None, wait for ever."""
         self.terminate()
         try:
-            async with asyncio.timeout(shutdown):
+            async with patience.timeout(shutdown):
                 return await self.wait()
         except TimeoutError:
             self.kill()

@@ -26,6 +26,7 @@ from typing import Final, NoReturn
 
 import attrs
 
+from pyglyn import patience
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision.os.child import ChildSide
@@ -76,7 +77,7 @@ async def start_program(
     with contextlib.ExitStack() as ends:
         child = begun.launch(ends, os_processes, title or name, method)
     try:
-        async with asyncio.timeout(timeout):
+        async with patience.timeout(timeout):
             await begun.wait_until_ready(child)
     except TimeoutError:
         child.kill()

@@ -1,0 +1,85 @@
+"""Deadlines that judge somebody else, in an event loop that may be late itself.
+
+OS processes can be stopped and go on later (a frozen container, a closed lid), and an event loop can be busy.
+Then the clock says that the other side's time is over, although it had none, or although its answer lies
+here unread. So such a deadline counts steps in which this event loop ran, and has what arrived read before it
+judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+STEPS: Final = 8
+"""How many steps a deadline has. One in which this OS process was stopped counts like any other."""
+
+
+class Patience:
+    """Calls a function when so many seconds have gone by in which this event loop ran.
+
+    Args:
+        seconds: how long the other side may take; judged up to one step of `STEPS` later.
+        expired: called then, with ``args``, unless `cancel` came first.
+    """
+
+    def __init__(self, seconds: float, expired: Callable[..., object], *args: Any) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._step = seconds / STEPS
+        self._left = STEPS
+        self._expired = expired
+        self._args = args
+        self._handle: asyncio.Handle = self._loop.call_later(self._step, self._count)
+
+    def restart(self) -> None:
+        """The other side has given a sign: count anew. A step under way does not count."""
+        if self._left > 0:
+            self._left = STEPS + 1
+        elif not self._handle.cancelled():
+            self._handle.cancel()
+            self._left = STEPS
+            self._handle = self._loop.call_later(self._step, self._count)
+
+    def cancel(self) -> None:
+        """Judge no more."""
+        self._handle.cancel()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left > 0:
+            self._handle = self._loop.call_later(self._step, self._count)
+        else:
+            self._handle = self._loop.call_soon(self._read_once)
+
+    def _read_once(self) -> None:
+        self._handle = self._loop.call_soon(self._judge)  # behind what is read in between
+
+    def _judge(self) -> None:
+        self._expired(*self._args)
+
+
+def after_reading(function: Callable[..., object], *args: Any) -> None:
+    """Call a function once what has arrived by now was read."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, function, *args)
+
+
+@contextlib.asynccontextmanager
+async def timeout(seconds: float | None) -> AsyncIterator[None]:
+    """As ``asyncio.timeout``, by `Patience`.
+
+    Raises:
+        TimeoutError: what is inside was not done within so many seconds; None for no limit.
+    """
+    async with asyncio.timeout(None) as limit:
+        loop = asyncio.get_running_loop()
+        patience = None
+        if seconds is not None:
+            patience = Patience(seconds, lambda: limit.reschedule(loop.time()))
+        try:
+            yield
+        finally:
+            if patience is not None:
+                patience.cancel()

@@ -1,0 +1,88 @@
+"""Deadlines that judge somebody else: lateness of one's own does not count, and what arrived is read first."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from pyglyn import patience
+from pyglyn.patience import STEPS, Patience, after_reading
+from pyglyn.testing import eventually
+
+
+class Late(asyncio.SelectorEventLoop):
+    """An event loop whose clock can jump, as it does while an OS process is stopped."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+def run(test: Callable[[Late], object]) -> None:
+    loop = Late()
+    try:
+        loop.run_until_complete(test(loop))  # type: ignore[arg-type]
+    finally:
+        loop.close()
+
+
+def test_a_step_in_which_the_clock_jumped_counts_once() -> None:
+    async def test(loop: Late) -> None:
+        expired = loop.create_future()
+        watch = Patience(1000.0, expired.set_result, None)
+        for _ in range(STEPS - 1):
+            loop.ahead += 1_000_000.0
+            left = watch._left
+            await eventually(lambda left=left: watch._left < left)  # type: ignore[misc]
+        assert not expired.done()
+        loop.ahead += 1_000_000.0
+        await expired
+
+    run(test)
+
+
+def test_a_sign_of_life_begins_anew_even_in_the_last_moment() -> None:
+    async def test(loop: Late) -> None:
+        expired: list[None] = []
+        watch = Patience(1000.0, expired.append, None)
+        for _ in range(STEPS):
+            watch._count()
+        watch.restart()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        watch.cancel()
+        assert not expired
+
+    run(test)
+
+
+def test_what_lies_here_unread_is_read_before_the_judgement() -> None:
+    async def test(loop: Late) -> None:
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        happened: list[str] = []
+        with here, there:
+            loop.add_reader(here, lambda: happened.append(here.recv(9).decode()))
+            await asyncio.sleep(0)
+            there.send(b"answer")
+            after_reading(happened.append, "judged")
+            await eventually(lambda: "judged" in happened)
+            loop.remove_reader(here)
+        assert happened == ["answer", "judged"]
+
+    run(test)
+
+
+async def test_a_time_limit_ends_what_is_inside_and_nothing_else() -> None:
+    with pytest.raises(TimeoutError):
+        async with patience.timeout(0.01):
+            await asyncio.Event().wait()
+    async with patience.timeout(None), patience.timeout(1000.0):
+        await asyncio.sleep(0)
+    with pytest.raises(ZeroDivisionError):
+        async with patience.timeout(1000.0):
+            raise ZeroDivisionError
