@@ -316,6 +316,29 @@ def test_a_change_before_the_first_ack_is_not_taken_but_makes_us_ask_again() -> 
     assert state.members(b"g") == [(Y, 1)]
 
 
+def test_the_first_ack_takes_nothing_away_that_came_while_it_was_under_way() -> None:
+    """It may have been written before the join that the peer answered us meanwhile; a later one was not."""
+    state = groups()
+    state.handle_message((V3, Atom("discover"), THEM), 0.0, 0)
+    state.applied_join(b"g", X, (Atom("ok"), (Atom("on_process_joined"), UNDEFINED, 1, 5, None, None)))
+    assert state.members(b"g") == [(X, 1)]
+    assert events(state.handle_message(ack(), 0.0, 0)) == []
+    assert state.members(b"g") == [(X, 1)]
+    assert events(state.handle_message(ack(), 0.0, 0)) == [("left", b"g", X, UNDEFINED)]
+
+
+def test_the_first_ack_frees_no_name_that_was_registered_while_it_was_under_way() -> None:
+    state = registry()
+    state.handle_message((V3, Atom("discover"), THEM), 0.0, 0)
+    state.applied_register(
+        b"n", X, (Atom("ok"), (Atom("on_process_registered"), UNDEFINED, 1, 5, None, None))
+    )
+    assert state.lookup(b"n") == (X, 1)
+    assert events(state.handle_message(ack(), 0.0, 0)) == []
+    assert state.lookup(b"n") == (X, 1)
+    assert events(state.handle_message(ack(), 0.0, 0)) == [("unregistered", b"n", X, UNDEFINED)]
+
+
 def test_a_peer_that_changes_all_the_time_is_not_asked_for_ever() -> None:
     state = groups()
     asked = 0

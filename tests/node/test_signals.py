@@ -141,6 +141,36 @@ def test_the_end_of_a_process_tells_links_and_watchers_and_gives_up_its_monitors
     ]
 
 
+def test_a_link_that_is_being_removed_gets_no_exit_when_the_process_ends():
+    """The other end may have removed its side already; it would take the EXIT for one of a newer link."""
+    signals = linked()
+    still = Pid("erl@localhost", 91, 0, 3)
+    signals.on_link(still)
+    signals.unlink(OTHER)
+    assert signals.on_own_end(BOOM) == [Emit(LinkExit(ME, still), BOOM)]
+
+
+def test_an_acknowledgement_counts_for_its_sender_and_its_number_alone():
+    signals = linked()
+    another = Pid("erl@localhost", 91, 0, 3)
+    signals.on_link(another)
+    signals.unlink(OTHER)
+    signals.unlink(another)
+    for sender, number in ((OTHER, 2), (another, 1), (Pid("x@localhost", 90, 0, 3), 1), (OTHER, 0)):
+        signals.on_unlink_ack(sender, number)
+        assert signals.links == {OTHER: 1, another: 2}
+    signals.on_unlink_ack(another, 2)
+    assert signals.links == {OTHER: 1}
+    signals.on_unlink_ack(OTHER, 1)
+    assert signals.links == {}
+
+
+def test_an_acknowledgement_without_an_unlink_leaves_an_active_link():
+    signals = linked()
+    signals.on_unlink_ack(OTHER, 0)
+    assert signals.links == {OTHER: 0}
+
+
 def test_the_dead_answer_links_and_monitors_with_noproc():
     noproc = Atom("noproc")
     assert answer_for_the_dead(Link(OTHER, ME)) == [Emit(LinkExit(ME, OTHER), noproc)]
