@@ -37,6 +37,7 @@ from pyglyn.errors import (
     EntityNotFound,
     EventEncodeError,
     EventStoreError,
+    TransactionRolledBack,
     VersionConflict,
 )
 from pyglyn.eventsourcing import (
@@ -50,6 +51,7 @@ from pyglyn.eventsourcing import (
     Snapshot,
     SnapshotConfig,
 )
+from pyglyn.eventsourcing.stores.store import Isolation
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
     AccountOpened,
@@ -72,6 +74,13 @@ def opened(*amounts: float) -> list[BankAccountEvent]:
         balance += amount
         events.append(CustomerDepositedCash(amount, balance))
     return events
+
+
+ISOLATIONS: list[Isolation] = ["serializable", "read committed"]
+
+
+def _is_conflict(outcome: object) -> bool:
+    return isinstance(outcome, VersionConflict | TransactionRolledBack)
 
 
 def _keys(events: list[RecordedEvent[Any]]) -> list[tuple[str, int]]:
@@ -414,6 +423,83 @@ class EventStoreContract:
                 await tx.save_checkpoint("q", 5)
                 await tx.append("a", opened(), expected=0)
         assert await store.checkpoint("q") == 0
+
+    async def test_what_a_transaction_has_read_holds_until_it_commits(self, side_tables: Store) -> None:
+        """Check, then append elsewhere: of many that take the last seat, one does."""
+        await side_tables.append("room", opened(), expected=0)
+
+        async def book(n: int) -> bool:
+            async with side_tables.transaction() as tx:
+                taken = [(await tx.load(f"seat-{k}")).sequence for k in range(6)]
+                await asyncio.sleep(0)
+                if sum(taken):
+                    return False
+                await tx.append(f"seat-{n}", opened(), expected=0)
+                return True
+
+        assert sum(await asyncio.gather(*(book(n) for n in range(6)))) == 1
+
+    async def test_no_append_comes_between_what_a_transaction_reads_and_its_end(
+        self, side_tables: Store
+    ) -> None:
+        store = side_tables
+        async with store.transaction() as tx:
+            before = (await tx.load("a")).sequence
+            appending = asyncio.create_task(store.append("a", opened(), expected=0))
+            await asyncio.wait((appending,), timeout=0.1)
+            assert not appending.done()
+            assert (await tx.load("a")).sequence == before
+            await tx.append("b", opened(), expected=0)
+        await appending
+        assert _keys(await store.read()) == [("b", 1), ("a", 1)]
+
+    async def test_a_required_sequence_is_checked(self, side_tables: Store) -> None:
+        store = side_tables
+        await store.append("a", opened(1.0), expected=0)
+        for isolation in ISOLATIONS:
+            for wrong in (0, 1, 3):
+                with pytest.raises(VersionConflict) as caught:
+                    async with store.transaction(isolation=isolation) as tx:
+                        await tx.require("a", wrong)
+                conflict = caught.value
+                assert (conflict.aggregate_id, conflict.expected, conflict.actual) == ("a", wrong, 2)
+        async with store.transaction() as tx:
+            await tx.require("a", 2)
+            await tx.require("b", 0)
+            await tx.append("a", [CustomerDepositedCash(1.0, 2.0)], expected=2)
+            await tx.require("a", 3)
+            await tx.append("b", opened(), expected=0)
+        assert _keys(await store.read()) == [("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+
+    async def test_a_required_sequence_holds_until_the_commit(self, side_tables: Store, other: Store) -> None:
+        """At the weakest isolation too, and against every other writer."""
+        await side_tables.append("stock", opened(), expected=0)
+
+        async def sell(store: Store, n: int) -> bool:
+            async with store.transaction(isolation="read committed") as tx:
+                stock = await tx.load("stock")
+                orders = [(await tx.load(f"order-{k}")).sequence for k in range(6)]
+                await tx.require("stock", stock.sequence)
+                if sum(orders):
+                    return False
+                await tx.append(f"order-{n}", opened(), expected=0)
+                await tx.append("stock", [CustomerDepositedCash(1.0, 1.0)], expected=stock.sequence)
+                return True
+
+        selling = (sell(side_tables if n % 2 else other, n) for n in range(6))
+        outcomes = await asyncio.gather(*selling, return_exceptions=True)
+        assert outcomes.count(True) == 1
+        assert all(outcome in (True, False) or _is_conflict(outcome) for outcome in outcomes)
+        async with side_tables.transaction(isolation="read committed") as tx:
+            await tx.require("stock", 2)
+            appending = asyncio.create_task(
+                other.append("stock", [CustomerDepositedCash(1.0, 1.0)], expected=2)
+            )
+            await asyncio.wait((appending,), timeout=0.1)
+            assert not appending.done()
+            await tx.append("last", opened(), expected=0)
+        await appending
+        assert _keys(await side_tables.read())[-2:] == [("last", 1), ("stock", 3)]
 
     async def test_a_transaction_that_is_cancelled_leaves_nothing_locked(self, side_tables: Store) -> None:
         store, inside = side_tables, asyncio.Event()

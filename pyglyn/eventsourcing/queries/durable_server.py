@@ -245,7 +245,7 @@ class DurableServer(QueryServer):
         if self.query.into is None:
             await self._call_each(effect.before, effect.events)
         park = [await self._with_raw(event) for event in effect.park]
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(isolation="read committed") as tx:
             if self.query.into is not None:
                 await self._check_current(tx, effect.before)
                 await self.calls.project(tx, effect.events)
@@ -309,7 +309,7 @@ class DurableServer(QueryServer):
             raise EffectFailed(0, event.error)
         if self.query.into is None and await self._is_parked(parked):
             await self._call_each(effect.before, [event])
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(isolation="read committed") as tx:
             # Another instance, or the same order given twice, may have been first.
             if await tx.unpark(parked.id) and self.query.into is not None:
                 await self.calls.project(tx, [event])
@@ -328,7 +328,7 @@ class DurableServer(QueryServer):
 
     async def _reset(self, effect: Reset) -> None:
         on_reset, id = self.query.on_reset, effect.aggregate_id
-        async with self.database.transaction() as tx:
+        async with self.database.transaction(isolation="read committed") as tx:
             if on_reset is not None:
                 with failing_at(None, *PASSING):
                     await on_reset(tx, id)

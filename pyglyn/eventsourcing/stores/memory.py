@@ -26,6 +26,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     EventStore,
+    Isolation,
     Loaded,
     OutboxEntry,
     OutboxMessage,
@@ -153,7 +154,9 @@ class MemoryStore(EventStore[E, S]):
             return False
         return True
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
         return self._transaction()
 
     @asynccontextmanager
@@ -259,6 +262,11 @@ class _MemoryTransaction(Transaction[E, S]):
             self._set(store._snapshots, aggregate_id, snapshot)
         await self.put_outbox(outbox)
         return appended
+
+    async def require(self, aggregate_id: str, sequence: int) -> None:
+        found = len(self._store._streams.get(aggregate_id, ()))
+        if found != sequence:
+            raise VersionConflict(aggregate_id, sequence, found)
 
     def _forget_events(self, aggregate_id: str, count: int) -> None:
         del self._store._streams[aggregate_id][-count:]

@@ -1,10 +1,16 @@
 """The PostgreSQL store. Shares its database with the Gleam store ``eventsourcing_postgres``. Needs psycopg 3.
 
 How it excludes other writers: a Gleam service takes ``LOCK TABLE event IN ACCESS EXCLUSIVE MODE`` before it
-reads, so it waits for our transaction and sees its events. We take no lock: an append is one statement whose
-condition is the expected sequence; if a Gleam service (or anybody) commits first, the condition or the
-primary key refuses it, which is a ``VersionConflict``. Appends to different aggregates do not wait for each
-other. An append whose answer was lost is sent again until it is known to be written, once.
+reads, so it waits for our transaction and sees its events. An append of ours is one statement whose condition
+is the expected sequence; if a Gleam service (or anybody) commits first, the condition or the primary key
+refuses it, which is a ``VersionConflict``. Appends to different aggregates do not wait for each other. An
+append whose answer was lost is sent again until it is known to be written, once.
+
+A transaction is READ COMMITTED for PostgreSQL, whatever the database's default is. Appends share an advisory
+lock that a serializable one has for itself, so nothing ever has to be rolled back and tried again for it. (At
+PostgreSQL's SERIALIZABLE single appends and Gleam services would not take part, and small tables conflict
+all the time.) Whoever takes that lock has a lock on the table before, so a Gleam service that waits for the
+table stands between the two for nobody.
 
 How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
 there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
@@ -18,8 +24,9 @@ import asyncio
 import contextlib
 import os
 import time
+import typing
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,6 +66,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     EventStore,
+    Isolation,
     Loaded,
     OutboxMessage,
     ParkedEvent,
@@ -75,6 +83,8 @@ S = TypeVar("S")
 _UNIQUE_VIOLATION = "23505"
 _POSITIONS_AT_ONCE = 10_000
 
+_EVENT_LOCK = "hashtext('pyglyn_event'), hashtext(current_schema())"
+
 # One statement, so one round trip and one transaction: the events if the sequence is the expected one, and
 # what goes with them if there were events.
 _APPEND = f"""
@@ -82,7 +92,8 @@ WITH inserted AS (
   INSERT INTO event ({EVENT_COLUMNS})
   SELECT %s::text, %s::text, new.sequence, %s::text, %s::text, new.payload, %s::text
   FROM unnest(%s::bigint[], %s::text[]) AS new (sequence, payload)
-  WHERE (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
+  WHERE (SELECT pg_advisory_xact_lock_shared({_EVENT_LOCK})::text IS NOT NULL)
+  AND (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
   RETURNING 1
 )"""
 _WITH_SNAPSHOT = """, snapped AS (
@@ -97,7 +108,24 @@ _WITH_OUTBOX = """, outgoing AS (
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
   WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
 )"""
-_COUNT = " SELECT count(*), set_config('pyglyn.commit_id', %s, true) FROM inserted"
+_COUNT = """
+SELECT count(*), set_config('pyglyn.commit_id', %s, true), set_config('pyglyn.quiet', 'on', true)
+FROM inserted
+"""
+
+_BEGIN = """
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('pyglyn.quiet', 'on', true)"""
+_LOCK_TABLE = "LOCK TABLE event IN ROW EXCLUSIVE MODE; SELECT"
+_ALONE = f"{_LOCK_TABLE} pg_advisory_xact_lock({_EVENT_LOCK})"
+_WITH_OTHERS = f"{_LOCK_TABLE} pg_advisory_xact_lock_shared({_EVENT_LOCK})"
+
+# Who wants to insert an event in the same place waits for the end of our transaction, and then may.
+_KEEP_FREE = f"""
+WITH silent AS (SELECT set_config('pyglyn.placeholder', 'on', true) AS on)
+INSERT INTO event ({EVENT_COLUMNS}) SELECT %s, %s, %s, '', '', '', '' FROM silent
+"""
+_FREE = "DELETE FROM event WHERE aggregate_type = %s AND aggregate_id = %s AND sequence = %s"
+_NOT_SILENT = "SELECT set_config('pyglyn.placeholder', '', true)"
 
 # Committed events are in one of the two tables, and move from one to the other in one transaction.
 _IS_OURS = """
@@ -133,6 +161,7 @@ class PostgresStore(EventStore[E, S]):
         pool_size: int = 10,
         timeout: float = 3.0,
         prepare_threshold: int | None = 5,
+        isolation: Isolation = "serializable",
     ) -> None:
         """Describe the store; it connects at the first use.
 
@@ -143,11 +172,13 @@ class PostgresStore(EventStore[E, S]):
             timeout: seconds to wait for a free connection, or for the server to come back; three times as
                 long to find out what became of an append whose answer was lost.
             prepare_threshold: psycopg's; None behind a pooler that does not keep prepared statements.
+            isolation: of transactions that do not say.
 
         Raises:
-            EventStoreError: psycopg is not installed.
+            EventStoreError: psycopg is not installed, or there is no such isolation.
         """
         import_psycopg()
+        self._isolation = _checked(isolation)
         self.aggregate_type = codec.aggregate_type
         self._conninfo = conninfo
         self._codec = codec
@@ -425,15 +456,21 @@ class PostgresStore(EventStore[E, S]):
     async def parked_aggregates(self, query: str) -> set[str]:
         return {row[0] for row in await self._database().query(SELECT_PARKED_AGGREGATES, (query,))}
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        return self._transaction()
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction(_checked(isolation or self._isolation))
 
     @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
+    async def _transaction(self, isolation: Isolation) -> AsyncIterator[Transaction[E, S]]:
         database = self._database()
         async with database.connection() as connection:
-            tx = _PostgresTransaction(self._codec, connection)
-            await tx.begin()
+            tx = _PostgresTransaction(self._codec, connection, alone=isolation == "serializable")
+            try:
+                await tx.begin()
+            except BaseException:
+                await asyncio.shield(_roll_back(connection))
+                raise
             try:
                 yield tx
                 await tx.commit()
@@ -443,6 +480,13 @@ class PostgresStore(EventStore[E, S]):
             finally:
                 tx.ended = True
         database.committed()
+
+
+def _checked(isolation: Isolation) -> Isolation:
+    if isolation not in typing.get_args(Isolation):
+        known = " or ".join(typing.get_args(Isolation))
+        raise EventStoreError(f"unknown isolation: {isolation!r}; expected {known}")
+    return isolation
 
 
 async def _roll_back(connection: Connection) -> None:
@@ -458,14 +502,15 @@ async def _roll_back(connection: Connection) -> None:
 class _PostgresTransaction(SqlTransaction[E, S]):
     _lock_rows = " FOR UPDATE SKIP LOCKED"
 
-    def __init__(self, codec: RowCodec[E, S], connection: Connection) -> None:
+    def __init__(self, codec: RowCodec[E, S], connection: Connection, *, alone: bool) -> None:
         super().__init__(codec)
         self._connection = connection
+        self._has_lock = self._alone = alone
         self._fault: EventStoreError | None = None  # the last error of a statement
         self.ended = False
 
     async def begin(self) -> None:
-        await self._send("BEGIN")
+        await self._send(f"{_BEGIN}; {_ALONE}" if self._alone else _BEGIN)
 
     async def commit(self) -> None:
         """Commit. PostgreSQL answers the COMMIT of a transaction with an error by rolling back, silently."""
@@ -519,14 +564,36 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
-        try:
+        await self._share_lock()
+        with _conflicts(aggregate_id, expected):
             return await super().append(
                 aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
             )
-        except EventStoreError as error:
-            if getattr(error.__cause__, "sqlstate", None) == _UNIQUE_VIOLATION:
-                raise VersionConflict(aggregate_id, expected, None) from error
-            raise
+
+    async def require(self, aggregate_id: str, sequence: int) -> None:
+        await self._share_lock()
+        await super().require(aggregate_id, sequence)
+        place = (self._codec.writable_type(), aggregate_id, sequence + 1)
+        with _conflicts(aggregate_id, sequence):
+            await self._run(_KEEP_FREE, place)
+        await self._run(_FREE, place)
+        await self._run(_NOT_SILENT)
+
+    async def _share_lock(self) -> None:
+        """Keep serializable transactions out, as a single append does."""
+        if not self._has_lock:
+            await self._run(_WITH_OTHERS)
+            self._has_lock = True
+
+
+@contextlib.contextmanager
+def _conflicts(aggregate_id: str, expected: int) -> Iterator[None]:
+    try:
+        yield
+    except EventStoreError as error:
+        if getattr(error.__cause__, "sqlstate", None) == _UNIQUE_VIOLATION:
+            raise VersionConflict(aggregate_id, expected, None) from error
+        raise
 
 
 _inherited: list[PostgresDatabase] = []

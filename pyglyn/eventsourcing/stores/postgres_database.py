@@ -41,7 +41,8 @@ _LONGEST_PAUSE_S = 5.0
 
 # SQLSTATE classes and codes after which trying again may help.
 _TRY_AGAIN_CLASSES = ("08", "53", "57", "58")
-_TRY_AGAIN_CODES = ("55P03", "25006")  # lock not available; a standby that is no primary (any more)
+# Lock not available; a standby that is no primary (any more); idle or open for longer than the server allows.
+_TRY_AGAIN_CODES = ("55P03", "25006", "25P03", "25P04")
 _ROLLED_BACK = ("40001", "40P01")
 _CRASHED = "57P02"  # the one FATAL that may come after the commit and before its answer
 
@@ -133,7 +134,7 @@ class PostgresDatabase:
                 max_size=self._pool_size,
                 timeout=self._timeout,
                 open=False,
-                configure=_be_quiet,
+                configure=_use_our_defaults,
                 reconnect_timeout=self._timeout,
                 kwargs={"autocommit": True, "prepare_threshold": self._prepare_threshold, **_KEEPALIVES},
             )
@@ -255,6 +256,8 @@ class PostgresDatabase:
         created_at_once = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject)
         try:
             async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
+                await connection.set_read_only(False)
                 for attempt in range(3):
                     try:
                         async with connection.transaction():
@@ -296,8 +299,11 @@ async def _schema_version(connection: Connection, schema: str) -> int | None:
     return version
 
 
-async def _be_quiet(connection: Connection) -> None:
-    await connection.execute(b"SET pyglyn.quiet TO 'on'")
+async def _use_our_defaults(connection: Connection) -> None:
+    """Be independent of what database and role set."""
+    await connection.execute(
+        b"SET default_transaction_isolation TO 'read committed'; SET default_transaction_read_only TO off"
+    )
 
 
 async def _is_alive(connection: Connection) -> bool:

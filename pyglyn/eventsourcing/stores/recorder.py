@@ -36,6 +36,7 @@ from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec, 
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     EventStore,
+    Isolation,
     Loaded,
     OutboxMessage,
     RecordedEvent,
@@ -261,7 +262,9 @@ class RecorderStore(EventStore[E, S]):
         except TimeoutError:
             return False
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
         """Not supported.
 
         Raises:

@@ -205,15 +205,18 @@ class SqlTransaction(Transaction[E, S]):
             return []
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
         rows = self._codec.rows(envelopes)
-        found, _ = await self._run(SELECT_SEQUENCE, (rows[0].aggregate_type, aggregate_id))
-        if found[0][0] != expected:
-            raise VersionConflict(aggregate_id, expected, found[0][0])
+        await self.require(aggregate_id, expected)
         for row in rows:
             await self._run(INSERT_EVENT, event_parameters(row))
         if snapshot is not None:
             await self._run(UPSERT_SNAPSHOT, snapshot_parameters(self._codec.snapshot_row(snapshot)))
         await self.put_outbox(outbox)
         return list(envelopes)
+
+    async def require(self, aggregate_id: str, sequence: int) -> None:
+        found, _ = await self._run(SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        if found[0][0] != sequence:
+            raise VersionConflict(aggregate_id, sequence, found[0][0])
 
     # --- checkpoints ---------------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     EventStore,
+    Isolation,
     Loaded,
     OutboxMessage,
     ParkedEvent,
@@ -281,7 +282,9 @@ class SqliteStore(EventStore[E, S]):
     async def _select(self, statement: str, parameters: Sequence[object]) -> list[Row]:
         return await self._database().read(lambda c: fetch(c, statement, parameters)[0])
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
         return self._transaction()
 
     @asynccontextmanager

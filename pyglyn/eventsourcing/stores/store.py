@@ -13,7 +13,12 @@ Promises, checked for each store by ``pyglyn.testing.eventsourcing.EventStoreCon
 4. A stored event that does not decode is reported with its aggregate, sequence and text: ``load`` raises,
    ``read`` delivers the error in the event's place. Nothing is skipped. An undecodable *snapshot* is only a
    lost short cut: ``load`` logs it and starts at event 1.
-5. What the database driver raises never comes through: it is :class:`~pyglyn.errors.StoreUnavailable` where
+5. Transactions are serializable: they run one after the other, and no append of anybody's store commits
+   between what one reads and its end. ``read committed``, for one transaction or as a setting of the store,
+   lets PostgreSQL run them at once; then only what is appended to, or named by `Transaction.require`, is sure
+   to be at its end as it was read. SQLite and memory are always serializable. What others write by plain SQL
+   (the Gleam stores included, which lock the whole table) meets the same checks at its sequence.
+6. What the database driver raises never comes through: it is :class:`~pyglyn.errors.StoreUnavailable` where
    trying again may help, otherwise another :class:`~pyglyn.errors.EventStoreError`.
 
 A store opens its connections at the first use, anew in each OS process and for each event loop, so it may be
@@ -29,7 +34,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, Self, SupportsIndex, TypeVar
+from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVar
 
 import attrs
 
@@ -39,6 +44,8 @@ from pyglyn.eventsourcing.domain.snapshot import Snapshot
 
 E = TypeVar("E")
 S = TypeVar("S")
+
+Isolation: TypeAlias = Literal["serializable", "read committed"]
 
 BATCH = 500
 """Events per read when the caller does not say."""
@@ -250,8 +257,8 @@ class SideTables(abc.ABC):
 class Transaction(SideTables, Generic[E, S]):
     """Several operations that are committed together: ``async with store.transaction() as tx``.
 
-    An exception that leaves the block rolls everything back. Other writers of the same store may have to
-    wait for its end (SQLite: all of them), so it has to be short.
+    An exception that leaves the block rolls everything back. Other writers of the same store have to wait for
+    its end (at ``read committed`` only those of the same aggregates), so it has to be short.
     """
 
     @abc.abstractmethod
@@ -271,6 +278,18 @@ class Transaction(SideTables, Generic[E, S]):
         written: Sequence[Any] = (),
     ) -> list[EventEnvelope[E]]:
         """As :meth:`EventStore.append`."""
+
+    @abc.abstractmethod
+    async def require(self, aggregate_id: str, sequence: int) -> None:
+        """See to it that an aggregate has this sequence when the transaction commits, without appending.
+
+        Args:
+            aggregate_id: the aggregate that a decision rests on.
+            sequence: of its last event, 0 for none.
+
+        Raises:
+            VersionConflict: it is at another one.
+        """
 
     def check(self) -> None:
         """Check that what was written so far can be committed, where the database tells without being asked.
@@ -407,8 +426,15 @@ class EventStore(SideTables, Generic[E, S]):
         """
 
     @abc.abstractmethod
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        """Open a transaction; see :class:`Transaction`."""
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        """Open a transaction; see :class:`Transaction`.
+
+        Args:
+            isolation: ``serializable`` or ``read committed``; by default as the store was made, which is
+                ``serializable`` unless it says otherwise.
+        """
 
     async def follow(self, after: int = 0, *, batch: int = BATCH) -> AsyncIterator[list[RecordedEvent[E]]]:
         """Yield the events behind a position in batches: first what is there, then what comes, for ever."""
@@ -420,62 +446,62 @@ class EventStore(SideTables, Generic[E, S]):
             else:
                 await self.wait(after)
 
-    # --- side tables, each call in a transaction of its own ------------------------------------------
+    # --- side tables, each call in a transaction of its own, which holds up no command ----------------
 
     async def checkpoint(self, query: str) -> int:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.checkpoint(query)
 
     async def checkpoints(self) -> list[Checkpoint]:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.checkpoints()
 
     async def load_checkpoint(self, query: str) -> Checkpoint:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.load_checkpoint(query)
 
     async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.update_checkpoint(checkpoint)
 
     async def save_checkpoint(self, query: str, position: int, *, expected: int | None = None) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.save_checkpoint(query, position, expected=expected)
 
     async def set_paused(self, query: str, paused: bool) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.set_paused(query, paused)
 
     async def park(self, event: ParkedEvent) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.park(event)
 
     async def parked(
         self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
     ) -> list[ParkedEvent]:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.parked(query, aggregate_id=aggregate_id, limit=limit)
 
     async def unpark(self, id: int) -> bool:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.unpark(id)
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.put_outbox(messages)
 
     async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.take_outbox(topic, limit=limit, lease_s=lease_s)
 
     async def finish_outbox(self, ids: Sequence[int]) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.finish_outbox(ids)
 
     async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             await tx.fail_outbox(ids, error, retry_after_s=retry_after_s)
 
     async def outbox_size(self, topic: str | None = None) -> int:
-        async with self.transaction() as tx:
+        async with self.transaction(isolation="read committed") as tx:
             return await tx.outbox_size(topic)

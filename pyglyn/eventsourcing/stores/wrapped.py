@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     EventStore,
+    Isolation,
     Loaded,
     OutboxEntry,
     OutboxMessage,
@@ -123,6 +124,9 @@ class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
             written=written,
         )
 
+    async def require(self, aggregate_id: str, sequence: int) -> None:
+        await self.underlying.require(aggregate_id, sequence)
+
     def check(self) -> None:
         self.underlying.check()
 
@@ -205,12 +209,14 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
     async def after_commit(self, transaction: WrappedTransaction[E, S]) -> None:
         """Do what is to be done once a transaction is committed."""
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        return self._transaction()
+    def transaction(
+        self, *, isolation: Isolation | None = None
+    ) -> AbstractAsyncContextManager[Transaction[E, S]]:
+        return self._transaction(isolation)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
-        async with self.underlying.transaction() as inside:
+    async def _transaction(self, isolation: Isolation | None) -> AsyncIterator[Transaction[E, S]]:
+        async with self.underlying.transaction(isolation=isolation) as inside:
             transaction = self.wrap(inside)
             yield transaction
         await self.after_commit(transaction)

@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -118,6 +119,68 @@ async def test_readers_that_give_positions_at_once_agree(postgres: str) -> None:
     assert [position for position, _, _ in logs[0]] == list(range(1, 321))
     for n in range(8):
         assert [s for _, id, s in logs[0] if id == f"account-{n}"] == list(range(1, 41))
+
+
+# --- isolation ------------------------------------------------------------------------------------------------
+
+DEFAULTS = [
+    "default_transaction_isolation=serializable",
+    "default_transaction_isolation=repeatable\\ read",
+    "default_transaction_read_only=on",
+    "default_transaction_deferrable=on",
+]
+
+
+@pytest.mark.parametrize("default", DEFAULTS, ids=lambda each: each.partition("_")[2])
+async def test_a_store_is_independent_of_the_defaults_of_its_database(postgres: str, default: str) -> None:
+    url = postgres + quote(f" -c{default}")
+    async with bank(url) as store, bank(url) as second:
+        read: list[list[tuple[str, int]]] = [[], []]
+
+        async def follow(store: es.EventStore[Any, Any], seen: list[tuple[str, int]]) -> None:
+            async for batch in store.follow():
+                seen += _keys(batch)
+                if len(seen) == 60:
+                    return
+
+        async def write(n: int) -> None:
+            for sequence in range(15):
+                await store.append(f"a{n}", [AccountOpened("x")], expected=sequence)
+
+        following = asyncio.gather(follow(store, read[0]), follow(second, read[1]))
+        await asyncio.gather(*(write(n) for n in range(3)))
+        for sequence in range(15):
+            async with second.transaction() as tx:
+                await tx.append("last", [AccountOpened("x")], expected=sequence)
+        await asyncio.wait_for(following, 60)
+        assert read[0] == read[1]
+        assert len(set(read[0])) == 60
+        await store.put_outbox([es.OutboxMessage("t", "b")])
+        assert len(await second.take_outbox("t")) == 1
+
+
+async def test_a_gleam_service_in_line_for_the_table_is_no_deadlock(
+    postgres: str, store: es.EventStore[Any, Any]
+) -> None:
+    """It waits for the table behind an append that waits for a transaction that has not touched the table yet."""
+    database = Foreign(postgres)
+    async with store.transaction() as tx:
+        append = asyncio.create_task(store.append("a", [AccountOpened("a")], expected=0))
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        await eventually(lambda: bool(database.run(waiting)))
+        gleam = asyncio.create_task(asyncio.to_thread(database.execute, "g", 1.0))
+        await eventually(lambda: _is_waiting_for_a_lock(database))
+        await tx.append("t", [AccountOpened("a")], expected=(await tx.load("t")).sequence)
+    await asyncio.wait_for(asyncio.gather(append, gleam), 60)
+    assert {event.aggregate_id for event in await store.read()} == {"a", "g", "t"}
+
+
+async def test_an_isolation_that_does_not_exist_is_refused(postgres: str) -> None:
+    wrong: Any = "snapshot"
+    with pytest.raises(es.EventStoreError, match="expected serializable or read committed"):
+        bank(postgres, isolation=wrong)
+    with pytest.raises(es.EventStoreError, match="expected serializable or read committed"):
+        bank(postgres).transaction(isolation=wrong)
 
 
 # --- locks and roles ----------------------------------------------------------------------------------------

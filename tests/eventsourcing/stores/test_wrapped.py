@@ -114,7 +114,8 @@ async def test_a_transaction_of_a_wrapped_store_is_wrapped_and_committed_by_the_
     ends: list[object] = []
 
     class Inside(Recorder):
-        def transaction(self) -> AbstractAsyncContextManager[Any]:
+        def transaction(self, **options: Any) -> AbstractAsyncContextManager[Any]:
+            ends.append(options)
             return self._transaction()
 
         @asynccontextmanager
@@ -127,14 +128,14 @@ async def test_a_transaction_of_a_wrapped_store_is_wrapped_and_committed_by_the_
             ends.append(transaction)
 
     inside: Any = Inside(es.EventStore)
-    async with Telling(inside).transaction() as tx:
+    async with Telling(inside).transaction(isolation="read committed") as tx:
         assert isinstance(tx, WrappedTransaction)
-        assert ends == []
-    assert ends == ["committed", tx]
+        assert ends == [{"isolation": "read committed"}]
+    assert ends[1:] == ["committed", tx]
     with pytest.raises(KeyError):
         async with Telling(inside).transaction():
             raise KeyError("on purpose")
-    assert len(ends) == 2, "what is not committed is not told"
+    assert ends[3:] == [{"isolation": None}], "what is not committed is not told"
 
 
 READS: list[tuple[str, tuple[Any, ...]]] = [
