@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from pyglyn.testing import Beam, Beams
+from tests.alone import is_alone, kept_alone
 from tests.peers import SYN_EBIN, GleamBeams, SynBeams, build_gleam_programs, syn_ebins
 
 # A loaded machine is slow for reasons that no example is to blame for.
@@ -35,6 +37,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = syn_ebins()
         ids = [path.parent.name if path.name == "ebin" else path.name for path in found]
         metafunc.parametrize("syn_ebin", found or [None], ids=ids or ["no-syn"], indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs nothing but this interpreter, so that ``-m alone`` finds it."""
+    for item in items:
+        if is_alone(item):
+            item.add_marker("alone")
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hold those tests to it."""
+    if request.node.get_closest_marker("alone") is None:
+        yield
+        return
+    with kept_alone():
+        yield
 
 
 @pytest.fixture

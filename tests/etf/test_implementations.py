@@ -16,6 +16,7 @@ from pyglyn.etf import pure as python
 from tests.etf.codec import DECODING, ENCODING, assert_same, implementation
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     ("code", "variables", "chosen"),
     [

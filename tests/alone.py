@@ -1,0 +1,114 @@
+"""Which tests need nothing but this interpreter: no BEAM, no database server, no other OS process, no connection.
+
+They carry the marker ``alone``, so ``pytest -m alone`` runs them, in less than a minute. What they are is said by
+the table here and by their fixtures; that they are is held while they run, by a hook that refuses the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+
+ALONE = {
+    "dist/",
+    "etf/",
+    "gleam/",
+    "groups/test_machines.py",
+    "groups/test_transcripts.py",
+    "groups/test_views_converge.py",
+    "node/test_reasons.py",
+    "node/test_signals.py",
+    "supervision/test_declaration.py",
+    "supervision/test_policy.py",
+    "eventsourcing/domain/",
+    "eventsourcing/queries/test_durable_state.py",
+    "eventsourcing/queries/test_live.py",
+    "eventsourcing/service/test_lanes.py",
+    "eventsourcing/stores/test_gleam_tables.py",
+    "eventsourcing/stores/test_json_codec.py",
+    "eventsourcing/stores/test_store_contract.py",
+    "eventsourcing/stores/test_wrapped.py",
+    "eventsourcing/test_commands.py",
+    "eventsourcing/test_fault_schedules.py",
+    "testing/test_aids.py",
+    "test_alone.py",
+    "test_layers.py",
+}
+"""Files, and folders with all below them. Add yours when it fits; nothing has to be in here."""
+
+BESIDE = {"any_postgres", "beam_otp", "epmd", "epmd_port", "postgres", "pytester"}
+"""Fixtures that start something, and values of parameters that ask for one: such a test is not alone."""
+
+REFUSED = {
+    "os.exec",
+    "os.fork",
+    "os.forkpty",
+    "os.posix_spawn",
+    "os.system",
+    "socket.bind",
+    "socket.connect",
+    "subprocess.Popen",
+}
+"""What a test that is alone does not do: events of `sys.addaudithook`."""
+
+
+def is_alone(item: pytest.Item) -> bool:
+    """Whether a test needs nothing beside this interpreter."""
+    asked_for = {*getattr(item, "fixturenames", ())}
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        asked_for |= {value for value in item.callspec.params.values() if isinstance(value, str)}
+    if BESIDE & asked_for or item.get_closest_marker("beside"):
+        return False
+    if not item.path.is_relative_to(TESTS):
+        return False
+    name = item.path.relative_to(TESTS).as_posix()
+    return any(name == entry or (entry.endswith("/") and name.startswith(entry)) for entry in ALONE)
+
+
+class NotAlone(AssertionError):
+    """A test of the quick subset reached beyond its interpreter."""
+
+
+_armed = False
+_seen: list[str] = []
+
+
+@contextmanager
+def kept_alone() -> Iterator[None]:
+    """Refuse to start OS processes and to make connections.
+
+    Raises:
+        NotAlone: something tried, even if whoever was refused made nothing of it.
+    """
+    global _armed
+    _watch()
+    _seen.clear()
+    _armed = True
+    try:
+        yield
+    finally:
+        _armed = False
+    if _seen:
+        raise NotAlone(f"this test is listed in tests/alone.py, and does {', '.join(_seen)}")
+
+
+def _on_event(event: str, args: object) -> None:
+    if _armed and event in REFUSED:
+        _seen.append(event)
+        raise NotAlone(f"{event} in a test that is listed in tests/alone.py")
+
+
+_watching = False
+
+
+def _watch() -> None:
+    global _watching
+    if not _watching:
+        _watching = True
+        sys.addaudithook(_on_event)
