@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import hypothesis
 from hypothesis import strategies as st
 
 from pyglyn.etf import (
@@ -141,17 +142,17 @@ def _map(pairs: list[tuple[Any, Any]]) -> Any:
     return normalise(TermMap(pairs))
 
 
-def terms(max_leaves: int = 30) -> st.SearchStrategy[Any]:
+def terms(max_leaves: int = 12) -> st.SearchStrategy[Any]:
     """Any term as `decode` returns it."""
     return _nested(scalars(), max_leaves)
 
 
-def written_terms(max_leaves: int = 30) -> st.SearchStrategy[Any]:
+def written_terms(max_leaves: int = 12) -> st.SearchStrategy[Any]:
     """Terms that have a syntax: no pids, ports, references, local funs."""
     return _nested(written_scalars(), max_leaves)
 
 
-def encodable(max_leaves: int = 30) -> st.SearchStrategy[Any]:
+def encodable(max_leaves: int = 12) -> st.SearchStrategy[Any]:
     """What `encode` takes, `str` and the like included; maps have no two keys that are one term."""
     text = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
     other = st.one_of(text, st.binary(max_size=10).map(bytearray), st.binary(max_size=10).map(memoryview))
@@ -160,6 +161,21 @@ def encodable(max_leaves: int = 30) -> st.SearchStrategy[Any]:
         lambda d: len({exact_key(key) for key in d}) == len(d)
     )
     return _nested(st.one_of(scalars(), other, maps), max_leaves)
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
+    """Draw so many values at once: for several tests that each compare all of them with a running node."""
+    found: list[Any] = []
+
+    @hypothesis.settings(
+        max_examples=count, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    )
+    @hypothesis.given(strategy)
+    def draw(value: Any) -> None:
+        found.append(value)
+
+    draw()
+    return found
 
 
 def small_maps() -> st.SearchStrategy[Any]:

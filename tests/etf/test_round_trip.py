@@ -33,7 +33,7 @@ def same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and one == two and exact_key(one) == exact_key(two)
 
 
-@given(terms())
+@given(terms(max_leaves=30))
 def test_decoding_what_was_encoded_gives_the_term(term: Any) -> None:
     assert same(decode(encode(term)), term)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import time
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 from pyglyn.errors import EncodeError, TermSyntaxError
 from pyglyn.etf import Atom, BitString, Export, ImproperList, Pid, Port, Reference, TermMap, exact_key
 from pyglyn.etf.text import format, parse, parse_terms, point_at
+from tests.etf.steps import grows_with_the_size
 from tests.strategies import terms, written_terms
 
 A = Atom
@@ -256,6 +255,7 @@ def test_any_text_is_a_term_or_a_syntax_error(text: str) -> None:
         assert exact_key(parse(format(term))) == exact_key(term)
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     "make",
     [
@@ -273,22 +273,19 @@ def test_any_text_is_a_term_or_a_syntax_error(text: str) -> None:
         lambda n: "#{" * n + "1 => 1" + "}" * n,
     ],
 )
-def test_time_to_read_grows_with_the_length(make: Any) -> None:
-    few, many = make(2_000), make(16_000)
-    assert any(_seconds(many) < 30 * max(_seconds(few), 0.002) for _ in range(8))  # noise only slows down
+def test_reading_grows_with_the_length(make: Any) -> None:
+    def reading(n: int) -> Any:
+        text = make(n)
+        return lambda: _read(text)
+
+    assert grows_with_the_size(reading)
 
 
-def _seconds(text: str) -> float:
-    gc.collect()
-    gc.disable()
-    start = time.process_time()
+def _read(text: str) -> None:
     try:
         parse(text)
     except TermSyntaxError as error:
         assert error.position <= len(text)  # noqa: PT017
-    finally:
-        gc.enable()
-    return time.process_time() - start
 
 
 LARGE = [b"a" * 10_000_000, "a" * 10_000_000, [7] * 10_000_000, [1000] * 10_000_000]
