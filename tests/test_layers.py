@@ -88,7 +88,7 @@ LAYERS = {
     "net": {"errors", "etf", "dist", "patience"},
     "gleam": {"errors", "etf"},
     "logs": set(),
-    "node": _BELOW_NODE | {"gleam", "_version", "_main_module"},
+    "node": _BELOW_NODE | {"logs", "gleam", "_version", "_main_module"},
     "supervision/words": {"errors", "etf"},
     "supervision/os": {"errors", "etf", "patience", "_main_module", "supervision/words"},
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},

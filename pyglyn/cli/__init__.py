@@ -69,6 +69,10 @@ COMMANDS = {
         "tree:kill",
         "Kill the process of NODE that is registered as NAME, or has that pid (`<1.2>`, as in `pyglyn tree`).",  # noqa: E501
     ),
+    "log-level": (
+        "call:log_level_command",
+        "Show from which level on NODE logs, or change it while it runs, in all its processes.",
+    ),
     "events": (
         "eventsourcing:events",
         "Print the events of a store, one a line: position, time, event id, payload, metadata.",

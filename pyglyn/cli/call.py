@@ -6,7 +6,7 @@ import time
 
 import rich_click as click
 
-from pyglyn import etf
+from pyglyn import etf, logs
 from pyglyn.cli.options import client_node, client_options, run, set_up_logging
 from pyglyn.errors import DistributionError, ProcessError
 
@@ -60,3 +60,19 @@ def call(
             return await local.erpc(node, module, function, args, timeout)
 
     click.echo(etf.text.format(run(go())))
+
+
+@click.command("log-level")
+@click.argument("node", metavar="NODE")
+@click.argument("level", metavar="[LEVEL]", required=False, type=click.Choice(logs.LEVELS))
+@client_options
+def log_level_command(node: str, level: str | None, cookie: str, timeout: float, log_level: str) -> None:
+    """Show from which level on NODE logs, or change it while it runs, in all its processes."""
+    set_up_logging(log_level)
+
+    async def go() -> etf.Term:
+        async with client_node(node, cookie) as local:
+            args: list[etf.Term] = [] if level is None else [etf.Atom(level)]
+            return await local.erpc(node, "pyglyn", "log_level", args, timeout)
+
+    click.echo(str(run(go())))

@@ -1,5 +1,5 @@
 """The functions that every pyglyn node exports for shells and tools: read-only ones of module ``erlang``, and
-``pyglyn:tree/0``, ``pyglyn:kill/1`` and ``pyglyn:stop/0``.
+``pyglyn:tree/0``, ``kill/1``, ``stop/0``, ``log_level/0,1``, and ``logger``'s primary level.
 
 Layer: node. Source: erlang(3), "process_info"; otp-messages on what Observer and ``rpc`` users ask.
 """
@@ -10,6 +10,7 @@ import asyncio
 import resource
 from typing import Any
 
+from pyglyn import logs
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import inspection
@@ -65,6 +66,20 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
         text = wanted.decode(errors="replace") if isinstance(wanted, bytes) else str(wanted)
         return inspection.kill(hub, workers, text)
 
+    async def log_level(level: Term = UNDEFINED) -> Term:
+        if level is not UNDEFINED:
+            _set_log_level(workers, level)
+        return Atom(logs.level())
+
+    async def get_primary_config() -> Term:
+        return {Atom("level"): Atom(_OTP_LEVELS.get(logs.level(), "notice"))}
+
+    async def set_primary_config(key: Term, value: Term) -> Term:
+        if key is not Atom("level"):
+            raise Badarg("the level is the one thing of the log that can be set from outside")
+        _set_log_level(workers, value)
+        return OK
+
     async def stop() -> Term:
         asyncio.get_running_loop().call_later(_STOP_DELAY_S, hub.stopping.set)
         return OK
@@ -73,9 +88,31 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("erlang", name, "node")
     for function in (nodes, whereis, registered, processes, is_process_alive, process_info, memory):
         table.add("erlang", function)
-    for function in (tree, kill, stop):
+    for function in (tree, kill, stop, log_level):
         table.add("pyglyn", function)
+    table.add("logger", get_primary_config)
+    table.add("logger", set_primary_config)
     return table
+
+
+_OTP_LEVELS = {name: name for name in logs.LEVELS} | {"notset": "all"}
+_LEVELS_OF_OTP = {
+    "emergency": "critical",
+    "alert": "critical",
+    "notice": "info",
+    "all": "debug",
+    "none": "critical",
+}
+"""Levels of OTP's logger that Python has not got: the next one that loses nothing, or nothing but noise."""
+
+
+def _set_log_level(workers: Workers, level: Term) -> None:
+    name = level.decode(errors="replace") if isinstance(level, bytes) else str(level)
+    try:
+        logs.set_level(_LEVELS_OF_OTP.get(name, name))
+    except ValueError as error:
+        raise Badarg(str(error)) from error
+    workers.log_level(logs.level())
 
 
 def _nodes(hub: Hub, kind: Term) -> Term:

@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from pyglyn import logs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
@@ -203,6 +204,8 @@ class Worker:
                 self.runtime.node_down(node.name)
             case (Atom("busy"), Atom() as node, bool() as busy):
                 self._set_busy(node.name, busy)
+            case (Atom("log_level"), bytes() as level):
+                logs.set_level(level.decode())
 
     def _set_busy(self, node: str, busy: bool) -> None:
         if busy:

@@ -38,6 +38,7 @@ REASON_DEADLINE_S = 1.0
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
+LOG_LEVEL = Atom("log_level")
 
 
 class Workers:
@@ -250,3 +251,8 @@ class Workers:
         """Tell every worker that much, or no longer much, is queued for a node."""
         for link in self.links.values():
             link.protocol.request((BUSY, Atom(node), busy))
+
+    def log_level(self, level: str) -> None:
+        """Have every worker, and the workers that its programs start, log from this level on."""
+        for link in self.links.values():
+            link.protocol.request((LOG_LEVEL, level.encode()))

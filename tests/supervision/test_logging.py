@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,12 +11,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from pyglyn.testing import eventually
+from pyglyn import Atom, Node, Term
+from pyglyn.errors import RemoteException
+from pyglyn.testing import Beam, eventually
 from tests.node.conftest import unique_name
 from tests.supervision.conftest import descendants, running
 
@@ -43,8 +47,9 @@ log = logging.getLogger("shop")
 async def child(me: Process) -> None:
     log.info("info of %s", me.names[0] if me.names else "light")
     log.warning("warning of %s", me.names[0] if me.names else "light")
-    log.debug("debug")
-    await me.receive()
+    while True:
+        log.debug("debug of %s", me.names[0] if me.names else "light")
+        await me.receive()
 
 def app(node: Node) -> Supervisor:
     log.info("info of app")
@@ -80,10 +85,11 @@ def ping(name: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
 
-async def lines_of(tmp_path: Path, set_up: str, *options: str) -> list[str]:
-    """Run a node with such an app until every child has written, and stop it; returns what it logged."""
+@contextlib.asynccontextmanager
+async def logging_node(tmp_path: Path, set_up: str, *options: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a node with such an app; gives its name and its log, once every child has written."""
     (tmp_path / "logging_app.py").write_text(APP.format(set_up=set_up))
-    _, node = start(tmp_path, "logging_app:app", subprocess.PIPE, *options)
+    name, node = start(tmp_path, "logging_app:app", subprocess.PIPE, *options)
     assert node.stderr is not None
     lines: list[str] = []
     reader = threading.Thread(target=read_all, args=(node.stderr, lines))
@@ -91,11 +97,18 @@ async def lines_of(tmp_path: Path, set_up: str, *options: str) -> list[str]:
     try:
         wanted = ["warning of forked", "warning of fresh", "warning of light"]
         await eventually(lambda: all(any(text in line for line in lines) for text in wanted), 30.0)
+        yield name, lines
     finally:
         node.send_signal(signal.SIGTERM)
-        node.wait(30)
+        await asyncio.to_thread(node.wait, 30)
         reader.join(30)
         node.stderr.close()
+
+
+async def lines_of(tmp_path: Path, set_up: str, *options: str) -> list[str]:
+    """Run a node with such an app until every child has written, and stop it; returns what the app logged."""
+    async with logging_node(tmp_path, set_up, *options) as (_, lines):
+        pass
     return [line for line in lines if "shop" in line]
 
 
@@ -152,6 +165,36 @@ async def test_a_configuration_in_a_file_holds_in_every_process(epmd: Any, tmp_p
     assert sorted(written) == sorted(lines)
     assert "forked shop info of forked" in written
     assert "fresh shop info of fresh" in written
+
+
+async def test_the_level_changes_in_every_process_while_the_node_runs(
+    epmd: Any, tmp_path: Path, beam: Beam
+) -> None:
+    async with (
+        logging_node(tmp_path, "", "--log-level", "warning") as (name, lines),
+        Node(unique_name("asks"), cookie="x") as asks,
+    ):
+        assert not [line for line in lines if "info of" in line]
+        process = asks.system
+
+        async def level(*args: Term, module: str = "pyglyn", function: str = "log_level") -> Term:
+            return await asks.erpc(name, module, function, list(args), 10.0)
+
+        assert await level() == Atom("warning")
+        assert await level(Atom("debug")) == Atom("debug")
+        for child in ("forked", "fresh", "light"):
+            process.send((child, name), "wake up")
+            await eventually(lambda child=child: any(f"debug of {child}" in line for line in lines), 10.0)
+        with pytest.raises(RemoteException, match="badarg"):
+            await level(Atom("loud"))
+        # As OTP's logger is asked and told, with its names of levels.
+        config = await level(module="logger", function="get_primary_config")
+        theirs = await beam.eval("logger:get_primary_config()")
+        assert config == {Atom("level"): Atom("debug")}
+        assert config.keys() <= theirs.keys()
+        ask = {"module": "logger", "function": "set_primary_config"}
+        assert await level(Atom("level"), Atom("notice"), **ask) == Atom("ok")
+        assert await level() == Atom("info")
 
 
 BLOCKED = """
