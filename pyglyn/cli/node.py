@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,8 @@ def _node_name(sname: str | None, name: str | None) -> str:
 
 async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
     """Run the app beside the node; one that fails, or whose tree ends, ends the node with exit status 1."""
+    if os.getpid() == 1:
+        await trees(local).prepare()  # process 1 adopts every orphan, and has to collect it
     if function is None:
         await local.run()
         return 0

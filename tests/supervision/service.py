@@ -15,6 +15,9 @@ from typing import Any
 from pyglyn import Atom, Exit, GenServer, Ignore, Pid, Process
 from pyglyn.groups import pg
 from pyglyn.supervision import ChildSpec, Supervisor, export_child, program, worker
+from pyglyn.supervision.os import kernel
+from pyglyn.testing import eventually
+from tests.supervision.os.fresh import BACKGROUND
 
 OS_PID = Atom("os_pid")
 
@@ -265,6 +268,14 @@ def eight_counting(node: Any) -> Supervisor:
     for number in range(8):
         tree.add(worker(counts, name=f"w{number}"))
     return tree
+
+
+async def leaves_orphans(node: Any) -> None:
+    """An app without a tree, whose commands leave something in the background."""
+    for command in BACKGROUND:
+        await asyncio.to_thread(os.system, command)
+    await eventually(lambda: not kernel.os_children(), timeout=60.0)
+    print("all collected", flush=True)  # noqa: T201
 
 
 HEARTBEAT_S = 3.0

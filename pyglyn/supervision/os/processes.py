@@ -21,23 +21,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import gc
 import os
 import pickle
 import secrets
 import signal
-import subprocess
 import weakref
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from pyglyn.errors import ForkUnsafe
-from pyglyn.supervision.os import descriptors, kernel, main_module, start
+from pyglyn.supervision.os import descriptors, kernel, main_module, orphans, start
 from pyglyn.supervision.os.child import CHILD_VARIABLE, TREE_VARIABLE, ChildSide, Main
 from pyglyn.supervision.os.deaths import ExitStatus, OomKills, exit_status_of
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.words import StartMethod
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
+ADOPTED_S: Final = 2.0
+"""How long an ended OS process may wait for who started it before it counts as adopted."""
 _TRACKERS_S = 0.7
 """How long what `multiprocessing` started may clean up after a dead child."""
 
@@ -53,9 +54,10 @@ class OsProcesses:
         supervisors.
             False where the application may have others, as in the hub: strays are then told by
             `TREE_VARIABLE`, so that one that has a session and an environment of its own escapes.
+        adopted_after: seconds after which an ended OS process that nobody has collected counts as adopted.
     """
 
-    def __init__(self, *, owns_orphans: bool) -> None:
+    def __init__(self, *, owns_orphans: bool, adopted_after: float = ADOPTED_S) -> None:
         self._loop = asyncio.get_running_loop()
         self._owns_orphans = owns_orphans
         self._children: dict[int, OsProcess] = {}
@@ -65,12 +67,15 @@ class OsProcesses:
         self._oom = OomKills()
         self._session = os.getsid(0)
         self._timers: set[asyncio.TimerHandle] = set()
+        self._adopted_after = adopted_after
+        self._ended: dict[int, float] = {}
         self._sigchld = False
         _here.add(self)
         self.tree = os.environ.get(TREE_VARIABLE) or secrets.token_hex(8)
         self._own_token = os.environ.get(CHILD_VARIABLE)
-        if owns_orphans:
+        if owns_orphans or signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
             self._watch_by_signal()
+        orphans.watch_forks()
         kernel.set_subreaper(True)
         if kernel.parent_death_signal():
             signal.signal(kernel.PARENT_DIED, start.parent_died)
@@ -191,17 +196,32 @@ class OsProcesses:
         """Collect whoever ended: children and strays that have no pidfd, and orphans."""
         for os_pid in [*self._children, *self._strays]:
             self._collect(os_pid)
-        if self._owns_orphans:
-            self._collect_zombies()
+        self._collect_zombies()
 
     def _collect_zombies(self) -> None:
-        """Collect orphans that have ended, but leave the commands that somebody here has started to them."""
-        zombies = [os_pid for os_pid, stat in self._orphans() if stat.state == "Z"]
-        awaited = _awaited() if zombies else set()
-        for os_pid in zombies:
-            if os_pid not in awaited:
+        """Collect what ended here and has no parent but this OS process, which has adopted it.
+
+        What somebody here has started is left to them: nothing says of a zombie who started it, so those in
+        our own session are only collected when they are none of `started_here` and nobody has collected them
+        for ``adopted_after`` seconds.
+        """
+        zombies = {each: stat for each, stat in self._unknown_children() if stat.state == "Z"}
+        self._ended = {os_pid: at for os_pid, at in self._ended.items() if os_pid in zombies}
+        started_here = orphans.started_here() if zombies else set()
+        for os_pid, stat in zombies.items():
+            if os_pid in started_here:
+                continue
+            if stat.session != self._session or self._is_left_alone(os_pid):
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(os_pid, os.WNOHANG)
+
+    def _is_left_alone(self, os_pid: int) -> bool:
+        """Whether an ended OS process has been here for a while; if not, look again when it has."""
+        if os_pid in self._ended:
+            return self._loop.time() - self._ended[os_pid] >= self._adopted_after
+        self._ended[os_pid] = self._loop.time()
+        self._later(self._adopted_after, self._collect_zombies)
+        return False
 
     def _collect(self, os_pid: int) -> None:
         """Collect an OS process if it has ended, and kill what it leaves behind."""
@@ -278,9 +298,12 @@ class OsProcesses:
 
         Those in our own session are the application's own, made with `subprocess` and the like.
         """
+        return [(each, stat) for each, stat in self._unknown_children() if stat.session != self._session]
+
+    def _unknown_children(self) -> list[tuple[int, kernel.OsStat]]:
         known = {os_pid for each in _here for os_pid in (*each._children, *each._strays)}
         looked = [(each, kernel.os_stat(each)) for each in kernel.os_children() if each not in known]
-        return [(each, stat) for each, stat in looked if stat is not None and stat.session != self._session]
+        return [(each, stat) for each, stat in looked if stat is not None]
 
     def _is_stray(self, os_pid: int, stat: kernel.OsStat) -> bool:
         """Whether an orphan comes from no child that lives, and not from this OS process itself.
@@ -319,12 +342,6 @@ class OsProcesses:
         _here.discard(self)
         if not _here:
             kernel.set_subreaper(False)
-
-
-def _awaited() -> set[int]:
-    """The OS processes that `subprocess` (and asyncio through it) has started here and not collected yet."""
-    commands = [each for each in gc.get_objects() if isinstance(each, subprocess.Popen)]
-    return {each.pid for each in commands if each.returncode is None}
 
 
 _here: weakref.WeakSet[OsProcesses] = weakref.WeakSet()

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import json
 import logging
+import multiprocessing
 import os
 import resource
 import signal
@@ -31,7 +32,7 @@ from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.words import StartMethod
 from pyglyn.testing import count_file_descriptors, eventually
-from tests.supervision.os.fresh import descendants, left_over, running
+from tests.supervision.os.fresh import BACKGROUND, descendants, left_over, running
 
 METHODS = (StartMethod.FORK, StartMethod.SPAWN)
 
@@ -384,6 +385,47 @@ async def commands_of_ones_own_keep_their_exit_status() -> None:
     assert (await child.wait()).code == 1
     await asyncio.sleep(0.2)  # sweeps for strays
     assert [each.wait() for each in commands] == [7] * 5
+    await os_processes.close()
+
+
+async def what_was_adopted_is_collected(owner: str) -> None:
+    """Neither of a hub nor of a supervisor a zombie stays, whatever session it was in."""
+    os_processes = OsProcesses(owns_orphans=owner == "supervisor", adopted_after=0.1)
+    for command in BACKGROUND:
+        for _ in range(5):
+            assert await asyncio.to_thread(os.system, command) == 0
+    await eventually(lambda: not kernel.os_children(), timeout=60.0)
+    await os_processes.close()
+
+
+async def what_was_started_here_keeps_its_exit_status(owner: str) -> None:
+    """Whoever started it, and however late it asks."""
+    os_processes = OsProcesses(owns_orphans=owner == "supervisor", adopted_after=0.0)
+    forked = os.fork()
+    if forked == 0:
+        os._exit(7)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=os._exit, args=(7,))
+    process.start()
+    command = subprocess.Popen(["sh", "-c", "exit 7"])  # noqa: ASYNC220
+    mine = {forked, process.pid, command.pid}
+    await eventually(lambda: {each for each in mine if kernel.os_stat(each).state == "Z"} == mine)  # type: ignore[union-attr, arg-type]
+    for _ in range(3):  # each end makes it look at what there is
+        assert (await os_processes.fork(functools.partial(exit_with, 0), title="child").wait()).code == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7  # noqa: ASYNC222
+    await asyncio.to_thread(process.join)
+    assert (process.exitcode, await asyncio.to_thread(command.wait)) == (7, 7)
+    await os_processes.close()
+
+
+async def a_handler_of_ones_own_is_left_alone() -> None:
+    """An application that watches its children itself goes on to do so."""
+    seen: list[int] = []
+    signal.signal(signal.SIGCHLD, lambda number, frame: seen.append(number))
+    os_processes = OsProcesses(owns_orphans=False)
+    child = os_processes.fork(functools.partial(exit_with, 3), title="child")
+    assert (await child.wait()).code == 3
+    await eventually(lambda: bool(seen))
     await os_processes.close()
 
 

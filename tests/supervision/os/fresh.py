@@ -27,6 +27,14 @@ PYTHONS = [sys.executable, *filter(None, os.environ.get("PYGLYN_TEST_PYTHONS", "
 
 each_python = pytest.mark.parametrize("python", PYTHONS, ids=[Path(python).name for python in PYTHONS])
 
+BACKGROUND = (
+    "true >/dev/null 2>&1 &",
+    "(sh -c 'sleep 0.1 >/dev/null 2>&1 & exit 0' &) ; exit 0",
+    "setsid sh -c 'sleep 0.1 & exit 0' >/dev/null 2>&1",
+    "env -i setsid -f sleep 0.1 >/dev/null 2>&1",
+)
+"""Commands that leave something in the background, which becomes a child of whoever adopts."""
+
 
 def environment(python: str = sys.executable) -> dict[str, str]:
     """The environment of a fresh interpreter: ours, with what it needs to import this."""
