@@ -29,6 +29,7 @@ ALONE = {
     "eventsourcing/domain/",
     "eventsourcing/queries/test_durable_state.py",
     "eventsourcing/queries/test_live.py",
+    "eventsourcing/queries/test_ordering.py",
     "eventsourcing/service/test_lanes.py",
     "eventsourcing/stores/test_gleam_tables.py",
     "eventsourcing/stores/test_json_codec.py",

@@ -181,7 +181,9 @@ async def test_unlink_and_demonitor_take_effect_both_ways(beam, node):
 
 @pytest.mark.parametrize("how", ["kill -9", "link cut", "node stops"])
 async def test_the_loss_of_a_beam_node_ends_links_and_monitors_with_noconnection(beam, node, how):
-    pid = await beam.eval("P = spawn(fun() -> receive never -> ok end end), register(watched, P), P")
+    pid = await beam.eval(
+        "P = spawn(fun() -> receive never -> ok end end), catch unregister(watched), register(watched, P), P"
+    )
     async with node.process() as me:
         me.trap_exit = True
         me.link(pid)

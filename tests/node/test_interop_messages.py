@@ -152,7 +152,7 @@ Loop = fun Loop() ->
         {'$gen_cast', {to, Pid}} -> Pid ! got_cast, Loop()
     end
 end,
-Pid = spawn(Loop), register(echo, Pid), Pid
+Pid = spawn(Loop), catch unregister(echo), register(echo, Pid), Pid
 """
 
 
