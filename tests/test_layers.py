@@ -48,6 +48,7 @@ PURE = {
     "supervision/spec.py",
     "supervision/words.py",
     "eventsourcing/domain/aggregate.py",
+    "eventsourcing/domain/copying.py",
     "eventsourcing/domain/envelope.py",
     "eventsourcing/domain/snapshot.py",
     "eventsourcing/domain/trace.py",

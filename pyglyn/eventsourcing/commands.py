@@ -7,8 +7,8 @@ anew.
 
 Aggregates are remembered, so that a command that causes events needs no load: the store refuses those events
 if the aggregate has moved on. Nothing refuses the other outcomes, an error or no events at all. They are only
-believed of an aggregate that was just loaded; from a remembered one, they mean that it is loaded and the
-command decided again. So an answer never lacks an event that was committed before the command came.
+believed of an aggregate that is up to date; from a remembered one, they mean that the events since are read
+and the command decided again. So an answer never lacks an event that was committed before the command came.
 
 What is tried again, and what is not:
 
@@ -28,7 +28,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -89,6 +89,14 @@ class _Decision(Generic[S, E]):
     outbox: Sequence[OutboxMessage]
 
 
+@attrs.frozen
+class _Remembered(Generic[S, E]):
+    """An aggregate as the store had it, and its last event; None when only its snapshot was read."""
+
+    aggregate: Aggregate[S]
+    last: EventEnvelope[E] | None
+
+
 class CommandExecutor(Generic[S, C, E]):
     """Executes the commands of one aggregate type."""
 
@@ -113,8 +121,7 @@ class CommandExecutor(Generic[S, C, E]):
             outbox: what to send for a command, written in its transaction.
             conflict_retries: how often a command is decided anew before its VersionConflict is raised.
             unavailable_s: for how long an unavailable store is tried again, in seconds.
-            cached: how many aggregates are kept in memory, so that their next command needs no load. 0 for
-                domains whose ``apply`` changes the entity in place.
+            cached: how many aggregates are kept in memory, so that their next command needs no load.
             write: makes of each event what is sent after the commit. It is called before the commit: an
                 event that cannot be sent, about which it raises, is not committed either.
         """
@@ -126,7 +133,7 @@ class CommandExecutor(Generic[S, C, E]):
         self._unavailable_s = unavailable_s
         self._cached = cached
         self._write = write
-        self._aggregates: OrderedDict[str, Aggregate[S]] = OrderedDict()
+        self._remembered: OrderedDict[str, _Remembered[S, E]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._unavailable: tuple[float, str] | None = None  # since when, and why
 
@@ -164,7 +171,7 @@ class CommandExecutor(Generic[S, C, E]):
             conflicts, pause = 0, 0.0
             while True:
                 try:
-                    return await self._attempt(aggregate_id, command, pairs)
+                    return await self._attempt(aggregate_id, command, pairs, anew=conflicts > 0)
                 except (VersionConflict, TransactionRolledBack):
                     conflicts += 1
                     if conflicts > self._conflict_retries:
@@ -191,37 +198,55 @@ class CommandExecutor(Generic[S, C, E]):
                 raise StoreUnavailable(text)
 
     async def _attempt(
-        self, aggregate_id: str, command: C, metadata: list[tuple[str, str]]
+        self, aggregate_id: str, command: C, metadata: list[tuple[str, str]], *, anew: bool
     ) -> Executed[S, E]:
-        # Whatever goes wrong from here on, what is cached may be stale (or changed by the application).
-        cached = self._aggregates.pop(aggregate_id, None)
-        decision = self._events_of(cached, command) if cached is not None else None
-        if decision is not None:
-            try:
-                return await self._commit(decision, metadata)
-            except EventEncodeError as error:
-                logger.debug("%s is loaded, and its command decided again: %s", aggregate_id, error)
-        return await self._commit(self._decide(await self._load(aggregate_id), command), metadata)
+        # Whatever goes wrong from here on, what is remembered may be stale.
+        known = self._remembered.pop(aggregate_id, None)
+        if known is not None and not anew:
+            decision = self._events_of(known.aggregate, command)
+            if decision is not None:
+                try:
+                    return await self._commit(decision, metadata)
+                except EventEncodeError as error:
+                    logger.debug("the command of %s is decided again: %s", aggregate_id, error)
+                except VersionConflict:
+                    self._remember(known)
+                    raise
+        current = await self._current(aggregate_id, known)
+        self._remember(current)
+        return await self._commit(self._decide(current.aggregate, command), metadata)
 
-    def _events_of(self, cached: Aggregate[S], command: C) -> _Decision[S, E] | None:
+    async def _current(self, aggregate_id: str, known: _Remembered[S, E] | None) -> _Remembered[S, E]:
+        """Bring a remembered aggregate up to date; load it where there is none, or the log has lost it."""
+        if known is None or known.last is None:
+            return await self._load(aggregate_id)
+        aggregate = known.aggregate
+        found = await self._store.load_events(aggregate_id, aggregate.sequence - 1)
+        if not found or found[0] != known.last:
+            logger.warning("%s was at %d, and no longer is: it is loaded", aggregate_id, aggregate.sequence)
+            return await self._load(aggregate_id)
+        entity = self._fold(aggregate.entity, found[1:])
+        return _Remembered(Aggregate(aggregate_id, entity, found[-1].sequence), found[-1])
+
+    def _fold(self, entity: S, envelopes: list[EventEnvelope[E]]) -> S:
+        with _no_exit():
+            return self._domain.fold(entity, (envelope.payload for envelope in envelopes))
+
+    def _events_of(self, known: Aggregate[S], command: C) -> _Decision[S, E] | None:
         """Decide on a remembered aggregate; None for an outcome that the store would not check."""
         try:
-            decision = self._decide(cached, command)
+            decision = self._decide(known, command)
         except Exception as error:
             name = type(error).__name__  # its text may be a fault of its own
-            logger.debug("%s is loaded, and its command decided again: %s", cached.aggregate_id, name)
+            logger.debug("the command of %s is decided again: %s", known.aggregate_id, name)
             return None
         return decision if decision.events else None
 
     def _decide(self, aggregate: Aggregate[S], command: C) -> _Decision[S, E]:
         aggregate_id, before = aggregate.aggregate_id, aggregate.sequence
-        try:
+        with _no_exit():
             events = self._domain.decide(aggregate.entity, command)
-            entity = self._domain.fold(aggregate.entity, events)
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # nobody has asked whoever runs the command to end
-            raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
+            entity = self._domain.fold(aggregate.entity, events) if events else aggregate.entity
         return _Decision(
             before,
             Aggregate(aggregate_id, entity, before + len(events)),
@@ -239,7 +264,8 @@ class CommandExecutor(Generic[S, C, E]):
                 raise
             envelopes = await self._append(decision, metadata, None)  # if it was an event, it says so again
             logger.warning("no snapshot of %s at %d: %s", snapshot.aggregate_id, snapshot.sequence, error)
-        self._remember(decision.after)
+        if envelopes:
+            self._remember(_Remembered(decision.after, envelopes[-1]))
         return Executed(decision.after, envelopes, decision.written)
 
     def _append(
@@ -266,12 +292,12 @@ class CommandExecutor(Generic[S, C, E]):
         Raises:
             EntityNotFound: it has no events.
         """
-        aggregate = await self._load(aggregate_id)
+        aggregate = (await self._load(aggregate_id)).aggregate
         if aggregate.sequence == 0:
             raise EntityNotFound(aggregate_id)
         return aggregate
 
-    async def _load(self, aggregate_id: str) -> Aggregate[S]:
+    async def _load(self, aggregate_id: str) -> _Remembered[S, E]:
         loaded = await self._store.load(aggregate_id, use_snapshot=self._snapshot_config is not None)
         if loaded.snapshot is not None and not await self._is_behind(loaded.snapshot, loaded.envelopes):
             logger.warning(
@@ -281,13 +307,9 @@ class CommandExecutor(Generic[S, C, E]):
             )
             loaded = await self._store.load(aggregate_id, use_snapshot=False)
         start = self._domain.empty_state if loaded.snapshot is None else loaded.snapshot.entity
-        try:
-            entity = self._domain.fold(start, (envelope.payload for envelope in loaded.envelopes))
-        except (Exception, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # nobody has asked whoever runs the command to end
-            raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
-        return Aggregate(aggregate_id, entity, loaded.sequence)
+        entity = self._fold(start, loaded.envelopes)
+        last = loaded.envelopes[-1] if loaded.envelopes else None
+        return _Remembered(Aggregate(aggregate_id, entity, loaded.sequence), last)
 
     async def _is_behind(self, snapshot: Snapshot[S], after: list[EventEnvelope[E]]) -> bool:
         """Tell whether the last event of a snapshot is there: not after the log was restored or repaired."""
@@ -299,11 +321,11 @@ class CommandExecutor(Generic[S, C, E]):
             return True
         return bool(last) and last[0].sequence == snapshot.sequence
 
-    def _remember(self, aggregate: Aggregate[S]) -> None:
-        if self._cached > 0:
-            self._aggregates[aggregate.aggregate_id] = aggregate
-            if len(self._aggregates) > self._cached:
-                self._aggregates.popitem(last=False)
+    def _remember(self, known: _Remembered[S, E]) -> None:
+        if self._cached > 0 and known.last is not None:
+            self._remembered[known.aggregate.aggregate_id] = known
+            if len(self._remembered) > self._cached:
+                self._remembered.popitem(last=False)
 
     @contextlib.asynccontextmanager
     async def _turn(self, aggregate_id: str) -> AsyncIterator[None]:
@@ -317,6 +339,17 @@ class CommandExecutor(Generic[S, C, E]):
             turn.wanted -= 1
             if not turn.wanted:
                 del self._turns[aggregate_id]
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """Let nothing of the application end whoever runs its functions: nobody has asked for that."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
 
 
 class _Turn:

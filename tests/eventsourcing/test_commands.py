@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn import gleam
+from pyglyn.eventsourcing.domain.copying import owned
 from pyglyn.node import Exit
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
@@ -209,7 +211,7 @@ async def test_what_a_store_cannot_write_is_believed_only_of_an_aggregate_that_w
         assert (await one.execute("a", Halve("not writable"))).aggregate.entity.balance == 50.0
 
 
-async def test_outcomes_that_are_true_cost_one_load_and_successes_none() -> None:
+async def test_an_aggregate_is_loaded_once() -> None:
     store = Flaky()
     bank = Bank(store, BANK_ACCOUNT)
     await bank.execute("a", OpenAccount("a"))
@@ -217,10 +219,9 @@ async def test_outcomes_that_are_true_cost_one_load_and_successes_none() -> None
     assert store.loads == 1
     with pytest.raises(es.DomainError):
         await bank.execute("a", OpenAccount("a"))
-    assert store.loads == 2
     assert (await bank.execute("a", DepositMoney(0.0))).envelopes == []
     await bank.execute("a", DepositMoney(1.0))
-    assert store.loads == 3
+    assert store.loads == 1
 
 
 async def test_events_that_cannot_be_sent_are_not_committed(stores: list[es.EventStore[Any, Any]]) -> None:
@@ -429,7 +430,7 @@ async def test_the_cache_is_bounded_and_can_be_off() -> None:
     bank = Bank(store, BANK_ACCOUNT, cached=3)
     for n in range(10):
         await bank.execute(str(n), OpenAccount("a"))
-    assert len(bank._aggregates) == 3
+    assert len(bank._remembered) == 3
     loads = store.loads
     await bank.execute("9", DepositMoney(1.0))
     assert store.loads == loads
@@ -478,3 +479,162 @@ def test_errors_have_fields_for_programs() -> None:
         "current_sequence": 1,
         "has_snapshot": False,
     }
+
+
+# --- entities that are changed in place --------------------------------------------------------------------
+
+
+@attrs.define
+class Basket:
+    items: list[str] = attrs.field(factory=list)
+
+
+@attrs.frozen
+class Put:
+    item: str
+
+
+def put(basket: Basket, command: Put) -> list[Put]:
+    if command.item in basket.items:
+        raise es.DomainError("already there")
+    basket.items.append(command.item)  # not its business, and without consequence
+    return [command]
+
+
+def apply_in_place(basket: Basket, event: Put) -> Basket:
+    basket.items.append(event.item)
+    return basket
+
+
+@pytest.mark.parametrize("cached", [0, 1000])
+@pytest.mark.parametrize("frequency", [None, 1, 2])
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_an_apply_that_changes_the_entity_in_place_changes_nobody_elses(
+    kind: str, tmp_path: Path, cached: int, frequency: int | None
+) -> None:
+    url = "memory:" if kind == "memory" else f"sqlite:{tmp_path}/baskets.db"
+    store = es.open_store(url, events=Put, state=Basket, aggregate_type="basket")
+    domain: es.Domain[Basket, Put, Put] = es.Domain(put, apply_in_place, Basket())
+    config = None if frequency is None else es.SnapshotConfig(frequency)
+    async with store:
+        baskets = es.CommandExecutor(store, domain, cached=cached, snapshot_config=config)
+        shown = []
+        for name in ("ada", "bob"):
+            for item in ("milk", "bread", "milk", "eggs"):
+                if item == "milk" and shown and shown[-1].aggregate_id == name:
+                    with pytest.raises(es.DomainError):
+                        await baskets.execute(name, Put(item))
+                    continue
+                shown.append((await baskets.execute(name, Put(item))).aggregate)
+        assert domain.empty_state == Basket()
+        contents = ["milk", "bread", "eggs"]
+        assert [each.entity.items for each in shown] == [contents[:n] for n in (1, 2, 3)] * 2
+        for name in ("ada", "bob"):
+            assert (await baskets.load_aggregate(name)).entity.items == contents
+            other = es.CommandExecutor(store, domain, cached=0)
+            assert (await other.load_aggregate(name)).entity.items == contents
+            if frequency is not None:
+                snapshot = await store.latest_snapshot(name)
+                assert snapshot is not None
+                assert snapshot.entity.items == contents[: snapshot.sequence]
+
+
+@attrs.define
+class Loop:
+    to: Any = None
+
+
+@attrs.frozen
+class Holds:
+    parts: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: float
+    tags: list[str]
+
+
+def test_what_cannot_change_is_shared_and_all_else_is_copied() -> None:
+    fixed: list[Any] = [
+        1,
+        "a",
+        None,
+        2.5,
+        b"b",
+        (1, ("x",)),
+        BankAccount(True, 1.0),
+        Holds(("a", BankAccount())),
+    ]
+    for value in fixed:
+        assert owned(value) is value
+    changeable: list[Any] = [
+        [1, [2]],
+        {"a": [1]},
+        {1, 2},
+        bytearray(b"x"),
+        Basket(["a"]),
+        Holds([1]),
+        Holds((Basket(["b"]),)),
+        Point(1.0, ["t"]),
+        ([1], 2),
+    ]
+    for value in changeable:
+        copied = owned(value)
+        assert copied == value
+        assert copied is not value
+    holds = Holds([Basket(["b"]), BankAccount()])
+    copied = owned(holds)
+    copied.parts[0].items.append("c")
+    assert holds.parts[0].items == ["b"]
+    assert copied.parts[1] is holds.parts[1]
+    loop = Loop()
+    loop.to = [loop]
+    assert owned(loop).to[0].to[0] is not loop
+    generator = (n for n in ())
+    assert owned(Holds(generator)).parts is generator
+
+
+class Counting(es.MemoryStore[Any, Any]):
+    """Counts the events that are read."""
+
+    events_read = 0
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> es.Loaded[Any, Any]:
+        loaded = await super().load(aggregate_id, use_snapshot=use_snapshot)
+        self.events_read += len(loaded.envelopes)
+        return loaded
+
+    async def load_events(self, aggregate_id: str, start_from: int = 0, **options: Any) -> Any:
+        found = await super().load_events(aggregate_id, start_from, **options)
+        self.events_read += len(found)
+        return found
+
+
+async def test_a_refusal_reads_only_what_came_since(caplog: pytest.LogCaptureFixture) -> None:
+    store = Counting("BankAccount")
+    bank: Bank = es.CommandExecutor(store, BANK_ACCOUNT)
+    other: Bank = es.CommandExecutor(store, BANK_ACCOUNT)
+    await bank.execute("a", OpenAccount("a"))
+    for _ in range(100):
+        await bank.execute("a", DepositMoney(1.0))
+    assert store.events_read == 0
+    for _ in range(3):
+        with pytest.raises(es.DomainError):
+            await bank.execute("a", OpenAccount("a"))
+        assert (await bank.execute("a", DepositMoney(0))).envelopes == []
+    assert store.events_read == 6  # the last one each time, as a sign that nothing was lost
+    await other.execute("a", DepositMoney(1.0))
+    store.events_read = 0
+    assert (await bank.execute("a", DepositMoney(0))).aggregate.entity.balance == 101.0
+    await other.execute("a", DepositMoney(1.0))
+    assert (await bank.execute("a", DepositMoney(1.0))).aggregate.entity.balance == 103.0
+    assert store.events_read == 4
+    # A log that was put back to what it was, and went on differently.
+    for stored in (store._streams["a"], store._log):
+        del stored[50:]
+    for _ in range(60):
+        await other.execute("a", DepositMoney(10.0))
+    executed = await bank.execute("a", DepositMoney(0))
+    assert executed.aggregate == await other.load_aggregate("a")
+    assert "no longer is" in caplog.text

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from pyglyn.errors import InvalidHandlerResult
+from pyglyn.eventsourcing.domain.copying import owned
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -66,7 +67,7 @@ class Domain(Generic[S, C, E]):
             InvalidHandlerResult: ``handle`` returned something that is no list (or tuple) of events.
             Exception: whatever else ``handle`` raises, unchanged.
         """
-        events: object = self.handle(entity, command)
+        events: object = self.handle(owned(entity), command)
         if not isinstance(events, list | tuple):
             if hasattr(events, "close"):
                 events.close()  # a coroutine or generator: say it here, not in a warning later
@@ -76,8 +77,8 @@ class Domain(Generic[S, C, E]):
         return list(events)
 
     def fold(self, entity: S, events: Iterable[E]) -> S:
-        """Apply events in order."""
-        apply = self.apply
+        """Apply events in order. An ``apply`` that changes the entity in place changes a copy."""
+        entity, apply = owned(entity), self.apply
         for event in events:
             entity = apply(entity, event)
         return entity
