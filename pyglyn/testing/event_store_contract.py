@@ -79,6 +79,11 @@ def opened(*amounts: float) -> list[BankAccountEvent]:
 ISOLATIONS: list[Isolation] = ["serializable", "read committed"]
 
 
+async def _in_transaction(store: Store, call: Callable[[Any], Awaitable[object]]) -> None:
+    async with store.transaction() as tx:
+        await call(tx)
+
+
 def _is_conflict(outcome: object) -> bool:
     return isinstance(outcome, VersionConflict | TransactionRolledBack)
 
@@ -290,6 +295,27 @@ class EventStoreContract:
             with contextlib.suppress(EventStoreError):
                 await call()
         assert (await store.append("a", opened(), expected=0))[0].sequence == 1
+
+    async def test_ids_that_no_database_can_store_are_refused_by_every_call(self, store: Store) -> None:
+        for id in ("a\0", "\ud800"):
+            calls: list[Callable[[str], Awaitable[object]]] = [
+                store.load,
+                store.load_events,
+                store.last_sequence,
+                store.latest_snapshot,
+                lambda id: store.append(id, opened(), expected=0),
+                lambda id: store.read(aggregate_id=id),
+            ]
+            if store.has_side_tables:
+                calls += [lambda id: _in_transaction(store, lambda tx: tx.load(id))]
+                calls += [lambda id: _in_transaction(store, lambda tx: tx.require(id, 0))]
+                calls += [lambda id: _in_transaction(store, lambda tx: tx.append(id, opened(), expected=0))]
+                calls += [lambda id: store.set_paused(id, True), lambda id: store.save_checkpoint(id, 1)]
+                calls += [lambda id: store.put_outbox([OutboxMessage(id, "")])]
+            for call in calls:
+                with pytest.raises(EventEncodeError):
+                    await call(id)
+        assert await store.read() == []
 
     async def test_refused_appends_do_not_show_up_for_readers(self, store: Store) -> None:
         await store.append("a", opened(), expected=0)

@@ -42,7 +42,7 @@ from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.errands import Done, Errands, handed_on
 from pyglyn.eventsourcing.cluster.routing import FORWARDED, opened, passed_on, start_routing
-from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed
+from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed, OutboxFor
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.domain.causation import with_causation, with_node
@@ -89,6 +89,8 @@ class ServiceSpec(Generic[S, C, E]):
     scope: str | None = None
     conflict_retries: int = 50
     unavailable_s: float = UNAVAILABLE_S
+    outbox: OutboxFor[Any] | None = None
+    cached: int = 1000
 
     def types(self) -> wire.Types:
         """Derive how values are read and written; done anew in each OS process.
@@ -124,10 +126,15 @@ def service(
     causation: bool = True,
     scope: str | None = None,
     unavailable_s: float = UNAVAILABLE_S,
+    outbox: OutboxFor[E] | None = None,
+    conflict_retries: int = 50,
+    cached: int = 1000,
 ) -> ServiceSpec[S, C, E]:
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
         raise EventStoreError("a memory store belongs to one OS process: workers need SQLite or PostgreSQL")
+    if snapshot_config is not None and empty_state is not None:
+        eventstore.check_state(empty_state)
     events = events if events is not None else wire.parameter_type(apply, 1)
     made: ServiceSpec[S, C, E] = ServiceSpec(
         name=name,
@@ -141,6 +148,9 @@ def service(
         causation=causation,
         scope=scope,
         unavailable_s=unavailable_s,
+        outbox=outbox,
+        conflict_retries=conflict_retries,
+        cached=cached,
     )
     made.types()  # refuses what cannot travel, here and not in the OS process of the service
     return made
@@ -161,6 +171,9 @@ def supervised(
     causation: bool = True,
     scope: str | None = None,
     unavailable_s: float = UNAVAILABLE_S,
+    outbox: OutboxFor[E] | None = None,
+    conflict_retries: int = 50,
+    cached: int = 1000,
 ) -> ChildSpec:
     """Specify a service for a supervision tree.
 
@@ -181,9 +194,13 @@ def supervised(
             comes to one of them is carried out by the owner of its aggregate.
         unavailable_s: for how many seconds a command waits for a store that is not available. Callers who
             wait for less (5 s by default) get `ActorTimeout` instead of the reason.
+        outbox: given an aggregate's id, its sequence before and new events, returns messages to be sent after
+            the commit, which are written with the events.
+        conflict_retries: how often a command is decided anew before its VersionConflict is the answer.
+        cached: how many aggregates are kept in memory, so that their next command needs no load.
 
     Raises:
-        EventStoreError: a memory store with workers.
+        EventStoreError: a memory store with workers; snapshots of a state that the store cannot keep.
         UnsupportedType: the commands or events are no Gleam values.
     """
     made = service(
@@ -200,6 +217,9 @@ def supervised(
         causation=causation,
         scope=scope,
         unavailable_s=unavailable_s,
+        outbox=outbox,
+        conflict_retries=conflict_retries,
+        cached=cached,
     )
     tree = Supervisor("one_for_one")
     for query in made.queries:
@@ -255,7 +275,9 @@ class AggregateServer(GenServer):
             self.store,
             spec.domain,
             snapshot_config=spec.snapshot_config,
+            outbox=spec.outbox,
             conflict_retries=spec.conflict_retries,
+            cached=spec.cached,
             unavailable_s=spec.unavailable_s,
             write=self.write,
         )

@@ -1,8 +1,9 @@
 """The memory store: events as objects in lists. For development, tests, and state that may be lost.
 
 Its envelopes are ``MemoryStoreEventEnvelop``, as those of the Gleam library's memory store. It belongs to
-the OS process and the event loop that use it. Nothing is copied or encoded: events are expected to be
-immutable.
+the OS process and the event loop that use it. Nothing is copied or kept encoded: events are expected to be
+immutable. What no database could store is refused all the same, and with a codec also what is not of its
+types, so that what works here works there.
 
 A transaction holds the store's lock; readers outside of it see what was committed before.
 
@@ -15,6 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import attrs
@@ -22,6 +24,7 @@ import attrs
 from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, MemoryStoreEventEnvelop, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.rows import RowCodec, shown_text, storable_number, storable_text
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -42,8 +45,17 @@ S = TypeVar("S")
 class MemoryStore(EventStore[E, S]):
     """Events of one aggregate type in memory."""
 
-    def __init__(self, aggregate_type: str | None = None) -> None:
+    def __init__(self, aggregate_type: str | None = None, codec: RowCodec[E, S] | None = None) -> None:
+        """Make an empty store.
+
+        Args:
+            aggregate_type: whose events; it is in no envelope.
+            codec: checks events and snapshots; None takes any objects.
+        """
         self.aggregate_type = aggregate_type
+        self.codec = codec
+        if type(self).__init__ is MemoryStore.__init__:
+            self.reopen = partial(type(self), aggregate_type, codec)
         self._streams: dict[str, list[MemoryStoreEventEnvelop[E]]] = {}
         self._log: list[RecordedEvent[E]] = []  # position n is at index n - 1
         self._snapshots: dict[str, Snapshot[S]] = {}
@@ -56,6 +68,10 @@ class MemoryStore(EventStore[E, S]):
         self._owner: asyncio.Task[object] | None = None  # whose it is
         self._grown = asyncio.Event()
 
+    def check_state(self, entity: S) -> None:
+        if self.codec is not None:
+            self.codec.check_state(entity)
+
     async def start(self) -> None:
         """Do nothing: there is nothing to connect to."""
 
@@ -63,7 +79,7 @@ class MemoryStore(EventStore[E, S]):
         """Do nothing: the events stay, as they would in a database."""
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        snapshot = self._snapshot(aggregate_id) if use_snapshot else None
+        snapshot = self._snapshot(_key(aggregate_id)) if use_snapshot else None
         after = snapshot.sequence if snapshot is not None else 0
         return Loaded(snapshot, list(self._stream(aggregate_id)[after:]))
 
@@ -116,22 +132,23 @@ class MemoryStore(EventStore[E, S]):
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
-        stream = self._stream(aggregate_id)
-        start = max(start_from, 0)
+        stream = self._stream(_key(aggregate_id))
+        start = max(storable_number(start_from, "sequence"), 0)
         return list(stream[start : None if limit is None else start + max(limit, 0)])
 
     async def last_sequence(self, aggregate_id: str) -> int:
-        return len(self._streams.get(aggregate_id, ()))
+        return len(self._stream(_key(aggregate_id)))
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        return self._snapshot(aggregate_id)
+        return self._snapshot(_key(aggregate_id))
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
-        start, end, limit = max(after, 0), self._end(), max(limit, 0)
+        start, end, limit = max(storable_number(after, "position"), 0), self._end(), max(limit, 0)
         if aggregate_id is None:
             return self._log[start : min(start + limit, end)]
+        _key(aggregate_id)
         found: list[RecordedEvent[E]] = []
         for event in self._log[start:end]:
             if len(found) >= limit:
@@ -144,7 +161,7 @@ class MemoryStore(EventStore[E, S]):
         return self._end()
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        if self._end() > after:
+        if self._end() > storable_number(after, "position"):
             return True
         try:
             async with asyncio.timeout(timeout):
@@ -217,7 +234,7 @@ class _MemoryTransaction(Transaction[E, S]):
             self._undo.pop()()
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        snapshot = self._store._snapshots.get(aggregate_id) if use_snapshot else None
+        snapshot = self._store._snapshots.get(_key(aggregate_id)) if use_snapshot else None
         after = snapshot.sequence if snapshot is not None else 0
         return Loaded(snapshot, list(self._store._streams.get(aggregate_id, ())[after:]))
 
@@ -235,10 +252,14 @@ class _MemoryTransaction(Transaction[E, S]):
         store = self._store
         if not events:
             return []
-        stream = store._streams.get(aggregate_id, [])
-        if len(stream) != expected:
-            raise VersionConflict(aggregate_id, expected, len(stream))
+        stream = store._streams.get(_key(aggregate_id), [])
         pairs = metadata_pairs(metadata)
+        for key, value in pairs:
+            storable_text(key + value, "metadata", nul=True)
+        if store.codec is not None:
+            store.codec.check(events, snapshot)
+        if len(stream) != storable_number(expected, "sequence"):
+            raise VersionConflict(aggregate_id, expected, len(stream))
         now = time.time()
         appended: list[EventEnvelope[E]] = []
         for sequence, event in enumerate(events, expected + 1):
@@ -264,7 +285,7 @@ class _MemoryTransaction(Transaction[E, S]):
         return appended
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
-        found = len(self._store._streams.get(aggregate_id, ()))
+        found = len(self._store._streams.get(_key(aggregate_id), ()))
         if found != sequence:
             raise VersionConflict(aggregate_id, sequence, found)
 
@@ -292,17 +313,17 @@ class _MemoryTransaction(Transaction[E, S]):
         raise EventStoreError("the memory store has no SQL")
 
     async def checkpoint(self, query: str) -> int:
-        found = self._store._checkpoints.get(query)
-        return found.position if found is not None else 0
+        return (await self.load_checkpoint(query)).position
 
     async def checkpoints(self) -> list[Checkpoint]:
         return [self._store._checkpoints[query] for query in sorted(self._store._checkpoints)]
 
     async def load_checkpoint(self, query: str) -> Checkpoint:
-        return self._store._checkpoints.get(query, Checkpoint(query))
+        return self._store._checkpoints.get(storable_text(query, "query name"), Checkpoint(query))
 
     async def update_checkpoint(self, checkpoint: Checkpoint) -> None:
         query, stored = checkpoint.query, await self.load_checkpoint(checkpoint.query)
+        storable_number(checkpoint.position, "position")
         if stored.version != checkpoint.version - 1:
             raise CheckpointConflict(query, checkpoint.version - 1, stored.version, what="version")
         self._set(self._store._checkpoints, query, attrs.evolve(checkpoint, updated_at=time.time()))
@@ -317,6 +338,14 @@ class _MemoryTransaction(Transaction[E, S]):
         await self.update_checkpoint((await self.load_checkpoint(query)).next(paused=paused))
 
     async def park(self, event: ParkedEvent) -> None:
+        storable_text(event.query, "query name")
+        storable_number(event.sequence, "sequence")
+        event = attrs.evolve(
+            event,
+            aggregate_type=shown_text(event.aggregate_type),
+            aggregate_id=shown_text(event.aggregate_id),
+            error=shown_text(event.error),
+        )
         for parked in self._store._parked.values():
             if _same_event(parked, event):
                 assert parked.id is not None
@@ -341,6 +370,8 @@ class _MemoryTransaction(Transaction[E, S]):
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         for message in messages:
+            storable_text(message.topic, "topic")
+            storable_text(message.body, "message body")
             id = self._store._next_id()
             entry = OutboxEntry(
                 id=id, topic=message.topic, body=message.body, attempts=0, created_at=time.time()
@@ -375,6 +406,10 @@ class _MemoryTransaction(Transaction[E, S]):
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+
+def _key(aggregate_id: str) -> str:
+    return storable_text(aggregate_id, "aggregate id")
 
 
 def _same_event(one: ParkedEvent, other: ParkedEvent) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -28,7 +28,9 @@ def open_store(
     Args:
         url: ``memory:``; ``sqlite:inventory.db`` (relative), ``sqlite:/var/lib/inventory.db``, with
             ``?synchronous=NORMAL&busy_timeout=10`` if wanted; ``postgresql://user@host/database`` (or
-            ``postgres://``) with libpq's own parameters.
+            ``postgres://``) with libpq's own parameters, and with ``pool_size``, ``timeout``,
+            ``prepare_threshold`` (a number or ``none``) and ``isolation``, which are those of
+            `PostgresStore`.
         events: the union of event classes, or one; None for plain JSON values.
         aggregate_type: the constant in the Gleam store's column; None opens for reading only, all types.
         state: the class of the entity, needed for snapshots; None for plain JSON values.
@@ -40,42 +42,85 @@ def open_store(
         EventStoreError: an unknown kind of URL, or the driver is not installed.
         TypeError, ValueError: the event or state type has no JSON.
     """
-    types: dict[str, Any] = {"events": events, "aggregate_type": aggregate_type, "state": state}
-    names: dict[str, Any] = {"event_type": event_type, "event_version": event_version, "style": style}
-    store = _opened(url, **types, **names)
-    store.reopen = partial(open_store, url, **types, **names)
-    return store
-
-
-def _opened(url: str, *, aggregate_type: str | None, **options: Any) -> EventStore[Any, Any]:
+    options: dict[str, Any] = {
+        "events": events,
+        "state": state,
+        "event_type": event_type,
+        "event_version": event_version,
+        "style": style,
+    }
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise EventStoreError(f"no store URL: {url!r}; expected memory:, sqlite:path or postgresql://…")
-    if scheme == "memory":
-        return MemoryStore(aggregate_type)
     codec: RowCodec[Any, Any] = RowCodec(aggregate_type=aggregate_type, **options)
+    if scheme == "memory":
+        return MemoryStore(aggregate_type, None if events is None and state is None else codec)
     if scheme == "sqlite":
         from pyglyn.eventsourcing.stores.sqlite import SqliteStore
 
-        path, _, query = rest.partition("?")
-        return SqliteStore(unquote(path), codec, **_sqlite_options(query))
+        path, query = _split(rest, _SQLITE)
+        return SqliteStore(unquote(path), codec, **query)
     if scheme in ("postgresql", "postgres"):
         from pyglyn.eventsourcing.stores.postgres import PostgresStore
 
-        return PostgresStore(url, codec)
+        conninfo, query = _split(url, _POSTGRES, others=True)
+        return PostgresStore(conninfo, codec, **query)
     raise EventStoreError(f"unknown kind of store: {scheme}; expected memory, sqlite or postgresql")
 
 
-def _sqlite_options(query: str) -> dict[str, Any]:
+def _split(
+    url: str, known: dict[str, Callable[[str], Any]], *, others: bool = False
+) -> tuple[str, dict[str, Any]]:
+    """Take our options out of a URL; unless ``others`` may be there, for the driver, none is left.
+
+    Raises:
+        EventStoreError: an option is unknown, or its value is of another kind.
+    """
+    before, _, query = url.partition("?")
     options: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name == "synchronous":
-            options[name] = value.upper()
-        elif name == "busy_timeout":
+    left: list[str] = []
+    for part in query.split("&") if query else []:
+        name, value = next(iter(parse_qsl(part, keep_blank_values=True)), (part, ""))
+        if name in known:
             try:
-                options[name] = float(value)
-            except ValueError:
-                raise EventStoreError(f"busy_timeout is a number of seconds, got {value!r}") from None
+                options[name] = known[name](value)
+            except ValueError as error:
+                raise EventStoreError(f"{name} is {error}, got {value!r}") from None
+        elif not others:
+            raise EventStoreError(f"unknown option of the store: {name}; known are {', '.join(known)}")
         else:
-            raise EventStoreError(f"unknown option of a SQLite store: {name}")
-    return options
+            left.append(part)
+    return before + ("?" + "&".join(left) if left else ""), options
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise ValueError("a number of seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("a number of 1 or more")
+    return int(text)
+
+
+def _threshold(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    if not text.isdecimal():
+        raise ValueError("a number, or none")
+    return int(text)
+
+
+_SQLITE: dict[str, Callable[[str], Any]] = {"synchronous": str.upper, "busy_timeout": _seconds}
+_POSTGRES: dict[str, Callable[[str], Any]] = {
+    "pool_size": _count,
+    "timeout": _seconds,
+    "prepare_threshold": _threshold,
+    "isolation": lambda text: text.replace("-", " ").lower(),
+}

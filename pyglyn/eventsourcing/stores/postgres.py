@@ -28,6 +28,7 @@ import typing
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack, VersionConflict
@@ -53,12 +54,12 @@ from pyglyn.eventsourcing.stores.sql import (
     SqlTransaction,
     count_parked,
     inside,
-    now_ms,
     position_exists,
     positioned_rows,
     positioned_statement,
     read_checkpoint,
     read_checkpoints,
+    read_keys,
     read_parked,
     select_parked,
 )
@@ -102,9 +103,12 @@ _WITH_SNAPSHOT = """, snapped AS (
   ON CONFLICT (aggregate_type, aggregate_id)
   DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
 )"""
-_WITH_OUTBOX = """, outgoing AS (
+NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+"""PostgreSQL's clock, in milliseconds since 1970."""
+
+_WITH_OUTBOX = f""", outgoing AS (
   INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at)
-  SELECT message.topic, message.body, 0, 0, %s::bigint
+  SELECT message.topic, message.body, 0, 0, {NOW}
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
   WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
 )"""
@@ -186,6 +190,14 @@ class PostgresStore(EventStore[E, S]):
         self._timeout = timeout
         self._prepare_threshold = prepare_threshold
         self._open: tuple[int, PostgresDatabase] | None = None
+        if type(self).__init__ is PostgresStore.__init__:
+            options: dict[str, Any] = {
+                "pool_size": pool_size,
+                "timeout": timeout,
+                "prepare_threshold": prepare_threshold,
+                "isolation": isolation,
+            }
+            self.reopen = partial(type(self), conninfo, codec, **options)
 
     def _database(self) -> PostgresDatabase:
         if self._open is not None:
@@ -202,6 +214,9 @@ class PostgresStore(EventStore[E, S]):
         self._open = (os.getpid(), database)
         return database
 
+    def check_state(self, entity: S) -> None:
+        self._codec.check_state(entity)
+
     async def start(self) -> None:
         await self._database().start()
 
@@ -216,7 +231,7 @@ class PostgresStore(EventStore[E, S]):
     # --- aggregates ----------------------------------------------------------------------------------
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        key = (self._codec.writable_type(), aggregate_id)
+        key = self._codec.key(aggregate_id)
         database = self._database()
         snapshot: Snapshot[S] | None = None
         if use_snapshot:
@@ -231,17 +246,17 @@ class PostgresStore(EventStore[E, S]):
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
         most = NO_LIMIT if limit is None else max(limit, 0)
-        parameters = (self._codec.writable_type(), aggregate_id, start_from, most)
+        parameters = (*self._codec.key(aggregate_id), start_from, most)
         rows = await self._database().query(SELECT_EVENTS, parameters)
         return [self._codec.envelope(EventRow(*row)) for row in rows]
 
     async def last_sequence(self, aggregate_id: str) -> int:
-        rows = await self._database().query(SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        rows = await self._database().query(SELECT_SEQUENCE, self._codec.key(aggregate_id))
         sequence: int = rows[0][0]
         return sequence
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        rows = await self._database().query(SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
+        rows = await self._database().query(SELECT_SNAPSHOT, self._codec.key(aggregate_id))
         return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
 
     async def append(
@@ -344,7 +359,6 @@ class PostgresStore(EventStore[E, S]):
             statement += _WITH_OUTBOX
             topics = [storable_text(message.topic, "topic") for message in messages]
             parameters += [
-                now_ms(),
                 topics,
                 [storable_text(message.body, "message body") for message in messages],
             ]
@@ -378,7 +392,7 @@ class PostgresStore(EventStore[E, S]):
     ) -> list[RecordedEvent[E]]:
         if limit <= 0:
             return []
-        keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
+        keys = read_keys(self.aggregate_type, aggregate_id)
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
         database = self._database()
@@ -501,6 +515,7 @@ async def _roll_back(connection: Connection) -> None:
 
 class _PostgresTransaction(SqlTransaction[E, S]):
     _lock_rows = " FOR UPDATE SKIP LOCKED"
+    _now = NOW
 
     def __init__(self, codec: RowCodec[E, S], connection: Connection, *, alone: bool) -> None:
         super().__init__(codec)
@@ -573,7 +588,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
     async def require(self, aggregate_id: str, sequence: int) -> None:
         await self._share_lock()
         await super().require(aggregate_id, sequence)
-        place = (self._codec.writable_type(), aggregate_id, sequence + 1)
+        place = (*self._codec.key(aggregate_id), sequence + 1)
         with _conflicts(aggregate_id, sequence):
             await self._run(_KEEP_FREE, place)
         await self._run(_FREE, place)

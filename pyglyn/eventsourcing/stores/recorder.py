@@ -33,6 +33,7 @@ from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec, SnapshotRow, logger
+from pyglyn.eventsourcing.stores.sql import read_keys
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     EventStore,
@@ -79,6 +80,9 @@ class RecorderStore(EventStore[E, S]):
         self._thread: tuple[int, ThreadPoolExecutor] | None = None
         self._grown = asyncio.Event()
 
+    def check_state(self, entity: S) -> None:
+        self._codec.check_state(entity)
+
     async def start(self) -> None:
         """Do nothing: the recorder belongs to the caller."""
 
@@ -99,7 +103,7 @@ class RecorderStore(EventStore[E, S]):
             raise _translate(error, writing=writing) from error
 
     def _originator(self, aggregate_id: str) -> str:
-        return _originator(self._codec.writable_type(), aggregate_id)
+        return _originator(*self._codec.key(aggregate_id))
 
     # --- aggregates ----------------------------------------------------------------------------------
 
@@ -217,6 +221,7 @@ class RecorderStore(EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
+        read_keys(self.aggregate_type, aggregate_id)
         if limit <= 0:
             return []
         while True:

@@ -7,7 +7,8 @@ The columns are those of ``eventsourcing_postgres`` 5.1 and ``eventsourcing_sqli
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import NoneType
 from typing import Generic, TypeVar
 
@@ -85,11 +86,55 @@ class RowCodec(Generic[E, S]):
             event_version: constant of the store.
             style: how the JSON is spelled.
         """
+        self._recipe: Callable[[], RowCodec[E, S]] = partial(
+            RowCodec,
+            aggregate_type=aggregate_type,
+            events=events,
+            state=state,
+            event_type=event_type,
+            event_version=event_version,
+            style=style,
+        )
         self.aggregate_type = aggregate_type
         self.event_type = event_type if event_type is not None else f"{aggregate_type}Event"
         self.event_version = event_version
         self._events: JsonCodec[E] = JsonCodec(events, style, tagged=True)
         self._states: JsonCodec[S] = JsonCodec(state, style, exact=True)
+
+    def __reduce__(self) -> tuple[Callable[[], RowCodec[E, S]], tuple[()]]:
+        return self._recipe, ()
+
+    def key(self, aggregate_id: str) -> tuple[str, str]:
+        """Return what an aggregate's rows are found by.
+
+        Raises:
+            EventStoreError: the store was opened without a type, or no database can store the id.
+        """
+        return self.writable_type(), storable_text(aggregate_id, "aggregate id")
+
+    def check(self, events: Sequence[E], snapshot: Snapshot[S] | None) -> None:
+        """Check that events and a snapshot can be written.
+
+        Raises:
+            EventEncodeError: one cannot.
+        """
+        for event in events:
+            self._events.encode(event)
+        if snapshot is not None:
+            self._states.encode(snapshot.entity)
+
+    def check_state(self, entity: S) -> None:
+        """Check that an entity can be written and read as a snapshot.
+
+        Raises:
+            EventStoreError: it cannot.
+        """
+        try:
+            read = self._states.decode(self._states.encode(entity))
+        except (EventEncodeError, EventDecodeError) as error:
+            raise EventStoreError(f"no snapshots of {type(entity).__name__}: {error.text}") from error
+        if read != entity:
+            raise EventStoreError(f"no snapshots of {type(entity).__name__}: it is read back as {read!r}")
 
     def writable_type(self) -> str:
         """Return the aggregate type to write under.
@@ -274,15 +319,31 @@ def shown_id(id: object) -> str:
     return id if isinstance(id, str) else repr(id)
 
 
-def storable_text(text: str, what: str) -> str:
-    """Check that a string can be a key in any database: Unicode, without a NUL character.
+def storable_number(number: int, what: str) -> int:
+    """Check that a number fits the 64 bits of a database's column.
+
+    Raises:
+        EventEncodeError: it does not.
+    """
+    if type(number) is not int or not -(2**63) <= number < 2**63:
+        raise EventEncodeError(f"{what} has to be an integer of 64 bits, got {number!r}", value=number)
+    return number
+
+
+def shown_text(text: str) -> str:
+    """Write characters that databases cannot store in another way."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def storable_text(text: str, what: str, *, nul: bool = False) -> str:
+    """Check that a string can be a key in any database: Unicode, without a NUL character unless ``nul``.
 
     Raises:
         EventEncodeError: it cannot.
     """
     if not isinstance(text, str):
         raise EventEncodeError(f"{what} has to be a string, got {text!r}", value=text)
-    if "\0" in text or not _is_unicode(text):
+    if ("\0" in text and not nul) or not _is_unicode(text):
         raise EventEncodeError(f"{what} {text!r} has a character that databases cannot store", value=text)
     return text
 

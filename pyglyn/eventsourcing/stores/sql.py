@@ -18,7 +18,14 @@ from typing import Any, TypeVar
 from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.rows import (
+    EventRow,
+    PositionedRow,
+    RowCodec,
+    SnapshotRow,
+    shown_text,
+    storable_text,
+)
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     Loaded,
@@ -109,7 +116,7 @@ COUNT_PARKED_OF_AGGREGATE = f"{COUNT_PARKED} AND aggregate_id = %s"
 SELECT_PARKED_AGGREGATES = "SELECT DISTINCT aggregate_id FROM pyglyn_parked WHERE query = %s"
 
 _PUT_OUTBOX = """
-INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at) VALUES (%s, %s, 0, 0, %s)
+INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at) VALUES (%s, %s, 0, 0, {now})
 """
 
 
@@ -131,6 +138,12 @@ def positioned_statement(*, by_type: bool, by_id: bool) -> str:
     ON e.aggregate_type = p.aggregate_type AND e.aggregate_id = p.aggregate_id AND e.sequence = p.sequence
     ORDER BY p.position
     """
+
+
+def read_keys(aggregate_type: str | None, aggregate_id: str | None) -> list[str]:
+    """Return the parameters of that statement between ``after`` and the limit."""
+    ids = [] if aggregate_id is None else [storable_text(aggregate_id, "aggregate id")]
+    return ids if aggregate_type is None else [aggregate_type, *ids]
 
 
 def position_exists(*, by_type: bool) -> str:
@@ -172,6 +185,7 @@ class SqlTransaction(Transaction[E, S]):
     """Everything a transaction can do, over one function that runs a statement."""
 
     _lock_rows = ""  # PostgreSQL: concurrent takers of the outbox skip each other's rows
+    _now = ""  # the database's clock, in milliseconds: leases are the same for all who take them
 
     def __init__(self, codec: RowCodec[E, S]) -> None:
         self._codec = codec
@@ -181,13 +195,13 @@ class SqlTransaction(Transaction[E, S]):
         """Run one of our statements; return its rows and how many it changed."""
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        aggregate_type = self._codec.writable_type()
+        key = self._codec.key(aggregate_id)
         snapshot: Snapshot[S] | None = None
         if use_snapshot:
-            rows, _ = await self._run(SELECT_SNAPSHOT, (aggregate_type, aggregate_id))
+            rows, _ = await self._run(SELECT_SNAPSHOT, key)
             snapshot = self._codec.usable_snapshot(SnapshotRow(*rows[0]) if rows else None)
         after = snapshot.sequence if snapshot is not None else 0
-        rows, _ = await self._run(SELECT_EVENTS, (aggregate_type, aggregate_id, after, NO_LIMIT))
+        rows, _ = await self._run(SELECT_EVENTS, (*key, after, NO_LIMIT))
         return Loaded(snapshot, [self._codec.envelope(EventRow(*row)) for row in rows])
 
     async def append(
@@ -214,7 +228,7 @@ class SqlTransaction(Transaction[E, S]):
         return list(envelopes)
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
-        found, _ = await self._run(SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        found, _ = await self._run(SELECT_SEQUENCE, self._codec.key(aggregate_id))
         if found[0][0] != sequence:
             raise VersionConflict(aggregate_id, sequence, found[0][0])
 
@@ -263,13 +277,13 @@ class SqlTransaction(Transaction[E, S]):
             _PARK,
             (
                 storable_text(event.query, "query name"),
-                _shown(event.aggregate_type),
-                _shown(event.aggregate_id),
+                shown_text(event.aggregate_type),
+                shown_text(event.aggregate_id),
                 event.sequence,
                 event.position,
                 event.format,
                 event.raw,
-                _shown(event.error),
+                shown_text(event.error),
                 event.attempts,
                 int(event.parked_at * 1000),
             ),
@@ -298,22 +312,21 @@ class SqlTransaction(Transaction[E, S]):
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         for message in messages:
-            await self._run(*put_outbox_statement(message))
+            await self._run(*put_outbox_statement(message, self._now))
 
     async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
-        now = now_ms()
         statement = f"""
         SELECT id, topic, body, attempts, created_at FROM pyglyn_outbox
-        WHERE topic = %s AND available_at <= %s ORDER BY id LIMIT %s{self._lock_rows}
+        WHERE topic = %s AND available_at <= {self._now} ORDER BY id LIMIT %s{self._lock_rows}
         """
-        rows, _ = await self._run(statement, (topic, now, limit))
+        rows, _ = await self._run(statement, (topic, limit))
         entries = [
             OutboxEntry(id=row[0], topic=row[1], body=row[2], attempts=row[3], created_at=row[4] / 1000)
             for row in rows
         ]
         await self._for_ids(
-            "UPDATE pyglyn_outbox SET available_at = %s WHERE id IN ",
-            (now + int(lease_s * 1000),),
+            f"UPDATE pyglyn_outbox SET available_at = {self._now} + %s WHERE id IN ",
+            (int(lease_s * 1000),),
             [entry.id for entry in entries],
         )
         return entries
@@ -322,10 +335,10 @@ class SqlTransaction(Transaction[E, S]):
         await self._for_ids("DELETE FROM pyglyn_outbox WHERE id IN ", (), ids)
 
     async def fail_outbox(self, ids: Sequence[int], error: str, *, retry_after_s: float = 0.0) -> None:
-        again_at = now_ms() + int(retry_after_s * 1000)
-        statement = """
-        UPDATE pyglyn_outbox SET attempts = attempts + 1, available_at = %s, last_error = %s WHERE id IN """
-        await self._for_ids(statement, (again_at, _shown(error)), ids)
+        statement = f"""
+        UPDATE pyglyn_outbox SET attempts = attempts + 1, available_at = {self._now} + %s, last_error = %s
+        WHERE id IN """
+        await self._for_ids(statement, (int(retry_after_s * 1000), shown_text(error)), ids)
 
     async def outbox_size(self, topic: str | None = None) -> int:
         if topic is None:
@@ -365,10 +378,10 @@ def snapshot_parameters(row: SnapshotRow) -> tuple[object, ...]:
     return (row.aggregate_type, row.aggregate_id, row.sequence, row.entity, row.timestamp)
 
 
-def put_outbox_statement(message: OutboxMessage) -> tuple[str, tuple[object, ...]]:
+def put_outbox_statement(message: OutboxMessage, now: str) -> tuple[str, tuple[object, ...]]:
     """Return the statement that writes an outbox message, and its parameters."""
     topic, body = storable_text(message.topic, "topic"), storable_text(message.body, "message body")
-    return _PUT_OUTBOX, (topic, body, now_ms())
+    return _PUT_OUTBOX.replace("{now}", now), (topic, body)
 
 
 def select_parked(
@@ -451,8 +464,3 @@ def read_checkpoints(rows: Iterable[Row]) -> list[Checkpoint]:
 def read_checkpoint(query: str, rows: list[Row]) -> Checkpoint:
     """Read the row of ``SELECT_CHECKPOINT``, if there is one."""
     return read_checkpoints(rows)[0] if rows else Checkpoint(query)
-
-
-def _shown(text: str) -> str:
-    """Write characters that databases cannot store in another way."""
-    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

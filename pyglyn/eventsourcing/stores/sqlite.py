@@ -16,6 +16,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
@@ -43,6 +44,7 @@ from pyglyn.eventsourcing.stores.sql import (
     put_outbox_statement,
     read_checkpoint,
     read_checkpoints,
+    read_keys,
     read_parked,
     select_parked,
     snapshot_parameters,
@@ -77,6 +79,9 @@ _SELECT_EVENTS = _q(SELECT_EVENTS)
 _SELECT_SEQUENCE = _q(SELECT_SEQUENCE)
 _SELECT_SNAPSHOT = _q(SELECT_SNAPSHOT)
 _UPSERT_SNAPSHOT = _q(UPSERT_SNAPSHOT)
+NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)"
+"""SQLite's clock, in milliseconds since 1970."""
+
 _LAST_POSITION = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'pyglyn_position'"
 
 
@@ -114,6 +119,9 @@ class SqliteStore(EventStore[E, S]):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._open: tuple[int, SqliteDatabase] | None = None
+        if type(self).__init__ is SqliteStore.__init__:
+            options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
+            self.reopen = partial(type(self), self.path, codec, **options)
 
     def _database(self) -> SqliteDatabase:
         if self._open is not None:
@@ -123,6 +131,9 @@ class SqliteStore(EventStore[E, S]):
         database = SqliteDatabase(self.path, synchronous=self._synchronous, busy_timeout=self._busy_timeout)
         self._open = (os.getpid(), database)
         return database
+
+    def check_state(self, entity: S) -> None:
+        self._codec.check_state(entity)
 
     async def start(self) -> None:
         await self._database().start()
@@ -138,16 +149,16 @@ class SqliteStore(EventStore[E, S]):
     # --- aggregates ----------------------------------------------------------------------------------
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        aggregate_type, codec = self._codec.writable_type(), self._codec
+        key, codec = self._codec.key(aggregate_id), self._codec
 
         def select(connection: sqlite3.Connection) -> tuple[Snapshot[S] | None, list[Row]]:
             snapshot: Snapshot[S] | None = None
             if use_snapshot:
-                found, _ = fetch(connection, _SELECT_SNAPSHOT, (aggregate_type, aggregate_id))
+                found, _ = fetch(connection, _SELECT_SNAPSHOT, key)
                 snapshot = codec.usable_snapshot(SnapshotRow(*found[0]) if found else None)
             # Events committed since then come along: the log only grows, so the sum is a later moment.
             after = snapshot.sequence if snapshot is not None else 0
-            return snapshot, _events(connection, aggregate_type, aggregate_id, after, NO_LIMIT)
+            return snapshot, _events(connection, *key, after, NO_LIMIT)
 
         snapshot, rows = await self._database().read(select)
         return Loaded(snapshot, [codec.envelope(EventRow(*row)) for row in rows])
@@ -155,19 +166,17 @@ class SqliteStore(EventStore[E, S]):
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
-        aggregate_type, most = self._codec.writable_type(), NO_LIMIT if limit is None else max(limit, 0)
-        rows = await self._database().read(
-            lambda c: _events(c, aggregate_type, aggregate_id, start_from, most)
-        )
+        key, most = self._codec.key(aggregate_id), NO_LIMIT if limit is None else max(limit, 0)
+        rows = await self._database().read(lambda c: _events(c, *key, start_from, most))
         return [self._codec.envelope(EventRow(*row)) for row in rows]
 
     async def last_sequence(self, aggregate_id: str) -> int:
-        rows = await self._select(_SELECT_SEQUENCE, (self._codec.writable_type(), aggregate_id))
+        rows = await self._select(_SELECT_SEQUENCE, self._codec.key(aggregate_id))
         sequence: int = rows[0][0]
         return sequence
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        rows = await self._select(_SELECT_SNAPSHOT, (self._codec.writable_type(), aggregate_id))
+        rows = await self._select(_SELECT_SNAPSHOT, self._codec.key(aggregate_id))
         return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
 
     async def append(
@@ -188,7 +197,7 @@ class SqliteStore(EventStore[E, S]):
         more: list[tuple[str, tuple[object, ...]]] = []
         if snapshot is not None:
             more.append((UPSERT_SNAPSHOT, snapshot_parameters(self._codec.snapshot_row(snapshot))))
-        more += [put_outbox_statement(message) for message in outbox]
+        more += [put_outbox_statement(message, NOW) for message in outbox]
 
         def insert(connection: sqlite3.Connection) -> None:
             found = connection.execute(_SELECT_SEQUENCE, (self.aggregate_type, aggregate_id)).fetchone()[0]
@@ -210,7 +219,7 @@ class SqliteStore(EventStore[E, S]):
             return []
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
-        keys = [key for key in (self.aggregate_type, aggregate_id) if key is not None]
+        keys = read_keys(self.aggregate_type, aggregate_id)
         while True:
             rows = await self._select(_q(statement), (after, *keys, limit))
             found = positioned_rows(rows)
@@ -298,6 +307,8 @@ class SqliteStore(EventStore[E, S]):
 
 
 class _SqliteTransaction(SqlTransaction[E, S]):
+    _now = NOW
+
     def __init__(self, codec: RowCodec[E, S], run: Callable[[Operation[Any]], Awaitable[Any]]) -> None:
         super().__init__(codec)
         self._in_thread = run

@@ -323,7 +323,7 @@ class EventStore(SideTables, Generic[E, S]):
     has_sql = False
     has_side_tables = True
     reopen: Callable[[], EventStore[Any, Any]] | None = None
-    """Makes the same store again; how a store opened by URL travels to a fresh OS process."""
+    """Makes the same store again: how it travels to a fresh OS process. A class of one's own sets it."""
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         return (self.reopen, ()) if self.reopen is not None else super().__reduce_ex__(protocol)
@@ -336,6 +336,13 @@ class EventStore(SideTables, Generic[E, S]):
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def check_state(self, entity: S) -> None:
+        """Check that an entity can be kept as a snapshot.
+
+        Raises:
+            EventStoreError: it cannot; says why.
+        """
 
     @abc.abstractmethod
     async def start(self) -> None:

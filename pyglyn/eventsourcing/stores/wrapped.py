@@ -147,6 +147,9 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
     def inside(self) -> SideTables:
         return self.underlying
 
+    def check_state(self, entity: S) -> None:
+        self.underlying.check_state(entity)
+
     async def start(self) -> None:
         await self.underlying.start()
 

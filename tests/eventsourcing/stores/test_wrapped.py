@@ -37,7 +37,9 @@ class Recorder:
 
         def call(*arguments: Any, **options: Any) -> Any:
             self.calls.append((name, arguments, options))
-            return _answer() if inspect.iscoroutinefunction(function) else _batches()
+            if inspect.iscoroutinefunction(function):
+                return _answer()
+            return _batches() if inspect.isasyncgenfunction(function) else None
 
         return call
 
