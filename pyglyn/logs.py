@@ -37,6 +37,8 @@ from typing import Any, Final
 
 import attrs
 
+from pyglyn.escaping import CONTROLS, escaped
+
 MOST_QUEUED: Final = 256 * 1024
 """Bytes kept for a reader that does not read, in each OS process."""
 
@@ -47,11 +49,6 @@ _LAST_CHANCE_S: Final = 0.2
 """For how long an OS process that ends waits for a reader."""
 
 _COLOURS: Final = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
-
-# What would move a cursor, end a line or start an escape sequence; a tab and a line's end are seen to apart.
-_CONTROLS: Final = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
 @attrs.frozen(kw_only=True)
@@ -68,11 +65,6 @@ class LogSettings:
     level: str = attrs.field(default="info", validator=attrs.validators.in_(LEVELS))
     format: str = attrs.field(default="text", validator=attrs.validators.in_(FORMATS))
     config: Mapping[str, Any] | None = None
-
-
-def escaped(text: object) -> str:
-    """Make what somebody else has written safe for one line of a log or a terminal."""
-    return str(text).translate(_CONTROLS).replace("\n", "\\n")
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -238,7 +230,7 @@ class TextFormatter(logging.Formatter):
             record.exc_text or "",
             self.formatStack(record.stack_info) if record.stack_info else "",
         ]
-        lines = "\n".join(filter(None, parts)).translate(_CONTROLS).split("\n")
+        lines = "\n".join(filter(None, parts)).translate(CONTROLS).split("\n")
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         name = f"{record.levelname:<7}"
         if self._coloured:

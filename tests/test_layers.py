@@ -24,6 +24,7 @@ BANNED_WHEN_PURE = {
 
 PURE = {
     "errors.py",
+    "escaping.py",
     "etf/",
     "dist/",
     "gleam/",
@@ -71,7 +72,7 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"errors", "etf", "dist", "net", "patience"}
+_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience"}
 _NODE = _BELOW_NODE | {"gleam", "node"}
 _ES_STORES = {"errors", "etf", "gleam", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"eventsourcing/stores"}
@@ -80,15 +81,16 @@ _ES_QUERIES = _ES_CLUSTER | {"eventsourcing/cluster", "supervision"}
 _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 
 LAYERS = {
+    "escaping": set(),
     "errors": set(),
     "_version": set(),
     "_main_module": set(),
     "patience": set(),
     "etf": {"errors"},
-    "dist": {"errors", "etf"},
-    "net": {"errors", "etf", "dist", "patience"},
+    "dist": {"errors", "etf", "escaping"},
+    "net": {"errors", "etf", "escaping", "dist", "patience"},
     "gleam": {"errors", "etf"},
-    "logs": set(),
+    "logs": {"escaping"},
     "node": _BELOW_NODE | {"logs", "gleam", "_version", "_main_module"},
     "supervision/words": {"errors", "etf"},
     "supervision/os": {"errors", "etf", "patience", "_main_module", "supervision/words"},

@@ -15,6 +15,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pyglyn.escaping import escaped
+
 UNLIMITED = 1_000_000
 """The width of what is no terminal, in columns."""
 
@@ -27,7 +29,7 @@ def console(file: IO[str] | None = None) -> Console:
 
 def printable(text: str) -> str:
     """Text without what would move a terminal's cursor, change its colours or begin a new line."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return escaped(text)
 
 
 def cell(text: str, style: str = "") -> Text:

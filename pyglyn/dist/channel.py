@@ -16,6 +16,7 @@ Not supported: sending distribution headers with an atom cache.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, cast
 
@@ -55,6 +56,7 @@ from pyglyn.dist.framing import (
 )
 from pyglyn.dist.outgoing import OutgoingQueue
 from pyglyn.dist.ticks import TickAction, Ticker
+from pyglyn.escaping import escaped
 from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
 from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare
 
@@ -69,9 +71,9 @@ class ChannelSettings:
         net_ticktime_s: how long a peer may be silent; must be the same in the whole cluster.
         tick_intensity: ticks within that time.
         max_packet_size: bytes; a longer packet closes the connection when its length is read.
-        max_message_size: payload bytes of one fragmented message.
+        max_message_size: bytes of one fragmented message, its control message included.
         max_incomplete_messages: fragmented messages under way at once.
-        max_incomplete_size: payload bytes of all those together.
+        max_incomplete_size: bytes of all those together.
         fragment_size: where to cut messages on the way out; bytes of control message and payload.
         control_limits: bounds for decoding control messages (an exit reason may be in there).
     """
@@ -148,7 +150,8 @@ class Channel:
         self._flag_bits = int(flags)
         self._exit_payload = DistFlags.EXIT_PAYLOAD in flags
         self._fragments = DistFlags.FRAGMENTS in flags
-        self._with_header = self._fragments or DistFlags.DIST_HDR_ATOM_CACHE in flags
+        self._with_atoms = DistFlags.DIST_HDR_ATOM_CACHE in flags
+        self._with_header = self._fragments or self._with_atoms
         self._reader = PacketReader(settings.max_packet_size)
         self._assembler = Assembler(
             settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
@@ -255,8 +258,14 @@ class Channel:
 
     def _receive_with_atoms(self, packet: bytes | memoryview, at: int) -> MessageReceived:
         """Read a message whose atoms are references into the header; spell them out."""
-        atoms, at = self._atom_cache.read_refs(packet, at)
+        atoms, at = self._read_atoms(packet, at)
         return self._message_with_atoms(packet, at, atoms)
+
+    def _read_atoms(self, packet: bytes | memoryview, at: int) -> tuple[list[bytes], int]:
+        """Read the atoms of a header, where the peer may send any."""
+        if not self._with_atoms and packet[at : at + 1] not in (b"\0", b""):
+            raise RemoteProtocolError("atom cache references, which were not negotiated")
+        return self._atom_cache.read_refs(packet, at)
 
     def _message_with_atoms(self, data: bytes | memoryview, at: int, atoms: list[bytes]) -> MessageReceived:
         """Make the event of a message whose header had these atoms, if any."""
@@ -264,31 +273,28 @@ class Channel:
         if not atoms:
             control, at = decode_bare(data, at, limits=limits)
             return self._message(control, data, at)
-        control_bytes, at = headers.spell_atoms(data, at, atoms)
+        room = max(_SMALL_EXPANSION, _EXPANSION * len(data))
+        control_bytes, at = headers.spell_atoms(data, at, atoms, room)
         control, _ = decode_bare(control_bytes, limits=limits)
-        payload = headers.spell_atoms(data, at, atoms)[0] if at < len(data) else b""
+        payload = headers.spell_atoms(data, at, atoms, room)[0] if at < len(data) else b""
         return self._message(control, payload, 0)
 
     def _receive_first_fragment(self, packet: bytes | memoryview) -> MessageReceived | None:
+        if not self._fragments:
+            raise RemoteProtocolError("a fragment, which was not negotiated")
         sequence, count = parse_fragment_head(bytes(packet[:FRAGMENT_HEADER_SIZE]))
         if len(packet) == FRAGMENT_HEADER_SIZE:
             raise RemoteProtocolError("a first fragment without atom cache field")
         if count == 1:
             return self._receive_with_atoms(packet, FRAGMENT_HEADER_SIZE)
-        atoms, at = self._atom_cache.read_refs(packet, FRAGMENT_HEADER_SIZE)
-        if atoms:
-            self._assembler.start(sequence, count, (None, atoms), memoryview(packet)[at:])
-            return None
-        control: Term = None
-        try:
-            control, payload_at = decode_bare(packet, at, limits=self.settings.control_limits)
-        except TruncatedTerm:
+        atoms, at = self._read_atoms(packet, FRAGMENT_HEADER_SIZE)
+        if not atoms:
             # The documentation has the control message in the first fragment entirely, but OTP 25 and 28 cut
             # a long one, such as an EXIT with a large reason in it.
-            payload_at = at
-        else:
-            self._check(control)
-        self._assembler.start(sequence, count, (control, atoms), memoryview(packet)[payload_at:])
+            with contextlib.suppress(TruncatedTerm):
+                self._check(decode_bare(packet, at, limits=self.settings.control_limits)[0])
+        # Kept as bytes, which count against the limits; decoded it could be many times as large.
+        self._assembler.start(sequence, count, atoms, memoryview(packet)[at:])
         return None
 
     def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> MessageReceived | None:
@@ -296,11 +302,7 @@ class Channel:
         assembly = self._assembler.proceed(sequence, number, parts)
         if assembly is None:
             return None
-        control, atoms = cast("tuple[Term, list[bytes]]", assembly.first)
-        data: bytes = b"".join(assembly.pieces)
-        if control is None:
-            return self._message_with_atoms(data, 0, atoms)
-        return self._message(control, data, 0)
+        return self._message_with_atoms(b"".join(assembly.pieces), 0, cast("list[bytes]", assembly.first))
 
     def _message(self, term: Any, data: bytes | memoryview, at: int) -> MessageReceived:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""
@@ -318,16 +320,22 @@ class Channel:
         """Read a control message and check whose the pids in it are, as a real node does."""
         control = from_term(term)
         op = term[0]
+        needed = _FORMS.get(op)
+        if needed is not None and not self._flag_bits & needed:
+            flag = DistFlags(needed).name
+            raise RemoteProtocolError(f"{Op(op).name}, which was not negotiated: {flag} is not among the flags")
         place = _PEERS_PID.get(op)
         if place is not None and self._peer_node is not None:
             node = term[place].node
             if node != self._peer_node:
-                raise RemoteProtocolError(f"{Op(op).name}: from a process of {node}, not of this peer")
+                whose = escaped(node, 80)
+                raise RemoteProtocolError(f"{Op(op).name}: from a process of {whose}, not of this peer")
         place = _OUR_PID.get(op)
         if place is not None and self._local_node is not None:
             to = term[place]
             if type(to) is Pid and to.node != self._local_node:
-                raise RemoteProtocolError(f"{Op(op).name}: to a process of {to.node}, not of this node")
+                whose = escaped(to.node, 80)
+                raise RemoteProtocolError(f"{Op(op).name}: to a process of {whose}, not of this node")
         return control
 
     # --- sending -------------------------------------------------------------------------------
@@ -449,6 +457,34 @@ class Channel:
 
 
 _WITH_REASON = frozenset((LinkExit, Exit2, MonitorPExit))
+
+_EXPANSION = 64
+"""How much longer a message may become when its atoms are spelled out; 2 bytes stand for up to 258."""
+
+_SMALL_EXPANSION = 1024 * 1024
+
+_FORMS: Final = {
+    op: flag.value
+    for flag, ops in {
+        DistFlags.SEND_SENDER: (Op.SEND_SENDER, Op.SEND_SENDER_TT),
+        DistFlags.EXIT_PAYLOAD: (
+            Op.PAYLOAD_EXIT,
+            Op.PAYLOAD_EXIT_TT,
+            Op.PAYLOAD_EXIT2,
+            Op.PAYLOAD_EXIT2_TT,
+            Op.PAYLOAD_MONITOR_P_EXIT,
+        ),
+        DistFlags.SPAWN: (Op.SPAWN_REQUEST, Op.SPAWN_REQUEST_TT),
+        DistFlags.UNLINK_ID: (Op.UNLINK_ID, Op.UNLINK_ID_ACK),
+        DistFlags.ALTACT_SIG: (Op.ALTACT_SIG_SEND,),
+    }.items()
+    for op in ops
+}
+"""Op number to the flag without which no peer sends it.
+
+The older ones are always read: what a real node has queued before it knows our flags comes in them. Aliases and
+monitors are not here: a peer that cannot be sent them may send them.
+"""
 
 _PEERS_PID = {
     Op.LINK: 1,

@@ -31,6 +31,7 @@ import attrs
 
 from pyglyn.dist.flags import MANDATORY_25, MANDATORY_26, DistFlags, expand, missing
 from pyglyn.dist.framing import handshake_packet
+from pyglyn.escaping import escaped
 from pyglyn.errors import (
     HandshakeError,
     LocalProtocolError,
@@ -292,7 +293,8 @@ class Initiator(_Machine):
     def _on_challenge(self, packet: bytes) -> list[Event]:
         flags, challenge, creation, name = _read_challenge(packet)
         if name != self.peer_name:
-            raise HandshakeError(f"{self.peer_name} was dialled, but {name} answered{self._long_or_short(name)}")
+            what = self._long_or_short(name)
+            raise HandshakeError(f"{self.peer_name} was dialled, but {escaped(name)} answered{what}")
         self._peer_flags = expand(flags)
         self._peer_creation = creation
         self._check_flags(self._peer_flags)
@@ -407,6 +409,10 @@ class Acceptor(_Machine):
         return self._named(_checked_name(packet[7:]), flags, flags | (self.local.required & ~low_word))
 
     def _named(self, name: str, flags: DistFlags, to_check: DistFlags) -> list[Event]:
+        dynamic = DistFlags.NAME_ME in flags
+        if not is_node_name(f"name@{name}" if dynamic else name):
+            self._send(b"snot_allowed")
+            raise RemoteProtocolError(f"{name[:40]!r} is no node name")
         self.peer_name = name
         self._peer_flags = flags
         try:
@@ -414,10 +420,6 @@ class Acceptor(_Machine):
         except MissingFlags:
             self._send(b"snot_allowed")
             raise
-        dynamic = DistFlags.NAME_ME in flags
-        if not dynamic and not is_node_name(name):
-            self._send(b"snot_allowed")
-            raise RemoteProtocolError(f"{name[:40]!r} is no node name")
         self.state = State.AWAIT_OUR_STATUS
         return [NameReceived(name, self._peer_creation, flags, dynamic)]
 

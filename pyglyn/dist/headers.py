@@ -2,9 +2,9 @@
 
 Source: erl_ext_dist, "Distribution Header"; external.c (OTP 25.2).
 
-We do not offer DIST_HDR_ATOM_CACHE, so a real peer sends headers without atoms. Should one come with atoms
-nevertheless, or should a caller offer the flag, they are read, and every reference in control message and
-payload is spelled out, so that those above only ever see whole terms. Not supported: writing them.
+We do not offer DIST_HDR_ATOM_CACHE, so a real peer sends headers without atoms, and others are refused. Should a
+caller offer the flag, they are read, and every reference in control message and payload is spelled out, so that
+those above only ever see whole terms. Not supported: writing them.
 """
 
 from __future__ import annotations
@@ -97,16 +97,25 @@ _REFERENCE_WORDS = {90: 4, 114: 1}
 _FUN_HEAD = struct.Struct(">I17xII")  # size, arity and uniq, index, number of free variables
 
 
-def spell_atoms(data: bytes | memoryview, at: int, atoms: list[bytes]) -> tuple[bytes, int]:
+def spell_atoms(
+    data: bytes | memoryview, at: int, atoms: list[bytes], room: int
+) -> tuple[bytes, int]:
     """Copy the bare term at ``at`` with every ATOM_CACHE_REF replaced by the atom it stands for.
+
+    Args:
+        data: the packet, or what comes after its header.
+        at: where the term begins.
+        atoms: those of the header.
+        room: bytes that the copy may have.
 
     Returns:
         The term, and the offset after it in ``data``.
 
     Raises:
-        RemoteProtocolError: the term ends early, has an unknown tag, or an atom number not in the header.
+        RemoteProtocolError: the term ends early, has an unknown tag, or an atom number not in the header, or
+            grows beyond ``room``.
     """
-    walk = _Walk(bytes(data), at, atoms)
+    walk = _Walk(bytes(data), at, atoms, room)
     walk.run()
     return bytes(walk.out), walk.at
 
@@ -118,10 +127,11 @@ class _Walk:
     place in ``out`` of a fun's size, to be corrected when all of the fun is copied.
     """
 
-    def __init__(self, data: bytes, at: int, atoms: list[bytes]) -> None:
+    def __init__(self, data: bytes, at: int, atoms: list[bytes], room: int) -> None:
         self.data = data
         self.at = at
         self.atoms = atoms
+        self.room = room
         self.out = bytearray()
         self.stack: list[int | tuple[int]] = [1]
 
@@ -178,4 +188,6 @@ class _Walk:
         if number >= len(self.atoms):
             raise RemoteProtocolError("a reference to an atom that is not in the distribution header")
         self.out += self.atoms[number]
+        if len(self.out) > self.room:
+            raise RemoteProtocolError(f"a message of more than {self.room} bytes with its atoms spelled out")
         self.at += 2

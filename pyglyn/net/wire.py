@@ -17,6 +17,7 @@ import attrs
 from pyglyn import etf
 from pyglyn.dist import Buffer
 from pyglyn.dist.control import Control
+from pyglyn.escaping import escaped
 from pyglyn.etf import Pid
 
 logger = logging.getLogger("pyglyn.dist.wire")
@@ -43,8 +44,7 @@ def describe(control: Control, payload_size: int | None) -> str:
             words.append(f"{field.name}={etf.text.format(value, limit=_LONGEST)}")
     if payload_size is not None:
         words.append(f"({payload_size} bytes)")
-    line = " ".join(words)
-    return line if line.isprintable() else line.encode("unicode_escape").decode()
+    return escaped(" ".join(words))
 
 
 def logging_received(on_message: OnMessage) -> OnMessage:

@@ -465,9 +465,9 @@ class TestLimits:
         assert "1001 bytes is announced" in broken(b.receive_data((1001).to_bytes(4)))
 
     def test_a_fragmented_message_has_a_limit(self) -> None:
-        b = pair(settings=ChannelSettings(max_message_size=100))[1]
-        b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60)))
-        assert "exceeds 100 bytes" in broken(b.receive_data(packet(NEXT, (3).to_bytes(8), bytes(60))))
+        b = pair(settings=ChannelSettings(max_message_size=150))[1]
+        assert b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60))) == []
+        assert "exceeds 150 bytes" in broken(b.receive_data(packet(NEXT, (3).to_bytes(8), bytes(60))))
 
     def test_incomplete_messages_have_a_limit_together(self) -> None:
         b = pair(settings=ChannelSettings(max_incomplete_size=100))[1]
@@ -490,11 +490,22 @@ class TestLimits:
         assert "exceed 200000 bytes together" in broken(events)
 
     def test_complete_messages_do_not_count(self) -> None:
-        b = pair(settings=ChannelSettings(max_incomplete_size=100, max_incomplete_messages=1))[1]
+        b = pair(settings=ChannelSettings(max_incomplete_size=150, max_incomplete_messages=1))[1]
         for _ in range(5):
             head = packet(FIRST, (2).to_bytes(8), b"\0", SEND, bytes(60))
             events = b.receive_data(head + packet(NEXT, (1).to_bytes(8), bytes(30)))
             assert [type(event) for event in events] == [MessageReceived]
+
+    def test_control_messages_of_incomplete_messages_count_as_bytes(self) -> None:
+        """Not as the objects they decode to: 100,000 empty lists in an exit reason are 100 KB on the wire."""
+        b = pair(settings=ChannelSettings(max_incomplete_size=250_000))[1]
+        control = encode_bare((3, A, B, [[] for _ in range(100_000)]))
+        events: list[Any] = []
+        for sequence in range(3):
+            events += b.receive_data(packet(b"\x83E", sequence.to_bytes(8), (2).to_bytes(8), b"\0", control))
+        assert "exceed 250000 bytes together" in broken(events)
+        held = [assembly.first for assembly in b._assembler._assemblies.values()]
+        assert held == [[], [], []]
 
     def test_the_number_of_incomplete_messages_has_a_limit(self) -> None:
         b = pair(settings=ChannelSettings(max_incomplete_messages=3))[1]
@@ -503,6 +514,49 @@ class TestLimits:
             head = b"\x83E" + sequence.to_bytes(8)
             events += b.receive_data(packet(head, (4).to_bytes(8), b"\0", SEND))
         assert "more than 3" in broken(events)
+
+
+# --- what was not negotiated ---------------------------------------------------------------------------------
+
+FORMS = {
+    DistFlags.SEND_SENDER: [(22, A, B), (23, A, B, 1)],
+    DistFlags.EXIT_PAYLOAD: [(24, A, B), (25, A, B, 1), (26, A, B), (27, A, B, 1), (28, A, B, REF)],
+    DistFlags.SPAWN: [
+        (29, REF, A, A, (Atom("m"), Atom("f"), 0), []),
+        (30, REF, A, A, (Atom("m"), Atom("f"), 0), [], 1),
+    ],
+    DistFlags.UNLINK_ID: [(35, 1, A, B), (36, 1, A, B)],
+    DistFlags.ALTACT_SIG: [(37, 0, A, B)],
+}
+
+
+@pytest.mark.parametrize(
+    ("flag", "control"), [(flag, control) for flag, controls in FORMS.items() for control in controls]
+)
+def test_a_form_that_was_not_negotiated_is_refused(flag: DistFlags, control: tuple[Any, ...]) -> None:
+    data = packet(b"\x83D\0", encode_bare(control), encode_bare([]) if control[0] not in (35, 36) else b"")
+    with_it = Channel(RECOMMENDED | flag, 0.0, local_node="b@host", peer_node="a@host")
+    assert isinstance(with_it.receive_data(data)[0], MessageReceived)
+    without = Channel(RECOMMENDED & ~flag, 0.0, local_node="b@host", peer_node="a@host")
+    assert f"which was not negotiated: {flag.name} is not" in broken(without.receive_data(data))
+
+
+def test_fragments_that_were_not_negotiated_are_refused() -> None:
+    for flags in (NEITHER, NEITHER | CACHE):
+        b = pair(flags)[1]
+        assert broken(b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND)))
+        assert not b._assembler._assemblies
+
+
+@pytest.mark.parametrize("name", ["x\nERROR forged", "\x1b[2Jgone", "a\x9b1mb", "\u202eturned"])
+def test_a_peers_text_in_an_error_is_one_harmless_line(name: str) -> None:
+    stranger = Pid(f"{name}@host", 1, 0, 1)
+    b = pair()[1]
+    text = broken(b.receive_data(packet(b"\x83D\0", encode_bare((1, stranger, B)))))
+    assert text.isprintable()
+    assert "@host" in text
+    text = broken(pair()[1].receive_data(packet(b"\x83D\0", encode_bare((1, A, stranger)))))
+    assert text.isprintable()
 
 
 # --- ticks -----------------------------------------------------------------------------------------

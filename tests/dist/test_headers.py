@@ -27,6 +27,9 @@ from pyglyn.etf import (
 )
 from tests.strategies import terms
 
+ROOM = 1 << 30
+WITH_CACHE = RECOMMENDED | DistFlags.DIST_HDR_ATOM_CACHE
+
 
 class CachingWriter:
     """The sending side, for the tests only: bare terms with every atom as a reference into a header.
@@ -109,7 +112,7 @@ def test_references_in_every_kind_of_term_are_spelled_out(term: Term) -> None:
     header, body = CachingWriter().message(term)
     atoms, at = AtomCache().read_refs(header, 0)
     assert at == len(header)
-    assert spell_atoms(body + b"rest", 0, atoms) == (encode_bare(term), len(body))
+    assert spell_atoms(body + b"rest", 0, atoms, ROOM) == (encode_bare(term), len(body))
 
 
 def test_a_fun_gets_its_new_size() -> None:
@@ -124,14 +127,14 @@ def test_a_fun_gets_its_new_size() -> None:
     short = writer._refer(fun, atoms)
     assert len(short) < len(fun)
     encoded = [b"w" + bytes((len(atom),)) + atom for atom in atoms]
-    assert spell_atoms(short, 0, encoded) == (fun, len(short))
+    assert spell_atoms(short, 0, encoded, ROOM) == (fun, len(short))
     decode_bare(fun)
 
 
 @given(terms())
 def test_terms_without_references_stay_as_they_are(term: Term) -> None:
     data = encode_bare(term)
-    assert spell_atoms(data, 0, []) == (data, len(data))
+    assert spell_atoms(data, 0, [], ROOM) == (data, len(data))
 
 
 def test_slots_are_kept_from_packet_to_packet_and_replaced() -> None:
@@ -149,7 +152,7 @@ def test_long_atoms_have_two_bytes_of_length() -> None:
     header = b"\1\x18\0" + (400).to_bytes(2) + text.encode()
     atoms, at = AtomCache().read_refs(header, 0)
     assert (atoms, at) == ([b"v" + (400).to_bytes(2) + text.encode()], len(header))
-    assert decode_bare(spell_atoms(b"R\0", 0, atoms)[0])[0] == Atom(text)
+    assert decode_bare(spell_atoms(b"R\0", 0, atoms, ROOM)[0])[0] == Atom(text)
 
 
 @given(st.binary(max_size=60))
@@ -165,7 +168,7 @@ def test_a_damaged_header_is_a_protocol_error(data: bytes) -> None:
 @given(st.binary(max_size=60), st.lists(st.just(b"w\1a"), max_size=3))
 def test_a_damaged_term_is_a_protocol_error(data: bytes, atoms: list[bytes]) -> None:
     try:
-        _, at = spell_atoms(data, 0, atoms)
+        _, at = spell_atoms(data, 0, atoms, ROOM)
     except RemoteProtocolError:
         return
     assert 0 < at <= len(data)
@@ -173,9 +176,9 @@ def test_a_damaged_term_is_a_protocol_error(data: bytes, atoms: list[bytes]) -> 
 
 def test_deep_and_huge_claims_take_no_time() -> None:
     deep = b"l\0\0\0\1" * 100_000 + b"j" * 100_001
-    assert spell_atoms(deep, 0, [])[1] == len(deep)
+    assert spell_atoms(deep, 0, [], ROOM)[1] == len(deep)
     with pytest.raises(RemoteProtocolError, match="ends early"):
-        spell_atoms(b"i\xff\xff\xff\xff" * 10, 0, [])
+        spell_atoms(b"i\xff\xff\xff\xff" * 10, 0, [], ROOM)
 
 
 A, B = Pid(NODE, 1, 0, 5), Pid("b@host", 2, 1, 6)
@@ -191,9 +194,8 @@ def messages(channel: Channel, data: bytes) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("flags", [RECOMMENDED, RECOMMENDED | DistFlags.DIST_HDR_ATOM_CACHE])
-def test_a_channel_reads_messages_with_cached_atoms(flags: DistFlags) -> None:
-    channel, writer = Channel(flags, 0.0), CachingWriter()
+def test_a_channel_reads_messages_with_cached_atoms() -> None:
+    channel, writer = Channel(WITH_CACHE, 0.0), CachingWriter()
     for term in [*TERMS, *TERMS]:
         header, body = writer.message((22, A, B), term)
         packet = b"\x83D" + header + body
@@ -202,7 +204,7 @@ def test_a_channel_reads_messages_with_cached_atoms(flags: DistFlags) -> None:
 
 def test_a_channel_reads_fragments_with_cached_atoms() -> None:
     """Cache entries count from the first fragment on, also for other messages in between."""
-    channel, writer = Channel(RECOMMENDED, 0.0), CachingWriter()
+    channel, writer = Channel(WITH_CACHE, 0.0), CachingWriter()
     header, control = writer.message((22, A, B))
     term = (b"x" * 100, A)
     payload = b"h\2" + encode_bare(term[0]) + control[control.index(b"X") :][: len(b"X\x52\0") + 12]
@@ -216,3 +218,36 @@ def test_a_channel_reads_fragments_with_cached_atoms() -> None:
     ]
     data = b"".join(len(packet).to_bytes(4) + packet for packet in packets)
     assert messages(channel, data) == [(Send(A, B), b"between"), (Send(A, B), term)]
+
+
+# --- what was not negotiated, and what grows -------------------------------------------------------
+
+
+def the_error(events: list[Any]) -> str:
+    assert isinstance(events[-1], ProtocolBroken)
+    return str(events[-1].error)
+
+
+@pytest.mark.parametrize("kind", [b"\x83D", b"\x83E" + bytes(7) + b"\1" + bytes(7) + b"\2"], ids=["one", "first of two"])
+def test_references_that_were_not_negotiated_are_not_even_read(
+    kind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, body = CachingWriter().message((22, A, B), [Atom("x") for _ in range(1000)])
+    packet = kind + header + body
+    channel = Channel(RECOMMENDED, 0.0)
+    for name in ("read_refs", "_enter"):
+        monkeypatch.delattr(AtomCache, name)
+    error = the_error(channel.receive_data(len(packet).to_bytes(4) + packet))
+    assert error == "atom cache references, which were not negotiated"
+
+
+def test_two_bytes_that_stand_for_a_long_atom_do_not_fill_the_memory() -> None:
+    """266 KB of references to one atom of 255 characters of four bytes would be 135 MB."""
+    text = "𐍈" * 255
+    atom = text.encode()
+    count = 133_000
+    header = b"\1\x18\0" + len(atom).to_bytes(2) + atom
+    control = encode_bare((22, A, B))
+    packet = b"\x83D" + header + control + b"l" + count.to_bytes(4) + b"R\0" * count + b"j"
+    error = the_error(Channel(WITH_CACHE, 0.0).receive_data(len(packet).to_bytes(4) + packet))
+    assert error.startswith(f"a message of more than {64 * len(packet)} bytes with its atoms spelled out")

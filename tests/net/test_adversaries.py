@@ -11,7 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import attrs
 import pytest
 
-from pyglyn.dist import RECOMMENDED, Acceptor, ChannelSettings, HandshakeComplete, Initiator, LocalSide
+from pyglyn.dist import (
+    RECOMMENDED,
+    Acceptor,
+    ChannelSettings,
+    DistFlags,
+    HandshakeComplete,
+    Initiator,
+    LocalSide,
+)
 from pyglyn.errors import HandshakeError, WrongCookie
 from pyglyn.net import NetSettings
 from pyglyn.testing import eventually, no_leaks
@@ -59,8 +67,11 @@ class RawPeer:
 
 
 @pytest.fixture
-async def node(start_node: StartNode) -> Recorder:
-    """A node without EPMD; ``peer@localhost`` is wherever ``acting`` listens."""
+async def node(start_node: StartNode, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Recorder]:
+    """A node without EPMD; ``peer@localhost`` is wherever ``acting`` listens.
+
+    Whatever a peer does, the log is in lines that this node wrote.
+    """
     ports: list[int] = []
     settings = NetSettings(
         epmd_port=0,
@@ -70,7 +81,9 @@ async def node(start_node: StartNode) -> Recorder:
     )
     recorder = await start_node("py@localhost", COOKIE, settings=settings)
     recorder.ports = ports  # type: ignore[attr-defined]
-    return recorder
+    yield recorder
+    for record in caplog.get_records("call"):
+        assert record.getMessage().isprintable()
 
 
 @contextlib.asynccontextmanager
@@ -282,6 +295,25 @@ async def call_in_our_name(peer: RawPeer, node: Recorder) -> None:
     assert await peer.ended() == b"\0\x0csnot_allowed"
 
 
+async def call_with_a_name_that_forges_a_line(peer: RawPeer, node: Recorder) -> None:
+    peer.writer.write(
+        Initiator(attrs.evolve(PEER, name="x\nFAKE\x1b[2J@localhost"), node.name, 1).data_to_send()
+    )
+    assert await peer.ended() == b"\0\x0csnot_allowed"
+
+
+async def call_without_flags_in_a_forged_name(peer: RawPeer, node: Recorder) -> None:
+    side = attrs.evolve(PEER, name="x\nFAKE@localhost", flags=DistFlags(0))
+    peer.writer.write(Initiator(side, node.name, 1).data_to_send())
+    assert await peer.ended() == b"\0\x0csnot_allowed"
+
+
+async def call_for_a_name_on_a_forged_host(peer: RawPeer, node: Recorder) -> None:
+    side = attrs.evolve(PEER, name="host\nFAKE", flags=RECOMMENDED | DistFlags.NAME_ME)
+    peer.writer.write(Initiator(side, node.name, 1).data_to_send())
+    assert await peer.ended() == b"\0\x0csnot_allowed"
+
+
 async def call_in_tls(peer: RawPeer, node: Recorder) -> None:
     context = ssl.create_default_context()
     with contextlib.suppress(OSError):
@@ -303,6 +335,9 @@ CALLERS = [
     (call_without_the_cookie, "peer@localhost does not have this node's cookie"),
     (call_with_garbage, "broke the handshake"),
     (call_in_tls, "a connecting node speaks TLS (-proto_dist inet_tls), this connection is plain TCP"),
+    (call_with_a_name_that_forges_a_line, r"broke the handshake: 'x\nFAKE\x1b[2J@localhost' is no node name"),
+    (call_without_flags_in_a_forged_name, r"'x\nFAKE@localhost' is no node name"),
+    (call_for_a_name_on_a_forged_host, r"'host\nFAKE' is no node name"),
     (call_with_a_huge_name, "broke the handshake: a node name of 300 bytes"),
     (call_without_flags, "peer@localhost lacks capabilities that this node requires: EXTENDED_REFERENCES"),
     (call_in_our_name, "it has our own name"),
