@@ -19,13 +19,16 @@ from collections.abc import Callable, Sequence
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry, Request
 from pyglyn.errors import RemoteProtocolError
-from pyglyn.net.transport import ListeningSockets, listen, no_delay
+from pyglyn.net.transport import ListeningSockets, listen, no_delay, share_of_descriptors
 
 logger = logging.getLogger("pyglyn.net.epmd")
 
 LOOPBACK = ("127.0.0.1", "::1")
 IDLE_S = 60.0
-MAX_CONNECTIONS = 2048
+MAX_CONNECTIONS = 1024
+"""Those over which a node is registered, and as many others; an eighth of the files the process may open, if
+that is fewer."""
+
 MAX_REMEMBERED = 1000
 """Names no longer registered whose last creation is kept, as in the real daemon's list of unused names."""
 
@@ -50,7 +53,11 @@ class EpmdServer:
         self._relaxed = relaxed_command_check
         self._clock = clock
         self._sockets: ListeningSockets | None = None
+        self._most = share_of_descriptors(8, MAX_CONNECTIONS)
         self._connections: set[_Client] = set()
+        self._asking: dict[
+            _Client, None
+        ] = {}  # connections that nothing is registered over, the oldest first
         self._registered: dict[str, tuple[NodeEntry, _Client]] = {}
         self._unused: dict[str, tuple[NodeEntry, int, int]] = {}  # last entry, creation, connection number
         self._numbers = itertools.count(1)
@@ -91,15 +98,19 @@ class EpmdServer:
     # --- what the connections ask --------------------------------------------------------------
 
     def connected(self, client: _Client) -> int | None:
-        """Take a connection in and number it; None where there are too many."""
-        if len(self._connections) >= MAX_CONNECTIONS or self._sockets is None:
+        """Take a connection in and number it; None while nothing is served. Too many cost the oldest one."""
+        if self._sockets is None:
             return None
+        if len(self._asking) >= self._most:
+            next(iter(self._asking)).drop()
         self._connections.add(client)
+        self._asking[client] = None
         return next(self._numbers)
 
     def disconnected(self, client: _Client) -> None:
         """Forget a connection, and what was registered over it."""
         self._connections.discard(client)
+        self._asking.pop(client, None)
         name = client.registered
         if name is not None:
             client.registered = None
@@ -139,6 +150,10 @@ class EpmdServer:
         if entry.name in self._registered:
             logger.info("the name %s is taken, a second node of that name was refused", entry.name)
             return epmd.encode_alive2_answer(entry, 1, 99)
+        if len(self._registered) >= self._most:
+            logger.warning("%d nodes are registered, the name %s was refused", self._most, entry.name)
+            return epmd.encode_alive2_answer(entry, 1, 99)
+        self._asking.pop(client, None)
         unused = self._unused.pop(entry.name, None)
         creation = unused[1] + 1 if unused else int(self._clock())
         if not epmd.FIRST_CREATION <= creation <= epmd.LAST_CREATION:

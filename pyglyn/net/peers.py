@@ -45,6 +45,7 @@ from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.listener import Listener
 from pyglyn.net.registrar import Registrar, random_creation
 from pyglyn.net.settings import LocalNode, NetSettings
+from pyglyn.net.turns import Turns
 from pyglyn.patience import Patience
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ class Peers:
         self._connections: dict[str, Connection] = {}
         self._closing: set[Connection] = set()
         self._dials: dict[str, _Dial] = {}
-        self._accepting: set[HandshakeDriver] = set()
+        self._accepting: dict[HandshakeDriver, None] = {}  # the oldest first
+        self._most_accepting = transport.share_of_descriptors(8, self.settings.max_handshakes)
+        self._crowded = False
+        self._turns = Turns(self.settings.max_dials, self.settings.max_dials_to_host)
         self._orders = itertools.count(1)
         self._listener = Listener(local, self.settings, self._accept)
         self._registrar = Registrar(local, self.settings)
@@ -229,7 +233,10 @@ class Peers:
         return dial
 
     async def _reach(self, dial: _Dial, side: LocalSide) -> None:
-        """Find the node and connect; the handshake goes on in callbacks."""
+        """Find the node and connect when it is its turn; the handshake goes on in callbacks."""
+        host = dial.node.partition("@")[2]
+        await self._turns.take(host)
+        dial.future.add_done_callback(lambda _: self._turns.give_back(host))
         try:
             await self._open(dial, side)
             dial.task = None
@@ -302,17 +309,34 @@ class Peers:
             self._acceptor_event,
             self._acceptor_failed,
         )
-        if self._side is None or len(self._accepting) >= self.settings.max_handshakes:
+        if self._side is None:
             driver.close()
-        else:
-            self._accepting.add(driver)
+            return driver
+        if len(self._accepting) >= self._most_accepting:
+            self._make_room()
+        elif len(self._accepting) * 2 <= self._most_accepting:
+            self._crowded = False
+        self._accepting[driver] = None
         return driver
+
+    def _make_room(self) -> None:
+        """Close the connection that has been without the cookie for longest: an honest one needs a moment."""
+        oldest = next(iter(self._accepting))
+        del self._accepting[oldest]
+        oldest.close()
+        if not self._crowded:
+            self._crowded = True
+            logger.warning(
+                "%d connections have not proved the cookie yet: the oldest are closed, the last one from %s",
+                self._most_accepting,
+                oldest.peer_address,
+            )
 
     def _acceptor_event(self, driver: HandshakeDriver, event: HandshakeEvent) -> None:
         if isinstance(event, NameReceived):
             self._answer_name(driver, event)
         elif isinstance(event, HandshakeComplete):
-            self._accepting.discard(driver)
+            self._accepting.pop(driver, None)
             self._up(driver, event)
 
     def _answer_name(self, driver: HandshakeDriver, event: NameReceived) -> None:
@@ -325,7 +349,7 @@ class Peers:
         problem = self._name_problem(name) or self._not_allowed(name)
         if problem:
             driver.answer(lambda: machine.send_status("not_allowed"))
-            self._accepting.discard(driver)
+            self._accepting.pop(driver, None)
             driver.close()
             logger.warning("refused a connection from %s: %s", driver.peer_address, problem)
             return
@@ -343,11 +367,11 @@ class Peers:
             dial.adopted = driver
         driver.answer(lambda: machine.send_status(status))
         if status == "nok":
-            self._accepting.discard(driver)
+            self._accepting.pop(driver, None)
             driver.close()
 
     def _acceptor_failed(self, driver: HandshakeDriver, error: HandshakeError) -> None:
-        self._accepting.discard(driver)
+        self._accepting.pop(driver, None)
         level = logging.DEBUG if self._is_no_matter(driver) else logging.WARNING
         logger.log(level, "refused a connection from %s: %s", driver.peer_address, error)
         for dial in list(self._dials.values()):

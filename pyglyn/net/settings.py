@@ -47,7 +47,10 @@ class NetSettings:
         setup_timeout_s: how long each step of a handshake may take, and each attempt to reach a host.
         busy_limit: from so many queued bytes on a connection is busy (OTP's dist_buf_busy_limit).
         write_buffer: bytes handed to the socket ahead of what it takes.
-        max_handshakes: accepted connections that have not proved the cookie; further ones are closed.
+        max_handshakes: accepted connections that have not proved the cookie (fewer where the process may not
+            open eight times as many files); where one more comes, the oldest is closed.
+        max_dials: attempts to reach other nodes at once; further ones wait for their turn.
+        max_dials_to_host: how many of those to nodes of the same host.
         epmd_port: where EPMD listens; 0 for no EPMD at all (then only ``address_of`` finds nodes).
         embedded_epmd: whether to be the EPMD of this machine when there is none.
         epmd_addresses: where that one listens beside loopback; None for what fits the host part.
@@ -64,6 +67,8 @@ class NetSettings:
     busy_limit: int = 1024 * 1024
     write_buffer: int = 128 * 1024
     max_handshakes: int = 256
+    max_dials: int = 128
+    max_dials_to_host: int = 32
     epmd_port: int = attrs.field(factory=epmd_port_from_environment)
     embedded_epmd: bool = True
     epmd_addresses: tuple[str, ...] | None = None

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import ipaddress
 import os
+import resource
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -96,6 +97,12 @@ async def dial(address: str, port: int, factory: Callable[[], P], timeout_s: flo
         transport, protocol = await loop.create_connection(factory, address, port)
     no_delay(transport)
     return protocol
+
+
+def share_of_descriptors(part: int, most: int) -> int:
+    """A number of connections: ``most``, or that part of the descriptors the process may open, if fewer."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return most if limit == resource.RLIM_INFINITY else max(1, min(most, limit // part))
 
 
 def no_delay(transport: asyncio.BaseTransport) -> None:

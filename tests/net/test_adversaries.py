@@ -315,9 +315,12 @@ async def call_for_a_name_on_a_forged_host(peer: RawPeer, node: Recorder) -> Non
 
 
 async def call_in_tls(peer: RawPeer, node: Recorder) -> None:
-    context = ssl.create_default_context()
-    with contextlib.suppress(OSError):
-        await peer.writer.start_tls(context, server_hostname="localhost")
+    hello = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost").do_handshake()
+    peer.writer.write(hello.read())
+    assert await peer.ended() == b""
 
 
 async def call_and_say_nothing(peer: RawPeer, node: Recorder) -> None:
@@ -375,16 +378,54 @@ async def test_a_caller_that_only_looks_whether_somebody_listens_is_no_warning(
     await lives_on(node)
 
 
-async def test_callers_that_say_nothing_are_limited_in_number(start_node: StartNode) -> None:
+async def test_callers_that_say_nothing_are_limited_in_number(
+    start_node: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The oldest ones go, so that an honest one, which needs a moment only, always gets through."""
     few = NetSettings(epmd_port=0, max_handshakes=3, setup_timeout_s=30.0)
     node = await start_node("py@localhost", COOKIE, settings=few)
     async with no_leaks(), contextlib.AsyncExitStack() as stack:
         mute = [await stack.enter_async_context(calling(node)) for _ in range(5)]
         ends = [asyncio.ensure_future(peer.ended()) for peer in mute]
-        await eventually(lambda: sum(end.done() for end in ends) == 2)
+        await eventually(lambda: [end.done() for end in ends] == [True, True, False, False, False])
         assert len(node.peers._accepting) == 3
+        for _ in range(10):
+            await lives_on(node)
+            mute += [await stack.enter_async_context(calling(node)) for _ in range(3)]
+        assert caplog.text.count("3 connections have not proved the cookie yet") == 1
         for end in ends:
             end.cancel()
+
+
+@pytest.mark.parametrize("hosts", [1, 4])
+async def test_messages_to_many_unknown_nodes_do_not_open_as_many_sockets(
+    start_node: StartNode, hosts: int
+) -> None:
+    """The attempts take turns, the nodes of one host too; all come to their end."""
+    now, most, seen = 0, 0, 0
+
+    async def nobody(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal now, most, seen
+        now, seen = now + 1, seen + 1
+        most = max(most, now)
+        await reader.read(1)
+        await asyncio.sleep(0)
+        now -= 1
+        writer.transport.abort()
+
+    server = await asyncio.start_server(nobody, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = NetSettings(
+        epmd_port=0, max_dials=6, max_dials_to_host=2, address_of=lambda name: ("127.0.0.1", port)
+    )
+    node = await start_node("py@localhost", COOKIE, settings=settings)
+    async with no_leaks(), asyncio.timeout(60):
+        attempts = [node.peers.connect(f"n{number}@host{number % hosts}") for number in range(100)]
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+    assert all(isinstance(result, HandshakeError) for result in results)
+    assert seen == 100
+    assert most <= (2 if hosts == 1 else 6)
+    server.close()
 
 
 # --- peers that are up -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -176,6 +177,27 @@ async def test_nodes_are_stopped_by_name_where_that_is_allowed(epmd_port: int) -
     registration.close()
     assert await ask(server.port, request(b"spy")) == b"NOEXISTSTOPPED"
     server.stop()
+
+
+async def test_clients_that_ask_nothing_leave_room_for_others(epmd_port: int) -> None:
+    """They are given an eighth of what the process may open; the oldest goes, but never a registration."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    server = EpmdServer(epmd_port)
+    try:
+        await server.start()
+        registration = await epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", epmd_port)
+        idle = [await asyncio.open_connection("127.0.0.1", epmd_port) for _ in range(120)]
+        assert await epmd_client.names("127.0.0.1", epmd_port) == [("py", 1)]
+        assert await idle[0][0].read() == b""
+        await eventually(lambda: len(server._connections) == 50)
+        assert await epmd_client.names("127.0.0.1", epmd_port) == [("py", 1)]
+        for _, writer in idle:
+            writer.transport.abort()
+        registration.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        server.stop()
 
 
 async def test_a_port_in_use_is_an_os_error(server: EpmdServer) -> None:
