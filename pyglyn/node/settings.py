@@ -9,7 +9,7 @@ it stays.
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import cattrs
@@ -68,16 +68,22 @@ HUB_ONLY: Final = {
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
-    left_out = {name.removeprefix("net."): override(omit=True) for name in HUB_ONLY}
-    converter.register_unstructure_hook(
-        NetSettings,
-        make_dict_unstructure_fn(NetSettings, converter, **left_out),  # type: ignore[arg-type]
-    )
-    converter.register_structure_hook(
-        NetSettings,
-        make_dict_structure_fn(NetSettings, converter, **left_out),  # type: ignore[arg-type]
-    )
+    left_out: dict[type, dict[str, Any]] = {}
+    for path in HUB_ONLY:
+        *above, name = path.split(".")
+        left_out.setdefault(_class_at(above), {})[name] = override(omit=True)
+    for kind, omit in left_out.items():
+        converter.register_unstructure_hook(kind, make_dict_unstructure_fn(kind, converter, **omit))
+        converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **omit))
     return converter
+
+
+def _class_at(path: list[str]) -> type:
+    """The class of the tree that a path of attributes leads to."""
+    here: Any = Settings()
+    for name in path:
+        here = getattr(here, name)
+    return type(here)
 
 
 _CONVERTER = _make_converter()

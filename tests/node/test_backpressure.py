@@ -9,6 +9,7 @@ import pytest
 from pyglyn.errors import NodeBusy
 from pyglyn.etf import Atom
 from pyglyn.node import Node, Process, Settings
+from pyglyn.node.backpressure import LINK_TO_HUB, BusyNodes, PausedSources, Waits
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
 
@@ -69,3 +70,84 @@ async def test_a_loop_that_never_waits_is_told_before_memory_runs_out(beam):
             with pytest.raises(NodeBusy, match=r"me\.drain"):
                 send_again(me, ("sink", beam.name), 1000)
         beam.resume()
+
+
+def test_who_sends_to_a_busy_node_has_something_to_wait_for() -> None:
+    busy = BusyNodes()
+    assert busy.over("a@h") is None
+    busy.begin("a@h")
+    event = busy.over("a@h")
+    assert event is not None
+    busy.begin("a@h")
+    assert busy.over("a@h") is event
+    assert busy.over("b@h") is busy.over(None) is None
+    assert [*busy] == ["a@h"]
+    assert not event.is_set()
+    assert busy.end("a@h")
+    assert event.is_set()
+    assert busy.over("a@h") is None
+    assert not busy.end("a@h")
+
+
+def test_everything_waits_for_a_busy_link_to_the_hub() -> None:
+    busy = BusyNodes()
+    busy.begin("a@h")
+    busy.begin(LINK_TO_HUB)
+    link = busy.over(None)
+    assert link is not None
+    assert busy.over("a@h") is busy.over("b@h") is link
+    busy.end(LINK_TO_HUB)
+    assert busy.over("a@h") is not link
+    assert busy.over(None) is None
+
+
+async def test_a_process_waits_for_all_it_sent_much_to_also_what_comes_meanwhile() -> None:
+    waits, first, second, third = Waits(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    for event in (first, None, second, first):
+        waits.add(event)
+    assert len(waits) == 2
+    draining = [asyncio.ensure_future(waits.drain()) for _ in range(2)]
+    await asyncio.sleep(0)
+    waits.add(third)
+    for event in (second, first):
+        event.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in draining)
+    third.set()
+    await asyncio.gather(*draining)
+    assert len(waits) == 0
+
+
+async def test_a_wait_that_is_given_up_is_still_to_be_waited_for() -> None:
+    waits, event = Waits(), asyncio.Event()
+    waits.add(event)
+    draining = asyncio.ensure_future(waits.drain())
+    await asyncio.sleep(0)
+    draining.cancel()
+    await asyncio.gather(draining, return_exceptions=True)
+    assert len(waits) == 1
+
+
+class Source:
+    """Counts how often it is paused and resumed."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def pause_reading(self) -> None:
+        self.calls.append("pause")
+
+    def resume_reading(self) -> None:
+        self.calls.append("resume")
+
+
+def test_a_source_is_paused_once_and_resumed_once() -> None:
+    paused, a, b = PausedSources(), Source(), Source()
+    for source in (a, b, a):
+        paused.pause(source)
+    paused.resume()
+    paused.resume()
+    assert a.calls == b.calls == ["pause", "resume"]
+    paused.pause(a)
+    assert a.calls == ["pause", "resume", "pause"]

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from pyglyn.etf import Atom, Limits
-from pyglyn.node.link import Frame, LinkProtocol
+import pytest
+
+from pyglyn.dist.control import Link, RegSend, Send
+from pyglyn.errors import NodeBusy, PyglynError
+from pyglyn.etf import Atom, Limits, Pid, encode_bare
+from pyglyn.node import Process
+from pyglyn.node.link import Frame, FrameReader, LinkProtocol, encode_frame, encode_request
 from pyglyn.node.settings import Settings, to_bytes
 from pyglyn.node.worker import HubAddress, Worker
 
@@ -38,3 +43,82 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
         assert not worker.runtime.busy
         assert worker.runtime.settings == settings
         await worker.close()
+
+
+def send_for_ever(me: Process, to: Pid) -> None:
+    while True:
+        me.send(to, bytes(1000))
+
+
+async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_out(tmp_path: Path) -> None:
+    """The hub does not read: what is queued for it grows to the limit and no further, for messages."""
+    settings = Settings(send_limit=100_000)
+    hubs: list[LinkProtocol] = []
+
+    def hub() -> LinkProtocol:
+        def on_frame(frame: Frame) -> None:
+            welcome = (
+                Atom("welcome"),
+                7,
+                Atom("here@localhost"),
+                1,
+                Atom("undefined"),
+                [],
+                to_bytes(settings),
+            )
+            protocol.request(welcome)
+            assert protocol.transport is not None
+            protocol.transport.pause_reading()
+
+        protocol = LinkProtocol(on_frame, lambda: None)
+        hubs.append(protocol)
+        return protocol
+
+    path = str(tmp_path / "hub")
+    server = await asyncio.get_running_loop().create_unix_server(hub, path)
+    async with server:
+        worker = Worker()
+        async with asyncio.timeout(5):
+            await worker.connect(HubAddress(path, "token"), "worker")
+        me, far = worker.runtime.attach("test"), Pid("far@localhost", 1, 0, 1)
+        with pytest.raises(NodeBusy, match="are queued for the hub"):
+            send_for_ever(me, far)
+        queued = worker._protocol.queued_bytes
+        assert 100_000 < queued < 102_000
+        me.link(far)
+        assert worker._protocol.queued_bytes > queued
+        assert worker._protocol.transport is not None
+        worker._closing = True
+        worker._protocol.abort()
+        hubs[0].abort()
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
+def test_frames_are_found_in_whatever_pieces_they_come(step: int) -> None:
+    a, b = Pid("a@h", 1, 4, 1), Pid("b@h", 1, 0, 1)
+    data = b"".join(
+        [
+            *encode_frame(Send(a, b), None, [b"\x61", b"\x07"]),
+            *encode_frame(RegSend(a, Atom("n")), "b@h", [b"x" * 1000]),
+            encode_request((Atom("main"), a)),
+            *encode_frame(Link(a, b), None, None),
+        ]
+    )
+    reader = FrameReader()
+    frames = [f for at in range(0, len(data), step) for f in reader.receive_data(data[at : at + step])]
+    assert [
+        (f.control, f.node, None if f.payload is None else bytes(f.payload), f.request) for f in frames
+    ] == [
+        (Send(a, b), None, b"\x61\x07", None),
+        (RegSend(a, Atom("n")), "b@h", b"x" * 1000, None),
+        (None, None, None, (Atom("main"), a)),
+        (Link(a, b), None, None, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"\xff", encode_bare(1), encode_bare((None, (99, 1))), encode_bare((1, 2, 3))]
+)
+def test_what_is_no_frame_is_refused(header: bytes) -> None:
+    with pytest.raises(PyglynError):
+        FrameReader().receive_data(len(header).to_bytes(4) + header)
