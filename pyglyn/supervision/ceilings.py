@@ -14,6 +14,8 @@ from pyglyn.supervision.running import Running
 
 MEMORY_CHECK_S: Final = 0.1
 """How often the memory of children with a limit is looked at; the kernel has no signal for it."""
+LOOKING_SHARE: Final = 20
+"""Looking takes a moment where much is in memory; so many times as long as it took, nobody looks again."""
 
 
 def watch_heartbeat(run: Running, fd: int) -> None:
@@ -51,15 +53,16 @@ def watch_heartbeat(run: Running, fd: int) -> None:
 
 
 def watch_memory(run: Running) -> None:
-    """Kill a child with reason ``{memory_limit, Bytes}`` when it has more than its limit in memory."""
+    """Kill a child with reason ``{memory_limit, Bytes}`` when its own memory is above its limit."""
     limit = run.spec.memory_limit
     assert limit is not None
+    loop = asyncio.get_running_loop()
 
     def check() -> None:
-        used = run.os_process.resident_memory() if run.os_process is not None else None
-        if used is not None and used > limit:
+        begin = loop.time()
+        if run.os_process is not None and run.os_process.has_more_memory_than(limit):
             run.kill(over_memory(limit))
         elif run.os_process is None or run.os_process.status is None:
-            run.later(MEMORY_CHECK_S, check)
+            run.later(max(MEMORY_CHECK_S, LOOKING_SHARE * (loop.time() - begin)), check)
 
     check()

@@ -94,7 +94,7 @@ class ChildSpec:
         start_method: fork or spawn; None to do as its supervisor does.
         start_timeout: seconds until a start that is not done counts as failed; None for no limit.
         heartbeat: seconds its event loop may be stuck before it is killed with reason ``stuck``.
-        memory_limit: bytes of resident memory before it is killed with ``{memory_limit, Bytes}``.
+        memory_limit: bytes of memory of its own before it is killed with ``{memory_limit, Bytes}``.
         backoff: pauses before its restarts.
         handover: whether the supervisor keeps what the child last checkpointed, for its successor.
         default_id: the id was made up; a supervisor that has it already makes another one up.

@@ -278,6 +278,18 @@ async def leaves_orphans(node: Any) -> None:
     print("all collected", flush=True)  # noqa: T201
 
 
+TABLE_BYTES = 180 << 20
+
+
+class WithTable(Supervisor):
+    """Something large is loaded before the child is forked; the child's limit is below that."""
+
+    def __init__(self) -> None:
+        super().__init__(name="top", intensity=20)
+        self.table = bytearray(b"x" * TABLE_BYTES)
+        self.add(worker(Probe, name="a", memory_limit=TABLE_BYTES))
+
+
 HEARTBEAT_S = 3.0
 
 

@@ -11,10 +11,11 @@ import pytest
 from pyglyn.etf import Atom, Reference
 from pyglyn.supervision import start, worker
 from pyglyn.supervision.effects import Child
+from pyglyn.supervision.os import kernel
 from pyglyn.supervision.running import Running
 from pyglyn.testing import eventually
 from tests.supervision.conftest import Client, Program, Start, descendants
-from tests.supervision.service import HEARTBEAT_S, probes
+from tests.supervision.service import HEARTBEAT_S, TABLE_BYTES, WithTable, probes
 
 
 async def test_looking_at_memory_for_ever_takes_no_memory() -> None:
@@ -40,6 +41,18 @@ async def test_a_child_over_its_memory_ceiling_is_killed_and_restarted(local: Cl
     ref = local.me.monitor(old)
     local.me.cast("a", Atom("grow"))
     assert await local.reason(ref) == (Atom("memory_limit"), limit)
+    await local.restarted("a", old)
+
+
+async def test_memory_that_a_child_shares_with_its_supervisor_does_not_count(local: Client) -> None:
+    await start(local.node, WithTable)
+    old = local.node.whereis("a")
+    ref = local.me.monitor(old)
+    assert kernel.resident_memory(await local.os_pid("a")) > TABLE_BYTES  # type: ignore[operator]
+    with pytest.raises(TimeoutError):
+        await local.reason(ref, timeout=1.0)
+    local.me.cast("a", Atom("grow"))
+    assert await local.reason(ref) == (Atom("memory_limit"), TABLE_BYTES)
     await local.restarted("a", old)
 
 

@@ -79,6 +79,17 @@ class OsProcess:
         """Bytes in memory; None when it has ended or that cannot be told."""
         return kernel.resident_memory(self.os_pid) if self.status is None else None
 
+    def has_more_memory_than(self, limit: int) -> bool:
+        """Whether its own memory, without what others have too, is above a limit; False when it has ended.
+
+        Where its own cannot be told, what it shares counts too.
+        """
+        resident = self.resident_memory()
+        if resident is None or resident <= limit:
+            return False
+        own = kernel.own_memory(self.os_pid)
+        return own is None or own > limit
+
     def finish(self, status: ExitStatus) -> None:
         """Note how it ended; for `OsProcesses` only."""
         self.status = status

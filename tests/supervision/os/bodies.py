@@ -560,11 +560,17 @@ async def memory_is_read() -> None:
     assert after - before > 60 << 20, f"{before} {after}"
     assert share is not None
     assert 60 << 20 < share <= after, f"{share} {after}"
+    own = kernel.own_memory(child.os_pid)
+    assert own is not None
+    assert 60 << 20 < own <= share, f"{own} {share}"
+    assert child.has_more_memory_than(own - (8 << 20))
+    assert not child.has_more_memory_than(own + (8 << 20))
     child.kill()
     status = await child.wait()
     assert status.max_resident >= after - (1 << 20)
     assert not status.out_of_memory
     assert child.resident_memory() is None
+    assert not child.has_more_memory_than(0)
     await os_processes.close()
 
 
