@@ -10,7 +10,8 @@ translation.
 - ``synchronous=FULL``: what was acknowledged survives a power cut. ``NORMAL`` is several times faster for
   single commands and may lose the last ones, never the order.
 - A file that is deleted or replaced while it is open goes on existing for whoever has it open. So it is
-  looked at before each use and each commit: another one is ``StoreUnavailable``, and the next use opens it.
+  looked at before each use and each commit: another one is ``StoreUnavailable``, and the next use opens it,
+  unless the old one's WAL still lies beside it (see `sqlite_wal`).
 - A connection must not be used on the other side of a fork, not even closed: after a fork the child gives up
   what it inherited and opens its own.
 
@@ -34,12 +35,12 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable
+from pyglyn.eventsourcing.stores import sqlite_wal
+from pyglyn.eventsourcing.stores.sqlite_wal import FileIdentity, identity
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 Row = tuple[Any, ...]
-FileIdentity = tuple[int, int] | None
-"""Device and inode; None where there is no file."""
 
 SCHEMA_VERSION = 1
 LARGEST_GROUP = 256
@@ -117,6 +118,7 @@ class SqliteDatabase:
         self._queue: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
         self._prepared = False
+        self._is_noted = False  # which WAL belongs to the file
         _databases.add(self)
 
     async def start(self) -> None:
@@ -131,6 +133,7 @@ class SqliteDatabase:
         async with self._write_lock:
             if not self._prepared:
                 await self._in_thread(self._writer, _create_tables)
+                self._is_noted = sqlite_wal.note(self.path)
                 self._prepared = True
 
     async def close(self) -> None:
@@ -142,6 +145,7 @@ class SqliteDatabase:
             if connection is not None:
                 await self.loop.run_in_executor(executor, connection.close)
             executor.shutdown(wait=False)
+        sqlite_wal.forget(self.path)
 
     async def read(self, operation: Operation[T]) -> T:
         """Run a function that only reads, in the reader's thread; each of its statements by itself."""
@@ -232,12 +236,14 @@ class SqliteDatabase:
 
     def _finish(self, connection: sqlite3.Connection) -> None:
         if self._is_outdated(self._writer):
-            self._prepared, self._file = False, _identity(self.path)
+            self._prepared, self._file = False, identity(self.path)
             raise self._replaced()
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise translate(error, self.path, outcome_unknown=True) from error
+        if not self._is_noted:
+            self._is_noted = sqlite_wal.note(self.path)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Callable[[Operation[Any]], Any]]:
@@ -280,6 +286,8 @@ class SqliteDatabase:
             self._prepared = False
             self._say_if_new()
         if connection is None:
+            sqlite_wal.refuse_stale(self.path)
+            self._is_noted = False
             connection = sqlite3.connect(
                 self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
             )
@@ -292,12 +300,12 @@ class SqliteDatabase:
                 connection.close()
                 raise
             self._connections[executor] = connection
-            self._file = self._files[executor] = _identity(self.path)
+            self._file = self._files[executor] = identity(self.path)
         return connection
 
     def _is_outdated(self, executor: ThreadPoolExecutor) -> bool:
         """Whether a connection has another file open than the one that is there now."""
-        return self._files[executor] != _identity(self.path)
+        return self._files[executor] != identity(self.path)
 
     def _say_if_new(self) -> None:
         """Say, once, that the file is another one now.
@@ -305,7 +313,7 @@ class SqliteDatabase:
         Raises:
             StoreUnavailable: it is.
         """
-        found = _identity(self.path)
+        found = identity(self.path)
         if found != self._file:
             self._file = found
             raise self._replaced()
@@ -331,15 +339,6 @@ def _ours(error: Exception, path: str) -> EventStoreError:
     if isinstance(error, sqlite3.Error):
         return translate(error, path)
     return EventStoreError(f"{path}: {type(error).__name__}: {error}")
-
-
-def _identity(path: str) -> FileIdentity:
-    """Return what tells a file from another one at the same place; None when there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 class _Failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -341,3 +342,95 @@ async def test_an_append_that_cannot_be_bound_does_not_take_others_of_its_group_
         assert isinstance(bad, es.EventStoreError)
         assert "OverflowError" in str(bad)
         assert [event.aggregate_id for event in await store.read()] == ["a"]
+
+
+# --- a file that is replaced while its WAL stays ------------------------------------------------------------
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
+def _run(script: str, *arguments: str) -> int:
+    with child(script, *arguments) as process:
+        return process.wait()
+
+
+def _wal_deleted(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+async def _make_backup(path: Path) -> None:
+    async with bank(path) as backup:
+        for n in range(50):
+            await backup.append(f"b{n}", [AccountOpened("x")] * 20, expected=0)
+
+
+@pytest.mark.parametrize("way", ["open", "closed", "killed", "deleted"])
+async def test_a_file_put_in_anothers_place_is_not_opened_with_its_wal(tmp_path: Path, way: str) -> None:
+    """While the store is open, after it was closed, after its OS process was killed; and a file that is only gone."""
+    path, backup_path = tmp_path / "bank.db", tmp_path / "backup.db"
+    await _make_backup(backup_path)
+    backup = backup_path.read_bytes()
+    store = bank(path)
+    if way == "killed":
+        script = FORKING_SERVICE.partition("children")[0] + "os.kill(os.getpid(), 9)"
+        assert await asyncio.to_thread(_run, script, f"sqlite:{path}") == -9
+    else:
+        for n in range(30):
+            await store.append(f"a{n}", [AccountOpened("x")], expected=0)
+    assert path.with_name("bank.db-wal").stat().st_size > 0
+    backup_path.unlink() if way == "deleted" else backup_path.rename(path)
+    if way == "deleted":
+        path.unlink()
+    if way == "open":
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):
+            await store.append("a", [AccountOpened("x")], expected=0)
+    else:
+        await store.close()
+    before = _contents(tmp_path)
+    for _ in range(3):
+        for each in (store, bank(path)):
+            with pytest.raises(
+                es.EventStoreError, match=r"delete .*bank\.db-wal and .*bank\.db-shm"
+            ) as caught:
+                await each.load("b1")
+            assert not isinstance(caught.value, es.StoreUnavailable)
+            await each.close()
+    assert _contents(tmp_path) == before
+    _wal_deleted(path)
+    async with bank(path) as restored:
+        if way == "deleted":
+            assert await restored.read() == []
+        else:
+            assert path.read_bytes() == backup
+            assert len(await restored.read(limit=2000)) == 1000
+        await restored.append("new", [AccountOpened("x")], expected=0)
+    assert not path.with_name("bank.db-pyglyn").exists()
+    [(integrity,)] = sqlite3.connect(path).execute("PRAGMA integrity_check").fetchall()
+    assert integrity == "ok"
+
+
+async def test_a_wal_that_belongs_to_the_file_is_used(tmp_path: Path) -> None:
+    """Also after many checkpoints, in another folder, and in a copy of it all."""
+    path = tmp_path / "one" / "bank.db"
+    path.parent.mkdir()
+    script = """
+import asyncio, os, sys
+from pyglyn import eventsourcing as es
+store = es.open_store(sys.argv[1], aggregate_type="BankAccount")
+async def main():
+    for n in range(40):
+        await store.append(f"{n}", [{"event-type": "account-opened", "account-id": "x" * 200}] * 200, expected=0)
+asyncio.run(main())
+os.kill(os.getpid(), 9)
+"""
+    assert await asyncio.to_thread(_run, script, f"sqlite:{path}") == -9
+    header = path.with_name("bank.db-wal").read_bytes()[:32]
+    assert int.from_bytes(header[12:16], "big") > 0, "the WAL was begun anew more than once"
+    shutil.copytree(path.parent, tmp_path / "copy")
+    path.parent.rename(tmp_path / "moved")
+    for folder in ("moved", "copy"):
+        async with bank(tmp_path / folder / "bank.db") as store:
+            assert await store.last_position() == 8000
