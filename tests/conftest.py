@@ -12,7 +12,15 @@ import pytest
 
 from pyglyn.testing import Beam, Beams
 from tests.alone import is_alone, kept_alone
-from tests.peers import SYN_EBIN, GleamBeams, SynBeams, build_gleam_programs, syn_ebins
+from tests.peers import (
+    SYN_EBIN,
+    GleamBeams,
+    ServiceBeams,
+    SynBeams,
+    build_gleam_programs,
+    build_gleam_services,
+    syn_ebins,
+)
 
 # A loaded machine is slow for reasons that no example is to blame for.
 hypothesis.settings.register_profile(
@@ -88,3 +96,15 @@ def gleam_programs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def gleam_beams(gleam_programs: list[Path], beams: Beams) -> GleamBeams:
     """A factory of nodes with the Gleam programs; the test runs once per OTP release."""
     return GleamBeams(beams, gleam_programs)
+
+
+@pytest.fixture(scope="session")
+def gleam_services(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The compiled example services of eventsourcing_glyn, as a list of `ebin` folders."""
+    return build_gleam_services(tmp_path_factory.mktemp("gleam_services"))
+
+
+@pytest.fixture
+def service_beams(gleam_services: list[Path], beams: Beams) -> ServiceBeams:
+    """A factory of nodes that run one of those services; the test runs once per OTP release."""
+    return ServiceBeams(beams, gleam_services)

@@ -22,6 +22,8 @@ SYN_EBIN = "PYGLYN_SYN_EBIN"
 GLEAM_PACKAGES = "PYGLYN_GLEAM_PACKAGES"
 """The environment variable with a folder of checked-out Gleam packages, for machines that cannot reach Hex."""
 
+SERVICES = ("inventory_service", "order_service")
+
 _BUILD_TIMEOUT_S = 600.0
 _SIGIL_REFUSED = "syntax error before: '~'"
 
@@ -72,15 +74,53 @@ class GleamBeams:
         return beam
 
 
+@attrs.frozen
+class ServiceBeams:
+    """Starts nodes that run a service of the example `distributed_nodes` of Gleam's eventsourcing_glyn."""
+
+    beams: Beams
+    ebins: Sequence[Path]
+
+    @property
+    def cookie(self) -> str:
+        """Return the cookie of the nodes."""
+        return self.beams.cookie
+
+    async def start(self, service: str, name: str | None = None) -> Beam:
+        """Start a node and the program ``inventory_service`` or ``order_service`` on it."""
+        paths = [word for ebin in self.ebins for word in ("-pa", str(ebin))]
+        beam = await self.beams.start(name, args=paths)
+        await beam.eval("{ok, _} = application:ensure_all_started(syn), io:setopts(user, [{encoding, utf8}])")
+        await beam.eval(f"spawn(fun() -> group_leader(whereis(user), self()), {service}:main() end)")
+        return beam
+
+
+def build_gleam_services(folder: Path) -> list[Path]:
+    """Compile the unchanged services of eventsourcing_glyn's example; return all their `ebin` folders.
+
+    Skips the running test where there is no compiler, or nobody says where the sources are: they are in the
+    package's repository, not in the package.
+    """
+    packages = os.environ.get(GLEAM_PACKAGES)
+    sources = Path(packages or "/nowhere") / "eventsourcing_glyn" / "examples" / "distributed_nodes"
+    if not sources.is_dir():
+        pytest.skip(f"the sources of eventsourcing_glyn's examples are not at hand (see {GLEAM_PACKAGES})")
+    ebins = [ebin for name in SERVICES for ebin in _build(sources / name, folder / name)]
+    return list({ebin.parent.name: ebin for ebin in ebins}.values())
+
+
 def build_gleam_programs(folder: Path) -> list[Path]:
     """Compile a copy of `interop/gleam` in ``folder`` and return all its `ebin` folders, syn's included.
 
     Skips the running test where there is no compiler, no way to the packages, or no syn.
     """
+    return _build(INTEROP / "gleam", folder / "gleam")
+
+
+def _build(source: Path, project: Path) -> list[Path]:
     if shutil.which("gleam") is None:
         pytest.skip("no `gleam` on PATH")
-    project = folder / "gleam"
-    shutil.copytree(INTEROP / "gleam", project, ignore=shutil.ignore_patterns("build", "manifest.toml"))
+    shutil.copytree(source, project, ignore=shutil.ignore_patterns("build", "manifest.toml"))
     if packages := os.environ.get(GLEAM_PACKAGES):
         _use_packages_of(Path(packages), project / "gleam.toml")
     resolved = _gleam(project, "deps", "download")
@@ -103,7 +143,8 @@ def _use_packages_of(packages: Path, toml: Path) -> None:
     def path_instead(match: re.Match[str]) -> str:
         return f'{match[1]} = {{ path = "{packages / match[1]}" }}'
 
-    toml.write_text(re.sub(r'^(\w+) = ">=.*$', path_instead, toml.read_text(), flags=re.MULTILINE))
+    text, _, _ = toml.read_text().partition("[dev-dependencies]")
+    toml.write_text(re.sub(r'^(\w+) = (">=|\{ path).*$', path_instead, text, flags=re.MULTILINE))
 
 
 def _gleam(project: Path, *command: str) -> subprocess.CompletedProcess[str]:

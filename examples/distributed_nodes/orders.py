@@ -1,4 +1,4 @@
-"""Orders: the events that both services know, and the aggregate of the order service."""
+"""Orders: the aggregate of the order service, with the events that it tells other services."""
 
 from __future__ import annotations
 
@@ -62,28 +62,52 @@ Command = CreateOrder | ConfirmOrder | CancelOrder
 
 
 @attrs.frozen
-class Order:
-    status: str = "not_found"
+class NotFound:
+    pass
 
 
-def handle(order: Order, command: Command) -> list[Event]:
+@attrs.frozen
+class Pending:
+    id: str
+    items: list[Item]
+    total: int
+
+
+@attrs.frozen
+class Confirmed:
+    id: str
+    items: list[Item]
+    total: int
+
+
+@attrs.frozen
+class Cancelled:
+    id: str
+    reason: str
+
+
+State = NotFound | Pending | Confirmed | Cancelled
+
+
+def handle(state: State, command: Command) -> list[Event]:
     """An order is created, then confirmed or cancelled."""
-    match command:
-        case CreateOrder(id, items) if order.status == "not_found":
+    match state, command:
+        case NotFound(), CreateOrder(id, items):
             return [OrderCreated(id, items, sum(item.product.price * item.quantity for item in items))]
-        case ConfirmOrder(id) if order.status == "pending":
+        case Pending(), ConfirmOrder(id):
             return [OrderConfirmed(id)]
-        case CancelOrder(id, reason) if order.status == "pending":
+        case Pending(), CancelOrder(id, reason):
             return [OrderCancelled(id, reason)]
-    raise es.DomainError("not now")
+    raise es.DomainError("Invalid command for current state")
 
 
-def apply(order: Order, event: Event) -> Order:
+def apply(state: State, event: Event) -> State:
     """Remember what became of the order."""
-    match event:
-        case OrderCreated():
-            return Order("pending")
-        case OrderConfirmed():
-            return Order("confirmed")
-        case OrderCancelled():
-            return Order("cancelled")
+    match state, event:
+        case _, OrderCreated(id, items, total):
+            return Pending(id, items, total)
+        case Pending(_, items, total), OrderConfirmed(id):
+            return Confirmed(id, items, total)
+        case _, OrderCancelled(id, reason):
+            return Cancelled(id, reason)
+    return state

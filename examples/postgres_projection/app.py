@@ -57,7 +57,8 @@ async def restock(me: Process, product: str, quantity: int) -> int:
 async def app(node: Node) -> Supervisor:
     """Start the service and its readers."""
     await create_table()
+    closed = stock.InventoryNotFound()
     service = es.supervised(
-        "inventory_service", events, handle=stock.handle, apply=stock.apply, empty_state=stock.Inventory()
+        "inventory_service", events, handle=stock.handle, apply=stock.apply, empty_state=closed
     )
     return Supervisor("one_for_one").add(service).add(stock_levels.worker()).add(worker(page))

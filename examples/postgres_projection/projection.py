@@ -6,9 +6,11 @@ import os
 
 from examples.distributed_nodes.stock import (
     Event,
-    Inventory,
     InventoryInitialized,
     ItemRestocked,
+    ReservationConfirmed,
+    ReservationReleased,
+    State,
     StockReserved,
 )
 from pyglyn import eventsourcing as es
@@ -31,7 +33,7 @@ UPDATE stock_level SET reserved = reserved + ? WHERE product = ? AND inventory =
 """.replace("?", MARK)
 FORGET = "DELETE FROM stock_level WHERE inventory = ?".replace("?", MARK)
 
-events = es.open_store(STORE, events=Event, state=Inventory, aggregate_type="inventory")
+events = es.open_store(STORE, events=Event, state=State, aggregate_type="inventory")
 into = es.open_store(INTO)
 
 
@@ -55,6 +57,11 @@ async def stock_levels(tx: es.Transaction, envelope: es.EventEnvelope) -> None:
             await tx.execute(SET_LEVEL, (product, level, inventory))
         case StockReserved(product, quantity):
             await tx.execute(RESERVE, (quantity, product, inventory))
+        case ReservationReleased(product, quantity, _, level) | ReservationConfirmed(
+            product, quantity, _, level
+        ):
+            await tx.execute(SET_LEVEL, (product, level, inventory))
+            await tx.execute(RESERVE, (-quantity, product, inventory))
 
 
 async def create_table() -> None:

@@ -21,6 +21,7 @@ from pyglyn.errors import VersionConflict
 from pyglyn.etf import Atom, Term, text
 from pyglyn.eventsourcing import glyn
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.gleam import NamedSubject
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -37,25 +38,29 @@ Seen = list[tuple[str, list[Any]]]
 
 def inventory_at(
     node: Node, name: Any = "inventory_service"
-) -> es.Service[stock.Inventory, stock.Command, stock.Event]:
-    return es.Service(node, name, events=stock.Event, state=stock.Inventory)
+) -> es.Service[stock.State, stock.Command, stock.Event]:
+    return es.Service(node, name, events=stock.Event, state=stock.State)
 
 
-def orders_at(node: Node) -> es.Service[orders.Order, orders.Command, orders.Event]:
-    return es.Service(node, "order_service", events=orders.Event, state=orders.Order)
+def orders_at(node: Node) -> es.Service[orders.State, orders.Command, orders.Event]:
+    return es.Service(node, "order_service", events=orders.Event, state=orders.State)
 
 
 async def inventory_service(node: Node, seen: Seen, *, url: str = "memory:", scope: str = "example") -> None:
     """Start the Python inventory service, with a query that remembers."""
     config = glyn.GlynConfig(pubsub_scope=scope, pubsub_group="inventory")
-    events = es.open_store(url, events=stock.Event, state=stock.Inventory, aggregate_type="inventory")
+    events = es.open_store(url, events=stock.Event, state=stock.State, aggregate_type="inventory")
 
     async def order_coordination(aggregate_id: str, envelopes: list[Any]) -> None:
         seen.append((aggregate_id, envelopes))
 
     store = await glyn.start(node, config, events, [("order_coordination", order_coordination)], stock.Event)
     made = es.service(
-        "inventory_service", store, handle=stock.handle, apply=stock.apply, empty_state=stock.Inventory()
+        "inventory_service",
+        store,
+        handle=stock.handle,
+        apply=stock.apply,
+        empty_state=stock.InventoryNotFound(),
     )
     await es.start(node, attrs.evolve(made, causation=False))
 
@@ -78,7 +83,7 @@ async def test_what_cannot_be_broadcast_is_not_committed(epmd):
 
 async def order_service(node: Node, reached: list[int], *, url: str = "memory:") -> glyn.GlynStore[Any, Any]:
     """Start the Python order service, whose query publishes each new order to group ``inventory``."""
-    events = es.open_store(url, events=orders.Event, state=orders.Order, aggregate_type="order")
+    events = es.open_store(url, events=orders.Event, state=orders.State, aggregate_type="order")
     store = await glyn.start(node, order.CONFIG, events, event_decoder=orders.Event)
 
     async def coordination(aggregate_id: str, envelopes: list[Any]) -> None:
@@ -92,7 +97,7 @@ async def order_service(node: Node, reached: list[int], *, url: str = "memory:")
         store,
         handle=orders.handle,
         apply=orders.apply,
-        empty_state=orders.Order(),
+        empty_state=orders.NotFound(),
         queries=[("inventory_coordination", coordination)],
     )
     await es.start(node, attrs.evolve(made, causation=False))
@@ -155,7 +160,7 @@ async def test_an_erlang_order_service_reaches_the_python_inventory(beam, node):
     await beam.eval(untagged, Id=b"order_003", Envelope=text.parse(memory.replace("order_001", "order_003")))
     await eventually(lambda: len(seen) == 3)
     product = orders.Product("laptop", "Gaming Laptop", 20)
-    payload = stock.OrderCreated("o1", [stock.OrderItem(product, 2)], 40)
+    payload = stock.OrderCreated("o1", [orders.Item(product, 2)], 40)
     metadata = [("k", "v")]
     assert seen == [
         ("order_001", [es.MemoryStoreEventEnvelop("order_001", 1, payload, metadata)]),
@@ -243,7 +248,7 @@ async def test_a_gleam_order_service_reaches_the_python_inventory(gleam_beams):
         assert await gleam.eval("pyglyn_interop@order_service:reached(S) =:= [{ok, 1}]", S=service)
         [(id, [envelope])] = seen
         assert id == "order_001"
-        items = [stock.OrderItem(orders.Product("laptop", "Gaming Laptop", 20), 2)]
+        items = [orders.Item(orders.Product("laptop", "Gaming Laptop", 20), 2)]
         assert envelope == es.MemoryStoreEventEnvelop("order_001", 1, stock.OrderCreated("o1", items, 40), [])
 
 
@@ -266,15 +271,11 @@ async def test_a_python_order_service_reaches_the_gleam_inventory(gleam_beams, t
         assert event == text.parse(CREATED.replace("{item, ", "{order_item, "))
 
         # And a command to the Gleam actor itself, by its name on its node.
-        named = gleam.NamedSubject(service[1])
-        opened = await inventory_at(node, (named, gleam.name)).execute(
-            "inventory_001", OPEN, metadata=[("k", "v")]
-        )
-        assert opened == []
-        loaded = await inventory_at(node, (named, gleam.name)).load_aggregate("inventory_001")
-        assert loaded.sequence == 1
+        actor: es.Service[Term, Any, Term] = es.Service(node, (NamedSubject(service[1]), gleam.name))
+        assert await actor.execute("inventory_001", OPEN, metadata=[("k", "v")]) == []
+        assert (await actor.load_aggregate("inventory_001")).sequence == 1
         with pytest.raises(es.DomainError, match="the inventory is open already"):
-            await inventory_at(node, (named, gleam.name)).execute("inventory_001", OPEN)
+            await actor.execute("inventory_001", OPEN)
         await eventually(lambda: _gleam_seen(gleam, service, 2))
 
 
@@ -300,7 +301,7 @@ async def test_a_gleam_process_asks_the_python_service_by_its_subject(gleam_beam
         command = wire.encoding(None)(OPEN)
         assert await gleam.eval(execute, S=subject, Command=command) == (Atom("ok"), None)
         refused = await gleam.eval(execute, S=subject, Command=command)
-        assert refused == text.parse('{error, {domain_error, <<"the inventory is open already">>}}')
+        assert refused == text.parse('{error, {domain_error, <<"Invalid command for current state">>}}')
         load = 'R = eventsourcing:load_events(S, <<"inventory_001">>), ' + receive
         loaded = await gleam.eval(load, S=subject)
         assert loaded == text.parse(
