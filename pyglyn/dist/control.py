@@ -221,7 +221,7 @@ class SpawnRequest:
 
     request_id: Reference
     sender: Pid
-    group_leader: Pid | Name
+    group_leader: Pid
     mfa: tuple[Name, Name, int]
     options: list[Term]
     token: Term = None
@@ -266,6 +266,7 @@ Control: TypeAlias = (
 
 # --- writing ---------------------------------------------------------------------------------------
 
+_MONITOR = Atom("monitor")
 _NO_COOKIE = Atom("")
 """Fills the place where a cookie once was."""
 
@@ -289,8 +290,12 @@ def to_term(control: Control, flags: int) -> tuple[Any, ...]:
     return _WRITERS[type(control)](control, flags)
 
 
+_MONITORS = DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME
+"""Both, whatever is monitored: with one of them only, OTP sends nothing (erts_dsig_send_monitor in dist.c)."""
+
+
 def _need(flags: int, needed: DistFlags, what: str) -> None:
-    if not flags & needed.value:
+    if flags & needed.value != needed.value:
         raise LocalProtocolError(f"the peer has not negotiated {needed.name}: no {what}")
 
 
@@ -318,6 +323,7 @@ def _write_reg_send(c: RegSend, flags: int) -> tuple[Any, ...]:
 
 
 def _write_alias_send(c: AliasSend, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.ALIAS, "ALIAS_SEND")
     return (33, c.sender, c.alias) if c.token is None else (34, c.sender, c.alias, c.token)
 
 
@@ -358,17 +364,17 @@ def _exit_tuple(ops: tuple[int, int, int, int], c: LinkExit | Exit2, flags: int)
 
 
 def _write_monitor_p(c: MonitorP, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.DIST_MONITOR, "MONITOR_P")
+    _need(flags, _MONITORS, "MONITOR_P")
     return 19, c.watcher, c.watched, c.ref
 
 
 def _write_demonitor_p(c: DemonitorP, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.DIST_MONITOR, "DEMONITOR_P")
+    _need(flags, _MONITORS, "DEMONITOR_P")
     return 20, c.watcher, c.watched, c.ref
 
 
 def _write_monitor_p_exit(c: MonitorPExit, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.DIST_MONITOR, "MONITOR_P_EXIT")
+    _need(flags, _MONITORS, "MONITOR_P_EXIT")
     if c.reason is IN_PAYLOAD:
         _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
         return 28, c.watched, c.watcher, c.ref
@@ -377,11 +383,14 @@ def _write_monitor_p_exit(c: MonitorPExit, flags: int) -> tuple[Any, ...]:
 
 def _write_spawn_request(c: SpawnRequest, flags: int) -> tuple[Any, ...]:
     _need(flags, DistFlags.SPAWN, "SPAWN_REQUEST")
+    if _MONITOR in c.options:
+        _need(flags, _MONITORS, "SPAWN_REQUEST whose process is monitored")
     fields = (c.request_id, c.sender, c.group_leader, c.mfa, c.options)
     return (29, *fields) if c.token is None else (30, *fields, c.token)
 
 
 def _write_spawn_reply(c: SpawnReply, flags: int) -> tuple[Any, ...]:
+    _need(flags, DistFlags.SPAWN, "SPAWN_REPLY")
     fields = (c.request_id, c.to, int(c.flags), c.result)
     return (31, *fields) if c.token is None else (32, *fields, c.token)
 
@@ -475,7 +484,7 @@ def _checked_unlink_id(id_: int) -> int:
 def _read_spawn_request(
     request_id: Reference,
     sender: Pid,
-    leader: Pid | Name,
+    leader: Pid,
     mfa: tuple[Any, ...],
     options: list[Term],
     *token: Term,
@@ -526,8 +535,8 @@ _LAYOUTS: dict[int, tuple[tuple[frozenset[type], ...], Callable[..., Control]]] 
     26: ((_PID, _PID), Exit2),
     27: ((_PID, _PID, _ANY), lambda sender, to, token: Exit2(sender, to, IN_PAYLOAD, token)),
     28: ((_PID_OR_NAME, _PID, _REFERENCE), MonitorPExit),
-    29: ((_REFERENCE, _PID, _PID_OR_NAME, _TUPLE, _LIST), _read_spawn_request),
-    30: ((_REFERENCE, _PID, _PID_OR_NAME, _TUPLE, _LIST, _ANY), _read_spawn_request),
+    29: ((_REFERENCE, _PID, _PID, _TUPLE, _LIST), _read_spawn_request),
+    30: ((_REFERENCE, _PID, _PID, _TUPLE, _LIST, _ANY), _read_spawn_request),
     31: ((_REFERENCE, _PID, _INTEGER, _PID_OR_NAME), _read_spawn_reply),
     32: ((_REFERENCE, _PID, _INTEGER, _PID_OR_NAME, _ANY), _read_spawn_reply),
     33: ((_PID, _REFERENCE), AliasSend),

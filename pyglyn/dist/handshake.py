@@ -81,7 +81,7 @@ class NokReceived:
 
 @attrs.frozen
 class HandshakeComplete:
-    """The connection is up. ``flags`` are what both sides offered.
+    """The connection is up. ``flags`` are what both sides offered, and ALIAS if the peer did.
 
     The bytes in ``trailing_data`` belong to the established connection. ``peer_hidden`` says whether the other
     node is a hidden one; the connection is, if one of the two is.
@@ -213,7 +213,8 @@ class _Machine:
     def _complete(self) -> list[Event]:
         self.state = State.DONE
         trailing, self._buffer = self._buffer, b""
-        flags = self.local.flags & self._peer_flags
+        # Who sends to an alias needs to know only that the receiver has aliases.
+        flags = self._peer_flags & (self.local.flags | DistFlags.ALIAS)
         hidden = DistFlags.PUBLISHED not in self._peer_flags
         return [HandshakeComplete(self.peer_name, self._peer_creation, flags, trailing, hidden)]
 

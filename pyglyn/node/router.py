@@ -17,7 +17,10 @@ from pyglyn.dist.control import (
     SpawnFlags,
     SpawnReply,
     SpawnRequest,
+    UnlinkId,
+    UnlinkIdAck,
 )
+from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
@@ -74,8 +77,22 @@ class Router:
         try:
             connection.send(control, parts)
         except LocalProtocolError as error:
-            # A capability the peer has not got, such as aliases: OTP too drops what it cannot tell.
             logger.debug("dropped a signal to %s: %s", node, error)
+            self._not_sent(control)
+        if type(control) is UnlinkId and DistFlags.UNLINK_ID not in connection.flags:
+            self._in_its_stead(UnlinkIdAck(control.id, control.to, control.sender))
+
+    def _not_sent(self, control: Control) -> None:
+        """What a peer has not got the capability for is dropped, as in OTP, where nobody waits for an answer.
+
+        A monitor then watches the connection only.
+        """
+        if type(control) is SpawnRequest:
+            self._in_its_stead(SpawnReply(control.request_id, control.sender, SpawnFlags(0), Atom("notsup")))
+
+    def _in_its_stead(self, answer: Control) -> None:
+        """Answer for a peer that cannot, later, as an answer would come."""
+        asyncio.get_running_loop().call_soon(self._into_node, answer, None)
 
     def _to_worker(self, control: Control, parts: Parts | None) -> None:
         """A signal for a process of this node that is not in the hub."""

@@ -22,7 +22,6 @@ from pyglyn.node.reasons import EXIT, NOCONNECTION, NODEDOWN
 ERPC = Atom("erpc")
 MONITOR = Atom("monitor")
 BADRPC = Atom("badrpc")
-USER = Atom("user")
 
 
 def _request(
@@ -45,7 +44,7 @@ def _request(
             future.set_result((True, reply.result))
 
     runtime.spawn_replies[ref] = (node, on_reply)
-    leader = me.group_leader or USER
+    leader = me.group_leader or me.pid
     try:
         runtime.send(SpawnRequest(ref, me.pid, leader, mfa, options), list(args), node)  # type: ignore[arg-type]
     except BaseException:
@@ -175,7 +174,7 @@ def _badrpc(error: RemoteException) -> Term:
 def cast(me: Process, node: str, module: str, function: str, args: Sequence[Term] = ()) -> None:
     """Run ``module:function(*args)`` on a node and forget it, as ``erpc:cast``."""
     payload: list[Term] = [atom_of(module), atom_of(function), list(args)]
-    leader = me.group_leader or USER
+    leader = me.group_leader or me.pid
     request = SpawnRequest(me.make_ref(), me.pid, leader, (ERPC, Atom("execute_cast"), 3), [])
     me.runtime.send(request, payload, node)
 

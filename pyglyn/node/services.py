@@ -78,8 +78,7 @@ class Services:
         link_to = request.sender if flags & SpawnFlags.LINK else None
         process = self.hub.runtime.spawn(body, link_to=link_to, label=label)
         process.quiet = quiet
-        if isinstance(request.group_leader, Pid):
-            process.group_leader = request.group_leader
+        process.group_leader = request.group_leader
         if flags & SpawnFlags.MONITOR:
             process.signals.on_monitor(request.sender, process.pid, request.request_id)
         self._spawn_reply(request, flags, process.pid)
@@ -181,10 +180,11 @@ class Services:
     def _old_spawn(
         self, module: Term, function: Term, args: list[Term], leader: Term, options: list[Term]
     ) -> Term:
+        runtime = self.hub.runtime
         request = SpawnRequest(
-            self.hub.runtime.make_ref(),
-            self.hub.runtime.make_pid(),
-            leader if isinstance(leader, Pid) else Atom("user"),
+            runtime.make_ref(),
+            sender := runtime.make_pid(),
+            leader if isinstance(leader, Pid) else runtime.group_leader or sender,
             (module, function, len(args)),  # type: ignore[arg-type]
             options,
         )

@@ -76,7 +76,7 @@ TABLE: list[tuple[tuple[Term, ...], Control]] = [
     ((27, A, B, TOKEN), Exit2(A, B, IN_PAYLOAD, TOKEN)),
     ((28, NAME, A, REF), MonitorPExit(NAME, A, REF)),
     ((29, REF, A, B, MFA, [Atom("link")]), SpawnRequest(REF, A, B, MFA, [Atom("link")])),
-    ((29, REF, A, Atom("user"), MFA, []), SpawnRequest(REF, A, Atom("user"), MFA, [])),
+    ((29, REF, A, B, MFA, []), SpawnRequest(REF, A, B, MFA, [])),
     ((30, REF, A, B, MFA, [], TOKEN), SpawnRequest(REF, A, B, MFA, [], TOKEN)),
     ((31, REF, A, 3, B), SpawnReply(REF, A, SpawnFlags.LINK | SpawnFlags.MONITOR, B)),
     ((31, REF, A, 0, Atom("notsup")), SpawnReply(REF, A, SpawnFlags(0), Atom("notsup"))),
