@@ -24,6 +24,7 @@ import attrs
 
 from pyglyn.dist import headers
 from pyglyn.dist.control import (
+    decode_control,
     PAYLOAD_OPS,
     Control,
     LinkExit,
@@ -236,7 +237,7 @@ class Channel:
             known = self._known_controls.get(packet[3:end])
             if known is not None:
                 return MessageReceived(known, packet[end:])
-        control, end = decode_bare(packet, 3, limits=self.settings.control_limits)
+        control, end = decode_control(packet, 3, self.settings.control_limits)
         message = self._message(control, packet, end)
         if op == 22 or op == 6:
             if len(self._known_controls) >= _KNOWN_CONTROLS:
@@ -249,7 +250,7 @@ class Channel:
         """Read 112 131 control [131 payload]; OTP does not look at the first byte."""
         if packet[1:2] != b"\x83":
             raise RemoteProtocolError("expected a control message with 131 in front")
-        control, end = decode_bare(packet, 2, limits=self.settings.control_limits)
+        control, end = decode_control(packet, 2, self.settings.control_limits)
         if end < len(packet):
             if packet[end] != VERSION_MAGIC:
                 raise RemoteProtocolError(f"expected a payload with 131 in front, got {packet[end]}")
@@ -271,7 +272,7 @@ class Channel:
         """Make the event of a message whose header had these atoms, if any."""
         limits = self.settings.control_limits
         if not atoms:
-            control, at = decode_bare(data, at, limits=limits)
+            control, at = decode_control(data, at, limits)
             return self._message(control, data, at)
         room = max(_SMALL_EXPANSION, _EXPANSION * len(data))
         control_bytes, at = headers.spell_atoms(data, at, atoms, room)

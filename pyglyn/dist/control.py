@@ -23,8 +23,8 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from pyglyn.dist.flags import DistFlags
-from pyglyn.errors import LocalProtocolError, RemoteProtocolError
-from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.errors import DecodeError, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from pyglyn.etf import Atom, Limits, Pid, Reference, Term, decode_bare
 
 
 class Op(enum.IntEnum):
@@ -429,6 +429,47 @@ _TUPLE = frozenset((tuple,))
 _LIST = frozenset((list,))
 _ANY: frozenset[type] = frozenset()
 _LAST_UNLINK_ID = (1 << 64) - 1
+
+
+_REASON_LAST = {Op.EXIT: 4, Op.EXIT2: 4, Op.EXIT_TT: 5, Op.EXIT2_TT: 5, Op.MONITOR_P_EXIT: 5}
+"""Control messages with a term of the application in the tuple, and their sizes: it is the last element."""
+
+_SMALL_TUPLE = 104
+
+
+def undecodable(error: DecodeError) -> Term:
+    """What stands for a term beyond the limits: ``{undecodable, Text}``.
+
+    A signal is never dropped for what is in it: the monitor fires, the link breaks, with this as the reason.
+    """
+    return (Atom("undecodable"), str(error).encode("utf-8", "replace"))
+
+
+def decode_control(data: bytes | memoryview, at: int, limits: Limits) -> tuple[Term, int]:
+    """Decode a control tuple; a reason in it that goes beyond the limits is replaced by `undecodable`.
+
+    Returns:
+        The tuple and where the payload begins.
+
+    Raises:
+        DecodeError: it is damaged, or something else in it goes beyond the limits.
+    """
+    try:
+        return decode_bare(data, at, limits=limits)
+    except LimitExceeded as error:
+        if bytes(data[at : at + 1]) != bytes([_SMALL_TUPLE]):
+            raise
+        elements: list[Term] = []
+        end = at + 2
+        op, end = decode_bare(data, end, limits=limits)
+        size = _REASON_LAST.get(op) if type(op) is int else None  # type: ignore[call-overload]
+        if size is None or data[at + 1] != size:
+            raise
+        elements.append(op)
+        while len(elements) < size - 1:
+            element, end = decode_bare(data, end, limits=limits)
+            elements.append(element)
+        return (*elements, undecodable(error)), len(data)
 
 
 def from_term(term: Term) -> Control:

@@ -14,6 +14,7 @@ from pyglyn import logs
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import inspection
+from pyglyn.node.destinations import name_of
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Exports
 from pyglyn.node.hub import Hub
@@ -137,9 +138,10 @@ def _nodes(hub: Hub, kind: Term) -> Term:
 
 
 def _whereis(hub: Hub, name: Term) -> Term:
-    if not isinstance(name, Atom):
+    wanted = name_of(name)
+    if wanted is None:
         raise Badarg("whereis needs an atom")
-    return hub.whereis(name.name) or UNDEFINED
+    return hub.whereis(wanted) or UNDEFINED
 
 
 def _process(hub: Hub, pid: Term) -> Process | None:

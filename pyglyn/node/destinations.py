@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from pyglyn.etf import Atom, Pid, Reference
+from pyglyn.dist.control import Name
+from pyglyn.etf import Atom, Pid, Reference, Term
+
+_TERM_OF: Final[dict[str, Name]] = {"true": True, "false": False, "nil": None}
+_NAME_OF: Final[dict[Term, str]] = {True: "true", False: "false", None: "nil"}
+
+
+def name_term(name: str | Atom) -> Name:
+    """The term of a registered name: an atom, also ``true``, ``false`` and ``nil``.
+
+    Raises:
+        ValueError: no atom has that name.
+    """
+    if isinstance(name, Atom):
+        return name
+    return _TERM_OF[name] if name in _TERM_OF else Atom(name)
+
+
+def name_of(term: Term) -> str | None:
+    """The name that a term is, where an atom is expected: ``true``, ``false`` and ``nil`` are atoms too."""
+    if type(term) is Atom:
+        return term.name
+    return _NAME_OF.get(term) if term is None or type(term) is bool else None
+
 
 ServerRef: TypeAlias = "Pid | str | Atom | tuple[str | Atom, str | Atom]"
 """A process: its pid, its registered name on this node, or its name and node."""
@@ -22,7 +45,7 @@ def check_destination(to: object) -> None:
         raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
 
 
-def name_and_node(to: tuple[object, ...]) -> tuple[Atom, str]:
+def name_and_node(to: tuple[object, ...]) -> tuple[Name, str]:
     """Read a ``(name, node)`` destination.
 
     Raises:
@@ -31,7 +54,7 @@ def name_and_node(to: tuple[object, ...]) -> tuple[Atom, str]:
     if len(to) != 2 or not all(isinstance(part, (str, Atom)) for part in to):
         raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
     name, node = to
-    return (name if isinstance(name, Atom) else Atom(str(name))), str(node)
+    return name_term(name), str(node)  # type: ignore[arg-type]
 
 
 def node_of(to: Destination) -> str | None:

@@ -17,7 +17,8 @@ import attrs
 
 from pyglyn import etf, gleam
 from pyglyn.errors import GleamError, UnsupportedType
-from pyglyn.etf import Atom, Term
+from pyglyn.etf import Term
+from pyglyn.node.destinations import name_of
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import BADARG
 from pyglyn.node.threads import THREADS
@@ -187,9 +188,10 @@ class Exports:
         Raises:
             UnsupportedType: as `check`.
         """
-        if not (isinstance(module, Atom) and isinstance(function, Atom)):
+        names = name_of(module), name_of(function)
+        if names[0] is None or names[1] is None:
             return None
-        key = (module.name, function.name)
+        key = (names[0], names[1])
         exported = self._table.get(key)
         if isinstance(exported, _Undefined):
             exported = self._define(key, exported)

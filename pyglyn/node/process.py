@@ -25,7 +25,14 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls, exits
 from pyglyn.node.backpressure import BusyNodes, Waits
 from pyglyn.node.belongings import Belongings
-from pyglyn.node.destinations import Destination, ServerRef, check_destination, name_and_node, node_of
+from pyglyn.node.destinations import (
+    Destination,
+    ServerRef,
+    check_destination,
+    name_and_node,
+    name_term,
+    node_of,
+)
 from pyglyn.node.mailbox import Mailbox, Match
 from pyglyn.node.pending import Pending
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
@@ -221,6 +228,13 @@ class Process:
         self._finish(exits.as_reason(reason), None)
 
     def _check_alive(self) -> None:
+        """A process that has ended does nothing more: everybody was told, and signals behind that would lie.
+
+        Its body may still run: the ``finally`` of one that was killed, or one that swallows the cancellation.
+
+        Raises:
+            Exit: with the reason it ended with.
+        """
         if not self.alive:
             raise exits.Exit(self.exit_reason)
 
@@ -237,8 +251,7 @@ class Process:
         """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""
         if self.pending.fail(effect.ref, effect.reason):
             return
-        if effect.ref in self.aliases:
-            self.unalias(effect.ref)
+        self._drop_alias(effect.ref)
         self.put(effect.message)
 
     def send(self, to: Destination, message: Term) -> None:
@@ -250,10 +263,11 @@ class Process:
             EncodeError: the message is no term.
             NodeBusy: far too much is queued for the other node already.
         """
+        self._check_alive()
         if type(to) is Pid:
             self.runtime.send(Send(self.pid, to), message)
         elif isinstance(to, (str, Atom)):
-            self.runtime.send(RegSend(self.pid, to if isinstance(to, Atom) else Atom(to)), message)
+            self.runtime.send(RegSend(self.pid, name_term(to)), message)
         elif isinstance(to, Reference):
             self.runtime.send(AliasSend(self.pid, to), message)
         elif isinstance(to, tuple):
@@ -266,6 +280,7 @@ class Process:
 
     async def drain(self) -> None:
         """Wait until the nodes this process has sent much to have taken it."""
+        self._check_alive()
         await self._waits.drain()
 
     async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
@@ -313,12 +328,17 @@ class Process:
 
     def alias(self) -> Reference:
         """A new alias: others can send to it until ``unalias``; then their messages are dropped."""
+        self._check_alive()
         ref = self.runtime.make_ref()
         self._add_alias(ref)
         return ref
 
     def unalias(self, alias: Reference) -> bool:
         """Deactivate an alias; False if it was not active."""
+        self._check_alive()
+        return self._drop_alias(alias)
+
+    def _drop_alias(self, alias: Reference) -> bool:
         self.aliases.discard(alias)
         return self.runtime.aliases.pop(alias, None) is not None
 
@@ -347,6 +367,7 @@ class Process:
             NoProcess: it is of this operating-system process and dead, and exits are not trapped. In every
                 other case a dead process answers with exit signal ``noproc``.
         """
+        self._check_alive()
         here = self.runtime.is_here(to)
         if here and to.id not in self.runtime.processes and not self.trap_exit:
             raise NoProcess(f"cannot link to {to}: there is no such process")
@@ -354,6 +375,7 @@ class Process:
 
     def unlink(self, to: Pid) -> None:
         """Remove a link, and an exit message of it that waits in the mailbox."""
+        self._check_alive()
         self._apply(self.signals.unlink(to))
         self._mailbox.take(lambda m: type(m) is tuple and len(m) == 3 and m[0] is EXIT and m[1] == to)
 
@@ -363,6 +385,7 @@ class Process:
         ``item`` is the pid, or ``(name, node)``. With ``alias`` the reference is an alias of this process
         too, until the monitor fires or is removed (OTP's ``{alias, demonitor}``).
         """
+        self._check_alive()
         ref = self.runtime.make_ref()
         if alias:
             self._add_alias(ref)
@@ -374,17 +397,20 @@ class Process:
             return to
         if isinstance(to, tuple):
             return name_and_node(to)
-        return (to if isinstance(to, Atom) else Atom(to)), self.node
+        return name_term(to), self.node
 
     def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
         """Stop a monitor; with ``flush`` also take its DOWN message out of the mailbox."""
+        self._check_alive()
+        self._demonitor(ref)
+        if flush:
+            self._mailbox.take(lambda m: type(m) is tuple and len(m) == 5 and m[1] == ref)
+
+    def _demonitor(self, ref: Reference) -> None:
         target = self.signals.demonitor(ref)
         if target is not None:
             self._apply([demonitor_signal(self.pid, ref, target)])
-        if ref in self.aliases:
-            self.unalias(ref)
-        if flush:
-            self._mailbox.take(lambda m: type(m) is tuple and len(m) == 5 and m[1] == ref)
+        self._drop_alias(ref)
 
     def exit(self, to: Pid, reason: Term) -> None:
         """Send an exit signal, as ``exit/2``; a string stands for the atom. ``raise Exit`` ends oneself.
@@ -392,10 +418,12 @@ class Process:
         Raises:
             EncodeError: the reason is no term.
         """
+        self._check_alive()
         self.runtime.send(Exit2(self.pid, to), etf.normalise(exits.as_reason(reason)))
 
     def set_group_leader(self, leader: Pid, to: Pid) -> None:
         """Make ``leader`` the group leader of a process."""
+        self._check_alive()
         self.runtime.send(GroupLeader(leader, to))
 
     # --- as a supervisor's child ------------------------------------------------------------------
@@ -448,14 +476,17 @@ class Process:
         Raises:
             NameTaken: another process has it.
         """
+        self._check_alive()
         await self.runtime.register_name(name, pid or self.pid)
 
     async def unregister(self, name: str) -> None:
         """Give a name up."""
+        self._check_alive()
         self.runtime.unregister(name)
 
     async def whereis(self, name: str) -> Pid | None:
         """The pid registered under a name of this node."""
+        self._check_alive()
         return await self.runtime.find_name(name)
 
     # --- calls ------------------------------------------------------------------------------------
@@ -475,7 +506,8 @@ class Process:
     def forget_reply(self, ref: Reference) -> None:
         """No longer wait for a reply: the monitor and the alias go, a late reply is dropped."""
         self.pending.forget(ref)
-        self.demonitor(ref)
+        if self.alive:  # else all that is gone already, and this is a ``finally``
+            self._demonitor(ref)
 
     async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
         """Call a ``gen_server``, ``gen_statem``, Elixir or pyglyn ``GenServer`` and return its reply.

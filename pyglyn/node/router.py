@@ -24,6 +24,7 @@ from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
+from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame
 from pyglyn.node.runtime import MESSAGES, Parts, destination
@@ -192,7 +193,8 @@ class Router:
         if links:
             dest = destination(control)
             if not isinstance(dest, (Pid, Reference)):
-                named = self.hub.runtime.names.get(dest.name) if isinstance(dest, Atom) else None
+                name = name_of(dest)
+                named = None if name is None else self.hub.runtime.names.get(name)
                 if named is not None and named.serial:
                     dest = self.hub.runtime.resolve(control, dest) or named
             if isinstance(dest, (Pid, Reference)):

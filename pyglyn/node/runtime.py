@@ -39,12 +39,14 @@ from pyglyn.dist.control import (
     Unlink,
     UnlinkId,
     UnlinkIdAck,
+    undecodable,
 )
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
-from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.etf import Pid, Reference, Term
 from pyglyn.node import signals
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
+from pyglyn.node.destinations import name_of, name_term
 from pyglyn.node.process import Process
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
@@ -121,7 +123,7 @@ class Runtime:
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
-        refused: payloads that did not decode and were dropped (each one is logged).
+        refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
     def __init__(self, identity: Identity, outlet: Outlet, settings: Settings | None = None) -> None:
@@ -242,7 +244,8 @@ class Runtime:
         taken = self.names.get(name)
         if taken is not None:
             raise NameTaken(f"the name {name!r} is registered by {taken}")
-        self.names[Atom(name).name] = pid
+        name_term(name)
+        self.names[name] = pid
 
     async def register_name(self, name: str, pid: Pid) -> None:
         """As ``register``; in a worker this asks the hub.
@@ -331,7 +334,8 @@ class Runtime:
                 return None
             del self._named_monitors[control.ref]
             return known[0]
-        pid = self.names.get(name.name) if isinstance(name, Atom) else None
+        wanted = name_of(name)
+        pid = None if wanted is None else self.names.get(wanted)
         if type(control) is MonitorP and pid is not None:
             self._named_monitors[control.ref] = (pid, control.watcher)
         return pid
@@ -369,8 +373,11 @@ class Runtime:
             try:
                 body, _ = etf.decode_bare(payload, limits=self.settings.limits)
             except DecodeError as error:
-                self._refuse(control, error)
-                return
+                self._count_undecodable(control, error)
+                if isinstance(control, MESSAGES):
+                    self._fail_call(dest, error)
+                    return
+                body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
 
     def _handle_with_consequences(self, control: Control, dest: Pid | Reference, body: Term) -> None:
@@ -385,9 +392,16 @@ class Runtime:
         finally:
             self._draining = False
 
-    def _refuse(self, control: Control, error: DecodeError) -> None:
+    def _count_undecodable(self, control: Control, error: DecodeError) -> None:
         self.refused += 1
-        logger.warning("dropped %s: its term does not decode: %s", type(control).__name__, error)
+        what = "dropped a message" if isinstance(control, MESSAGES) else "replaced the reason of a signal"
+        logger.warning("%s (%s): its term does not decode: %s", what, type(control).__name__, error)
+
+    def _fail_call(self, dest: Pid | Reference, error: DecodeError) -> None:
+        """A message to an alias that does not decode is an answer: who waits for it is told at once."""
+        process = self.aliases.get(dest) if type(dest) is Reference else None
+        if process is not None and type(dest) is Reference:
+            process.pending.fail(dest, undecodable(error))
 
     def _hand_over(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         if type(dest) is Reference:

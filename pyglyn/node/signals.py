@@ -20,6 +20,7 @@ from pyglyn.dist.control import (
     LinkExit,
     MonitorP,
     MonitorPExit,
+    Name,
     UnlinkId,
     UnlinkIdAck,
 )
@@ -70,7 +71,7 @@ class Die:
 
 
 Effect: TypeAlias = Emit | Deliver | Down | Die
-MonitorTarget: TypeAlias = "Pid | tuple[Atom, str]"
+MonitorTarget: TypeAlias = "Pid | tuple[Name, str]"
 """What a process monitors: a pid, or a registered name and the node it is on."""
 
 

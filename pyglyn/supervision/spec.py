@@ -18,6 +18,7 @@ import attrs
 
 from pyglyn.errors import SpecificationError
 from pyglyn.etf.terms import Atom, Term, exact_key
+from pyglyn.node.destinations import name_term
 from pyglyn.supervision.os.command import ProgramStart
 from pyglyn.supervision.words import (
     AutoShutdown,
@@ -172,7 +173,7 @@ def identifier(given: Term) -> Term:
     if not isinstance(given, str):
         return given
     try:
-        return Atom(given)
+        return name_term(given)
     except ValueError as error:
         raise reject(f"{given!r} cannot be a child's id: {error}", "invalid_child_id", given) from error
 
