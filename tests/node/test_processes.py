@@ -88,7 +88,7 @@ async def test_an_exit_reason_arrives_as_it_would_from_another_node(alone):
             me.exit(other.pid, object())
 
 
-@pytest.mark.parametrize("name", ["true", "undefined", "x" * 256, "net_kernel"])
+@pytest.mark.parametrize("name", ["\ud800", "undefined", "x" * 256, "net_kernel"])
 async def test_a_name_that_cannot_be_had_leaves_no_process_behind(alone, name):
     before = len(alone.runtime.processes)
     with pytest.raises((NameTaken, ValueError)):
