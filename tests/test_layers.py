@@ -72,9 +72,9 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience"}
+_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience", "forks"}
 _NODE = _BELOW_NODE | {"gleam", "node"}
-_ES_STORES = {"errors", "etf", "gleam", "eventsourcing/domain"}
+_ES_STORES = {"errors", "etf", "gleam", "forks", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"eventsourcing/stores"}
 _ES_CLUSTER = _ES_COMMANDS | {"eventsourcing/commands", "node", "groups", "glyn"}
 _ES_QUERIES = _ES_CLUSTER | {"eventsourcing/cluster", "supervision"}
@@ -86,14 +86,15 @@ LAYERS = {
     "_version": set(),
     "_main_module": set(),
     "patience": set(),
+    "forks": set(),
     "etf": {"errors"},
     "dist": {"errors", "etf", "escaping"},
-    "net": {"errors", "etf", "escaping", "dist", "patience"},
+    "net": {"errors", "etf", "escaping", "dist", "patience", "forks"},
     "gleam": {"errors", "etf"},
     "logs": {"escaping"},
     "node": _BELOW_NODE | {"logs", "gleam", "_version", "_main_module"},
     "supervision/words": {"errors", "etf"},
-    "supervision/os": {"errors", "etf", "patience", "_main_module", "supervision/words"},
+    "supervision/os": {"errors", "etf", "patience", "forks", "_main_module", "supervision/words"},
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
     "glyn": _NODE | {"groups"},

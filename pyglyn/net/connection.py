@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from pyglyn import forks
 from pyglyn.dist import (
     Acceptor,
     Buffer,
@@ -78,6 +79,7 @@ class HandshakeDriver(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        forks.keep_transport(transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer_address = f"{peer[0]}:{peer[1]}"
@@ -99,6 +101,7 @@ class HandshakeDriver(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        forks.shut_down_transport(self.transport)
         if self._over:
             return
         if exc is not None and not isinstance(exc, ConnectionError):
@@ -399,6 +402,7 @@ class Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        forks.shut_down_transport(self._transport)
         self._gone.set()
         if isinstance(exc, OSError):
             self._down(f"connection lost: {explain(exc)}")

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from pyglyn import patience
+from pyglyn import forks, patience
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry
 from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError, NotEpmd
@@ -143,6 +143,7 @@ class Registration:
 
     def close(self) -> None:
         """Unregister."""
+        forks.shut_down_transport(self._writer.transport)
         self._writer.transport.abort()
 
 
@@ -160,4 +161,5 @@ async def register(entry: NodeEntry, host: str, port: int, *, timeout_s: float =
                 break
         creation = epmd.decode_alive2_answer(exchange.answer, entry.name)
         exchange.kept = True
+        forks.keep_transport(exchange.writer.transport)
         return Registration(creation, exchange.reader, exchange.writer)

@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from pyglyn import forks
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry, Request
 from pyglyn.errors import RemoteProtocolError
@@ -202,6 +203,7 @@ class _Client(asyncio.Protocol):
             transport.abort()
             return
         self._transport, self.number = transport, number
+        forks.keep_transport(transport)
         self.is_local = _is_loopback(transport.get_extra_info("peername"))
         self._idle = asyncio.get_running_loop().call_later(IDLE_S, self.drop)
         no_delay(transport)
@@ -240,6 +242,7 @@ class _Client(asyncio.Protocol):
         if self._idle is not None:
             self._idle.cancel()
         self._server.disconnected(self)
+        forks.shut_down_transport(self._transport)
         self._transport = None
 
     def drop(self) -> None:

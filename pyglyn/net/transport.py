@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from pyglyn import patience
+from pyglyn import forks, patience
 from pyglyn.errors import HandshakeError
 
 READ_SIZE = 16 * 1024
@@ -139,7 +139,7 @@ class ListeningSockets:
     def close(self) -> None:
         """Stop accepting; what was accepted is the protocols' business."""
         for server in self._servers:
-            server.close()
+            forks.close_server(server)
         self._servers.clear()
 
 
@@ -171,13 +171,13 @@ async def listen(
             raise problem or OSError(errno.EADDRNOTAVAIL, "no address to listen on")
         port = sockets[0].getsockname()[1]
         while sockets:
-            servers.append(await loop.create_server(factory, sock=sockets[0]))
+            servers.append(forks.keep_server(await loop.create_server(factory, sock=sockets[0])))
             del sockets[0]
     except BaseException:
         for sock in sockets:
             sock.close()
         for server in servers:
-            server.close()
+            forks.close_server(server)
         raise
     return ListeningSockets(servers, port, bound)
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from pyglyn import etf
+from pyglyn import etf, forks
 from pyglyn.dist.control import Control, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.errors import PyglynError, RemoteProtocolError
@@ -133,6 +133,7 @@ class LinkProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        forks.keep_transport(transport)
         transport.set_write_buffer_limits(high=self._high_water, low=self._high_water // 4)
         read_in_small_pieces(transport)
 
@@ -146,6 +147,7 @@ class LinkProtocol(asyncio.Protocol):
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        forks.shut_down_transport(self.transport)
         self.transport = None
         self._on_closed()
 

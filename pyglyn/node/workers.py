@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from pyglyn import patience
+from pyglyn import forks, patience
 from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
@@ -60,7 +60,7 @@ class Workers:
         self.token = secrets.token_hex(16)
         self.address = ""
         self._directory: str | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._server: asyncio.Server | None = None
         self._next_serial = 0
         self._by_os_pid: dict[int, WorkerLink] = {}
         self._asked: dict[Reference, asyncio.Future[Term]] = {}
@@ -77,13 +77,13 @@ class Workers:
             self._directory = tempfile.mkdtemp(prefix=name)
             self.address = os.path.join(self._directory, "hub")
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._accept, self.address)
+        self._server = forks.keep_server(await loop.create_unix_server(self._accept, self.address))
 
     async def stop(self) -> None:
         """Close every link, and stop listening."""
         if self._server is None:
             return
-        self._server.close()
+        forks.close_server(self._server)
         for link in list(self.links.values()):
             link.protocol.close()
         for task in list(self._tasks):

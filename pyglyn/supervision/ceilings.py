@@ -7,9 +7,9 @@ import contextlib
 import os
 from typing import Final
 
+from pyglyn import forks
 from pyglyn.patience import Patience
 from pyglyn.supervision.os.deaths import STUCK, over_memory
-from pyglyn.supervision.os.descriptors import close_own, keep_from_forks
 from pyglyn.supervision.running import Running
 
 MEMORY_CHECK_S: Final = 0.1
@@ -26,7 +26,7 @@ def watch_heartbeat(run: Running, fd: int) -> None:
     limit = run.spec.heartbeat
     assert limit is not None
     loop = asyncio.get_running_loop()
-    os.set_blocking(keep_from_forks(fd), False)
+    os.set_blocking(forks.keep_number(fd), False)
     patience: Patience | None = None
 
     def read() -> None:
@@ -44,7 +44,7 @@ def watch_heartbeat(run: Running, fd: int) -> None:
 
     def close() -> None:
         loop.remove_reader(fd)
-        close_own(fd)
+        forks.close_number(fd)
         if patience is not None:
             patience.cancel()
 

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from pyglyn import forks
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class PostgresDatabase:
                 async with await psycopg.AsyncConnection.connect(
                     self._conninfo, autocommit=True, **_KEEPALIVES
                 ) as connection:
+                    forks.keep(connection)
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     self.wake()
                     pause = _FIRST_PAUSE_S
@@ -300,7 +302,8 @@ async def _schema_version(connection: Connection, schema: str) -> int | None:
 
 
 async def _use_our_defaults(connection: Connection) -> None:
-    """Be independent of what database and role set."""
+    """Be independent of what database and role set; forks let go of it."""
+    forks.keep(connection)
     await connection.execute(
         b"SET default_transaction_isolation TO 'read committed'; SET default_transaction_read_only TO off"
     )

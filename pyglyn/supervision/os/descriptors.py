@@ -28,21 +28,6 @@ def close_descriptors(kept: set[int]) -> None:
     os.close(null)
 
 
-_own: set[int] = set()
-
-
-def keep_from_forks(fd: int) -> int:
-    """Note a descriptor that no object owns and no fork needs: forks close it. Returns it."""
-    _own.add(fd)
-    return fd
-
-
-def close_own(fd: int) -> None:
-    """Close a descriptor that `keep_from_forks` has noted."""
-    _own.discard(fd)
-    os.close(fd)
-
-
 def detach_descriptors(kept: set[int]) -> None:
     """Let go of the parent's pipes, sockets and the like, but these; read nothing from standard input.
 
@@ -54,11 +39,8 @@ def detach_descriptors(kept: set[int]) -> None:
     numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
     null = os.open(os.devnull, os.O_RDWR)
     for fd in numbers:
-        if fd not in kept and fd != null and fd in _own:
-            os.close(fd)
-        elif fd not in kept and fd != null and _is_channel(fd):
+        if fd not in kept and fd != null and _is_channel(fd):
             os.dup2(null, fd, inheritable=False)
-    _own.clear()
     os.dup2(null, 0)
     if null != freed:
         os.close(null)

@@ -9,8 +9,8 @@ import signal
 import time
 from collections.abc import Callable
 
-from pyglyn import patience
-from pyglyn.supervision.os import descriptors, kernel
+from pyglyn import forks, patience
+from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.deaths import ExitStatus
 
 
@@ -32,7 +32,7 @@ class OsProcess:
         self.started_at = time.monotonic()
         self.status: ExitStatus | None = None
         self.pidfd: int | None = None
-        self._lifeline: int | None = descriptors.keep_from_forks(lifeline)
+        self._lifeline: int | None = forks.keep_number(lifeline)
         self._callbacks: list[Callable[[ExitStatus], None]] = []
 
     async def wait(self) -> ExitStatus:
@@ -95,7 +95,7 @@ class OsProcess:
         self.status = status
         for fd in (self._lifeline, self.pidfd):
             if fd is not None:
-                descriptors.close_own(fd)
+                forks.close_number(fd)
         self._lifeline = self.pidfd = None
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:

@@ -29,8 +29,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from pyglyn import forks
 from pyglyn.errors import ForkUnsafe
-from pyglyn.supervision.os import descriptors, kernel, main_module, orphans, start
+from pyglyn.supervision.os import kernel, main_module, orphans, start
 from pyglyn.supervision.os.child import CHILD_VARIABLE, TREE_VARIABLE, ChildSide, Main
 from pyglyn.supervision.os.deaths import ExitStatus, OomKills, exit_status_of
 from pyglyn.supervision.os.process import OsProcess
@@ -184,7 +185,7 @@ class OsProcesses:
             self._watch_by_signal()
             return None
         self._loop.add_reader(pidfd, self._collect, os_pid)
-        return descriptors.keep_from_forks(pidfd)
+        return forks.keep_number(pidfd)
 
     def _watch_by_signal(self) -> None:
         if not self._sigchld:
@@ -240,7 +241,7 @@ class OsProcesses:
         if child is not None:
             child.finish(status)
         elif pidfd is not None:
-            descriptors.close_own(pidfd)
+            forks.close_number(pidfd)
         if not self._strays:
             self._no_strays.set()
         self._sweep()

@@ -26,13 +26,12 @@ from typing import Final, NoReturn
 
 import attrs
 
-from pyglyn import patience
+from pyglyn import forks, patience
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.command import ProgramStart, ReadyFd, ReadyLine, ReadyNotify, ReadyPort
 from pyglyn.supervision.os.deaths import ExitStatus
-from pyglyn.supervision.os.descriptors import close_own, keep_from_forks
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.words import StartMethod
@@ -306,7 +305,7 @@ class Output:
     """
 
     def __init__(self, fd: int, logger: str, level: int) -> None:
-        self._fd: int | None = keep_from_forks(fd)
+        self._fd: int | None = forks.keep_number(fd)
         self._logger = logging.getLogger(logger)
         self._level = level
         self._rest = b""
@@ -364,5 +363,5 @@ class Output:
         """Read no more."""
         if self._fd is not None:
             self._loop.remove_reader(self._fd)
-            close_own(self._fd)
+            forks.close_number(self._fd)
             self._fd = None
