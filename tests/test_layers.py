@@ -55,6 +55,7 @@ PURE = {
     "eventsourcing/domain/trace.py",
     "eventsourcing/domain/wire.py",
     "eventsourcing/stores/json/",
+    "eventsourcing/stores/layout.py",
     "eventsourcing/stores/rows.py",
     "eventsourcing/queries/durable_state.py",
     "eventsourcing/queries/failure.py",

@@ -35,6 +35,7 @@ from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBa
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.postgres_database import (
+    LOOK_S,
     REPAIR_S,
     PostgresDatabase,
     import_psycopg,
@@ -175,7 +176,8 @@ class PostgresStore(EventStore[E, S]):
             pool_size: connections at most, the listening one not counted.
             timeout: seconds to wait for a free connection, or for the server to come back; three times as
                 long to find out what became of an append whose answer was lost.
-            prepare_threshold: psycopg's; None behind a pooler that does not keep prepared statements.
+            prepare_threshold: psycopg's; None for a server that keeps no prepared statements. A pooler is
+                recognised, and needs no setting.
             isolation: of transactions that do not say.
 
         Raises:
@@ -438,7 +440,7 @@ class PostgresStore(EventStore[E, S]):
             if await self._exists_behind(after):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(grown.wait(), REPAIR_S)
+                await asyncio.wait_for(grown.wait(), LOOK_S if database.is_pooled else REPAIR_S)
 
     async def _exists_behind(self, after: int) -> bool:
         while await self._assign_positions():

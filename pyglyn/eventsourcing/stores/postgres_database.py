@@ -4,6 +4,9 @@ psycopg 3.
 - The pool reconnects by itself. A connection that the server has closed while it was idle is noticed before
   it is used (its socket is readable), so a restarted server costs no failed command where no command was
   under way.
+- Behind a pooler (PgBouncer) a connection may be another one at each transaction. It is recognised by the
+  number of the server's process, which is not the one the connection was told; then no statement is prepared,
+  nothing is set for a session, and waiting readers look by themselves instead of listening.
 - One more connection listens for the trigger's NOTIFY, from the first reader that waits on. When it breaks,
   it is set up again with growing pauses, and all readers look for what they may have missed.
 - Everything the driver raises becomes one of our errors here.
@@ -16,11 +19,11 @@ import contextlib
 import logging
 import select
 from collections.abc import AsyncIterator, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from pyglyn import forks
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
+from pyglyn.eventsourcing.stores import layout
 
 if TYPE_CHECKING:
     import psycopg
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
-SCHEMA_VERSION = 1
 CHANNEL = "pyglyn_event"
 
 REPAIR_S = 5.0
 """Seconds until a waiting reader looks for events that nobody announced: their writer died too early."""
+
+LOOK_S = 0.1
+"""The same behind a pooler, which does not deliver what is announced."""
 
 _ANNOUNCE_PAUSE_S = 0.01
 _FIRST_PAUSE_S = 0.05
@@ -44,6 +49,7 @@ _LONGEST_PAUSE_S = 5.0
 _TRY_AGAIN_CLASSES = ("08", "53", "57", "58")
 # Lock not available; a standby that is no primary (any more); idle or open for longer than the server allows.
 _TRY_AGAIN_CODES = ("55P03", "25006", "25P03", "25P04")
+_NOT_IN_REPERTOIRE = "22021"  # what is stored is not in UTF-8
 _ROLLED_BACK = ("40001", "40P01")
 _CRASHED = "57P02"  # the one FATAL that may come after the commit and before its answer
 
@@ -52,8 +58,15 @@ _ANNOUNCE = f"""
 BEGIN; SET LOCAL synchronous_commit TO off; SELECT pg_notify('{CHANNEL}', current_schema()); COMMIT
 """
 
+_PROCESS_AND_DEFAULTS = b"""
+SELECT pg_backend_pid(), current_setting('default_transaction_isolation'),
+  current_setting('default_transaction_read_only')
+"""
+
 # Notices a dead peer after about a minute instead of two hours.
 _KEEPALIVES: dict[str, Any] = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+# Also for a database in SQL_ASCII, which does not say what its bytes mean: a Gleam service writes UTF-8.
+_CONNECTION: dict[str, Any] = {"autocommit": True, "client_encoding": "utf8"}
 
 
 def import_psycopg() -> None:
@@ -110,6 +123,7 @@ class PostgresDatabase:
         self._pool_size = pool_size
         self._timeout = timeout
         self._prepare_threshold = prepare_threshold
+        self.is_pooled = False  # there is a pooler in between
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] | None = None
         self._starting = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
@@ -135,9 +149,13 @@ class PostgresDatabase:
                 max_size=self._pool_size,
                 timeout=self._timeout,
                 open=False,
-                configure=_use_our_defaults,
+                configure=None if self.is_pooled else _use_our_defaults,
                 reconnect_timeout=self._timeout,
-                kwargs={"autocommit": True, "prepare_threshold": self._prepare_threshold, **_KEEPALIVES},
+                kwargs={
+                    **_CONNECTION,
+                    "prepare_threshold": None if self.is_pooled else self._prepare_threshold,
+                    **_KEEPALIVES,
+                },
             )
             await self._pool.open()
 
@@ -197,12 +215,16 @@ class PostgresDatabase:
                 cursor = await connection.execute(statement.encode(), parameters or None)
                 return await cursor.fetchall() if cursor.description is not None else []
             except Exception as error:
+                if getattr(error, "sqlstate", None) == _NOT_IN_REPERTOIRE and not writing:
+                    return await _fetch_with_bytes(connection, statement, parameters)
                 raise translate(error, writing=writing) from error
 
     # --- waking up -----------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """See to it that commits of everybody wake us up: from the wake-up on that says we are listening."""
+        if self.is_pooled:
+            return
         if self._listener is None or self._listener.done():
             self._listener = self.loop.create_task(self._listen())
 
@@ -213,7 +235,7 @@ class PostgresDatabase:
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
-                    self._conninfo, autocommit=True, **_KEEPALIVES
+                    self._conninfo, **_CONNECTION, **_KEEPALIVES
                 ) as connection:
                     forks.keep(connection)
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
@@ -257,7 +279,8 @@ class PostgresDatabase:
         errors = psycopg.errors
         created_at_once = (errors.UniqueViolation, errors.DuplicateTable, errors.DuplicateObject)
         try:
-            async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+            async with await psycopg.AsyncConnection.connect(self._conninfo, **_CONNECTION) as connection:
+                self.is_pooled = await _is_pooled(connection)
                 await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
                 await connection.set_read_only(False)
                 for attempt in range(3):
@@ -273,6 +296,50 @@ class PostgresDatabase:
             raise translate(error) from error
 
 
+async def _is_pooled(connection: Connection) -> bool:
+    """Find out whether a pooler is in between.
+
+    Raises:
+        EventStoreError: there is, and the database has defaults that we cannot change behind it.
+    """
+    cursor = await connection.execute(_PROCESS_AND_DEFAULTS, prepare=False)
+    row = await cursor.fetchone()
+    assert row is not None
+    if row[0] == connection.info.backend_pid:
+        return False
+    if row[1:] != ("read committed", "off"):
+        raise EventStoreError(
+            f"PostgreSQL: behind a pooler the defaults of the database hold, and they are {row[1]}, read only"
+            f" {row[2]}; needed are read committed, off: ALTER ROLE … SET them, or connect without the pooler"
+        )
+    logger.info("there is a pooler before PostgreSQL: waiting readers look for events every %.2g s", LOOK_S)
+    return True
+
+
+async def _fetch_with_bytes(
+    connection: Connection, statement: str, parameters: Sequence[object]
+) -> list[tuple[Any, ...]]:
+    """Run a statement that reads; text that is not in UTF-8 comes as bytes (a database in SQL_ASCII)."""
+    from psycopg.adapt import Loader
+
+    class Text(Loader):
+        def load(self, data: Any) -> Any:
+            try:
+                return bytes(data).decode()
+            except UnicodeDecodeError:
+                return bytes(data)
+
+    try:
+        async with connection.transaction():
+            await connection.execute(b"SET LOCAL client_encoding TO 'SQL_ASCII'")
+            cursor = connection.cursor()
+            cursor.adapters.register_loader("text", Text)
+            await cursor.execute(statement.encode(), parameters or None, prepare=False)
+            return await cursor.fetchall()
+    except Exception as error:
+        raise translate(error) from error
+
+
 async def _create_tables(connection: Connection) -> None:
     """Create our tables once; an advisory lock lets one service at a time do it."""
     cursor = await connection.execute("SELECT current_schema(), quote_ident(current_schema())")
@@ -280,25 +347,41 @@ async def _create_tables(connection: Connection) -> None:
     if row is None or row[0] is None:
         raise EventStoreError("PostgreSQL: the search_path names no schema that exists")
     name, quoted = row
-    if await _schema_version(connection, quoted) == SCHEMA_VERSION:
-        return
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('pyglyn'), hashtext(%s))", (name,))
-    if await _schema_version(connection, quoted) is None:
-        script = resources.files("pyglyn.eventsourcing.stores").joinpath("schema/postgres.sql").read_text()
-        await connection.execute(script.replace("{schema}", quoted).encode())
+    if await schema_version(connection, quoted) is None:
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('pyglyn'), hashtext(%s))", (name,))
+        if await schema_version(connection, quoted) is None:
+            await connection.execute(layout.script("postgres").replace("{schema}", quoted).encode())
+    layout.check_current(await schema_version(connection, quoted) or 0)
+    layout.check_columns("postgres", await columns_of(connection))
 
 
-async def _schema_version(connection: Connection, schema: str) -> int | None:
+async def schema_version(connection: Connection, schema: str) -> int | None:
+    """Return the version of our side tables; None when there are none.
+
+    Raises:
+        EventStoreError: it is unknown.
+    """
     cursor = await connection.execute("SELECT to_regclass(%s) IS NULL", (f"{schema}.pyglyn_schema",))
     row = await cursor.fetchone()
     if row is None or row[0]:
         return None
-    cursor = await connection.execute("SELECT max(version) FROM pyglyn_schema")
-    row = await cursor.fetchone()
-    version: int = row[0] if row is not None else 0
-    if version > SCHEMA_VERSION:
-        raise EventStoreError(f"a newer version made the tables: {version}, this one knows {SCHEMA_VERSION}")
-    return version
+    cursor = await connection.execute("SELECT version FROM pyglyn_schema")
+    return layout.check_version([row[0] for row in await cursor.fetchall()])
+
+
+async def columns_of(connection: Connection) -> dict[str, list[str]]:
+    """Return the columns of each side table there is."""
+    cursor = await connection.execute(
+        """
+        SELECT relname::text, attname::text FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid
+        WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND relname LIKE 'pyglyn%'
+        AND attnum > 0 AND NOT attisdropped
+        """
+    )
+    found: dict[str, list[str]] = {}
+    for table, column in await cursor.fetchall():
+        found.setdefault(table, []).append(column)
+    return found
 
 
 async def _use_our_defaults(connection: Connection) -> None:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
-from collections.abc import Generator, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 from urllib.parse import quote
 
 from pyglyn.errors import EventStoreError
+from pyglyn.eventsourcing.stores import sqlite_wal
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec
@@ -30,6 +33,7 @@ from pyglyn.eventsourcing.stores.store import RecordedEvent
 PAGE = 500
 NO_POSITION = 0
 _BUSY_TIMEOUT_S = 10.0
+_NOT_WRITABLE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 _CODEC: RowCodec[Any, Any] = RowCodec(aggregate_type=None)
 
@@ -76,20 +80,48 @@ def _sqlite(path: str, after: int, aggregate_id: str | None) -> Iterator[tuple[A
     """Read in pages, so that nobody who looks for long holds up writers."""
     if not os.path.exists(path):
         raise EventStoreError(f"there is no file {path}")
+    sqlite_wal.refuse_stale(path)
     try:
-        with contextlib.closing(_connected(path)) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = _connected(path, stack)
             yield from _sqlite_rows(connection, path, after, aggregate_id)
     except sqlite3.Error as error:
         raise translate_sqlite(error, path) from error
 
 
-def _connected(path: str) -> sqlite3.Connection:
-    # Not mode=ro: that one leaves the -wal and -shm files behind, which readers of a file in WAL mode make.
-    uri = f"file:{quote(os.fsencode(path))}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+def _connected(path: str, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    # Not mode=ro at first: that one leaves the -wal and -shm files behind, which readers of a file in WAL
+    # mode make. In a folder that we cannot write to it is all there is, if a writer has made them; if not,
+    # nobody writes, and we look at the file as it is, or at a copy of it with its WAL.
+    ways: list[Callable[[], str]] = [lambda: f"{path}?mode=rw", lambda: f"{path}?mode=ro"]
+    has_wal = os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal") > 0
+    ways.append((lambda: _copy(path, stack)) if has_wal else (lambda: f"{path}?mode=ro&immutable=1"))
+    for way in ways:
+        name, _, options = way().rpartition("?")
+        connection = stack.enter_context(contextlib.closing(_connect(name, options)))
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if way is ways[-1] or error.sqlite_errorcode & 0xFF not in _NOT_WRITABLE:
+                raise
+        else:
+            break
     connection.execute("PRAGMA query_only=ON")
     connection.text_factory = _text_or_bytes
     return connection
+
+
+def _connect(path: str, options: str) -> sqlite3.Connection:
+    uri = f"file:{quote(os.fsencode(path))}?{options}"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+
+
+def _copy(path: str, stack: contextlib.ExitStack) -> str:
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyglyn-events-"))
+    copy = os.path.join(folder, "events.db")
+    for suffix in ("", "-wal"):
+        shutil.copyfile(path + suffix, copy + suffix)
+    return f"{copy}?mode=rw"
 
 
 def _text_or_bytes(value: bytes) -> str | bytes:

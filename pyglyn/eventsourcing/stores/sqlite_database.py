@@ -31,18 +31,16 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
 from typing import Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable
-from pyglyn.eventsourcing.stores import sqlite_wal
+from pyglyn.eventsourcing.stores import layout, sqlite_wal
 from pyglyn.eventsourcing.stores.sqlite_wal import FileIdentity, identity
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 Row = tuple[Any, ...]
 
-SCHEMA_VERSION = 1
 LARGEST_GROUP = 256
 """Appends committed together at most: bounds what one failure takes with it."""
 
@@ -370,39 +368,51 @@ def _use_wal(connection: sqlite3.Connection, busy_timeout: float) -> None:
 
 def _create_tables(connection: sqlite3.Connection) -> None:
     """Create our tables once; several OS processes may come here at the same time."""
-    if _schema_version(connection) == SCHEMA_VERSION:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if _schema_version(connection) is None:
-            for statement in _statements():
-                connection.execute(statement)
-        connection.execute("COMMIT")
-    except BaseException:
-        roll_back(connection)
-        raise
+    if schema_version(connection) is None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if schema_version(connection) is None:
+                run_script(connection, layout.script("sqlite"))
+            connection.execute("COMMIT")
+        except BaseException:
+            roll_back(connection)
+            raise
+    layout.check_current(schema_version(connection) or 0)
+    layout.check_columns("sqlite", columns_of(connection))
 
 
-def _schema_version(connection: sqlite3.Connection) -> int | None:
+def schema_version(connection: sqlite3.Connection) -> int | None:
+    """Return the version of our side tables; None when there are none.
+
+    Raises:
+        EventStoreError: it is unknown.
+    """
     found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pyglyn_schema'").fetchone()
     if found is None:
         return None
-    version: int = connection.execute("SELECT max(version) FROM pyglyn_schema").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise EventStoreError(f"a newer version made the tables: {version}, this one knows {SCHEMA_VERSION}")
-    return version
+    return layout.check_version(row[0] for row in connection.execute("SELECT version FROM pyglyn_schema"))
 
 
-def _statements() -> list[str]:
-    text = resources.files("pyglyn.eventsourcing.stores").joinpath("schema/sqlite.sql").read_text()
-    statements: list[str] = []
+def columns_of(connection: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return the columns of each side table there is."""
+    statement = """
+    SELECT t.name, c.name FROM sqlite_master AS t, pragma_table_info(t.name) AS c
+    WHERE t.type = 'table' AND t.name LIKE 'pyglyn%'
+    """
+    found: dict[str, list[str]] = {}
+    for table, column in connection.execute(statement):
+        found.setdefault(table, []).append(column)
+    return found
+
+
+def run_script(connection: sqlite3.Connection, text: str) -> None:
+    """Run several statements in the open transaction."""
     pending = ""
     for line in text.splitlines(keepends=True):
         pending += line
         if sqlite3.complete_statement(pending):
-            statements.append(pending)
+            connection.execute(pending)
             pending = ""
-    return statements
 
 
 _databases: weakref.WeakSet[SqliteDatabase] = weakref.WeakSet()
