@@ -131,8 +131,18 @@ class GenServer:
 
 
 def _unhandled(what: str, server: GenServer, message: Term) -> None:
-    """One line about a message nobody handles; never the message itself."""
-    logger.warning("%s in %s: %s", what, type(server).__name__, type(message).__name__)
+    """One line about a message nobody handles: its tag, never what is in it."""
+    logger.warning("%s in %s: %s", what, type(server).__name__, _tag(message))
+
+
+def _tag(message: Term) -> str:
+    """An atom, the first atom of a tuple and how many elements it has, or only of which type it is."""
+    match message:
+        case Atom():
+            return etf.text.format(message)
+        case (Atom() as tag, *rest):
+            return f"{{{etf.text.format(tag)}{',_' * len(rest)}}}" if len(rest) < 10 else f"{{{tag},…}}"
+    return f"a {type(message).__name__}"
 
 
 async def run_server(

@@ -1,9 +1,18 @@
 """Supervision trees as trees of OS processes, with OTP's words and rules. Layer: supervision.
 
 Declare a tree with `Supervisor`, `worker`, `supervisor`, `program` and `factory`; run it with `start`, or
-return it from the function given to ``pyglyn node --app``.
+return it from the function given to ``pyglyn node --app``. `start_child` and its siblings ask a running
+supervisor.
 """
 
+from pyglyn.supervision.calls import (
+    ChildCounts,
+    ChildInfo,
+    count_children,
+    start_child,
+    terminate_child,
+    which_children,
+)
 from pyglyn.supervision.declaration import factory, program, supervisor, worker
 from pyglyn.supervision.exported import export_child
 from pyglyn.supervision.hub import start
@@ -23,6 +32,8 @@ from pyglyn.supervision.words import (
 __all__ = [
     "AutoShutdown",
     "Backoff",
+    "ChildCounts",
+    "ChildInfo",
     "ChildSpec",
     "ChildType",
     "Isolation",
@@ -35,10 +46,14 @@ __all__ = [
     "StartMethod",
     "Strategy",
     "Supervisor",
+    "count_children",
     "export_child",
     "factory",
     "program",
     "start",
+    "start_child",
     "supervisor",
+    "terminate_child",
+    "which_children",
     "worker",
 ]
