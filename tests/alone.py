@@ -28,6 +28,7 @@ ALONE = {
     "supervision/test_policy.py",
     "eventsourcing/domain/",
     "eventsourcing/queries/test_durable_state.py",
+    "eventsourcing/queries/test_failure.py",
     "eventsourcing/queries/test_live.py",
     "eventsourcing/queries/test_ordering.py",
     "eventsourcing/service/test_lanes.py",

@@ -66,7 +66,7 @@ class Ordering(Generic[M]):
         held = self._held.get(key)
         delivered: list[M] = []
         while held is not None and held.messages:
-            if held.messages[0].events[0].sequence > self._last.get(key, 0) + 1:
+            if held.messages[0].events[0].sequence > self._last[key] + 1:
                 return delivered
             delivered.append(self._deliver(key, held.messages.pop(0)))
         self._held.pop(key, None)
