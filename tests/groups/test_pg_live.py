@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import Any
 
@@ -13,9 +12,7 @@ from pyglyn.groups import operations, pg
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, Beams, eventually
 from tests.groups.conftest import StartNode, count_signals, idle, unique_name
-from tests.slack import SLACK
 
-WITHIN_S = 1.0 * SLACK
 START_PG = "{ok, _} = pg:start(S), ok"
 MEMBER = "P = spawn(fun() -> receive stop -> ok end end), ok = pg:join(S, G, P), P"
 SCOPE = Atom("scope")
@@ -33,12 +30,10 @@ async def seen_there(beam: Beam, group: Any = GROUP) -> Counter[Any]:
 
 
 async def all_see(nodes: list[Node], beams: list[Beam], group: Any, members: list[Pid]) -> None:
-    """Wait until every node has exactly these members, at most a second."""
-    begin = time.monotonic()
+    """Wait until every node has exactly these members."""
     for node in nodes:
         await eventually(
             lambda node=node: Counter(pg.start(node, "scope").get_members(group)) == Counter(members),
-            WITHIN_S,
         )
     for beam in beams:
         assert beam.alive, beam.log()
@@ -46,8 +41,7 @@ async def all_see(nodes: list[Node], beams: list[Beam], group: Any, members: lis
         async def same(beam: Beam = beam) -> bool:
             return await seen_there(beam, group) == Counter(members)
 
-        await eventually(same, WITHIN_S)
-    assert time.monotonic() - begin < WITHIN_S + 0.2
+        await eventually(same)
 
 
 @pytest.mark.parametrize("order", ["scope first", "connection first", "both ways"])
@@ -138,7 +132,7 @@ async def test_a_scope_process_that_crashes_there_comes_back(beam: Beam, start_n
     scope.join(GROUP, ours)
     await all_see([node], [beam], GROUP, [ours, theirs])
     await beam.eval("exit(whereis(S), kill)", S=SCOPE)
-    await eventually(lambda: scope.get_members(GROUP) == [ours], WITHIN_S)
+    await eventually(lambda: scope.get_members(GROUP) == [ours])
     await beam.eval(START_PG, S=SCOPE)
     again = await join_there(beam)
     await all_see([node], [beam], GROUP, [ours, again])
@@ -156,7 +150,7 @@ async def test_our_scope_process_that_is_killed_comes_back_with_its_members(
     await all_see([node], [beam], GROUP, [ours, theirs])
     before = scope.process.pid
     await beam.eval("exit(P, kill)", P=before)
-    await eventually(lambda: scope.process.alive and scope.process.pid != before, WITHIN_S)
+    await eventually(lambda: scope.process.alive and scope.process.pid != before)
     await all_see([node], [beam], GROUP, [ours, theirs])
     node.system.exit(ours, "kill")
     await all_see([node], [beam], GROUP, [theirs])
@@ -262,9 +256,7 @@ async def test_a_process_of_the_beam_monitors_our_group_and_our_scope(
     scope.join(GROUP, ours)
     scope.leave(GROUP, ours)
     expected = [(ref, Atom("join"), GROUP, [ours]), (ref, Atom("leave"), GROUP, [ours])]
-    await eventually(
-        lambda: beam.eval("W ! {get, self()}, receive {W, A} -> A =:= E end", W=pid, E=expected), WITHIN_S
-    )
+    await eventually(lambda: beam.eval("W ! {get, self()}, receive {W, A} -> A =:= E end", W=pid, E=expected))
     join = "gen_server:call({S, N}, {join_local, G, P})"
     there = await beam.eval(join, S=SCOPE, N=Atom(node.name), G=GROUP, P=ours)
     assert there is Atom("ok")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import time
 from collections import Counter
 from typing import Any
 
@@ -17,7 +16,6 @@ from pyglyn.groups import pg
 from pyglyn.node import Node
 from pyglyn.testing import Beam, Beams, eventually
 from tests.groups.conftest import StartNode, idle
-from tests.slack import SLACK
 
 STEPS = 60
 GROUPS = [b"a", (Atom("t"), 1), 1, 1.0]
@@ -146,9 +144,7 @@ async def test_views_of_real_nodes_agree_after_a_random_history(beams: Beams, st
         await history.start_scope()
         for one, other in ((ours[0], ours[1]), (ours[0], beam), (ours[1], beam)):
             await eventually(lambda one=one, other=other: history.connected(one, other))
-        begin = time.monotonic()
-        await eventually(history.views_agree, 1.0 * SLACK)
-        assert time.monotonic() - begin < 1.5 * SLACK
+        await eventually(history.views_agree)
         assert "error_info" not in beam.log()
     except AssertionError as error:
         raise AssertionError(f"PYGLYN_SEED={seed}: {error}\n{beam.log()}") from error

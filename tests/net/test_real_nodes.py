@@ -400,15 +400,11 @@ class TestTicks:
         assert await _hidden_nodes(beam, 1)
 
     async def test_a_dead_peer_is_noticed(self, beams: Beams, start_node: StartNode) -> None:
-        """Between net_ticktime and a quarter more (and what a loaded machine adds)."""
         node = await start_node(settings=NetSettings(channel=self.QUICK))
         beam = await beams.start(args=self.ARGS)
         await node.peers.connect(beam.name)
-        loop = asyncio.get_running_loop()
         beam.suspend()
-        began = loop.time()
         assert await node.has_lost(beam.name) == "net tick timeout"
-        assert 1.4 < loop.time() - began < 4.0
         beam.resume()
         await eventually(lambda: _hidden_nodes(beam, 0))
 

@@ -164,6 +164,6 @@ def left_over(os_pids: set[int]) -> list[int]:
     ]
 
 
-async def gone_within(os_pids: set[int], seconds: float) -> None:
-    """Check that OS processes are gone within some seconds."""
-    await eventually(lambda: not left_over(os_pids), seconds)
+async def gone(os_pids: set[int]) -> None:
+    """Wait until OS processes are gone."""
+    await eventually(lambda: not left_over(os_pids))

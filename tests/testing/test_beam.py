@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -178,11 +177,9 @@ async def test_a_node_that_cannot_start_says_what_it_printed(beam: Beam, beams: 
         await beams.start(otp=3)
 
 
-async def test_a_node_starts_quickly_and_leaves_nothing_behind(beams: Beams) -> None:
+async def test_a_node_leaves_nothing_behind(beams: Beams) -> None:
     async with no_leaks():
-        started = time.monotonic()
         node = await beams.start()
-        assert time.monotonic() - started < 10
         await node.stop()
     assert not psutil.pid_exists(node.os_pid)
 

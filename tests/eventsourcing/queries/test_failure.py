@@ -33,17 +33,17 @@ def test_without_a_limit_it_is_tried_for_ever_and_no_number_grows_too_large() ->
 @pytest.mark.parametrize("field", ["first", "factor", "longest"])
 @pytest.mark.parametrize("value", [0, -0.5])
 def test_times_are_more_than_nothing(field: str, value: float) -> None:
-    with pytest.raises(NonPositiveArgument, match="^first, factor and longest have to be more than 0$"):
+    with pytest.raises(NonPositiveArgument, match=r"^first, factor and longest have to be more than 0$"):
         FailurePolicy(**{field: value})
     FailurePolicy(**{field: 0.001})
 
 
 def test_a_negative_number_of_retries_is_refused() -> None:
-    with pytest.raises(NonPositiveArgument, match="^retries is 0 or more, got -1$"):
+    with pytest.raises(NonPositiveArgument, match=r"^retries is 0 or more, got -1$"):
         FailurePolicy(retries=-1)
 
 
 def test_what_then_is_one_of_two() -> None:
     assert FailurePolicy(then=STOP).then == "stop"
-    with pytest.raises(ValueError, match="^then is park or stop, got 'drop'$"):
+    with pytest.raises(ValueError, match=r"^then is park or stop, got 'drop'$"):
         FailurePolicy(then="drop")

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -260,9 +259,7 @@ async def a_child_that_ignores_sigterm_is_killed() -> None:
     child = os_processes.fork(ignore_sigterm, title="child", fds={"out": writing})
     os.close(writing)
     await read(out)
-    begin = time.monotonic()
     status = await child.stop(0.2)
-    assert 0.2 <= time.monotonic() - begin < 2.0
     assert status.reason() == (Atom("signal"), 9)
     obedient = os_processes.fork(sleep_forever, title="child")
     assert (await obedient.stop(10.0)).reason() == (Atom("signal"), 15)
@@ -315,10 +312,8 @@ async def a_dead_childs_family_dies() -> None:
             await eventually(lambda: len(running(os.getpid()) - others) == FAMILY)  # noqa: B023
             family = descendants(os.getpid()) - others
             os.kill(child.os_pid, signal.SIGKILL)
-            begin = time.monotonic()
             assert (await child.wait()).reason() == (Atom("signal"), 9)
-            await eventually(lambda: not left_over(family), timeout=1.0)  # noqa: B023
-            print(f"{method} {owns_orphans}: {FAMILY} gone after {time.monotonic() - begin:.3f} s")
+            await eventually(lambda: not left_over(family))  # noqa: B023
         assert bystander.status is None
         assert same_session.poll() is None
         same_session.kill()
@@ -439,11 +434,9 @@ async def a_killed_supervisor_leaves_nothing() -> None:
         os.close(out)
         await eventually(lambda s=supervisor: len(running(s.os_pid)) == TREE)
         tree = descendants(supervisor.os_pid)
-        begin = time.monotonic()
         os.kill(supervisor.os_pid, signal.SIGKILL)
         await supervisor.wait()
-        await eventually(lambda: not left_over(tree), timeout=1.0)  # noqa: B023
-        print(f"{TREE} gone after {time.monotonic() - begin:.3f} s")
+        await eventually(lambda: not left_over(tree))  # noqa: B023
     assert kernel.os_children() == []
     await os_processes.close()
 
@@ -522,10 +515,8 @@ async def many_children_leave_no_trace(count: str = "300") -> None:
     await asyncio.sleep(0.6)  # the last looks for strays are timers
     before = (count_file_descriptors(), len(asyncio.all_tasks()))
     memory = kernel.resident_memory(os.getpid())
-    begin = time.monotonic()
     for _ in range(int(count)):
         await one()
-    each = (time.monotonic() - begin) / int(count)
     await asyncio.sleep(0.6)
     assert (count_file_descriptors(), len(asyncio.all_tasks())) == before
     after = kernel.resident_memory(os.getpid())
@@ -533,7 +524,6 @@ async def many_children_leave_no_trace(count: str = "300") -> None:
     assert after is not None
     assert after - memory < 4 << 20, f"{after - memory} bytes more"
     assert kernel.os_children() == []
-    print(f"{each * 1000:.2f} ms for a fork, its end and its collection; {after - memory} bytes more")
     await os_processes.close()
 
 
