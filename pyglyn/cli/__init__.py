@@ -77,6 +77,10 @@ COMMANDS = {
         "eventsourcing:events",
         "Print the events of a store, one a line: position, time, event id, payload, metadata.",
     ),
+    "store": (
+        "store:store",
+        "Care for the database of a store: migrate, copy, verify, archive, stats.",
+    ),
     "trace": (
         "eventsourcing:trace_command",
         "Print what one request caused, as a tree, from the events of one or more stores.",

@@ -37,6 +37,7 @@ from pyglyn.errors import (
     EntityNotFound,
     EventDecodeError,
     EventEncodeError,
+    EventStoreError,
     StoreUnavailable,
     TransactionRolledBack,
     VersionConflict,
@@ -306,6 +307,10 @@ class CommandExecutor(Generic[S, C, E]):
                 loaded.snapshot.sequence,
             )
             loaded = await self._store.load(aggregate_id, use_snapshot=False)
+        first = loaded.snapshot.sequence if loaded.snapshot is not None else 0
+        if loaded.envelopes and loaded.envelopes[0].sequence > first + 1:
+            gone = f"events {first + 1} to {loaded.envelopes[0].sequence - 1} of {aggregate_id}"
+            raise EventStoreError(f"{gone} are not in the store: they were archived, and it has no snapshot")
         start = self._domain.empty_state if loaded.snapshot is None else loaded.snapshot.entity
         entity = self._fold(start, loaded.envelopes)
         last = loaded.envelopes[-1] if loaded.envelopes else None

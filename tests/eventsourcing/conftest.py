@@ -67,6 +67,14 @@ def postgres(wheel_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def second_schema(wheel_server: str) -> Iterator[str]:
+    """A URL with another empty schema on the wheel's server."""
+    url = private_schema(wheel_server)
+    yield url
+    drop_schema(url)
+
+
+@pytest.fixture
 def own_server() -> Iterator[PrivatePostgres]:
     """A server of the test's own, to be stopped; it writes to the disk as servers do."""
     programs = wheel_programs()

@@ -1,8 +1,8 @@
 """The layouts of our side tables: which version a database has, and the steps from one to the next. No I/O.
 
-``schema/<kind>.sql`` makes the tables of `VERSION`. A step in `STEPS` takes a database of the version before
-to its number; ``pyglyn store migrate`` takes them, nothing else does, so that it is decided by somebody when
-services of an older version can no longer use a database.
+``schema/<kind>.sql`` makes the tables of version 1, ``schema/<kind>_<n>.sql`` takes a database of the version
+before to version n. New databases get them all at once; those there are get them by ``pyglyn store migrate``
+and by nothing else, so that somebody decides when services of an older version can no longer use a database.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from pyglyn.errors import EventStoreError
 
 Kind: TypeAlias = Literal["sqlite", "postgres"]
 
-VERSION = 1
-
-STEPS: Mapping[int, Mapping[Kind, str]] = {}
-"""By the version that it makes: the statements, as in the files of ``schema/``."""
+VERSION = 2
 
 _POSITION = ("position", "aggregate_type", "aggregate_id", "sequence", "recorded_at")
 _COMMON: dict[str, tuple[str, ...]] = {
@@ -47,6 +44,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
         "parked_at",
     ),
     "pyglyn_outbox": ("id", "topic", "body", "attempts", "available_at", "created_at", "last_error"),
+    "pyglyn_command": ("id", "aggregate_type", "aggregate_id", "sequence", "events", "done_at"),
     "pyglyn_schema": ("version",),
 }
 TABLES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
@@ -69,9 +67,15 @@ TABLES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {
 """The columns of each side table of `VERSION`."""
 
 
-def script(kind: Kind) -> str:
-    """Return the statements that make all tables."""
-    return resources.files("pyglyn.eventsourcing.stores").joinpath(f"schema/{kind}.sql").read_text()
+def step(kind: Kind, version: int) -> str:
+    """Return the statements that make a version of the one before; of none at all for 1."""
+    name = f"{kind}.sql" if version == 1 else f"{kind}_{version}.sql"
+    return resources.files("pyglyn.eventsourcing.stores").joinpath(f"schema/{name}").read_text()
+
+
+def scripts(kind: Kind) -> list[str]:
+    """Return the statements that make all tables, in several texts."""
+    return [step(kind, version) for version in range(1, VERSION + 1)]
 
 
 def check_version(versions: Iterable[object]) -> int:

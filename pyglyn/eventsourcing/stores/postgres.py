@@ -186,7 +186,7 @@ class PostgresStore(EventStore[E, S]):
         import_psycopg()
         self._isolation = _checked(isolation)
         self.aggregate_type = codec.aggregate_type
-        self._conninfo = conninfo
+        self.conninfo = conninfo
         self._codec = codec
         self._pool_size = pool_size
         self._timeout = timeout
@@ -208,7 +208,7 @@ class PostgresStore(EventStore[E, S]):
                 return database
             _inherited.append(database)  # sockets of another OS process or loop: neither used nor closed
         database = PostgresDatabase(
-            self._conninfo,
+            self.conninfo,
             pool_size=self._pool_size,
             timeout=self._timeout,
             prepare_threshold=self._prepare_threshold,

@@ -350,7 +350,8 @@ async def _create_tables(connection: Connection) -> None:
     if await schema_version(connection, quoted) is None:
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('pyglyn'), hashtext(%s))", (name,))
         if await schema_version(connection, quoted) is None:
-            await connection.execute(layout.script("postgres").replace("{schema}", quoted).encode())
+            for statements in layout.scripts("postgres"):
+                await connection.execute(statements.replace("{schema}", quoted).encode())
     layout.check_current(await schema_version(connection, quoted) or 0)
     layout.check_columns("postgres", await columns_of(connection))
 

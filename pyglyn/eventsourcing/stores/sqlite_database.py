@@ -372,7 +372,8 @@ def _create_tables(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if schema_version(connection) is None:
-                run_script(connection, layout.script("sqlite"))
+                for statements in layout.scripts("sqlite"):
+                    run_script(connection, statements)
             connection.execute("COMMIT")
         except BaseException:
             roll_back(connection)

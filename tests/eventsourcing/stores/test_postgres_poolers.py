@@ -147,4 +147,4 @@ async def test_a_database_without_an_encoding_holds_utf_8_and_reports_what_is_no
 def test_the_threshold_of_prepared_statements_can_be_given_in_the_url() -> None:
     made: Any = es.open_store("postgresql://h/d?prepare_threshold=none&connect_timeout=3")
     assert made._prepare_threshold is None
-    assert made._conninfo == "postgresql://h/d?connect_timeout=3"
+    assert made.conninfo == "postgresql://h/d?connect_timeout=3"

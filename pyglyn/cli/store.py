@@ -1,0 +1,104 @@
+"""``pyglyn store``: the care of a store's database. Layer: cli."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pyglyn.cli.options import log_level_option, set_up_logging
+from pyglyn.eventsourcing.stores import care
+
+
+@click.group()
+def store() -> None:
+    """Care for the database of a store: migrate, copy, verify, archive, stats."""
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[care.Progress]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} of {task.total}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@store.command()
+@click.argument("url", metavar="STORE-URL")
+@log_level_option("warning")
+def migrate(url: str, log_level: str) -> None:
+    """Take the side tables to the layout of this version of pyglyn. Stop older services first."""
+    set_up_logging(log_level)
+    before, after = care.migrate(url)
+    click.echo(f"version {after}" if before == after else f"from version {before} to {after}")
+
+
+@store.command()
+@click.argument("source", metavar="FROM-URL")
+@click.argument("target", metavar="TO-URL")
+@log_level_option("warning")
+def copy(source: str, target: str, log_level: str) -> None:
+    """Copy a store into an empty one: events with position and time, snapshots, checkpoints, parked, outbox.
+
+    Run it again to go on after it was broken off, or with what has come since. The target must not be in use.
+    """
+    set_up_logging(log_level)
+    with _progress("copying") as progress:
+        done = care.copy(source, target, progress=progress)
+    there = f", {done.there_before} were there" if done.there_before else ""
+    click.echo(f"{done.events} events copied{there}; {done.snapshots} snapshots")
+
+
+@store.command()
+@click.argument("url", metavar="STORE-URL")
+@log_level_option("warning")
+def verify(url: str, log_level: str) -> None:
+    """Check positions, sequences and snapshots, and that every event is JSON; exits with 1 for any fault."""
+    set_up_logging(log_level)
+    faults = 0
+    with _progress("verifying") as progress:
+        for fault in care.verify(url, progress=progress):
+            faults += 1
+            click.echo(fault)
+    if faults:
+        sys.exit(1)
+    click.echo("nothing is wrong")
+
+
+@store.command()
+@click.argument("url", metavar="STORE-URL")
+@click.argument("target", metavar="ARCHIVE-URL")
+@click.option(
+    "--until",
+    type=click.IntRange(0, 2**63 - 1),
+    required=True,
+    metavar="POSITION",
+    help="Up to this one.",
+)
+@log_level_option("warning")
+def archive(url: str, target: str, until: int, log_level: str) -> None:
+    """Move events that snapshots make needless into another store.
+
+    The archive has everything afterwards; what goes from the store are the events of an aggregate before its
+    snapshot. Its service has to use snapshots then, and a query that starts anew gets only what is left.
+    """
+    set_up_logging(log_level)
+    with _progress("archiving") as progress:
+        gone = care.archive(url, target, until=until, progress=progress)
+    click.echo(f"{gone} events archived")
+
+
+@store.command()
+@click.argument("url", metavar="STORE-URL")
+@log_level_option("warning")
+def stats(url: str, log_level: str) -> None:
+    """Print what is in a store, as JSON."""
+    set_up_logging(log_level)
+    click.echo(json.dumps(care.stats(url), ensure_ascii=False, indent=2))

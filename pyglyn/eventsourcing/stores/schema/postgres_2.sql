@@ -1,0 +1,14 @@
+-- Commands that were carried out and have an id: a second one with it is not carried out again. The events are
+-- those of the aggregate up to "sequence", "events" in number.
+
+CREATE TABLE {schema}.pyglyn_command
+(
+  id text PRIMARY KEY,
+  aggregate_type text NOT NULL,
+  aggregate_id text NOT NULL,
+  sequence bigint NOT NULL,
+  events bigint NOT NULL,
+  done_at bigint NOT NULL
+);
+
+UPDATE {schema}.pyglyn_schema SET version = 2;

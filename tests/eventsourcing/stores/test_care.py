@@ -1,0 +1,245 @@
+"""`pyglyn store`: migrations, copies between any two databases, checks, archives, figures."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from click.testing import CliRunner
+
+from pyglyn import eventsourcing as es
+from pyglyn.cli.store import store as store_command
+from pyglyn.eventsourcing.stores import care, layout
+from pyglyn.testing.bank import BANK_ACCOUNT, BankAccount, BankAccountEvent, DepositMoney, OpenAccount
+from tests.eventsourcing.stores.foreign import Foreign
+
+
+def bank(url: str) -> es.EventStore[Any, Any]:
+    return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+
+
+def pyglyn_store(*arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(store_command, arguments)
+    assert result.exit_code == status, result.output
+    return str(result.output)
+
+
+async def fill(url: str, accounts: int = 3, deposits: int = 5) -> None:
+    async with bank(url) as store:
+        executor = es.CommandExecutor(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(4))
+        for n in range(accounts):
+            await executor.execute(f"a{n}", OpenAccount("ü"), [("by", "Zoë")])
+        for _ in range(deposits):
+            for n in range(accounts):
+                await executor.execute(f"a{n}", DepositMoney(1.5))
+        await store.read()
+        if not await store.checkpoints():
+            await store.save_checkpoint("q", 4)
+            await store.set_paused("q", True)
+            park = es.ParkedEvent(
+                query="q", aggregate_id="a1", sequence=2, raw=bytes(range(256)), error="why"
+            )
+            await store.park(park)
+            await store.put_outbox([es.OutboxMessage("t", f"m{n}") for n in range(3)])
+
+
+async def contents(url: str) -> list[Any]:
+    async with bank(url) as store:
+        parked = [attrs.evolve(event, id=None) for event in await store.parked()]
+        outbox = await store.take_outbox("t", lease_s=0)
+        snapshots = [await store.latest_snapshot(f"a{n}") for n in range(3)]
+        checkpoints = [
+            (each.query, each.position, each.paused, each.version) for each in await store.checkpoints()
+        ]
+        return [
+            await store.read(limit=1000),
+            snapshots,
+            checkpoints,
+            parked,
+            [(entry.topic, entry.body) for entry in outbox],
+        ]
+
+
+@pytest.fixture
+def address(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], str]:
+    def make(kind: str, name: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:{tmp_path}/{name}.db"
+        return str(request.getfixturevalue("postgres" if name == "source" else "second_schema"))
+
+    return make
+
+
+KINDS = ["sqlite", "postgres"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("into", KINDS)
+async def test_a_copy_has_everything_and_goes_on_where_it_was(
+    kind: str, into: str, address: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = address(kind, "source"), address(into, "target")
+    await fill(source)
+    Foreign(source).run(
+        "DELETE FROM event WHERE aggregate_id = 'a2' AND sequence = 6"
+    )  # positions have a gap
+    monkeypatch.setattr(care, "PAGE", 4)
+    pages = 0
+
+    def broken_off(done: int, total: int) -> None:
+        nonlocal pages
+        pages += 1
+        if pages == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        care.copy(source, target, progress=broken_off)
+    assert care.stats(target)["events"] == 8
+    assert pyglyn_store("copy", source, target) == "9 events copied, 8 were there; 3 snapshots\n"
+    assert await contents(target) == await contents(source)
+    assert pyglyn_store("verify", target) == "nothing is wrong\n"
+    # Both go on from there, and what has come since is copied by the next run.
+    await fill(source, accounts=0)
+    async with bank(source) as store:
+        await store.append("new", [BANK_ACCOUNT.decide(BankAccount(), OpenAccount("x"))[0]], expected=0)
+    assert pyglyn_store("copy", source, target) == "1 events copied, 17 were there; 3 snapshots\n"
+    assert await contents(target) == await contents(source)
+    async with bank(target) as store:
+        executor = es.CommandExecutor(store, BANK_ACCOUNT)
+        last = await store.last_position()
+        await executor.execute("a0", DepositMoney(1.0))
+        assert [event.position for event in await store.read(last)] == [last + 1]
+    with pytest.raises(es.EventStoreError, match="copy into an empty store"):
+        care.copy(source, target)
+
+
+async def test_a_copy_into_something_else_is_refused(tmp_path: Path) -> None:
+    one, two = f"sqlite:{tmp_path}/one.db", f"sqlite:{tmp_path}/two.db"
+    await fill(one)
+    await fill(two, accounts=2)
+    with pytest.raises(es.EventStoreError, match="events that are not from there"):
+        care.copy(one, two)
+    with pytest.raises(es.EventStoreError, match="memory"):
+        care.copy(one, "memory:")
+    with pytest.raises(es.EventStoreError, match="no tables of ours"):
+        care.copy(f"sqlite:{tmp_path}/nothing.db", two)
+
+
+async def test_verify_finds_what_is_wrong(url: str) -> None:
+    await fill(url)
+    assert pyglyn_store("verify", url) == "nothing is wrong\n"
+    database = Foreign(url)
+    database.run(
+        "DELETE FROM event WHERE aggregate_id = 'a0' AND sequence = 3",
+        "DELETE FROM event WHERE aggregate_id = 'a1' AND sequence = 4",
+        "DELETE FROM event WHERE aggregate_id = 'a1' AND sequence = 5",
+        "DELETE FROM event WHERE aggregate_id = 'a1' AND sequence = 6",
+        "UPDATE event SET payload = '{' WHERE aggregate_id = 'a2' AND sequence = 2",
+        "DELETE FROM pyglyn_position WHERE aggregate_id = 'a2' AND sequence = 3",
+        "UPDATE pyglyn_position SET position = 1000 WHERE aggregate_id = 'a2' AND sequence = 4",
+        "UPDATE pyglyn_position SET sequence = 9 WHERE aggregate_id = 'a2' AND sequence = 6",
+    )
+    found = pyglyn_store("verify", url, status=1).splitlines()
+    assert found[:-1] == [
+        "BankAccount a2 #3 has no position: readers by position never get it",
+        "BankAccount a2 #6 has no position: readers by position never get it",
+        "position 18 is for a2 #9, which is not there",
+        "BankAccount a0 has 5 events from #1 to #6",
+        "BankAccount a2 #5 is at 15, before its predecessor",
+        "the snapshot of BankAccount a1 is of #4, which is not there",
+    ]
+    assert "position 6: " in found[-1]
+    assert "no JSON" in found[-1]
+
+
+@pytest.mark.parametrize("into", KINDS)
+async def test_an_archive_takes_what_snapshots_make_needless(
+    into: str, tmp_path: Path, address: Callable[[str, str], str]
+) -> None:
+    url, target = address("sqlite", "source"), address(into, "target")
+    await fill(url)
+    before = await contents(url)
+    assert pyglyn_store("archive", url, target, "--until", "8") == "8 events archived\n"
+    assert await contents(target) == before
+    async with bank(url) as store:
+        kept = await store.read(limit=100)
+        assert kept == [event for event in before[0] if event.position > 8]
+        executor = es.CommandExecutor(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(4))
+        assert (await executor.load_aggregate("a0")).entity.balance == 7.5
+        assert (await executor.execute("a0", DepositMoney(1.0))).aggregate.sequence == 7
+        without = es.CommandExecutor(store, BANK_ACCOUNT)
+        with pytest.raises(es.EventStoreError, match="events 1 to 3 of a0 are not in the store"):
+            await without.load_aggregate("a0")
+    assert pyglyn_store("verify", url) == "nothing is wrong\n"
+    assert pyglyn_store("archive", url, target, "--until", "100") == "1 events archived\n"
+    assert care.stats(target)["events"] == 19
+
+
+async def test_stats_count_what_is_there(url: str) -> None:
+    await fill(url)
+    found = json.loads(pyglyn_store("stats", url))
+    assert found.pop("recorded")[0] > 1.7e9
+    assert found == {
+        "version": layout.VERSION,
+        "events": 18,
+        "last_position": 18,
+        "types": {"BankAccount": {"events": 18, "aggregates": 3}},
+        "snapshots": 3,
+        "queries": {"q": {"position": 4, "behind": 14, "paused": True}},
+        "parked": 1,
+        "outbox": 3,
+    }
+
+
+# --- migrations ---------------------------------------------------------------------------------------------
+
+
+def _make_version_1(url: str) -> None:
+    if url.startswith("sqlite:"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:"))
+        connection.executescript(layout.step("sqlite", 1))
+        connection.close()
+        return
+    schema = Foreign(url).run("SELECT quote_ident(current_schema())")[0][0]
+    Foreign(url).run(layout.step("postgres", 1).replace("{schema}", schema))
+
+
+async def test_an_older_version_is_refused_until_it_is_migrated(url: str) -> None:
+    _make_version_1(url)
+    database = Foreign(url)
+    payload = '{"event-type":"account-opened","account-id":"x"}'
+    database.run(database.insert("a", 1, [payload, payload]))
+    with pytest.raises(es.EventStoreError, match=r"have version 1, .* run `pyglyn store migrate URL`"):
+        await bank(url).start()
+    with pytest.raises(es.EventStoreError, match="have version 1"):
+        care.stats(url)
+    assert pyglyn_store("migrate", url) == f"from version 1 to {layout.VERSION}\n"
+    assert pyglyn_store("migrate", url) == f"version {layout.VERSION}\n"
+    async with bank(url) as store:
+        assert [event.sequence for event in await store.read()] == [1, 2]
+        kind: layout.Kind = "sqlite" if url.startswith("sqlite") else "postgres"
+        layout.check_columns(kind, _columns(url))
+
+
+def _columns(url: str) -> dict[str, list[str]]:
+    from tests.eventsourcing.stores.test_layout import columns
+
+    return columns(url)
+
+
+async def test_a_step_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"sqlite:{tmp_path}/a.db"
+    _make_version_1(url)
+    before = _columns(url)
+    real = layout.step
+    monkeypatch.setattr(layout, "step", lambda kind, version: real(kind, version) + "DROP TABLE not_there;\n")
+    with pytest.raises(es.EventStoreError, match="not_there"):
+        care.migrate(url)
+    monkeypatch.undo()
+    assert _columns(url) == before
+    assert care.migrate(url) == (1, layout.VERSION)
