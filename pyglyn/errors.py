@@ -20,6 +20,7 @@ The tree::
                             EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms),
                             NoOwner(service)
                             EventStoreError(text) > VersionConflict(aggregate_id, expected, actual),
+                              CommandRepeated(command_id),
                               StoreUnavailable(outcome_unknown), TransactionFailed, TransactionRolledBack,
                               EventEncodeError(value),
                               EventDecodeError(aggregate_id, sequence, payload, errors),
@@ -471,6 +472,14 @@ class VersionConflict(EventStoreError):
         self.aggregate_id = aggregate_id
         self.expected = expected
         self.actual = actual
+
+
+class CommandRepeated(EventStoreError):
+    """A command with this id was carried out before; nothing was written."""
+
+    def __init__(self, command_id: str) -> None:
+        super().__init__(f"the command with the id {command_id!r} was carried out before")
+        self.command_id = command_id
 
 
 class StoreUnavailable(EventStoreError, ConnectionError):

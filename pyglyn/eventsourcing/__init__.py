@@ -22,6 +22,7 @@ from __future__ import annotations
 from pyglyn.errors import (
     ActorTimeout,
     CheckpointConflict,
+    CommandRepeated,
     DomainError,
     EntityNotFound,
     EventDecodeError,
@@ -69,6 +70,7 @@ from pyglyn.eventsourcing.stores.recorder import RecorderStore
 from pyglyn.eventsourcing.stores.rows import RowCodec
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
+    CommandRecord,
     EventStore,
     Loaded,
     OutboxEntry,
@@ -87,6 +89,8 @@ __all__ = [
     "Checkpoint",
     "CheckpointConflict",
     "CommandExecutor",
+    "CommandRecord",
+    "CommandRepeated",
     "Cursor",
     "Domain",
     "DomainError",

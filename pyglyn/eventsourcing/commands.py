@@ -34,6 +34,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from pyglyn.errors import (
+    CommandRepeated,
     EntityNotFound,
     EventDecodeError,
     EventEncodeError,
@@ -45,7 +46,7 @@ from pyglyn.errors import (
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, Domain
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
-from pyglyn.eventsourcing.stores.store import EventStore, OutboxMessage
+from pyglyn.eventsourcing.stores.store import CommandRecord, EventStore, OutboxMessage
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -59,6 +60,9 @@ _JUST_NOW_S = 1.0
 
 UNAVAILABLE_S = 3.0
 """Less than callers wait by default (5 s), so that they are told the reason."""
+
+COMMAND_ID = "command_id"
+"""The key under which metadata may have the id of a command."""
 
 OutboxFor = Callable[[str, int, list[E]], Iterable[OutboxMessage]]
 """Given the aggregate id, the sequence before and the new events, returns what to send after the commit."""
@@ -88,6 +92,21 @@ class _Decision(Generic[S, E]):
     events: list[E]
     written: Sequence[Any]
     outbox: Sequence[OutboxMessage]
+
+
+@attrs.define  # not frozen: one per command
+class _Request(Generic[C]):
+    """A command on its way."""
+
+    aggregate_id: str
+    command: C
+    metadata: list[tuple[str, str]]
+    expected: int | None
+    command_id: str | None
+
+
+class _Unexpected(VersionConflict):
+    """The caller of a command expected another sequence: trying again does not help."""
 
 
 @attrs.frozen
@@ -145,6 +164,8 @@ class CommandExecutor(Generic[S, C, E]):
         metadata: Iterable[tuple[str, str]] = (),
         *,
         came_at: float | None = None,
+        expected: int | None = None,
+        command_id: str | None = None,
     ) -> Executed[S, E]:
         """Carry out one command.
 
@@ -154,12 +175,16 @@ class CommandExecutor(Generic[S, C, E]):
             metadata: pairs of strings, kept with the events.
             came_at: since when its caller waits, by ``time.monotonic``; now by default. How long an
                 unavailable store is tried again counts from then.
+            expected: the sequence that the aggregate has to be at; None for any.
+            command_id: a command whose events were committed under this id before is not carried out again,
+                and has the same outcome. None takes what the metadata have under ``command_id``, so that
+                clients can give it from anywhere.
 
         Raises:
             DomainError: ``handle`` refused it.
             InvalidHandlerResult: ``handle`` returned no list of events.
             EventEncodeError: an event cannot be stored or sent.
-            VersionConflict: other writers were faster every time.
+            VersionConflict: other writers were faster every time, or the aggregate is not at ``expected``.
             StoreUnavailable, TransactionRolledBack: for too long; see ``outcome_unknown``.
             EventDecodeError: an event of the aggregate does not decode.
             Exception: whatever ``handle`` and ``apply`` raise.
@@ -167,12 +192,19 @@ class CommandExecutor(Generic[S, C, E]):
         pairs = metadata_pairs(metadata)
         came_at = time.monotonic() if came_at is None else came_at
         give_up_at = came_at + self._unavailable_s
+        if command_id is None:
+            command_id = next((value for key, value in pairs if key == COMMAND_ID), None)
+        request = _Request(aggregate_id, command, pairs, expected, command_id)
         async with self._turn(aggregate_id):
             self._check_patience(came_at, give_up_at)
             conflicts, pause = 0, 0.0
             while True:
                 try:
-                    return await self._attempt(aggregate_id, command, pairs, anew=conflicts > 0)
+                    return await self._attempt(request, anew=conflicts > 0)
+                except _Unexpected as error:
+                    raise VersionConflict(aggregate_id, error.expected, error.actual) from None
+                except CommandRepeated:
+                    pass  # at the same moment, by somebody else: now it is known
                 except (VersionConflict, TransactionRolledBack):
                     conflicts += 1
                     if conflicts > self._conflict_retries:
@@ -198,16 +230,17 @@ class CommandExecutor(Generic[S, C, E]):
             if when > came_at and now - when < _JUST_NOW_S:
                 raise StoreUnavailable(text)
 
-    async def _attempt(
-        self, aggregate_id: str, command: C, metadata: list[tuple[str, str]], *, anew: bool
-    ) -> Executed[S, E]:
+    async def _attempt(self, request: _Request[C], *, anew: bool) -> Executed[S, E]:
+        aggregate_id = request.aggregate_id
+        if request.command_id is not None and (done := await self._store.find_command(request.command_id)):
+            return await self._repeated(request, done)
         # Whatever goes wrong from here on, what is remembered may be stale.
         known = self._remembered.pop(aggregate_id, None)
-        if known is not None and not anew:
-            decision = self._events_of(known.aggregate, command)
+        if known is not None and not anew and request.expected in (None, known.aggregate.sequence):
+            decision = self._events_of(known.aggregate, request.command)
             if decision is not None:
                 try:
-                    return await self._commit(decision, metadata)
+                    return await self._commit(decision, request)
                 except EventEncodeError as error:
                     logger.debug("the command of %s is decided again: %s", aggregate_id, error)
                 except VersionConflict:
@@ -215,7 +248,18 @@ class CommandExecutor(Generic[S, C, E]):
                     raise
         current = await self._current(aggregate_id, known)
         self._remember(current)
-        return await self._commit(self._decide(current.aggregate, command), metadata)
+        if request.expected not in (None, current.aggregate.sequence):
+            raise _Unexpected(aggregate_id, request.expected or 0, current.aggregate.sequence)
+        return await self._commit(self._decide(current.aggregate, request.command), request)
+
+    async def _repeated(self, request: _Request[C], done: CommandRecord) -> Executed[S, E]:
+        """Return the outcome of a command that was carried out before."""
+        if done.aggregate_id != request.aggregate_id:
+            raise EventStoreError(f"the command id {done.id!r} was used for {done.aggregate_id!r} before")
+        before = done.sequence - done.events
+        envelopes = await self._store.load_events(done.aggregate_id, before, limit=done.events)
+        written = [self._write(each.payload) for each in envelopes] if self._write is not None else ()
+        return Executed((await self._load(done.aggregate_id)).aggregate, envelopes, written)
 
     async def _current(self, aggregate_id: str, known: _Remembered[S, E] | None) -> _Remembered[S, E]:
         """Bring a remembered aggregate up to date; load it where there is none, or the log has lost it."""
@@ -256,30 +300,31 @@ class CommandExecutor(Generic[S, C, E]):
             list(self._outbox(aggregate_id, before, events)) if self._outbox and events else (),
         )
 
-    async def _commit(self, decision: _Decision[S, E], metadata: list[tuple[str, str]]) -> Executed[S, E]:
+    async def _commit(self, decision: _Decision[S, E], request: _Request[C]) -> Executed[S, E]:
         snapshot = self._snapshot(decision.before, decision.after)
         try:
-            envelopes = await self._append(decision, metadata, snapshot)
+            envelopes = await self._append(decision, request, snapshot)
         except EventEncodeError as error:
             if snapshot is None:
                 raise
-            envelopes = await self._append(decision, metadata, None)  # if it was an event, it says so again
+            envelopes = await self._append(decision, request, None)  # if it was an event, it says so again
             logger.warning("no snapshot of %s at %d: %s", snapshot.aggregate_id, snapshot.sequence, error)
         if envelopes:
             self._remember(_Remembered(decision.after, envelopes[-1]))
         return Executed(decision.after, envelopes, decision.written)
 
     def _append(
-        self, decision: _Decision[S, E], metadata: list[tuple[str, str]], snapshot: Snapshot[S] | None
+        self, decision: _Decision[S, E], request: _Request[C], snapshot: Snapshot[S] | None
     ) -> Awaitable[list[EventEnvelope[E]]]:
         return self._store.append(
             decision.after.aggregate_id,
             decision.events,
             expected=decision.before,
-            metadata=metadata,
+            metadata=request.metadata,
             snapshot=snapshot,
             outbox=decision.outbox,
             written=decision.written,
+            **({} if request.command_id is None else {"command_id": request.command_id}),
         )
 
     def _snapshot(self, before: int, aggregate: Aggregate[S]) -> Snapshot[S] | None:

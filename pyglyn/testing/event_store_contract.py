@@ -33,6 +33,7 @@ import pytest_asyncio
 
 from pyglyn.errors import (
     CheckpointConflict,
+    CommandRepeated,
     DomainError,
     EntityNotFound,
     EventEncodeError,
@@ -43,6 +44,7 @@ from pyglyn.errors import (
 from pyglyn.eventsourcing import (
     Checkpoint,
     CommandExecutor,
+    CommandRecord,
     EventStore,
     OutboxMessage,
     ParkedEvent,
@@ -385,6 +387,55 @@ class EventStoreContract:
         await asyncio.gather(*(executors[n % 4].execute("a", DepositMoney(1.0)) for n in range(40)))
         assert (await executors[0].load_aggregate("a")).entity.balance == 40.0
         assert (await store.load("a")).sequence == 41
+
+    async def test_a_command_with_an_id_is_carried_out_once(self, side_tables: Store) -> None:
+        store = side_tables
+        banks = [CommandExecutor(store, BANK_ACCOUNT, cached=n * 10) for n in range(2)]
+        await banks[0].execute("a", OpenAccount("a"), command_id="open")
+        calls = (banks[n % 2].execute("a", DepositMoney(1.0), command_id="once") for n in range(6))
+        outcomes = await asyncio.gather(*calls)
+        assert all(outcome.envelopes == outcomes[0].envelopes for outcome in outcomes)
+        assert all(outcome.aggregate == outcomes[0].aggregate for outcome in outcomes)
+        assert await store.find_command("once") == CommandRecord("once", "a", 2, 1)
+        assert await store.find_command("never") is None
+        by_metadata = await banks[0].execute("a", DepositMoney(1.0), [("command_id", "once")])
+        assert by_metadata.envelopes == outcomes[0].envelopes
+        assert (await store.load("a")).sequence == 2
+        with pytest.raises(EventStoreError, match="used for 'a' before"):
+            await banks[0].execute("b", OpenAccount("b"), command_id="once")
+        with pytest.raises(DomainError):
+            await banks[0].execute("a", WithDrawMoney(9.0), command_id="refused")
+        await banks[0].execute("a", DepositMoney(9.0), command_id="refused")
+
+    async def test_an_append_under_a_known_id_writes_nothing(self, side_tables: Store) -> None:
+        store = side_tables
+        await store.append("a", opened(), expected=0, command_id="c")
+        with pytest.raises(CommandRepeated) as caught:
+            await store.append("b", opened(), expected=0, command_id="c", outbox=[OutboxMessage("t", "b")])
+        assert caught.value.command_id == "c"
+        with pytest.raises(CommandRepeated):
+            async with store.transaction() as tx:
+                await tx.append("b", opened(), expected=0, command_id="c")
+        with pytest.raises(VersionConflict):
+            await store.append("a", opened(), expected=0, command_id="d")
+        assert await store.find_command("d") is None
+        assert (await store.load("b")).sequence == 0
+        assert await store.outbox_size() == 0
+
+    async def test_a_command_can_expect_a_sequence(self, store: Store) -> None:
+        for cached in (0, 10):
+            bank = CommandExecutor(store, BANK_ACCOUNT, cached=cached)
+            other = CommandExecutor(store, BANK_ACCOUNT, cached=cached)
+            id = f"a{cached}"
+            await bank.execute(id, OpenAccount("a"), expected=0)
+            await bank.execute(id, DepositMoney(1.0), expected=1)
+            await other.execute(id, DepositMoney(1.0), expected=2)
+            await bank.execute(id, DepositMoney(1.0), expected=3)
+            for expected in (0, 3, 5):
+                with pytest.raises(VersionConflict) as caught:
+                    await bank.execute(id, DepositMoney(1.0), expected=expected)
+                assert (caught.value.expected, caught.value.actual) == (expected, 4)
+            assert (await bank.load_aggregate(id)).entity.balance == 3.0
 
     # --- transactions and side tables ----------------------------------------------------------------
 

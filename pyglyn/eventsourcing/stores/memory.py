@@ -21,13 +21,14 @@ from typing import Any, TypeVar
 
 import attrs
 
-from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
+from pyglyn.errors import CheckpointConflict, CommandRepeated, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, MemoryStoreEventEnvelop, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.rows import RowCodec, shown_text, storable_number, storable_text
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
+    CommandRecord,
     EventStore,
     Isolation,
     Loaded,
@@ -62,6 +63,7 @@ class MemoryStore(EventStore[E, S]):
         self._checkpoints: dict[str, Checkpoint] = {}
         self._parked: dict[int, ParkedEvent] = {}
         self._outbox: dict[int, tuple[OutboxEntry, float]] = {}  # entry, and when it may be taken
+        self._commands: dict[str, CommandRecord] = {}
         self._last_id = 0
         self._lock = asyncio.Lock()
         self._open: _MemoryTransaction[E, S] | None = None  # the one that holds the lock
@@ -109,6 +111,7 @@ class MemoryStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         await asyncio.sleep(0)  # like every other store: a loop of commands does not shut others out
         self._refuse_owner()
@@ -122,6 +125,7 @@ class MemoryStore(EventStore[E, S]):
                     metadata=metadata,
                     snapshot=snapshot,
                     outbox=outbox,
+                    command_id=command_id,
                 )
             except BaseException:
                 tx.roll_back()
@@ -248,6 +252,7 @@ class _MemoryTransaction(Transaction[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         store = self._store
         if not events:
@@ -260,6 +265,8 @@ class _MemoryTransaction(Transaction[E, S]):
             store.codec.check(events, snapshot)
         if len(stream) != storable_number(expected, "sequence"):
             raise VersionConflict(aggregate_id, expected, len(stream))
+        if command_id is not None and await self.find_command(command_id) is not None:
+            raise CommandRepeated(command_id)
         now = time.time()
         appended: list[EventEnvelope[E]] = []
         for sequence, event in enumerate(events, expected + 1):
@@ -282,6 +289,9 @@ class _MemoryTransaction(Transaction[E, S]):
             self.replaced.setdefault(aggregate_id, store._snapshots.get(aggregate_id))
             self._set(store._snapshots, aggregate_id, snapshot)
         await self.put_outbox(outbox)
+        if command_id is not None:
+            record = CommandRecord(command_id, aggregate_id, expected + len(appended), len(appended))
+            self._set(store._commands, command_id, record)
         return appended
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
@@ -367,6 +377,9 @@ class _MemoryTransaction(Transaction[E, S]):
 
     async def unpark(self, id: int) -> bool:
         return self._delete(self._store._parked, id)
+
+    async def find_command(self, id: str) -> CommandRecord | None:
+        return self._store._commands.get(storable_text(id, "command id"))
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         for message in messages:

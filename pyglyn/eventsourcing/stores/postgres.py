@@ -31,7 +31,13 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack, VersionConflict
+from pyglyn.errors import (
+    CommandRepeated,
+    EventStoreError,
+    StoreUnavailable,
+    TransactionRolledBack,
+    VersionConflict,
+)
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.postgres_database import (
@@ -47,6 +53,7 @@ from pyglyn.eventsourcing.stores.sql import (
     NO_LIMIT,
     SELECT_CHECKPOINT,
     SELECT_CHECKPOINTS,
+    SELECT_COMMAND,
     SELECT_EVENTS,
     SELECT_PARKED_AGGREGATES,
     SELECT_SEQUENCE,
@@ -60,6 +67,7 @@ from pyglyn.eventsourcing.stores.sql import (
     positioned_statement,
     read_checkpoint,
     read_checkpoints,
+    read_command,
     read_keys,
     read_parked,
     select_parked,
@@ -67,6 +75,7 @@ from pyglyn.eventsourcing.stores.sql import (
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
+    CommandRecord,
     EventStore,
     Isolation,
     Loaded,
@@ -112,6 +121,10 @@ _WITH_OUTBOX = f""", outgoing AS (
   SELECT message.topic, message.body, 0, 0, {NOW}
   FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS message (topic, body, place)
   WHERE EXISTS (SELECT 1 FROM inserted) ORDER BY message.place
+)"""
+_WITH_COMMAND = f""", known AS (
+  INSERT INTO pyglyn_command (id, aggregate_type, aggregate_id, sequence, events, done_at)
+  SELECT %s::text, %s::text, %s::text, %s::bigint, %s::bigint, {NOW} WHERE EXISTS (SELECT 1 FROM inserted)
 )"""
 _COUNT = """
 SELECT count(*), set_config('pyglyn.commit_id', %s, true), set_config('pyglyn.quiet', 'on', true)
@@ -271,16 +284,20 @@ class PostgresStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
         commit_id = uuid.uuid4().hex
         statement, parameters = self._append_statement(
-            self._codec.rows(envelopes), expected, snapshot, outbox, commit_id
+            self._codec.rows(envelopes), expected, snapshot, outbox, command_id, commit_id
         )
         try:
             await self._append(aggregate_id, expected, statement, parameters)
+        except CommandRepeated:
+            assert command_id is not None
+            raise CommandRepeated(command_id) from None
         except StoreUnavailable as error:
             if not error.outcome_unknown:
                 raise
@@ -317,7 +334,7 @@ class PostgresStore(EventStore[E, S]):
         while True:
             try:
                 return await self._append(aggregate_id, expected, statement, parameters)
-            except VersionConflict:
+            except (VersionConflict, CommandRepeated):
                 with contextlib.suppress(StoreUnavailable):
                     key = (self.aggregate_type, aggregate_id, expected + 1, commit_id)
                     if (await self._database().query(_IS_OURS, key))[0][0]:
@@ -336,6 +353,7 @@ class PostgresStore(EventStore[E, S]):
         expected: int,
         snapshot: Snapshot[S] | None,
         outbox: Iterable[OutboxMessage],
+        command_id: str | None,
         commit_id: str,
     ) -> tuple[str, list[object]]:
         first = rows[0]
@@ -364,6 +382,11 @@ class PostgresStore(EventStore[E, S]):
                 topics,
                 [storable_text(message.body, "message body") for message in messages],
             ]
+        if command_id is not None:
+            statement += _WITH_COMMAND
+            last = rows[-1]
+            key = (last.aggregate_type, last.aggregate_id, last.sequence, len(rows))
+            parameters += [storable_text(command_id, "command id"), *key]
         return statement + _COUNT, [*parameters, commit_id]
 
     async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> bool:
@@ -374,8 +397,10 @@ class PostgresStore(EventStore[E, S]):
             cursor = await connection.execute(statement.encode(), parameters)
             row = await cursor.fetchone()
         except psycopg.Error as error:
-            if error.sqlstate == _UNIQUE_VIOLATION and error.diag.table_name == "event":
+            if _violated(error) == "event":
                 return False
+            if _violated(error) == "pyglyn_command":
+                raise CommandRepeated("") from error
             raise translate(error, writing=True) from error
         return row is not None and row[0] > 0
 
@@ -456,6 +481,10 @@ class PostgresStore(EventStore[E, S]):
 
     async def load_checkpoint(self, query: str) -> Checkpoint:
         return read_checkpoint(query, await self._database().query(SELECT_CHECKPOINT, (query,)))
+
+    async def find_command(self, id: str) -> CommandRecord | None:
+        parameters = (storable_text(id, "command id"),)
+        return read_command(await self._database().query(SELECT_COMMAND, parameters))
 
     async def checkpoints(self) -> list[Checkpoint]:
         return read_checkpoints(await self._database().query(SELECT_CHECKPOINTS))
@@ -580,11 +609,18 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         await self._share_lock()
-        with _conflicts(aggregate_id, expected):
+        with _conflicts(aggregate_id, expected, command_id):
             return await super().append(
-                aggregate_id, events, expected=expected, metadata=metadata, snapshot=snapshot, outbox=outbox
+                aggregate_id,
+                events,
+                expected=expected,
+                metadata=metadata,
+                snapshot=snapshot,
+                outbox=outbox,
+                command_id=command_id,
             )
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
@@ -604,13 +640,25 @@ class _PostgresTransaction(SqlTransaction[E, S]):
 
 
 @contextlib.contextmanager
-def _conflicts(aggregate_id: str, expected: int) -> Iterator[None]:
+def _conflicts(aggregate_id: str, expected: int, command_id: str | None = None) -> Iterator[None]:
     try:
         yield
     except EventStoreError as error:
-        if getattr(error.__cause__, "sqlstate", None) == _UNIQUE_VIOLATION:
+        table = _violated(error.__cause__)
+        if table == "event":
             raise VersionConflict(aggregate_id, expected, None) from error
+        if table == "pyglyn_command" and command_id is not None:
+            raise CommandRepeated(command_id) from error
         raise
+
+
+def _violated(error: BaseException | None) -> str | None:
+    """Return the table whose key is there already, if that is what an error says."""
+    import psycopg
+
+    if isinstance(error, psycopg.Error) and error.sqlstate == _UNIQUE_VIOLATION:
+        return error.diag.table_name
+    return None
 
 
 _inherited: list[PostgresDatabase] = []

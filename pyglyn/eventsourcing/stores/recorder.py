@@ -155,11 +155,14 @@ class RecorderStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []
         if list(outbox):
             raise EventStoreError("a recorder has no outbox")
+        if command_id is not None:
+            raise EventStoreError("a recorder does not remember commands")
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
         stored = self._stored(self._codec.rows(envelopes))
         originator = self._originator(aggregate_id)

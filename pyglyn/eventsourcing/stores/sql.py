@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from pyglyn.errors import CheckpointConflict, EventStoreError, VersionConflict
+from pyglyn.errors import CheckpointConflict, CommandRepeated, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.rows import (
@@ -28,6 +28,7 @@ from pyglyn.eventsourcing.stores.rows import (
 )
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
+    CommandRecord,
     Loaded,
     OutboxEntry,
     OutboxMessage,
@@ -118,6 +119,26 @@ SELECT_PARKED_AGGREGATES = "SELECT DISTINCT aggregate_id FROM pyglyn_parked WHER
 _PUT_OUTBOX = """
 INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at) VALUES (%s, %s, 0, 0, {now})
 """
+
+
+SELECT_COMMAND = "SELECT id, aggregate_id, sequence, events FROM pyglyn_command WHERE id = %s"
+
+_REMEMBER_COMMAND = """
+INSERT INTO pyglyn_command (id, aggregate_type, aggregate_id, sequence, events, done_at)
+VALUES (%s, %s, %s, %s, %s, {now})
+"""
+
+
+def read_command(rows: list[Row]) -> CommandRecord | None:
+    """Read the row of ``SELECT_COMMAND``, if there is one."""
+    return CommandRecord(*rows[0]) if rows else None
+
+
+def remember_command(id: str, rows: list[EventRow], now: str) -> tuple[str, tuple[object, ...]]:
+    """Return the statement that remembers a command with its events, and its parameters."""
+    last = rows[-1]
+    key = (last.aggregate_type, last.aggregate_id, last.sequence, len(rows))
+    return _REMEMBER_COMMAND.replace("{now}", now), (storable_text(id, "command id"), *key)
 
 
 def positioned_statement(*, by_type: bool, by_id: bool) -> str:
@@ -214,6 +235,7 @@ class SqlTransaction(Transaction[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []
@@ -225,7 +247,15 @@ class SqlTransaction(Transaction[E, S]):
         if snapshot is not None:
             await self._run(UPSERT_SNAPSHOT, snapshot_parameters(self._codec.snapshot_row(snapshot)))
         await self.put_outbox(outbox)
+        if command_id is not None:
+            if await self.find_command(command_id) is not None:
+                raise CommandRepeated(command_id)
+            await self._run(*remember_command(command_id, rows, self._now))
         return list(envelopes)
+
+    async def find_command(self, id: str) -> CommandRecord | None:
+        rows, _ = await self._run(SELECT_COMMAND, (storable_text(id, "command id"),))
+        return read_command(rows)
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
         found, _ = await self._run(SELECT_SEQUENCE, self._codec.key(aggregate_id))

@@ -19,15 +19,16 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from pyglyn.errors import EventStoreError, StoreUnavailable, VersionConflict
+from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow
+from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.sql import (
     INSERT_EVENT,
     NO_LIMIT,
     SELECT_CHECKPOINT,
     SELECT_CHECKPOINTS,
+    SELECT_COMMAND,
     SELECT_EVENTS,
     SELECT_PARKED_AGGREGATES,
     SELECT_SEQUENCE,
@@ -44,8 +45,10 @@ from pyglyn.eventsourcing.stores.sql import (
     put_outbox_statement,
     read_checkpoint,
     read_checkpoints,
+    read_command,
     read_keys,
     read_parked,
+    remember_command,
     select_parked,
     snapshot_parameters,
 )
@@ -53,6 +56,7 @@ from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabas
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
+    CommandRecord,
     EventStore,
     Isolation,
     Loaded,
@@ -189,20 +193,26 @@ class SqliteStore(EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         if not events:
             return []
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
-        rows = [event_parameters(row) for row in self._codec.rows(envelopes)]
+        written_rows = self._codec.rows(envelopes)
+        rows = [event_parameters(row) for row in written_rows]
         more: list[tuple[str, tuple[object, ...]]] = []
         if snapshot is not None:
             more.append((UPSERT_SNAPSHOT, snapshot_parameters(self._codec.snapshot_row(snapshot))))
         more += [put_outbox_statement(message, NOW) for message in outbox]
+        if command_id is not None:
+            more.append(remember_command(command_id, written_rows, NOW))
 
         def insert(connection: sqlite3.Connection) -> None:
             found = connection.execute(_SELECT_SEQUENCE, (self.aggregate_type, aggregate_id)).fetchone()[0]
             if found != expected:
                 raise VersionConflict(aggregate_id, expected, found)
+            if command_id is not None and connection.execute(_q(SELECT_COMMAND), (command_id,)).fetchone():
+                raise CommandRepeated(command_id)
             connection.executemany(_INSERT_EVENT, rows)
             for statement, parameters in more:
                 connection.execute(_q(statement), parameters)
@@ -270,6 +280,9 @@ class SqliteStore(EventStore[E, S]):
 
     async def load_checkpoint(self, query: str) -> Checkpoint:
         return read_checkpoint(query, await self._select(_q(SELECT_CHECKPOINT), (query,)))
+
+    async def find_command(self, id: str) -> CommandRecord | None:
+        return read_command(await self._select(_q(SELECT_COMMAND), (storable_text(id, "command id"),)))
 
     async def checkpoints(self) -> list[Checkpoint]:
         return read_checkpoints(await self._select(SELECT_CHECKPOINTS, ()))

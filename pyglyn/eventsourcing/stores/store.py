@@ -143,6 +143,16 @@ class ParkedEvent:
 
 
 @attrs.frozen
+class CommandRecord:
+    """A command that was carried out: its events are the last ``events`` up to ``sequence``."""
+
+    id: str
+    aggregate_id: str
+    sequence: int
+    events: int
+
+
+@attrs.frozen
 class OutboxMessage:
     """Something to be sent once the transaction that wrote it is committed."""
 
@@ -230,6 +240,10 @@ class SideTables(abc.ABC):
         """Forget a parked event; False when there is none of that id."""
 
     @abc.abstractmethod
+    async def find_command(self, id: str) -> CommandRecord | None:
+        """Return what a command with an id did, None if there was none that caused events."""
+
+    @abc.abstractmethod
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         """Write messages to be sent later."""
 
@@ -276,6 +290,7 @@ class Transaction(SideTables, Generic[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         """As :meth:`EventStore.append`."""
 
@@ -371,6 +386,7 @@ class EventStore(SideTables, Generic[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         """Write events in one transaction, with the snapshot and the messages that go with them.
 
@@ -382,12 +398,14 @@ class EventStore(SideTables, Generic[E, S]):
             snapshot: the aggregate's state after the events.
             outbox: messages to be sent after the commit.
             written: the events as they are sent, if the caller has made that already; for stores that send.
+            command_id: of the command that causes the events; it is remembered with them.
 
         Returns:
             The envelopes, as they are stored.
 
         Raises:
             VersionConflict: the aggregate is at another sequence.
+            CommandRepeated: events of a command with this id were committed before.
             EventEncodeError: an event is not of the store's type; nothing was written.
             StoreUnavailable: see its ``outcome_unknown``.
         """
@@ -492,6 +510,10 @@ class EventStore(SideTables, Generic[E, S]):
     async def unpark(self, id: int) -> bool:
         async with self.transaction(isolation="read committed") as tx:
             return await tx.unpark(id)
+
+    async def find_command(self, id: str) -> CommandRecord | None:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.find_command(id)
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         async with self.transaction(isolation="read committed") as tx:

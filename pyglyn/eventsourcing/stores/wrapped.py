@@ -16,6 +16,7 @@ from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
+    CommandRecord,
     EventStore,
     Isolation,
     Loaded,
@@ -74,6 +75,9 @@ class WrappedSideTables(SideTables):
     async def unpark(self, id: int) -> bool:
         return await self.inside.unpark(id)
 
+    async def find_command(self, id: str) -> CommandRecord | None:
+        return await self.inside.find_command(id)
+
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         await self.inside.put_outbox(messages)
 
@@ -113,6 +117,7 @@ class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         return await self.underlying.append(
             aggregate_id,
@@ -122,6 +127,7 @@ class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
             snapshot=snapshot,
             outbox=outbox,
             written=written,
+            command_id=command_id,
         )
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
@@ -169,6 +175,7 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
         snapshot: Snapshot[S] | None = None,
         outbox: Iterable[OutboxMessage] = (),
         written: Sequence[Any] = (),
+        command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         return await self.underlying.append(
             aggregate_id,
@@ -178,6 +185,7 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
             snapshot=snapshot,
             outbox=outbox,
             written=written,
+            command_id=command_id,
         )
 
     async def load_events(
