@@ -144,6 +144,8 @@ class Channel:
         self.flags = flags
         self.settings = settings = settings or ChannelSettings()
         self.closed = False
+        self.packets = 0
+        """How many packets have come, ticks included."""
         self.reading = True
         """False while the driver does not read on purpose: then silence proves nothing."""
         self._local_node = local_node
@@ -185,6 +187,7 @@ class Channel:
             try:
                 self._reader.receive_into(packets, data)
             finally:
+                self.packets += len(packets)
                 for packet in packets:
                     if not packet:
                         events.append(_TICK_RECEIVED)

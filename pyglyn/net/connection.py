@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pyglyn import forks
 from pyglyn.dist import (
@@ -27,7 +27,7 @@ from pyglyn.dist import (
 from pyglyn.errors import HandshakeError
 from pyglyn.net import wire
 from pyglyn.net.settings import NetSettings
-from pyglyn.net.transport import explain, no_delay, read_in_small_pieces
+from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pieces
 from pyglyn.patience import Patience, after_reading
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ logger = logging.getLogger("pyglyn.net")
 
 LINGER_S = 2.0
 """How long a closed connection may take to get rid of what is written."""
+
+LARGE_READ_SIZE = 256 * 1024
+"""Bytes read in one turn of the event loop while large messages come, of which these are a few fragments."""
+
+_FEW_PACKETS = 4
+_MANY_PACKETS = 64
 
 _COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written, larger ones are written as they are."""
@@ -77,17 +83,16 @@ class HandshakeDriver(asyncio.Protocol):
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        forks.keep_transport(transport)
+        self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
+        forks.keep_transport(self.transport)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self.peer_address = f"{peer[0]}:{peer[1]}"
         if self._over:  # aborted while it was connecting
-            transport.abort()
+            self.transport.abort()
             return
-        no_delay(transport)
-        read_in_small_pieces(transport)
+        no_delay(self.transport)
+        read_in_small_pieces(self.transport)
         self._restart_timer()
         self._flush()
 
@@ -169,7 +174,7 @@ class HandshakeDriver(asyncio.Protocol):
             asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """An established connection to a node.
 
     The callbacks are called synchronously from the event loop: ``on_message`` for each message in the
@@ -222,6 +227,7 @@ class Connection(asyncio.Protocol):
         self._trailing = complete.trailing_data
         self._transport: asyncio.Transport | None = None
         self._gone = asyncio.Event()
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._writable = True
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -245,7 +251,7 @@ class Connection(asyncio.Protocol):
         self._schedule_tick()
         if self._trailing:
             trailing, self._trailing = self._trailing, b""
-            self.data_received(trailing)
+            self.receive(trailing)
 
     # --- for the node --------------------------------------------------------------------------
 
@@ -317,7 +323,27 @@ class Connection(asyncio.Protocol):
 
     # --- the socket's side ---------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where, and so how much, to read."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read; where it is little of something large, the next read may be larger.
+
+        All that a read brings is dispatched in one turn of the event loop, while others wait: so what is
+        bounded is the number of packets.
+        """
+        packets = self._channel.packets
+        self.receive(bytes(self._buffer[:nbytes]))
+        packets = self._channel.packets - packets
+        size = len(self._buffer)
+        if nbytes == size < LARGE_READ_SIZE and packets <= _FEW_PACKETS:
+            self._buffer = memoryview(bytearray(LARGE_READ_SIZE))
+        elif size > READ_SIZE and (nbytes < READ_SIZE or packets > _MANY_PACKETS):
+            self._buffer = memoryview(bytearray(READ_SIZE))
+
+    def receive(self, data: bytes) -> None:
+        """Dispatch what came from the peer."""
         events = self._channel.receive_data(data)
         if self._held:
             self._held += [event for event in events if isinstance(event, MessageReceived)]

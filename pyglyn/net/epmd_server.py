@@ -15,6 +15,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from pyglyn import forks
 from pyglyn.dist import epmd
@@ -197,13 +198,13 @@ class _Client(asyncio.Protocol):
         self.creation = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        stream = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
         number = self._server.connected(self)
         if number is None:
-            transport.abort()
+            stream.abort()
             return
-        self._transport, self.number = transport, number
-        forks.keep_transport(transport)
+        self._transport, self.number = stream, number
+        forks.keep_transport(stream)
         self.is_local = _is_loopback(transport.get_extra_info("peername"))
         self._idle = asyncio.get_running_loop().call_later(IDLE_S, self.drop)
         no_delay(transport)

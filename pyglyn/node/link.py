@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
@@ -131,10 +131,9 @@ class LinkProtocol(asyncio.Protocol):
         self.busy = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        forks.keep_transport(transport)
-        transport.set_write_buffer_limits(high=self._high_water, low=self._high_water // 4)
+        self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
+        forks.keep_transport(self.transport)
+        self.transport.set_write_buffer_limits(high=self._high_water, low=self._high_water // 4)
         read_in_small_pieces(transport)
 
     def data_received(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -129,7 +130,14 @@ class Worker:
             OSError: there is no hub.
         """
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self._protocol, address.path)
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address.path)  # uvloop's own way to a path takes no abstract one
+            await loop.create_unix_connection(lambda: self._protocol, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
         self.request((Atom("hello"), address.token.encode(), os.getpid(), address.parent, title.encode()))
         await self._welcome
 

@@ -190,8 +190,15 @@ class OsProcesses:
     def _watch_by_signal(self) -> None:
         if not self._sigchld:
             self._sigchld = True
-            self._loop.add_signal_handler(signal.SIGCHLD, self._collect_all)
+            try:
+                self._loop.add_signal_handler(signal.SIGCHLD, self._collect_all)
+            except RuntimeError:  # uvloop keeps this one for itself, and has nothing in its place
+                signal.signal(signal.SIGCHLD, self._on_sigchld)
             self._loop.call_soon(self._collect_all)  # it may have ended before
+
+    def _on_sigchld(self, number: int, frame: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._collect_all)
 
     def _collect_all(self) -> None:
         """Collect whoever ended: children and strays that have no pidfd, and orphans."""
@@ -338,7 +345,10 @@ class OsProcesses:
             timer.cancel()
         self._timers.clear()
         if self._sigchld:
-            self._loop.remove_signal_handler(signal.SIGCHLD)
+            if signal.getsignal(signal.SIGCHLD) == self._on_sigchld:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            else:
+                self._loop.remove_signal_handler(signal.SIGCHLD)
             self._sigchld = False
         _here.discard(self)
         if not _here:
