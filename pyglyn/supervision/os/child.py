@@ -28,7 +28,7 @@ import attrs
 
 from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.descriptors import close_descriptors, detach_descriptors
-from pyglyn.supervision.os.main_module import import_main
+from pyglyn.supervision.os.main_module import become_main
 
 TREE_VARIABLE: Final = "PYGLYN_TREE"
 """Names, in the environment, the tree that an OS process and all it starts belong to."""
@@ -96,11 +96,10 @@ def run_spawned(payload: BinaryIO) -> NoReturn:
     """Go on as a fresh interpreter: read what to run from ``payload``, run it and end."""
     status = 1
     try:
-        side, main_module, pickled = pickle.load(payload)
+        side, main, pickled = pickle.load(payload)
         payload.close()
         begin(side, close_descriptors)
-        if main_module is not None:
-            import_main(*main_module)
+        become_main(main)
         status = _run(pickle.loads(pickled), side)
     except BaseException:
         traceback.print_exc()

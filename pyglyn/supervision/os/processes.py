@@ -25,6 +25,7 @@ import os
 import pickle
 import secrets
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -132,16 +133,18 @@ class OsProcesses:
 
         Args:
             main: what it runs; it is pickled, so it is a module-level function, or a `functools.partial` or
-            an
-                object of a module-level class.
+                an object of a module-level class.
             title, fds: as for `fork`.
 
         Raises:
             OSError: no more OS processes or descriptors.
-            TypeError: ``main`` cannot be pickled.
+            TypeError: ``main`` cannot be pickled, or this is a frozen program.
         """
+        if getattr(sys, "frozen", False):
+            raise TypeError(f"{title}: a frozen program has no interpreter of its own to spawn; let it fork")
         try:
             pickled = pickle.dumps(main)
+            described = main_module.describe_main(pickled)
         except Exception as error:
             raise TypeError(
                 f"{title} cannot be handed to a fresh interpreter: {error}. What a spawned child is made of "
@@ -150,7 +153,7 @@ class OsProcesses:
         lifeline, own_end = os.pipe()
         try:
             side = self._side(title, lifeline, fds)
-            with start.payload(pickle.dumps((side, main_module.describe_main(pickled), pickled))) as file:
+            with start.payload(pickle.dumps((side, described, pickled))) as file:
                 os_pid = start.spawn(file, [0, 1, 2, lifeline, *side.fds.values()])
         except BaseException:
             os.close(own_end)

@@ -23,6 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import pytest
+
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision.os import kernel
@@ -250,6 +252,16 @@ async def threads_forbid_fork_but_not_spawn() -> None:
     await eventually(lambda: kernel.thread_count() == 1)
     child = os_processes.fork(functools.partial(exit_with, 6), title="child")
     assert (await child.wait()).code == 6
+    await os_processes.close()
+
+
+async def a_frozen_program_does_not_start_itself_anew() -> None:
+    """As those that freeze programs mark them; its executable is the program, not an interpreter."""
+    os_processes = OsProcesses(owns_orphans=True)
+    sys.frozen = True  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="frozen"):
+        os_processes.spawn(functools.partial(exit_with, 0), title="child")
+    assert (await os_processes.fork(functools.partial(exit_with, 0), title="child").wait()).code == 0
     await os_processes.close()
 
 

@@ -10,7 +10,7 @@ from tests.supervision.os.fresh import each_python, run_fresh
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
-BODIES = ("threads_forbid_fork_but_not_spawn",)
+BODIES = ("threads_forbid_fork_but_not_spawn", "a_frozen_program_does_not_start_itself_anew")
 
 
 @each_python
