@@ -7,18 +7,17 @@ Layer: node. Source: erlang(3), "process_info"; otp-messages on what Observer an
 from __future__ import annotations
 
 import asyncio
-import resource
 from typing import Any
 
 from pyglyn import logs
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.node import inspection
+from pyglyn.node.census import MEMORY_TYPES, Census
 from pyglyn.node.destinations import name_of
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Exports
 from pyglyn.node.hub import Hub
-from pyglyn.node.process import Process
+from pyglyn.node.process_info import DEFAULT_ITEMS, REGISTERED_NAME, is_item
 from pyglyn.node.reasons import OK, UNDEFINED
 from pyglyn.node.workers import Workers
 
@@ -36,6 +35,8 @@ class Badarg(PyglynError):
 def builtins(hub: Hub, workers: Workers) -> Exports:
     """What a node exports of itself. The functions are ``async`` to run at once, not in a thread."""
 
+    census = Census(hub, workers)
+
     async def name() -> Term:
         return Atom(hub.name)
 
@@ -49,23 +50,23 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
         return [atom_of(wanted) for wanted in hub.runtime.names]
 
     async def processes() -> Term:
-        return [process.pid for process in hub.runtime.processes.values()]
+        return [*await census.pids()]
 
     async def is_process_alive(pid: Term) -> Term:
-        return _process(hub, pid) is not None
+        return await census.is_alive(_pid(hub, pid))
 
     async def process_info(pid: Term, items: Term = None) -> Term:
-        return _process_info(hub, pid, items)
+        return await _process_info(census, _pid(hub, pid), items)
 
-    async def memory() -> Term:
-        return [(Atom("total"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)]
+    async def memory(types: Term = None) -> Term:
+        return [*await census.memory()] if types is None else await _memory(census, types)
 
     async def tree() -> Term:
-        return await inspection.tree(hub, workers)
+        return [*await census.tree()]
 
     async def kill(wanted: Term) -> Term:
         text = wanted.decode(errors="replace") if isinstance(wanted, bytes) else str(wanted)
-        return inspection.kill(hub, workers, text)
+        return census.kill(text)
 
     async def log_level(level: Term = UNDEFINED) -> Term:
         if level is not UNDEFINED:
@@ -144,69 +145,32 @@ def _whereis(hub: Hub, name: Term) -> Term:
     return hub.whereis(wanted) or UNDEFINED
 
 
-def _process(hub: Hub, pid: Term) -> Process | None:
+def _pid(hub: Hub, pid: Term) -> Pid:
     if not isinstance(pid, Pid) or pid.node != hub.name:
         raise Badarg("a pid of this node is needed")
-    return hub.runtime.processes.get(pid.id) if hub.runtime.is_here(pid) else None
+    return pid
 
 
-_DEFAULT_ITEMS = [
-    "registered_name",
-    "current_function",
-    "initial_call",
-    "status",
-    "message_queue_len",
-    "links",
-    "dictionary",
-    "trap_exit",
-    "group_leader",
-]
-
-
-def _process_info(hub: Hub, pid: Term, items: Term) -> Term:
-    process = _process(hub, pid)
-    if process is None:
+async def _process_info(census: Census, pid: Pid, items: Term) -> Term:
+    if items is None:
+        pairs: Any = await census.info(pid, [*DEFAULT_ITEMS])
+        if pairs is not None and pairs[0][1] == []:
+            pairs = pairs[1:]
+        return UNDEFINED if pairs is None else pairs
+    wanted = items if isinstance(items, list) else [items]
+    if not all(map(is_item, wanted)):
+        raise Badarg("process_info needs an item, or a list of items, that OTP has")
+    pairs = await census.info(pid, wanted)
+    if pairs is None:
         return UNDEFINED
-    if isinstance(items, Atom):
-        value = _item(process, items)
-        return [] if value == [] and items is Atom("registered_name") else (items, value)
-    wanted = [Atom(name) for name in _DEFAULT_ITEMS] if items is None else items
-    if not isinstance(wanted, list) or not all(isinstance(item, Atom) for item in wanted):
-        raise Badarg("process_info needs an item or a list of items")
-    pairs: list[Term] = [(item, _item(process, item)) for item in wanted]
-    if items is None and pairs[0] == (Atom("registered_name"), []):
-        pairs = pairs[1:]
-    return pairs
+    if isinstance(items, list):
+        return pairs  # type: ignore[no-any-return]
+    return [] if pairs[0] == (REGISTERED_NAME, []) else pairs[0]
 
 
-def _item(process: Process, item: Atom) -> Term:
-    python = (Atom("python"), Atom(process.label[:255] or "process"), 1)
-    values: dict[str, Any] = {
-        "registered_name": lambda: Atom(process.names[0]) if process.names else [],
-        "current_function": lambda: python,
-        "current_location": lambda: (*python, []),
-        "current_stacktrace": lambda: [(*python, [])],
-        "initial_call": lambda: python,
-        "status": lambda: Atom("waiting"),
-        "message_queue_len": lambda: process.message_queue_len,
-        "links": lambda: [pid for pid, state in process.signals.links.items() if state == 0],
-        "monitors": lambda: [
-            (Atom("process"), t if isinstance(t, Pid) else (t[0], Atom(t[1])))
-            for t in process.signals.monitors.values()
-        ],
-        "monitored_by": lambda: [watcher for watcher, _ in process.signals.watchers.values()],
-        "dictionary": list,
-        "trap_exit": lambda: process.trap_exit,
-        "group_leader": lambda: process.group_leader or UNDEFINED,
-        "memory": lambda: 0,
-        "reductions": lambda: 0,
-        "heap_size": lambda: 0,
-        "stack_size": lambda: 0,
-        "total_heap_size": lambda: 0,
-        "priority": lambda: Atom("normal"),
-        "error_handler": lambda: Atom("error_handler"),
-        "suspending": list,
-    }
-    if item.name not in values:
-        raise Badarg(f"process_info has no item {item}")
-    return values[item.name]()  # type: ignore[no-any-return]
+async def _memory(census: Census, types: Term) -> Term:
+    wanted = types if isinstance(types, list) else [types]
+    if not all(isinstance(kind, Atom) and kind.name in MEMORY_TYPES for kind in wanted):
+        raise Badarg(f"memory: {', '.join(MEMORY_TYPES)}")
+    values = dict(await census.memory())
+    return [(kind, values[kind]) for kind in wanted] if isinstance(types, list) else values[types]  # type: ignore[index]

@@ -60,17 +60,21 @@ def exception_term(exception: BaseException) -> Term:
 def stack_term(tb: TracebackType | None) -> list[Term]:
     """A traceback as an Erlang stack trace, innermost call first, at most 8 entries, none of this package."""
     frames = list(traceback.extract_tb(tb))
-    outside = [frame for frame in frames if not frame.filename.startswith(_OWN_FOLDER)]
+    outside = [frame for frame in frames if not is_own_code(frame.filename)]
     frames = (outside or frames)[-MAX_STACK_FRAMES:]
-    stack: list[Term] = []
-    for frame in reversed(frames):
-        module = frame.filename.rsplit("/", 1)[-1].removesuffix(".py") or "python"
-        where: list[Term] = [
-            (Atom("file"), list(frame.filename.encode())),
-            (Atom("line"), frame.lineno or 0),
-        ]
-        stack.append((atom_of(module), atom_of(frame.name), 0, where))
-    return stack
+    return [call_site(frame.filename, frame.name, 0, frame.lineno or 0) for frame in reversed(frames)]
+
+
+def call_site(filename: str, function: str, arity: int, line: int) -> tuple[Term, ...]:
+    """An entry of an Erlang stack trace for a place in a Python file."""
+    module = filename.rsplit("/", 1)[-1].removesuffix(".py") or "python"
+    where: list[Term] = [(Atom("file"), list(filename.encode())), (Atom("line"), line)]
+    return (atom_of(module), atom_of(function), arity, where)
+
+
+def is_own_code(filename: str) -> bool:
+    """Whether a file is of this package."""
+    return filename.startswith(_OWN_FOLDER)
 
 
 def atom_of(name: str) -> Term:

@@ -32,6 +32,10 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def waiting(self) -> list[Term]:
+        """The messages, the oldest first; they stay."""
+        return list(self._messages)
+
     def put(self, message: Term) -> None:
         """Append a message and wake the receiver."""
         self._messages.append(message)

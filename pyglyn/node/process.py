@@ -154,6 +154,15 @@ class Process:
         """How many messages wait."""
         return len(self._mailbox)
 
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task that runs the body; None if it has none of its own."""
+        return self._task
+
+    def waiting_messages(self) -> list[Any]:
+        """The messages that wait, the oldest first."""
+        return self._mailbox.waiting()
+
     # --- life -------------------------------------------------------------------------------------
 
     def start(self, body: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:

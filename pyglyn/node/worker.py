@@ -20,12 +20,12 @@ from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.backpressure import LINK_TO_HUB
-from pyglyn.node.inspection import rows
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
 from pyglyn.node.settings import Settings, from_bytes
+from pyglyn.node.worker_questions import INFO, answer
 
 
 @attrs.frozen
@@ -199,15 +199,14 @@ class Worker:
         match frame.request:
             case (Atom("welcome"), *details):
                 self._be_welcome(*details)
-            case (Atom("reply"), Reference() as ref, answer):
+            case (Atom("reply"), Reference() as ref, reply):
                 future, on_reply = self._replies.pop(ref)
                 if on_reply is not None:
-                    on_reply(answer)
+                    on_reply(reply)
                 if not future.done():
-                    future.set_result(answer)
-            case (Atom("info"), Reference() as ref):
-                told: list[Term] = [about() for about in self.on_info]
-                self.request((Atom("info"), ref, rows(self.runtime), told))
+                    future.set_result(reply)
+            case (Atom("info"), Reference() as ref, question):
+                self.request((INFO, ref, answer(self.runtime, self.on_info, question)))
             case (Atom("node_down"), Atom() as node):
                 self.runtime.node_down(node.name)
             case (Atom("busy"), Atom() as node, bool() as busy):

@@ -18,7 +18,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyglyn import forks, patience
@@ -30,11 +30,14 @@ from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
 from pyglyn.node.settings import to_bytes
 from pyglyn.node.worker_link import WorkerLink
+from pyglyn.node.worker_questions import INFO, read
 
 logger = logging.getLogger("pyglyn.node")
 
 REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
+ANSWER_TIMEOUT_S = 1.0
+"""How long a worker may take to say what is in it before it counts as one that does not answer."""
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
@@ -63,7 +66,7 @@ class Workers:
         self._server: asyncio.Server | None = None
         self._next_serial = 0
         self._by_os_pid: dict[int, WorkerLink] = {}
-        self._asked: dict[Reference, asyncio.Future[Term]] = {}
+        self._asked: dict[Reference, tuple[int, asyncio.Future[bytes]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -170,6 +173,9 @@ class Workers:
     async def _gone(self, link: WorkerLink) -> None:
         """The socket is closed: once the reason is known, tell everyone."""
         self.links.pop(link.serial, None)
+        for serial, future in self._asked.values():
+            if serial == link.serial:
+                future.cancel()  # nobody need wait for its answer
         link.paused.resume()
         if link.parent and link.parent not in self.links:
             self._ended(link, KILLED)
@@ -207,10 +213,10 @@ class Workers:
                 told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))
             case (Atom("main"), Pid() as pid):
                 link.main = pid
-            case (Atom("info"), Reference() as ref, processes, told_more):
-                waiting = self._asked.pop(ref, None)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result((processes, told_more))
+            case (Atom("info"), Reference() as ref, bytes() as answer):
+                waiting = self._asked.get(ref)
+                if waiting is not None and not waiting[1].done():
+                    waiting[1].set_result(answer)
             case _:
                 logger.warning("worker %s (%s) asks for something unknown", link.serial, link.title)
 
@@ -223,21 +229,35 @@ class Workers:
 
     # --- looking into workers, and killing them ---------------------------------------------------
 
-    async def info(self, timeout: float) -> dict[int, Term]:
-        """Ask every worker what is in it; serial -> ``(rows, what its ``on_info`` said)``.
+    async def ask(self, question: Term, links: Iterable[WorkerLink] | None = None) -> dict[int, Any]:
+        """Ask workers what is in them, all at once (see ``worker_questions``); serial -> answer.
 
-        One that does not answer within ``timeout`` seconds is left out.
+        One that does not answer within `ANSWER_TIMEOUT_S`, or ends before, is left out.
+
+        Args:
+            links: whom to ask; by default all.
         """
-        futures: dict[int, asyncio.Future[Term]] = {}
-        for link in self.links.values():
+        futures: dict[Reference, tuple[int, asyncio.Future[bytes]]] = {}
+        for link in list(self.links.values()) if links is None else links:
             ref = self.hub.runtime.make_ref()
-            futures[link.serial] = self._asked[ref] = asyncio.get_running_loop().create_future()
-            link.protocol.request((Atom("info"), ref))
-        if futures:
-            await asyncio.wait(futures.values(), timeout=timeout)
-        for ref in [ref for ref, future in self._asked.items() if future in futures.values()]:
-            del self._asked[ref]
-        return {serial: future.result() for serial, future in futures.items() if future.done()}
+            futures[ref] = (link.serial, asyncio.get_running_loop().create_future())
+            link.protocol.request((INFO, ref, question))
+        if not futures:
+            return {}
+        self._asked.update(futures)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with patience.timeout(ANSWER_TIMEOUT_S):
+                    await asyncio.wait([future for _, future in futures.values()])
+        finally:
+            for ref in futures:
+                del self._asked[ref]
+        done = [
+            (serial, future)
+            for serial, future in futures.values()
+            if future.done() and not future.cancelled()
+        ]
+        return {serial: read(future.result()) for serial, future in done}
 
     # --- for all workers --------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from pyglyn.errors import CallFailed
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import GenServer, Node, Process
+from pyglyn.node.inspection import own_share_of_memory
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, Beams, PrivateEpmd, find_otps
@@ -176,7 +177,7 @@ async def report(console: Console, epmd: PrivateEpmd, restarts: int = 100) -> No
         await start(node, many)
         console.print(f"64 workers started in {time.perf_counter() - begun:.2f} s")
         idles = [link.os_pid for link in node.workers.links.values() if " idle" in link.title]
-        shares = [kernel.own_share_of_memory(os_pid) or 0 for os_pid in idles]
+        shares = [own_share_of_memory(os_pid) for os_pid in idles]
         console.print(
             f"an idle worker has {statistics.mean(shares) / 2**20:.2f} MiB of its own (share of memory)"
         )

@@ -227,15 +227,3 @@ def own_memory(os_pid: int) -> int | None:
     except (OSError, IndexError, ValueError):
         pass
     return own
-
-
-def own_share_of_memory(os_pid: int) -> int | None:
-    """Bytes of an OS process in memory, shared pages divided among those that share them; slower to read."""
-    try:
-        with open(f"/proc/{os_pid}/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, IndexError, ValueError):
-        pass
-    return None

@@ -27,6 +27,7 @@ import pytest
 
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
+from pyglyn.node.inspection import own_share_of_memory
 from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.process import OsProcess
@@ -556,7 +557,7 @@ async def memory_is_read() -> None:
     os.write(going, b"x")
     await read(out)
     after = child.resident_memory()
-    share = kernel.own_share_of_memory(child.os_pid)
+    share = own_share_of_memory(child.os_pid)
     assert before is not None
     assert after is not None
     assert after - before > 60 << 20, f"{before} {after}"

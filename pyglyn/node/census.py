@@ -1,0 +1,215 @@
+"""Questions about every process of the node, wherever it lives: in the hub or in a worker. Layer: node.
+
+The hub's own processes are looked at here; those of workers are asked for over their links, all at once and
+with one deadline. Nothing is kept between two questions. Of a worker that does not answer, the processes that
+the hub knows by itself stand for it: its main one and those with registered names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import attrs
+
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node import process_info
+from pyglyn.node.hub import Hub
+from pyglyn.node.inspection import OS_PID, PID, Row, own_share_of_memory, resident_memory, rows
+from pyglyn.node.process_info import Facts
+from pyglyn.node.reasons import KILL, UNDEFINED
+from pyglyn.node.worker_link import WorkerLink
+from pyglyn.node.worker_questions import CHILDREN, INFO_OF, PIDS, ROWS
+from pyglyn.node.workers import Workers
+
+
+@attrs.frozen
+class Census:
+    """Looks at the processes of one node."""
+
+    hub: Hub
+    workers: Workers
+
+    async def pids(self) -> list[Pid]:
+        """Every process of the node."""
+        found = [process.pid for process in self.hub.runtime.processes.values()]
+        answers = await self.workers.ask(PIDS)
+        for link in list(self.workers.links.values()):
+            found += answers[link.serial] if link.serial in answers else self._known(link)
+        return found
+
+    async def is_alive(self, pid: Pid) -> bool:
+        """Whether a pid of this node is that of a live process."""
+        if self._is_of_the_hub(pid):
+            return pid.id in self.hub.runtime.processes
+        link = self._link(pid)
+        return link is not None and await self._info(link, pid, []) is not None
+
+    async def info(self, pid: Pid, items: list[Term]) -> list[Any] | None:
+        """Pairs of ``process_info``; None if there is no such process. At most one question to one worker."""
+        if self._is_of_the_hub(pid):
+            process = self.hub.runtime.processes.get(pid.id)
+            return None if process is None else process_info.items(process_info.facts(process), items)
+        link = self._link(pid)
+        return None if link is None else await self._info(link, pid, items)
+
+    def _is_of_the_hub(self, pid: Pid) -> bool:
+        return self.hub.runtime.is_here(pid)
+
+    def _link(self, pid: Pid) -> WorkerLink | None:
+        ours = pid.node == self.hub.name and pid.creation == self.hub.runtime.creation
+        return self.workers.links.get(pid.serial) if ours else None
+
+    async def _info(self, link: WorkerLink, pid: Pid, items: list[Term]) -> list[Any] | None:
+        answers = await self.workers.ask((INFO_OF, pid, items), [link])
+        if link.serial in answers:
+            pairs: Any = answers[link.serial]
+            if pairs is UNDEFINED:
+                return None
+        elif link.serial in self.workers.links and pid in self._known(link):
+            pairs = process_info.items(self._facts(link, pid), items)
+        else:
+            return None
+        if pid == link.main and (process_info.MEMORY, 0) in pairs:
+            memory = resident_memory(link.os_pid)
+            if isinstance(memory, int):
+                pairs = [(k, memory) if k is process_info.MEMORY else (k, v) for k, v in pairs]
+        return list(pairs)
+
+    def _names(self, pid: Pid) -> list[str]:
+        return [name for name, owner in self.hub.runtime.names.items() if owner == pid]
+
+    def _known(self, link: WorkerLink) -> list[Pid]:
+        named = [pid for pid in self.hub.runtime.names.values() if pid.serial == link.serial]
+        return list(dict.fromkeys([link.main, *named] if link.main is not None else named))
+
+    def _facts(self, link: WorkerLink, pid: Pid) -> Facts:
+        """What the hub knows of a process in a worker that does not answer."""
+        boundary = link.boundary
+        monitors: list[Any] = [
+            watched if isinstance(watched, Pid) else (watched, node or self.hub.name)
+            for watcher, watched, node in boundary.monitors.values()
+            if watcher == pid
+        ]
+        names = self._names(pid)
+        asked_by_name = {Atom(name) for name in names}
+        return Facts(
+            names=names,
+            label=link.title,
+            links=[outside for inside, outside in boundary.links if inside == pid],
+            monitors=monitors,
+            watchers=[
+                watcher
+                for watcher, asked in boundary.watchers.values()
+                if asked == pid or asked in asked_by_name
+            ],
+            group_leader=self.hub.runtime.group_leader,
+        )
+
+    # --- the tree of processes --------------------------------------------------------------------
+
+    async def tree(self) -> list[Row]:
+        """Every process of the node as a map, with what their supervisors know about them.
+
+        Children that do not run have a row too, with ``undefined`` as their pid; a worker that does not
+        answer has one with status ``no_answer``.
+        """
+        answers = await self.workers.ask(ROWS)
+        found = rows(self.hub.runtime)
+        told = self._told([tables for _, tables in answers.values()])
+        for processes, _ in answers.values():
+            found += processes
+        links = self.workers.links.values()
+        found += [_silent(link) for link in links if link.serial not in answers and link.main]
+        children = {row[PID]: row for row in told if row[PID] is not UNDEFINED}
+        for each in found:
+            each.update(children.get(each[PID], {}))
+        found += [row for row in told if row[PID] is UNDEFINED]
+        memory = {
+            os_pid: resident_memory(os_pid) for row in found if isinstance(os_pid := row.get(OS_PID), int)
+        }
+        for each in found:
+            each[Atom("memory")] = memory.get(each.get(OS_PID, 0), UNDEFINED)
+        return found
+
+    def _told(self, from_workers: list[Any]) -> list[Any]:
+        """The rows that supervisors know, of the hub and of workers."""
+        here = [row for about in self.hub.on_info for row in _list(about())]
+        return here + [row for tables in from_workers for table in tables for row in table]
+
+    def find(self, wanted: str) -> Pid | None:
+        """The process with a registered name, or with a pid as ``<id.serial>`` or ``<node.id.serial>``."""
+        pid = self.hub.whereis(wanted)
+        if pid is not None:
+            return pid
+        match = re.fullmatch(rf"<(?:{re.escape(self.hub.name)}\.)?(\d+)\.(\d+)>", wanted)
+        if match is None:
+            return None
+        runtime = self.hub.runtime
+        pid = Pid(self.hub.name, int(match[1]), int(match[2]), runtime.creation)
+        known = pid.id in runtime.processes if pid.serial == 0 else pid.serial in self.workers.links
+        return pid if known else None
+
+    def kill(self, wanted: str) -> bool:
+        """Kill a process, a worker's main one with its OS process; False if there is none of that name."""
+        pid = self.find(wanted)
+        if pid is None:
+            return False
+        link = self.workers.links.get(pid.serial)
+        if link is not None and link.main == pid:
+            link.kill()
+        else:
+            self.hub.system.exit(pid, KILL)
+        return True
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    async def memory(self) -> list[tuple[Atom, int]]:
+        """The nine values of ``erlang:memory/0``: bytes in memory of all OS processes of the node.
+
+        ``system`` is the hub, ``processes`` the workers and programs; what there is no counterpart of is 0.
+        """
+        answers = await self.workers.ask(CHILDREN)
+        told = self._told(list(answers.values()))
+        os_pids = {row[OS_PID] for row in told if isinstance(row.get(OS_PID), int)}
+        os_pids |= {link.os_pid for link in self.workers.links.values()}
+        os_pids.discard(os.getpid())
+        system = own_share_of_memory(os.getpid())
+        processes = sum(map(own_share_of_memory, os_pids))
+        values = {
+            "total": system + processes,
+            "processes": processes,
+            "processes_used": processes,
+            "system": system,
+        }
+        return [(Atom(name), values.get(name, 0)) for name in MEMORY_TYPES]
+
+
+MEMORY_TYPES = (
+    "total",
+    "processes",
+    "processes_used",
+    "system",
+    "atom",
+    "atom_used",
+    "binary",
+    "code",
+    "ets",
+)
+"""In OTP's order."""
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value)
+
+
+def _silent(link: WorkerLink) -> Row:
+    return {
+        PID: link.main,
+        Atom("name"): UNDEFINED,
+        Atom("label"): link.title.encode(),
+        Atom("parent"): UNDEFINED,
+        OS_PID: link.os_pid,
+        Atom("status"): Atom("no_answer"),
+    }

@@ -1,0 +1,55 @@
+"""What the hub may ask a worker about what is in it, and the answers. Layer: node.
+
+A question is a private message ``{info, Ref, Question}``, the answer ``{info, Ref, Answer}`` with the term of
+the answer encoded: it may have the messages of a mailbox in it, which no limit of the link is made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pyglyn import etf
+from pyglyn.etf import Atom, Limits, Pid, Term
+from pyglyn.node import process_info
+from pyglyn.node.inspection import rows
+from pyglyn.node.process import Host
+from pyglyn.node.reasons import UNDEFINED
+
+INFO: Final = Atom("info")
+ROWS: Final = Atom("rows")
+"""All of the tree's rows: ``{Processes, what each on_info said}``."""
+CHILDREN: Final = Atom("children")
+"""What each ``on_info`` said."""
+PIDS: Final = Atom("pids")
+"""The pids of all processes."""
+INFO_OF: Final = Atom("process_info")
+"""``{process_info, Pid, Items}``: pairs, or ``undefined`` if there is no such process."""
+_ANY: Final = Limits(depth=1_000_000, elements=2**40, size=2**40)
+
+
+def answer(runtime: Host, on_info: Sequence[Callable[[], Term]], question: Term) -> bytes:
+    """Answer a question in the worker, encoded."""
+    return etf.encode(_answer(runtime, on_info, question))
+
+
+def _answer(runtime: Host, on_info: Sequence[Callable[[], Term]], question: Term) -> Term:
+    match question:
+        case Atom("rows"):
+            return (rows(runtime), [about() for about in on_info])
+        case Atom("children"):
+            return [about() for about in on_info]
+        case Atom("pids"):
+            return [process.pid for process in runtime.processes.values()]
+        case (Atom("process_info"), Pid() as pid, list() as items):
+            process = runtime.processes.get(pid.id) if runtime.is_here(pid) else None
+            if process is None:
+                return UNDEFINED
+            return process_info.items(process_info.facts(process), items)
+        case _:
+            return UNDEFINED
+
+
+def read(encoded: bytes) -> Any:
+    """Decode an answer in the hub."""
+    return etf.decode(encoded, limits=_ANY)
