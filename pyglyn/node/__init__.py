@@ -5,6 +5,7 @@ from pyglyn.node.exits import Exit, Throw
 from pyglyn.node.exports import Exports, export
 from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError, Stop
 from pyglyn.node.node import At, Node, NodeEvent
+from pyglyn.node.output import put_chars
 from pyglyn.node.process import Process, current_process
 from pyglyn.node.settings import Reconnect, Settings
 
@@ -27,4 +28,5 @@ __all__ = [
     "Throw",
     "current_process",
     "export",
+    "put_chars",
 ]

@@ -1,18 +1,16 @@
 """The process that answers I/O requests of functions we run elsewhere: our group leader. Layer: node.
 
 Source: stdlib "The Erlang I/O Protocol"; requests as real nodes send them (OTP 25, 28). Output goes to the
-log, line by line; there is no input (``eof``). Formats: the common controls of ``io_lib:format``
-(``~p ~w ~s ~ts ~b ~c ~f ~e ~g ~n ~~``, with field width, precision and padding ignored).
+log, line by line, formatted as OTP does (``etf.io_lib``); there is no input (``eof``).
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator
 
 from pyglyn import etf
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Atom, Pid, Term, io_lib
+from pyglyn.etf.io_write import Names
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import ERROR, OK
 
@@ -22,84 +20,17 @@ REQUEST = Atom("request")
 IO_REPLY = Atom("io_reply")
 ENOTSUP = Atom("enotsup")
 
-_CONTROL = re.compile(r"~(-?\*?\d*)(?:\.(\*|-?\d+))?(?:\.(.))?(t?l?)([a-zA-Z~])")
-_NO_ARGUMENT = {"n": "\n", "~": "~"}
 MAX_DEPTH = 100
 MAX_LINE = 4096
 """Characters without a newline after which they are logged all the same: dots of progress may never end."""
 
 
-class UnsupportedFormat(ValueError):
-    """A format control this server does not know, or too few arguments."""
-
-
-def characters(data: Term) -> str:
-    """The text of Erlang chardata: a binary, or a list of code points, binaries and lists.
-
-    Raises:
-        ValueError: something else.
-    """
-    return "".join(_characters(data, 0))
-
-
-def _characters(data: Term, depth: int) -> Iterator[str]:
-    if depth > MAX_DEPTH:
-        raise ValueError("chardata nested too deeply")
-    if isinstance(data, bytes):
-        yield data.decode("utf-8", "replace")
-    elif isinstance(data, list):
-        for item in data:
-            yield from _characters(item, depth + 1)
-    elif isinstance(data, int) and not isinstance(data, bool) and 0 <= data < 0x110000:
-        yield chr(data)
-    elif isinstance(data, Atom):
-        yield data.name
-    else:
-        raise ValueError("not chardata")
-
-
-def io_lib_format(template: Term, args: Term) -> str:
-    """Format as ``io_lib:format`` does, for the common controls.
-
-    Raises:
-        UnsupportedFormat: an unknown control or the wrong number of arguments.
-    """
-    values = iter(args if isinstance(args, list) else [])
-
-    def one(match: re.Match[str]) -> str:
-        control = match.group(5)
-        if control in _NO_ARGUMENT:
-            return _NO_ARGUMENT[control]
-        try:
-            value = next(values)
-        except StopIteration:
-            raise UnsupportedFormat("too few arguments") from None
-        return _control(control, value)
-
-    return _CONTROL.sub(one, characters(template))
-
-
-def _control(control: str, value: Term) -> str:
-    if control in "pwPW":
-        return etf.text.format(value)
-    if control == "s":
-        return characters(value)
-    if control == "c" and isinstance(value, int):
-        return chr(value)
-    if control in "bBx" and isinstance(value, int):
-        return str(value)
-    if control in "feg" and isinstance(value, (int, float)):
-        return format(float(value), ".6f" if control == "f" else control)
-    if control == "i":
-        return ""
-    raise UnsupportedFormat(f"~{control}")
-
-
 class IoServer:
     """The body of the process named ``user``."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str) -> None:
         self._line = ""
+        self._names = Names(node)
 
     async def __call__(self, me: Process) -> None:
         """Answer requests for ever; anything else is dropped."""
@@ -117,14 +48,15 @@ class IoServer:
 
     def _answer(self, request: Term, depth: int = 0) -> Term:
         match request:
+            case (Atom("put_chars"), Atom("latin1"), bytes() as data):
+                return self.write(data.decode("latin-1"))
             case (Atom("put_chars"), _, data) | (Atom("put_chars"), data):
-                return self.write(characters(data))
-            case (Atom("put_chars"), _, Atom("io_lib"), Atom("format" | "fwrite"), [template, args]):
-                return self.write(io_lib_format(template, args))
-            case (Atom("put_chars"), _, Atom("io_lib"), Atom("write" | "print"), [term, *_]):
-                return self.write(etf.text.format(term))
-            case (Atom("put_chars"), _, Atom(), Atom(), args):
-                return self.write(etf.text.format(args))
+                return self.write(io_lib.characters(data))
+            case (Atom("put_chars"), _, Atom(module), Atom(function), args):
+                try:
+                    return self.write(self._made(module, function, args))
+                except (ValueError, OverflowError):
+                    return (ERROR, Atom(function))
             case (Atom("requests"), list() as requests):
                 if depth >= MAX_DEPTH:
                     raise ValueError("requests nested too deeply")
@@ -144,6 +76,21 @@ class IoServer:
                 return Atom("eof")
             case _:
                 return (ERROR, REQUEST)
+
+    def _made(self, module: str, function: str, args: Term) -> str:
+        """What ``Module:Function(Args…)`` makes of its arguments, of module io_lib; others are shown."""
+        match module, function, args:
+            case "io_lib", "format" | "fwrite", [template, values]:
+                return io_lib.format(template, values, self._names)
+            case "io_lib", "write", [term]:
+                return io_lib.format(b"~w", [term], self._names)
+            case "io_lib", "write", [term, depth]:
+                return io_lib.format(b"~W", [term, depth], self._names)
+            case "io_lib", "print", [term]:
+                return io_lib.format(b"~p", [term], self._names)
+            case "io_lib", "print", [term, column, width, depth]:
+                return io_lib.format(b"~*.*P", [width, column, term, depth], self._names)
+        return etf.text.format(args)
 
     def write(self, text: str) -> Term:
         """Log each complete line; the rest waits for its newline, or until it is long."""

@@ -64,7 +64,7 @@ class Services:
         process.on_end.append(ended)
 
     async def _user(self, me: Process) -> None:
-        await IoServer()(me)
+        await IoServer(me.node)(me)
 
     # --- spawn requests ---------------------------------------------------------------------------
 
