@@ -317,8 +317,10 @@ class Node:
 
     def _on_up(self, connection: Connection) -> None:
         logger.info("%s is up%s", connection.name, " (a hidden node)" if connection.peer_hidden else "")
+        self.router.connected(
+            connection
+        )  # first: whoever is told may send, and what waited comes before that
         self._notify(NodeEvent(connection.name, True, connection.hidden))
-        self.router.connected(connection)
 
     def _on_down(self, connection: Connection, reason: str) -> None:
         logger.info("%s is down: %s", connection.name, reason)

@@ -1,7 +1,26 @@
 """The hub's forwarding: between peers, the hub's own processes, and workers. Layer: node.
 
-One path a pair of processes: what arrives is passed on in the same call, in the order it came. Terms are
-passed on as they are, undecoded, unless the receiver is a process of the hub itself.
+Terms are passed on as they are, undecoded, unless the receiver is a process of the hub itself.
+
+**Order across the hops.** Erlang promises that the signals of one process to another arrive in the order in
+which they were sent: messages, links, exits and downs alike. A signal from a worker here to a process on
+another node passes two sockets, the hub between them, and a connection that may not be up yet. It keeps its
+place because
+
+- each hop is one queue, and there is one way from a runtime to another: a worker's signals for anybody go
+  through its one socket to the hub, the hub's for a node through its one connection. There is no short cut
+  between two workers: it would be a second way, faster or slower than the first;
+- what arrives is passed on *in the same call*, by ``from_peer`` and ``from_worker``. Nothing is awaited in
+  between, and there is no task for a signal: tasks run in the event loop's order;
+- what waits for a connection waits in one list for that node, and ``connected`` empties it before anybody is
+  told that the connection is up;
+- where a receiver takes less than it is sent, its *sources* wait (``backpressure``): the hub stops reading
+  from them, so what they sent later stays behind, in its order. Nothing is set aside and put back;
+- where the hub answers for somebody who cannot (a dead process, a peer without the capability), the answer
+  goes the way on which that one's own would have come.
+
+What overtakes: a large message is cut, and *other* senders' small ones go between its pieces
+(``dist.outgoing``).
 """
 
 from __future__ import annotations

@@ -12,6 +12,21 @@ When *this* OS process is killed, its children are killed by the kernel, or, if 
 clean up below them and then end. So one kill -9 anywhere leaves nothing. What can escape: a program's or
 worker's own descendants when everything above them is killed in the same moment.
 
+**Fork and descriptors.** Only an OS process with one thread can fork: a lock that another thread held in that
+moment stays locked in the child for ever. The child has all that its parent had open, and two of those things
+do harm. A *socket or pipe* that a sibling has as well does not close when its owner dies, so that nobody
+notices the death; the parent's *event loop* is shared in the kernel, so that what one of the two registers or
+reads disturbs the other. So before anything else runs in the child, the loop is forgotten, not closed, since
+closing would write into what is shared; and each pipe and socket that was not handed down is replaced by
+``/dev/null``, by number and not by object, for there are more of them than objects that anybody knows.
+Replaced and not closed: objects that the parent left still have those numbers, and would write into whatever
+got them next, or close it (``descriptors``). For that reason too the child never collects them (``child``).
+
+Who dies with whom is the kernel's to do. The child asks for the signal at its parent's death, and then looks
+whether that parent is still there, which may have died before. A number of an OS process is used again: so
+ends are waited for by a pidfd, and signals go only to children that were not collected yet, whose number
+nobody else can have.
+
 Not supported: Windows. On macOS there are no orphans to adopt and no parent death signals; the lifeline of
 `ChildSide` is what tells there.
 """

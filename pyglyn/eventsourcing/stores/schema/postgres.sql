@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS {schema}.snapshot
 -- which events are new (pyglyn_pending), and a position is given after the commit, by whoever reads next:
 -- what a reader sees in pyglyn_pending is committed, and an advisory lock lets one at a time give numbers. An
 -- event whose transaction commits late is seen late and numbered late; it never appears behind a reader.
+-- (Numbers given at the insert would not do: a transaction that began early and commits late has a smaller
+-- number than what readers have seen by then, and is missed for ever; a reader that waited for such gaps would
+-- wait for the slowest transaction of anybody, and without end for one that was rolled back.)
 -- Along one aggregate the order is that of the sequence, because an event can only be inserted once its
 -- predecessor is committed.
 --
