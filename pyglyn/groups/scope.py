@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import NodeBusy, PyglynError
+from pyglyn.errors import NameTaken, NodeBusy, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.groups import watch
 from pyglyn.groups.discovery import Discovery
@@ -38,7 +38,8 @@ from pyglyn.groups.effects import (
 )
 from pyglyn.groups.operations import error_term, forget
 from pyglyn.node import Caller, Node, NodeEvent, Process
-from pyglyn.node.reasons import DOWN, OK
+from pyglyn.node.process import MAX_LOGGED_REASON
+from pyglyn.node.reasons import OK
 
 logger = logging.getLogger("pyglyn.groups")
 
@@ -92,7 +93,9 @@ class Scope(Generic[M]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: list[asyncio.Future[None]] = []
         self._remove_listener: Callable[[], None] | None = None
-        self._keeper: Pid | None = None
+        self._kept = False
+        self._ends: list[float] = []
+        self._pause: asyncio.TimerHandle | None = None
 
     # --- what the kinds of scopes provide ---------------------------------------------------------
 
@@ -124,8 +127,8 @@ class Scope(Generic[M]):
 
     @property
     def running(self) -> bool:
-        """Whether the scope process is alive."""
-        return self._keeper is not None and self.process.alive
+        """Whether the scope process is alive, or about to be again."""
+        return self._kept
 
     def start(self) -> None:
         """Start the scope process.
@@ -135,45 +138,51 @@ class Scope(Generic[M]):
         """
         self._start_process()
         self._remove_listener = self.node.on_node_event(self._on_node_event)
-        self._keeper = self.node.spawn(self._keep)
+        self._kept = True
 
     def stop(self) -> None:
         """End the scope process; the other nodes forget its members."""
-        if self._keeper is None:
+        if not self._kept:
             return
-        self.node.system.exit(self._keeper, "kill")
-        self._keeper = None
+        self._kept = False
         if self._remove_listener is not None:
             self._remove_listener()
+        if self._pause is not None:
+            self._pause.cancel()
         self.node.system.exit(self.process.pid, "kill")
+        forget(self)
 
     def _start_process(self) -> None:
         self._refs.clear()
         self._targets.clear()
         self.process = self.node.runtime.spawn(self._run, name=self.name, label=f"scope {self.name}")
+        self.process.on_end.append(self._ended)
         self.machine = self.make_machine(self.process)
 
-    async def _keep(self, me: Process) -> None:
-        """Start the scope process anew whenever it ends, after a pause if that happens all the time."""
-        try:
-            await self._restart_for_ever(me)
-        finally:
-            forget(self)
+    def _ended(self, reason: Term) -> None:
+        """Start the scope process anew whenever it ends, after a pause if that happens all the time.
 
-    async def _restart_for_ever(self, me: Process) -> None:
-        ends: list[float] = []
-        while True:
-            me.monitor(self.process.pid)
-            await me.receive(lambda m: isinstance(m, tuple) and m[0] is DOWN)
-            reason = etf.text.format(self.process.exit_reason)
-            logger.error("scope %s ended, starting it anew: %s", self.name, reason[:500])
-            now = time.monotonic()
-            ends = [end for end in ends if now - end < 10.0] + [now]
-            if len(ends) > RESTARTS_AT_ONCE:
-                await asyncio.sleep(RESTART_PAUSE_S)
-            old = self.machine
+        The runtime says so, not a message: there is nothing that a peer could end or pretend.
+        """
+        if not self._kept or self.node.stopping:
+            forget(self)
+            return
+        shown = etf.text.format(reason, limit=MAX_LOGGED_REASON)
+        logger.error("scope %s ended, starting it anew: %s", self.name, shown)
+        now = time.monotonic()
+        self._ends = [end for end in self._ends if now - end < 10.0] + [now]
+        pause = RESTART_PAUSE_S if len(self._ends) > RESTARTS_AT_ONCE else 0.0
+        self._pause = asyncio.get_running_loop().call_later(pause, self._start_anew)
+
+    def _start_anew(self) -> None:
+        old = self.machine
+        try:
             self._start_process()
-            self.perform(self.take_over(old))
+        except NameTaken as error:
+            logger.error("scope %s does not start anew yet: %s", self.name, error)
+            self._pause = asyncio.get_running_loop().call_later(RESTART_PAUSE_S, self._start_anew)
+            return
+        self.perform(self.take_over(old))
 
     async def _run(self, me: Process) -> None:
         try:

@@ -23,6 +23,7 @@ from pyglyn.node.exits import Exit
 from pyglyn.node.process import Process, logger
 from pyglyn.node.reasons import ERROR, NORMAL, OK
 from pyglyn.node.runtime import Runtime
+from pyglyn.node.signals import ExitSignal
 
 SYSTEM = Atom("system")
 TIMEOUT = Atom("timeout")
@@ -240,7 +241,7 @@ class _Loop:
                 caller = Caller.from_term(from_)
                 if caller is not None:
                     self.system(request, caller)
-            case (Atom("EXIT"), pid, reason) if self.parent is not None and pid == self.parent:
+            case (Atom("EXIT"), pid, reason) if pid == self.parent and type(message) is ExitSignal:
                 raise Stop(reason)
             case _:
                 await self.after(await self.server.handle_info(message))

@@ -177,7 +177,7 @@ class Node:
     def _prepare(self) -> None:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
-        self.hub.runtime = Runtime(identity, self.router.to_node, self.settings)
+        self.hub.runtime = Runtime(identity, self.router.to_node, self.settings, self.workers.token.encode())
         self.runtime.belongings.put(self)
         self.hub.builtins = builtins(self.hub, self.workers)
         Services(self.hub).start()

@@ -43,7 +43,7 @@ from pyglyn.patience import Patience
 MAX_LOGGED_REASON = 500
 """Characters of an exit reason in the log: a peer may send one of any size."""
 
-ACK, CHECKPOINT = Atom("ack"), Atom("$checkpoint")
+ACK, CHECKPOINT, PRIVATE = Atom("ack"), Atom("$checkpoint"), Atom("$pyglyn")
 logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
 
@@ -69,6 +69,7 @@ class Host(Protocol):
 
     node: str
     serial: int
+    secret: bytes
     settings: Settings
     processes: dict[int, Process]
     aliases: dict[Reference, Process]
@@ -444,7 +445,7 @@ class Process:
         parent it does nothing.
         """
         if self.parent is not None:
-            self.send(self.parent, (ACK, self.pid, (Atom("ok"), self.pid)))
+            self.tell_parent((ACK, self.pid, (Atom("ok"), self.pid)))
 
     def checkpoint(self, value: Term) -> None:
         """Leave a value with the supervisor, for the next start of this child: see ``handover``.
@@ -452,7 +453,17 @@ class Process:
         Only the last one is kept, and only where the child specification asks for it.
         """
         if self.parent is not None:
-            self.send(self.parent, (CHECKPOINT, self.pid, value))
+            self.tell_parent((CHECKPOINT, self.pid, value))
+
+    def tell_parent(self, message: Term) -> None:
+        """Tell the supervisor something of its child; for the runtime.
+
+        A supervisor of this node believes only what no other node can have sent: it carries a secret.
+        """
+        assert self.parent is not None
+        if self.parent.node == self.node:
+            message = (PRIVATE, self.runtime.secret, message)
+        self.send(self.parent, message)
 
     # --- other processes --------------------------------------------------------------------------
 

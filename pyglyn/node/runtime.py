@@ -119,6 +119,7 @@ class Runtime:
 
     Attributes:
         settings: the node's settings, the same in every runtime of it.
+        secret: what only the operating-system processes of this node know; see ``Process.tell_parent``.
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
         busy: nodes with too much queued for them.
@@ -126,11 +127,14 @@ class Runtime:
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
-    def __init__(self, identity: Identity, outlet: Outlet, settings: Settings | None = None) -> None:
+    def __init__(
+        self, identity: Identity, outlet: Outlet, settings: Settings | None = None, secret: bytes = b""
+    ) -> None:
         self.identity = identity
         self.node = identity.node
         self.serial = identity.serial
         self.creation = identity.creation
+        self.secret = secret
         self.outlet = outlet
         self.settings = settings or Settings()
         self.processes: dict[int, Process] = {}

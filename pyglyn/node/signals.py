@@ -62,6 +62,15 @@ class Down:
     message: Term
 
 
+class ExitSignal(tuple[Term, ...]):
+    """``{'EXIT', Pid, Reason}`` made of an exit signal.
+
+    Any process can send such a tuple as a message. Only a signal is of this class, and its sender is checked.
+    """
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class Die:
     """The process ends with this reason; ``at_once`` when it may not clean up (``kill``)."""
@@ -159,7 +168,7 @@ class Signals:
         if state != _ACTIVE:
             return []
         if self.trap_exit:
-            return [Deliver((EXIT, sender, reason))]
+            return [Deliver(ExitSignal((EXIT, sender, reason)))]
         return [] if reason is NORMAL else [Die(reason)]
 
     def on_exit2(self, sender: Pid, reason: Term) -> list[Effect]:
@@ -167,7 +176,7 @@ class Signals:
         if reason is KILL:
             return [Die(KILLED, at_once=True)]
         if self.trap_exit:
-            return [Deliver((EXIT, sender, reason))]
+            return [Deliver(ExitSignal((EXIT, sender, reason)))]
         if reason is NORMAL and sender != self.pid:
             return []
         return [Die(reason)]

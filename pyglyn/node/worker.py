@@ -46,8 +46,8 @@ class HubAddress:
 class WorkerRuntime(Runtime):
     """A runtime whose names are kept by the hub."""
 
-    def __init__(self, identity: Identity, worker: Worker, settings: Settings) -> None:
-        super().__init__(identity, worker.to_hub, settings)
+    def __init__(self, identity: Identity, worker: Worker, settings: Settings, secret: bytes) -> None:
+        super().__init__(identity, worker.to_hub, settings, secret)
         self.worker = worker
         self.on_unregistered = lambda name, pid: worker.request((Atom("unregister"), name.encode()))
 
@@ -138,14 +138,16 @@ class Worker:
         except BaseException:
             sock.close()
             raise
-        self.request((Atom("hello"), address.token.encode(), os.getpid(), address.parent, title.encode()))
+        self._secret = address.token.encode()
+        self.request((Atom("hello"), self._secret, os.getpid(), address.parent, title.encode()))
         await self._welcome
 
     def _be_welcome(
         self, serial: Any, node: Any, creation: Any, leader: Term, busy: Any, settings: Any
     ) -> None:
         """Become part of the node: at once, since other frames may follow in the same read."""
-        self.runtime = WorkerRuntime(Identity(node.name, creation, serial), self, from_bytes(settings))
+        identity = Identity(node.name, creation, serial)
+        self.runtime = WorkerRuntime(identity, self, from_bytes(settings), self._secret)
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)

@@ -41,7 +41,7 @@ class Started(asyncio.Future[Any]):
             self.me.ready()
         elif isinstance(error, Ignore):
             assert self.me.parent is not None
-            self.me.send(self.me.parent, (ACK, self.me.pid, Atom("ignore")))
+            self.me.tell_parent((ACK, self.me.pid, Atom("ignore")))
 
 
 async def run_callable(me: Process, start: CallableStart, waits: bool) -> None:

@@ -1,8 +1,9 @@
 """The event loop in the OS process of a child. Layer: supervision.
 
 The OS process becomes a worker of the node, starts the child's main process, tells the supervisor its pid
-(``{'$child', Ref, Pid}``) and when it is ready (``{ack, Pid, {ok, Pid}}``, as ``proc_lib:init_ack/1``), and
-ends when the main process has ended. Everything else the supervisor learns from the link.
+(``{'$child', Ref, Pid}``, private) and when it is ready (``{ack, Pid, {ok, Pid}}``, as
+``proc_lib:init_ack/1``), and ends when the main process has ended. Everything else the supervisor learns from
+the link.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ async def _main(boot: ChildBoot, worker: Worker, body: Body) -> int:
     process.handover = boot.handover
     process.on_end.append(ended.set_result)
     process.link(boot.supervisor)
-    process.send(boot.supervisor, (CHILD, boot.ref, process.pid))
+    process.tell_parent((CHILD, boot.ref, process.pid))
     worker.request((Atom("main"), process.pid))
     reason = await ended
     await stop_others(worker.runtime)

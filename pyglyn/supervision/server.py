@@ -9,17 +9,20 @@ links; so a restart never meets what is left of its predecessor.
 
 from __future__ import annotations
 
+import hmac
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import atom_of
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import Row
+from pyglyn.node.process import PRIVATE
 from pyglyn.node.reasons import KILL, KILLED, SHUTDOWN, UNDEFINED, is_clean
+from pyglyn.node.signals import ExitSignal
 from pyglyn.patience import Patience
 from pyglyn.supervision.effects import (
     AnswerRequest,
@@ -118,22 +121,30 @@ class SupervisorServer(GenServer):
     async def handle_info(self, message: Any) -> Any:
         match message:
             case (Atom("EXIT"), Pid() as pid, reason):
-                self._exit_signal(pid, reason)
+                if type(message) is ExitSignal:
+                    self._exit_signal(pid, reason)
+            case (Atom("$pyglyn"), bytes() as secret, told):
+                if hmac.compare_digest(secret, self.me.runtime.secret):
+                    self._told(told)
+            case _:
+                handler = _EVENTS.get(type(message))
+                if handler is not None:
+                    handler(self, message)
+        return self._outcome()
+
+    def _told(self, message: Term) -> None:
+        """Take what one of this node's own processes says; nobody else knows the secret that came with it."""
+        match message:
             case (Atom("ack"), Pid() as pid, answer):
                 self._acknowledged(pid, answer)
             case (Atom("$checkpoint"), Pid() as pid, value):
                 run = self._by_pid.get(pid)
                 if run is not None and run.spec.handover:
                     self._handover[run.child] = value
-            case (Atom("$child"), ref, Pid() as pid):
+            case (Atom("$child"), Reference() as ref, Pid() as pid):
                 self._announced(ref, pid)
             case (Atom("$forced"), bytes() as title):
                 self._note_forced(title.decode(errors="replace"))
-            case _:
-                handler = _EVENTS.get(type(message))
-                if handler is not None:
-                    handler(self, message)
-        return self._outcome()
 
     async def handle_cast(self, request: Term) -> Any:
         """Casts have no meaning for a supervisor and are dropped."""
@@ -303,7 +314,7 @@ class SupervisorServer(GenServer):
         self.forced += 1
         if ROOT not in self.me.names:
             logger.warning("%s did not stop in time and is killed", title)
-            self.me.send(ROOT, (FORCED, title.encode()))
+            self.me.send(ROOT, (PRIVATE, self.me.runtime.secret, (FORCED, title.encode())))
 
     # --- ends --------------------------------------------------------------------------------------
 

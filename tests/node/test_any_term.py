@@ -1,0 +1,197 @@
+"""Every registered process of a node takes any term from any peer, and goes on with its work."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from pyglyn import etf
+from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.groups import pg, syn
+from pyglyn.node import GenServer, Node, Process
+from pyglyn.supervision import Supervisor, start, supervisor, worker
+from pyglyn.testing import Beam, eventually
+from tests.node.conftest import unique_name
+
+SENT = 2000
+SEED = 20
+
+
+class Stock(GenServer):
+    async def handle_call(self, request: object, caller: object) -> object:
+        return ("stock", request)
+
+    async def handle_cast(self, request: object) -> None:
+        pass
+
+    async def handle_info(self, message: object) -> None:
+        pass
+
+
+async def idle(me: Process) -> None:
+    while True:
+        await me.receive()
+
+
+def templates(me: Pid, theirs: Pid, ref: Reference) -> list[Term]:
+    """The shapes that the processes of a node know."""
+    a = Atom
+    caller = (me, ref)
+    alias = (me, ImproperList((a("alias"),), ref))
+    requests: list[Term] = [
+        (a("is_auth"), a("x@localhost")),
+        a("ticktime"),
+        (a("call"), a("m"), a("f"), [], me),
+        (a("spawn_link"), a("m"), a("f"), [], me),
+        a("which_children"),
+        a("count_children"),
+        (a("start_child"), [me]),
+        (a("get_childspec"), a("stock")),
+        (a("restart_child"), a("stock")),
+        (a("pyglyn_do"), a("join"), [b"g"], [me]),
+        (a("pyglyn_do"), a("x")),
+        (a("join_local"), b"g", me),
+        (a("1"), a("register_on_node"), b"n", me, []),
+        (a("3.0"), a("join"), b"g", me, [], a("x")),
+    ]
+    return [
+        *((a("$gen_call"), caller, request) for request in requests),
+        (a("$gen_call"), alias, a("x")),
+        (a("$gen_cast"), (a("cast"), a("m"), a("f"), [], me)),
+        (a("$gen_cast"), (a("discover"), me)),
+        (a("system"), caller, a("get_state")),
+        (a("system"), caller, (a("replace_state"), me)),
+        (a("EXIT"), theirs, a("kill")),
+        (a("EXIT"), me, a("shutdown")),
+        (a("DOWN"), ref, a("process"), theirs, a("killed")),
+        (a("ack"), theirs, (a("ok"), theirs)),
+        (a("$child"), ref, theirs),
+        (a("$child"), [], theirs),
+        (a("$forced"), b"x\nFAKE ERROR: \x1b[2J"),
+        (a("$checkpoint"), theirs, []),
+        (a("$pyglyn"), b"secret", (a("$child"), ref, theirs)),
+        (a("join"), me, b"group", [me, theirs]),
+        (a("leave"), me, theirs, [b"group", b"group"]),
+        (a("discover"), me),
+        (a("discover"), me, 1),
+        (a("sync"), me, [(b"group", [me, me])]),
+        (a("3.0"), a("discover"), me),
+        (a("3.0"), a("ack_sync"), a("x@localhost"), [(b"name", me, [], 1, ref, a("x@localhost"))]),
+        (a("3.0"), a("sync_join"), b"g", me, [], 1, a("normal")),
+        (a("3.0"), a("sync_leave"), b"g", me, [], a("normal")),
+        (a("3.0"), a("sync_register"), b"n", me, [], 1, a("normal")),
+        (a("3.0"), a("sync_unregister"), b"n", me, [], a("normal")),
+        (me, (a("call"), a("m"), a("f"), [], me)),
+        (me, a("features_request")),
+        (me, (a("sbcast"), a("stock"), a("x"))),
+        (a("io_request"), me, ref, (a("put_chars"), a("unicode"), b"")),
+        (a("io_request"), me, ref, (a("put_chars"), a("unicode"), a("io_lib"), a("format"), ["~p", [1]])),
+        (a("io_request"), me, ref, (a("get_line"), a("unicode"), b"> ")),
+        (a("io_request"), me, ref, (a("requests"), [a("getopts")])),
+        (a("io_reply"), ref, a("ok")),
+        (a("nodeup"), a("x@localhost"), []),
+        (a("nodedown"), a("x@localhost")),
+        (a("process_events"), b"id", []),
+        (),
+        (a("DOWN"),),
+        (a("EXIT"),),
+    ]
+
+
+def anything(rng: random.Random, pids: list[Pid], depth: int = 3) -> Any:
+    """A term of any shape."""
+    kinds: list[Any] = [
+        lambda: rng.choice([0, -1, 1 << 70, -(1 << 40), 255]),
+        lambda: rng.choice([0.5, -1e300]),
+        lambda: rng.choice([True, False, None]),
+        lambda: Atom(rng.choice(["ok", "x", "", "undefined", "é", "a" * 255])),
+        lambda: rng.randbytes(rng.choice([0, 3, 300])),
+        lambda: rng.choice(pids),
+        lambda: Reference(rng.choice(pids).node, 1, (1, 2, 3)),
+        list,
+        tuple,
+        dict,
+    ]
+    if depth:
+        few = range(rng.randrange(4))
+        kinds += [
+            lambda: [anything(rng, pids, depth - 1) for _ in few],
+            lambda: tuple(anything(rng, pids, depth - 1) for _ in few),
+            lambda: ImproperList((anything(rng, pids, 0),), rng.randbytes(2)),
+            lambda: {rng.randrange(9): anything(rng, pids, depth - 1) for _ in few},
+        ]
+    return rng.choice(kinds)()
+
+
+def wrong(rng: random.Random, term: Any, pids: list[Pid]) -> Any:
+    """A term with one field, at any depth, replaced by anything."""
+    if isinstance(term, (tuple, list)) and term and rng.random() < 0.8:
+        at = rng.randrange(len(term))
+        changed = [wrong(rng, each, pids) if index == at else each for index, each in enumerate(term)]
+        return changed if isinstance(term, list) else tuple(changed)
+    return anything(rng, pids)
+
+
+async def works(node: Node, beam: Beam, name: str) -> None:
+    """See a node do all its work, as its peers do."""
+    where = {"N": Atom(node.name), "S": Atom(name)}
+    assert await beam.eval("net_adm:ping(N)", **where) == Atom("pong")
+    assert await beam.eval("gen_server:call({S, N}, hello)", **where) == (b"stock", Atom("hello"))
+    assert await beam.eval("rpc:call(N, erlang, node, [])", **where) == Atom(node.name)
+    assert await beam.eval("rpc:block_call(N, erlang, node, [])", **where) == Atom(node.name)
+    children = await beam.eval("supervisor:which_children({pyglyn_sup, N})", **where)
+    assert len(children) == 1
+    assert await beam.eval('io:format(rpc:call(N, erlang, whereis, [user]), "~p~n", [x])', **where) == Atom(
+        "ok"
+    )
+    async with node.process() as me:
+        await pg.join(node, "after", me.pid)
+        assert me.pid in await pg.get_members(node, "after")
+        await syn.join(node, "example", b"after", me.pid)
+        assert me.pid in [pid for pid, _ in await syn.members(node, "example", b"after")]
+        await syn.register(node, "example", b"after", me.pid)
+        found = await syn.lookup(node, "example", b"after")
+        assert found is not None
+        assert found[0] == me.pid
+        await syn.unregister(node, "example", b"after")
+
+
+async def test_every_registered_process_takes_any_term(
+    beam: Beam, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "stock"
+    pg.start(node)
+    syn.start(node, "example")
+    below = Supervisor(name="below").add(worker(idle, name="deep", isolation="task"))
+    tree = Supervisor(name="tree").add(worker(Stock, name=name)).add(supervisor(below, name="below"))
+    ended: list[Term] = []
+    await start(node, tree, on_end=ended.append)
+    await eventually(lambda: node.whereis("deep"))
+    await works(node, beam, name)
+    names = sorted(node.runtime.names)
+    assert {"net_kernel", "rex", "user", "pyglyn_sup", "tree", "below", "deep", name, "pg"} <= set(names)
+    rng = random.Random(SEED)
+    async with Node(unique_name("peer"), cookie=beam.cookie) as peer, peer.process() as me:
+        me.trap_exit = True
+        for each in names:
+            pid = node.whereis(each)
+            assert isinstance(pid, Pid), each
+            shapes = templates(me.pid, pid, me.make_ref())
+            pids = [me.pid, pid, node.system.pid, Pid("gone@localhost", 1, 0, 7)]
+            for number in range(SENT):
+                shape = shapes[number % len(shapes)]
+                term = shape if number < len(shapes) else wrong(rng, shape, pids)
+                me.send((each, node.name), term)
+                if number % 200 == 0:
+                    await me.drain()
+                    await asyncio.sleep(0)
+            assert await peer.ping(node.name, 30.0)
+            assert not ended, f"{each}: {etf.text.format(ended)}"
+        await eventually(lambda: all(node.whereis(each) for each in names), 20.0)
+    await works(node, beam, name)
+    assert not ended
+    lines = [line for record in caplog.records for line in record.getMessage().splitlines()]
+    assert not [line for line in lines if line.startswith("FAKE")]
