@@ -3,7 +3,7 @@
 ``encode`` and ``decode`` have the version byte 131 in front, the ``bare`` forms have not, as on a
 connection between nodes. Text in Erlang syntax is in ``text``.
 
-There are two codecs that do the same: ``pure``, the definition, and ``_speedups``, its common cases in C,
+There are two codecs that do the same: ``pure``, the definition, and ``_speedups`` in C (see ``c/codec.h``),
 which is used where it could be built. ``IMPLEMENTATION`` tells which one this is, ``"c"`` or ``"python"``;
 ``PYGLYN_PURE=1`` in the environment makes it the latter.
 """
@@ -48,6 +48,7 @@ if os.environ.get("PYGLYN_PURE") != "1":
             encode,
             encode_bare,
             encode_parts,
+            normalise,
         )
     except ImportError:
         pass

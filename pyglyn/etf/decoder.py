@@ -147,6 +147,24 @@ class Walk:
         self.kind = 0
         self.start = pos
 
+    @classmethod
+    def resumed(
+        cls, data: Buffer, limits: Limits, pos: int, budget: int, funs: int, frames: list[_Frame]
+    ) -> Walk:
+        """Give a walk as it is when it comes to ``pos``: where the one in C stopped.
+
+        Args:
+            budget: elements that may still be declared.
+            funs: how many local funs are under way.
+            frames: the open containers, outermost first.
+        """
+        walk = cls(data, pos, limits)
+        walk.budget, walk.funs = budget, funs
+        for frame in frames:
+            walk.stack.append((walk.items, walk.left, walk.kind, walk.start))
+            walk.items, walk.left, walk.kind, walk.start = frame
+        return walk
+
     def run(self) -> tuple[Term, int]:
         """Return the term and the offset after it; raise DecodeError."""
         try:

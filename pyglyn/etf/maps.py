@@ -10,7 +10,7 @@ from pyglyn.etf.terms import Atom, BitString, Export, Fun, Pid, Port, Reference,
 _SCALARS = frozenset(
     (bytes, Atom, int, bool, type(None), float, Pid, Port, Reference, Export, Fun, BitString),
 )
-_UNGUESSABLE = frozenset((bytes, Atom, bool, type(None)))
+_UNGUESSABLE = frozenset((bytes, Atom, bool, type(None), Pid, Port, Reference))
 """Key types whose hashes nobody outside can steer."""
 
 MAX_KEY_DEPTH = 8

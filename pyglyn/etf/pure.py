@@ -1,9 +1,9 @@
 """The reference codec: the external term format in Python. Layer: etf, pure.
 
 Source: Erlang External Term Format (erts, "ext_dist"). The work is done next door: ``decoder`` and
-``encoder`` walk, ``readers`` and ``writers`` know the tags, ``maps`` builds maps. ``_speedups.c`` does the
-common cases in C, with the tables and caches of those modules, and leaves all others to the functions here;
-its results and its errors have to be the same, fields and text included.
+``encoder`` walk, ``readers`` and ``writers`` know the tags, ``maps`` builds maps. What is in ``c`` does the
+same in C and leaves what it does not do, and every error, to the functions here; its results and its errors
+have to be the same, fields and text included.
 
 Not supported: the atom cache, LOCAL_EXT, FUN_EXT (see ``tags``).
 """
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from pyglyn.errors import DecodeError, LimitExceeded, UnknownTag
 from pyglyn.etf import tags
-from pyglyn.etf.decoder import read_term
+from pyglyn.etf.decoder import Walk, read_term
 from pyglyn.etf.encoder import write_term
 from pyglyn.etf.limits import DEFAULT_LIMITS, Limits
 from pyglyn.etf.readers import Buffer, invalid, truncated
@@ -25,6 +25,7 @@ from pyglyn.etf.writers import LARGE_PART, Part
 
 Input: TypeAlias = bytes | bytearray | memoryview
 _Read: TypeAlias = Callable[[Buffer, int, Limits], tuple[Term, int]]
+_ReadBare: TypeAlias = Callable[..., tuple[Term, int]]
 
 _VERSION = bytes((tags.VERSION,))
 
@@ -42,9 +43,13 @@ def decode(data: Input, *, limits: Limits = DEFAULT_LIMITS) -> Term:
     """
     term, used = decode_prefix(data, limits=limits)
     if used != _length(data):
-        rest = _length(data) - used
-        raise DecodeError(f"{rest} bytes after the term, at offset {used}", offset=used)
+        trailing(used, _length(data))
     return term
+
+
+def trailing(used: int, size: int) -> NoReturn:
+    """Refuse an input of which only so many bytes were the term."""
+    raise DecodeError(f"{size - used} bytes after the term, at offset {used}", offset=used)
 
 
 def decode_prefix(data: Input, *, limits: Limits = DEFAULT_LIMITS) -> tuple[Term, int]:
@@ -66,6 +71,17 @@ def decode_bare(data: Input, offset: int = 0, *, limits: Limits = DEFAULT_LIMITS
     if offset < 0:
         raise ValueError(f"offset {offset} is negative")
     return _guarded(read_term, _buffer(data), offset, limits)
+
+
+def go_on(
+    data: Input, limits: Limits, pos: int, budget: int, funs: int, frames: list[Any]
+) -> tuple[Term, int]:
+    """Read on where C stopped, see ``Walk.resumed``: to the error, as a rule."""
+
+    def read(source: Buffer, pos: int, limits: Limits) -> tuple[Term, int]:
+        return Walk.resumed(source, limits, pos, budget, funs, frames).run()
+
+    return _guarded(read, _buffer(data), pos, limits)
 
 
 def _length(data: Input) -> int:
@@ -107,11 +123,22 @@ def _read_prefix(source: Buffer, pos: int, limits: Limits) -> tuple[Term, int]:
     if source[0] != tags.VERSION:
         raise UnknownTag(f"expected version byte 131 at offset 0, got {source[0]}", offset=0, tag=source[0])
     if len(source) > 1 and source[1] == tags.COMPRESSED:
-        return _decode_compressed(source, limits)
+        return _decode_compressed(source, limits, decode_bare)
     return read_term(source, pos, limits)
 
 
-def _decode_compressed(data: Buffer, limits: Limits) -> tuple[Term, int]:
+def unpack(data: Input, limits: Limits, read: _ReadBare) -> tuple[Term, int]:
+    """Read a compressed term, version byte first; ``read`` reads what is inside.
+
+    Raises:
+        DecodeError: as ``decode_prefix``.
+    """
+    return _guarded(
+        lambda source, pos, limits: _decode_compressed(source, limits, read), _buffer(data), 0, limits
+    )
+
+
+def _decode_compressed(data: Buffer, limits: Limits, read: _ReadBare) -> tuple[Term, int]:
     """Read ``131, 80, size:32, zlib``; offsets in errors from inside count from the decompressed start."""
     if len(data) < 6:
         raise truncated(data, 2, 4, tags.COMPRESSED)
@@ -122,7 +149,7 @@ def _decode_compressed(data: Buffer, limits: Limits) -> tuple[Term, int]:
         )
     plain, used = _decompress(data, size)
     try:
-        term, end = read_term(plain, 0, limits)
+        term, end = read(plain, 0, limits=limits)
     except DecodeError as error:
         text = f"in the compressed term: {error}"
         raise type(error)(text, offset=error.offset, tag=error.tag) from None

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from pyglyn.etf import pure
+from pyglyn.etf import normaliser, pure
 from pyglyn.testing import require
 
 IMPLEMENTATIONS = {"python": "pyglyn.etf.pure", "c": "pyglyn.etf._speedups"}
 
 DECODING = ("decode", "decode_prefix", "decode_bare")
 ENCODING = ("encode", "encode_bare", "encode_parts")
+NORMALISING = "normalise"
 
 each_implementation = pytest.mark.usefixtures("implementation")
 
@@ -38,6 +39,14 @@ def run_with(module: ModuleType) -> None:
     """Let the functions below be those of this module from now on."""
     global _current
     _current = module
+
+
+def function_of(module: ModuleType, name: str) -> Callable[..., Any]:
+    """The function of an implementation; that of Python's ``normalise`` is in a module of its own."""
+    function: Callable[..., Any] = getattr(
+        normaliser if module is pure and name == "normalise" else module, name
+    )
+    return function
 
 
 def decode(*args: Any, **options: Any) -> Any:
@@ -64,6 +73,10 @@ def encode_parts(*args: Any, **options: Any) -> Any:
     return _current.encode_parts(*args, **options)
 
 
+def normalise(*args: Any, **options: Any) -> Any:
+    return function_of(_current, "normalise")(*args, **options)
+
+
 # --- comparing -------------------------------------------------------------------------------------
 
 
@@ -83,6 +96,5 @@ def outcome_of(function: Callable[..., Any], *args: Any, **options: Any) -> obje
 
 
 def assert_same(speedups: ModuleType, name: str, *args: Any, **options: Any) -> None:
-    assert outcome_of(getattr(speedups, name), *args, **options) == outcome_of(
-        getattr(pure, name), *args, **options
-    )
+    mine, theirs = function_of(speedups, name), function_of(pure, name)
+    assert outcome_of(mine, *args, **options) == outcome_of(theirs, *args, **options)

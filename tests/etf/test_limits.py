@@ -12,9 +12,17 @@ from typing import Any
 import pytest
 
 from pyglyn.errors import DecodeError, EncodeError, LimitExceeded
-from pyglyn.etf import Atom, ImproperList, Limits, TermMap, exact_key, normalise
+from pyglyn.etf import Atom, ImproperList, Limits, TermMap, exact_key
 from pyglyn.etf.maps import MAX_COLLISIONS
-from tests.etf.codec import decode, decode_bare, each_implementation, encode, encode_bare, encode_parts
+from tests.etf.codec import (
+    decode,
+    decode_bare,
+    each_implementation,
+    encode,
+    encode_bare,
+    encode_parts,
+    normalise,
+)
 from tests.etf.shapes import DEEP, NESTED, WIDE, colliding_map, colliding_tuples
 
 pytestmark = each_implementation

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from pyglyn.etf import pure as python
-from tests.etf.codec import DECODING, ENCODING, assert_same, outcome_of
+from tests.etf.codec import DECODING, ENCODING, NORMALISING, assert_same, outcome_of
 from tests.etf.damage import mutated, seeds
 from tests.etf.test_same_decoding import DEEP
 from tests.etf.test_same_encoding import VALUES
@@ -56,7 +56,7 @@ def test_nothing_is_kept_of_what_was_read_or_written(speedups: ModuleType) -> No
                 for name in DECODING:
                     _ignored(getattr(speedups, name), data)
             for value in values:
-                for name in ENCODING:
+                for name in (*ENCODING, NORMALISING):
                     _ignored(getattr(speedups, name), value)
         gc.collect()
         return sys.getallocatedblocks()

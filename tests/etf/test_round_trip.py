@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyglyn.etf import Atom, exact_key, normalise
+from pyglyn.etf import Atom, exact_key
 from pyglyn.etf.decoder import Walk
 from pyglyn.etf.encoder import _walk as encode_stepwise
 from pyglyn.etf.limits import DEFAULT_LIMITS
@@ -22,6 +22,7 @@ from tests.etf.codec import (
     encode,
     encode_bare,
     encode_parts,
+    normalise,
 )
 from tests.strategies import encodable, small_maps, terms
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable
 from types import ModuleType
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyglyn.etf import Atom, BitString, Limits, Pid, Reference
+from pyglyn.etf import Atom, BitString, ImproperList, Limits, Pid, Reference
 from pyglyn.etf import pure as python
-from tests.etf.codec import DECODING, ENCODING, assert_same
+from pyglyn.etf.decoder import Walk
+from tests.etf.codec import DECODING, ENCODING, assert_same, outcome_of
 from tests.etf.damage import mutated, seeds
 from tests.strategies import small_maps, terms
 
@@ -121,6 +123,24 @@ def test_depth_is_limited_the_same(speedups: ModuleType, shape: str, depth: int)
         b"\x83v\3\xfc" + "\U0001f600".encode() * 255,
         b"\x83q" + 2 * (b"v\3\xfc" + "\U0001f600".encode() * 255) + b"a\1",
         b"\x83Xv\0\3a@b" + bytes(12),
+        b"\x83Xs\3\xe9@b" + bytes(12),
+        b"\x83Xd\0\4\xe9\xe9@b" + bytes(12),
+        b"\x83v\1\0" + b"x" * 256,
+        b"\x83v\1\1" + b"x" * 256 + b"\xff",
+        b"\x83Z\0\0w\3a@b" + bytes(4),
+        b"\x83Z\0\6w\3a@b" + bytes(28),
+        b"\x83r\0\1w\3a@b\4" + bytes(4),
+        b"\x83r\0\1w\3a@b\3\0\4\0\0",
+        b"\x83ew\3a@b\0\3\xff\xff\3",
+        b"\x83fw\3a@b\0\0\0\1\4",
+        b"\x83gw\3a@b\0\0\0\1\0\0\0\1\4",
+        b"\x83xw\3a@b" + b"\xff" * 12,
+        b"\x83qw\1mw\1fb\0\0\0\1",
+        b"\x83qw\1mn\1\0\1a\1",
+        b"\x83l\0\0\0\1a\1l\0\0\0\0l\0\0\0\1a\2k\0\2ab",
+        b"\x83l\0\0\0\0l\0\0\0\0a\1",
+        b"\x83l\0\0\0\0k\0\2ab",
+        b"\x83h\2l\0\0\0\0a\1a\2",
     ],
 )
 @pytest.mark.parametrize("elements", [0, 1, 2, 3, 4, 1000])
@@ -185,11 +205,76 @@ def test_the_handler_of_an_error_may_resize_the_buffer(speedups: ModuleType) -> 
         buffer.clear()
 
 
-def test_atoms_and_pids_are_the_same_objects(speedups: ModuleType) -> None:
-    data = python.encode([Atom("one"), Pid("n@h", 1, 2, 3), True, None, b"x", 7, ()])
+def test_atoms_are_the_same_objects_and_pids_are_shared(speedups: ModuleType) -> None:
+    data = python.encode([Atom("one"), True, None, 7, ()])
     for mine, theirs in zip(speedups.decode(data), python.decode(data), strict=True):
         assert mine is theirs
-    fresh = python.encode([Pid("n@h", 9, 9, 9), Pid("n@h", 9, 9, 9)])
-    one, two = speedups.decode(fresh)
+    fresh = python.encode([Pid("n@h", 9, 9, 9), Pid("n@h", 9, 9, 9), Pid("n@h", 9, 8, 9)])
+    one, two, three = speedups.decode(fresh)
     assert one is two
-    assert python.decode(fresh)[0] is one
+    assert one == python.decode(fresh)[0]
+    assert one != three
+
+
+def test_more_atoms_and_pids_than_are_remembered_are_all_right(speedups: ModuleType) -> None:
+    term = [(Atom("a" * (n % 250) + str(n)), Pid(f"n{n % 7}@h", n, n % 3, 1)) for n in range(10_000)]
+    data = python.encode(term)
+    assert speedups.decode(data) == term
+    assert speedups.decode(data) == term
+
+
+def test_the_collector_is_not_shown_what_cannot_be_in_a_cycle(speedups: ModuleType) -> None:
+    plain = (
+        Atom("down"),
+        b"x",
+        1.5,
+        (Reference("a@b", 1, (1 << 20,)), Pid("a@b", 1, 2, 3)),
+        ImproperList((1,), b"t"),
+    )
+    for term, tracked in ((plain, False), ((1, []), True), ((1, {}), True), (((1, [2]),), True), ([1], True)):
+        assert gc.is_tracked(speedups.decode(python.encode(term))) is tracked
+    reference = speedups.decode(python.encode(Reference("a@b", 1, (1 << 20,))))
+    assert not gc.is_tracked(reference)
+    assert not gc.is_tracked(reference.words)
+
+
+def test_the_collector_is_as_it_was(speedups: ModuleType) -> None:
+    """Also where Python code runs in between, and after errors."""
+    large = [(n, BitString(b"\x80", 1), {(n,): n}) for n in range(300)]
+    for data in (python.encode(large), python.encode(large)[:-1], python.encode([b"x" * 5000, 1])):
+        assert gc.isenabled()
+        outcome_of(speedups.decode, data)
+        assert gc.isenabled()
+        gc.disable()
+        try:
+            outcome_of(speedups.decode, data)
+            assert not gc.isenabled()
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("shape", DEEP)
+def test_what_is_wrong_at_the_end_of_a_large_input_is_told_without_reading_it_again(
+    speedups: ModuleType, shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps that Python takes are counted, not the time."""
+    steps = 0
+    step = Walk._step
+
+    def counted(walk: Walk) -> None:
+        nonlocal steps
+        steps += 1
+        step(walk)
+
+    monkeypatch.setattr(Walk, "_step", counted)
+    inner = DEEP[shape](2_000)[1:]
+    for data in (
+        b"\x83l\0\0\0\2" + inner + b"\xff",
+        b"\x83h\3" + inner + b"p" + bytes(40),
+        b"\x83h\2l\0\0\4\0" + b"a\1" * 1024 + b"jt\0\0\0\2a\1ja\1j",
+        b"\x83h\2" + inner,
+    ):
+        expected = outcome_of(python.decode, data)
+        steps = 0
+        assert outcome_of(speedups.decode, data) == expected
+        assert steps <= 1

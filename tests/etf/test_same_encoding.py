@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyglyn.errors import EncodeError
 from pyglyn.etf import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference, TermMap, exact_key
 from pyglyn.etf import pure as python
-from tests.etf.codec import ENCODING, assert_same, outcome_of
+from tests.etf.codec import ENCODING, NORMALISING, assert_same, function_of, outcome_of
 from tests.strategies import encodable, scalars, terms
 
 
@@ -45,7 +46,7 @@ def _values() -> st.SearchStrategy[Any]:
 
 @given(value=_values())
 def test_a_value_gives_the_same_bytes_or_the_same_error(speedups: ModuleType, value: Any) -> None:
-    for name in ENCODING:
+    for name in (*ENCODING, NORMALISING):
         assert_same(speedups, name, value)
 
 
@@ -95,7 +96,7 @@ PARTS: list[Any] = [
 
 @pytest.mark.parametrize("value", [*VALUES, *PARTS], ids=lambda value: type(value).__name__)
 def test_values_that_take_another_way_give_the_same(speedups: ModuleType, value: Any) -> None:
-    for name in ENCODING:
+    for name in (*ENCODING, NORMALISING):
         assert_same(speedups, name, value)
         assert_same(speedups, name, [b"first", value, 1])
 
@@ -129,7 +130,7 @@ def test_what_changes_while_it_is_encoded_does_no_harm(speedups: ModuleType) -> 
                     outer.update(dict.fromkeys(outer, reference))
 
             words.then = then
-            for name in ENCODING:
+            for name in (*ENCODING, NORMALISING):
                 outcome_of(getattr(speedups, name), (outer, b"after"))
     gc.collect()
 
@@ -144,6 +145,37 @@ def test_what_interrupts_python_code_in_between_goes_through(speedups: ModuleTyp
     for name in ENCODING:
         with pytest.raises(KeyboardInterrupt):
             getattr(speedups, name)([Reference("a@b", 1, words)])
+
+
+def _deep_cycle(length: int, before: int) -> Any:
+    inner: list[Any] = []
+    outer: Any = inner
+    for n in range(length):
+        outer = {n: outer} if n % 3 == 0 else (outer, n) if n % 3 == 1 else [n, outer]
+    inner.append(outer)
+    for _ in range(before):
+        outer = (outer,)
+    return outer
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 60, 63, 64, 65, 130, 1_000])
+@pytest.mark.parametrize("before", [0, 1, 63, 64, 65, 200])
+def test_cycles_of_any_length_at_any_depth_are_found(speedups: ModuleType, length: int, before: int) -> None:
+    value = _deep_cycle(length, before)
+    for name in (*ENCODING, NORMALISING):
+        kind, text, *_ = outcome_of(function_of(speedups, name), value)  # type: ignore[misc]
+        assert (kind, "contains itself" in text) == (EncodeError, True)
+    assert_same(speedups, NORMALISING, value)
+
+
+def test_what_occurs_often_is_no_cycle(speedups: ModuleType) -> None:
+    """The same container, again and again at depths near those that are remembered."""
+    shared: Any = [1000]
+    value: Any = shared
+    for n in range(300):
+        value = [shared, value, (shared, {n: shared})] if n % 2 else (value, shared)
+    for name in (*ENCODING, NORMALISING):
+        assert_same(speedups, name, value)
 
 
 @given(term=terms(max_leaves=10))

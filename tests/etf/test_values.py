@@ -28,9 +28,8 @@ from pyglyn.etf import (
     Reference,
     TermMap,
     exact_key,
-    normalise,
 )
-from tests.etf.codec import decode, each_implementation, encode
+from tests.etf.codec import decode, each_implementation, encode, normalise
 
 pytestmark = each_implementation
 
