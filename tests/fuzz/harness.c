@@ -1,0 +1,131 @@
+/* What libFuzzer calls, or the `main` below, on the codec in C with sanitizers: see `building.py`.
+ *
+ * The first byte of an input chooses what is done with the rest, a term without its version byte: it is read
+ * under some limits; what could be read is written, read again and normalised, which all have to give the same
+ * bytes; of a few inputs, `agree.check` compares all functions with those in Python.
+ */
+
+#include "codec.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+PyMODINIT_FUNC PyInit__speedups(void);
+
+static State *state;
+static PyObject *check;
+
+enum { TIGHT = 1, COMPARED_EACH = 64 };
+
+static void give_up(const char *what)
+{
+    if (PyErr_Occurred()) {
+        PyErr_Print();
+    }
+    fprintf(stderr, "codec: %s\n", what);
+    abort();
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    (void)argc;
+    (void)argv;
+    setenv("PYGLYN_PURE", "1", 1);
+    PyImport_AppendInittab("_speedups", PyInit__speedups);
+    Py_InitializeEx(0);
+    PyObject *module = PyImport_ImportModule("_speedups");
+    if (module == NULL) give_up("not imported");
+    state = state_of(module);
+    PyObject *agree = PyImport_ImportModule("tests.fuzz.agree");
+    check = agree == NULL ? NULL : PyObject_GetAttrString(agree, "check");
+    if (check == NULL) give_up("tests.fuzz.agree not imported");
+    return 0;
+}
+
+static PyObject *read_all(const uint8_t *data, Py_ssize_t size, bool tight)
+{
+    Reader reader;
+    begin_reading(&reader, state, data, 0, size);
+    if (tight) {
+        reader.budget = 100;
+        reader.max_depth = 5;
+    }
+    PyObject *term = read_term(&reader);
+    if (term == NULL) {
+        PyErr_Clear();
+        PyObject *frames = frames_of(&reader);
+        if (frames == NULL) give_up("no frames to go on with");
+        Py_DECREF(frames);
+    }
+    end_reading(&reader);
+    return term;
+}
+
+static PyObject *written(PyObject *term)
+{
+    Writer writer;
+    begin_writing(&writer, state);
+    if (write_term(&writer, term) < 0) give_up("what was read cannot be written");
+    PyObject *data = take_written(&writer);
+    end_writing(&writer);
+    return data;
+}
+
+static void expect_bytes(PyObject *term, PyObject *data, const char *what)
+{
+    PyObject *again = written(term);
+    if (PyObject_RichCompareBool(data, again, Py_EQ) != 1) give_up(what);
+    Py_DECREF(again);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static unsigned long count = 0;
+    if (size < 1 || size > 1 << 20) return 0;
+    int mode = *data++;
+    size--;
+    PyObject *term = read_all(data, (Py_ssize_t)size, mode & TIGHT);
+    if (term != NULL) {
+        PyObject *bytes = written(term);
+        PyObject *again = read_all((const uint8_t *)PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), false);
+        if (again == NULL) give_up("what was written cannot be read");
+        expect_bytes(again, bytes, "what was written is read as something else");
+        Py_DECREF(again);
+        PyObject *normal = normal_of(state, term);
+        if (normal == NULL) give_up("what was read cannot be normalised");
+        expect_bytes(normal, bytes, "what was read is normalised to something else");
+        Py_DECREF(normal);
+        Py_DECREF(bytes);
+        Py_DECREF(term);
+    }
+    if (count++ % COMPARED_EACH == 0) {
+        PyObject *done = PyObject_CallFunction(check, "y#", (const char *)data, (Py_ssize_t)size);
+        if (done == NULL) give_up("not the same as in Python");
+        Py_DECREF(done);
+    }
+    return 0;
+}
+
+#ifdef WITH_MAIN
+/* Run every input of a file: each has its size, four bytes with the highest first, in front. */
+int main(int argc, char **argv)
+{
+    FILE *file = argc == 2 ? fopen(argv[1], "rb") : NULL;
+    uint8_t head[4];
+    long count = 0;
+    if (file == NULL) give_up("which file?");
+    LLVMFuzzerInitialize(&argc, &argv);
+    while (fread(head, 1, 4, file) == 4) {
+        size_t size = (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
+        uint8_t *data = malloc(size + 1);  /* of its very size for the sanitizer, or it would not see what is read beyond */
+        if (data == NULL || fread(data, 1, size, file) != size) give_up("a file cut off");
+        uint8_t *exact = realloc(data, size > 0 ? size : 1);
+        LLVMFuzzerTestOneInput(exact, size);
+        free(exact);
+        count++;
+    }
+    fclose(file);
+    printf("%ld inputs\n", count);
+    return 0;
+}
+#endif
