@@ -368,7 +368,8 @@ def _constructor_with_fields(shape: Constructor, name: str, lookup: Lookup) -> H
     ]
     for i, hook in enumerate(hooks, 1):
         lines += _field_lines(i, hook, namespace)
-    arguments = ", ".join(map(_argument, shape.fields, names))
+    given = sorted(zip(shape.fields, names, strict=True), key=lambda pair: pair[0].keyword)
+    arguments = ", ".join(_argument(field, variable) for field, variable in given)
     lines += [
         f"        at = {size}",
         f"        return CLS({arguments})",

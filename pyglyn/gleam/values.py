@@ -29,6 +29,7 @@ from pyglyn.gleam.annotations import is_union, name_of
 from pyglyn.gleam.decoding import decode_hook, errors_of
 from pyglyn.gleam.dynamic import Decoder, Errors, too_deep
 from pyglyn.gleam.encoding import describe, encode_hook
+from pyglyn.gleam.plans import MISFIT, DecodePlanner, EncodePlanner, Plan
 from pyglyn.gleam.shapes import shape_of
 from pyglyn.gleam.types import Duration, Timestamp
 
@@ -47,12 +48,13 @@ BY_CLASS: Final = _ByClass.BY_CLASS
 class DerivedDecoder(Decoder[T]):
     """The decoder of a Python type; made by ``gleam.decoder``."""
 
-    __slots__ = ("_expected", "_hook")
+    __slots__ = ("_expected", "_hook", "_plan")
 
-    def __init__(self, hook: Hook, expected: str) -> None:
+    def __init__(self, hook: Hook, expected: str, plan: Plan | None) -> None:
         super().__init__(self._run)
         self._hook = hook
         self._expected = expected
+        self._plan = plan
 
     def __repr__(self) -> str:
         return f"gleam.decoder({self._expected})"
@@ -63,6 +65,8 @@ class DerivedDecoder(Decoder[T]):
         Raises:
             DecodeErrors: it does not fit, or is nested too deeply for Python's recursion limit.
         """
+        if self._plan is not None and (value := self._plan(term)) is not MISFIT:
+            return value  # type: ignore[no-any-return]
         try:
             return self._hook(term)  # type: ignore[no-any-return]
         except DecodeErrors:
@@ -71,6 +75,8 @@ class DerivedDecoder(Decoder[T]):
             raise DecodeErrors(self._errors(error, term)) from error
 
     def _run(self, term: Term) -> tuple[Any, Errors]:
+        if self._plan is not None and (value := self._plan(term)) is not MISFIT:
+            return value, ()
         try:
             return self._hook(term), ()
         except Exception as error:
@@ -85,11 +91,12 @@ class DerivedDecoder(Decoder[T]):
 class Encoder(Generic[T]):
     """Turns the values of one Python type into terms; made by ``gleam.encoder``."""
 
-    __slots__ = ("_hook", "_type")
+    __slots__ = ("_hook", "_plan", "_type")
 
-    def __init__(self, hook: Hook, type_: object) -> None:
+    def __init__(self, hook: Hook, type_: object, plan: Plan | None) -> None:
         self._hook = hook
         self._type = type_
+        self._plan = plan
 
     def __repr__(self) -> str:
         return f"gleam.encoder({name_of(self._type)})"
@@ -100,6 +107,8 @@ class Encoder(Generic[T]):
         Raises:
             ValueEncodeError: it, or something in it, is not of the declared type.
         """
+        if self._plan is not None and (term := self._plan(value)) is not MISFIT:
+            return term  # type: ignore[no-any-return]
         return encoded(self._hook, value, self._type)
 
 
@@ -131,6 +140,9 @@ class Converter(cattrs.Converter):
         self.legacy_names = legacy_names
         self._local = threading.local()
         self._derived_hooks = set[Hook]()
+        derived = self._derived_hooks.__contains__
+        self._decode_plans = DecodePlanner(self.get_structure_hook, derived)
+        self._encode_plans = EncodePlanner(self.get_unstructure_hook, derived, legacy_names)
         # cattrs' own hooks coerce (int("1"), str(b"")), so nothing of them is left: only what users register,
         # and then what is derived.
         self._structure_func = MultiStrategyDispatch(self._derived_structure, self)
@@ -173,7 +185,8 @@ class Converter(cattrs.Converter):
         Raises:
             UnsupportedType: the type has no Gleam counterpart, or an ambiguous one.
         """
-        return DerivedDecoder(self._compiled(self._decode_lookup, type_), name_of(type_))
+        hook = self._compiled(self._decode_lookup, type_)
+        return DerivedDecoder(hook, name_of(type_), self._decode_plans.plan(type_))
 
     @overload
     def encoder(self, type_: type[T]) -> Encoder[T]: ...
@@ -187,7 +200,8 @@ class Converter(cattrs.Converter):
         Raises:
             UnsupportedType: the type has no Gleam counterpart, or an ambiguous one.
         """
-        return Encoder(self._compiled(self._encode_lookup, type_), type_)
+        hook = self._compiled(self._encode_lookup, type_)
+        return Encoder(hook, type_, self._encode_plans.plan(type_))
 
     def encode(self, value: object, type_: object = BY_CLASS) -> Term:
         """Encode a value by its class, or by a type where the class alone does not tell.
@@ -200,7 +214,11 @@ class Converter(cattrs.Converter):
             UnsupportedType: the class or type has no Gleam counterpart.
         """
         kind = type(value) if type_ is BY_CLASS else type_
-        return encoded(self._compiled(self._encode_lookup, kind), value, kind)
+        hook = self._compiled(self._encode_lookup, kind)
+        plan = self._encode_plans.plan(kind, hook)
+        if plan is not None and (term := plan(value)) is not MISFIT:
+            return term  # type: ignore[no-any-return]
+        return encoded(hook, value, kind)
 
     def _compiled(self, lookup: Callable[[Any], Hook], type_: Any) -> Hook:
         try:
@@ -244,7 +262,10 @@ class Converter(cattrs.Converter):
                 shape, annotation, self._encode_lookup, self._encode_by_class, self.legacy_names
             )
 
-        return self._derive("unstructure", annotation, make)
+        hook = self._derive("unstructure", annotation, make)
+        if type(hook) is FunctionType:
+            self._derived_hooks.add(hook)
+        return hook
 
     def _encode_by_class(self, value: object) -> Term:
         if type(value) is object:
