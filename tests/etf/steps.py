@@ -34,7 +34,8 @@ def _build() -> Path:
     headers = Path(sysconfig.get_path("include"))
     require(compiler and (headers / "Python.h").exists(), "a C compiler and Python's headers are not here")
     assert compiler is not None
-    (module,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    modules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    (module,) = [each for each in modules if each["name"] == "pyglyn.etf._speedups"]
     folder = Path(tempfile.mkdtemp(prefix="pyglyn-steps-"))
     try:
         objects = []

@@ -67,6 +67,7 @@ def instructions(
     }
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_instructions_are_no_more_than_they_were(
     payload: str, instructions: dict[tuple[str, str], int]

@@ -106,10 +106,12 @@ def _hashes(seed: int, **variables: str) -> list[int]:
     return list(map(int, done.stdout.split()))
 
 
+@pytest.mark.beside
 def test_identifiers_have_the_same_hashes(speedups: ModuleType) -> None:
     assert _hashes(1, PYGLYN_PURE="0") == _hashes(1, PYGLYN_PURE="1")
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("pure", ["0", "1"])
 def test_no_peer_can_know_which_identifiers_share_a_hash(pure: str) -> None:
     """What the numbers in it contribute has a key as well, not only the name of the node."""
