@@ -20,8 +20,11 @@ from pyglyn.etf.terms import MAX_ATOM_CHARACTERS, Atom, BitString, Export, Pid, 
 Buffer: TypeAlias = bytes | memoryview
 Reader: TypeAlias = Callable[[Buffer, int, int], tuple[Any, int]]
 
-CACHE_SIZE = 8192
-"""Entries of each cache below; a full one starts anew, so ever new atoms cannot fill the memory."""
+CACHE_SIZE = 1024
+"""Entries of each cache below; a full one starts anew, so ever new atoms cannot fill the memory.
+
+An entry has the bytes of one atom's name, which are at most 255 here, as bytes and as text: less than 2 KiB.
+"""
 
 MAX_REFERENCE_WORDS = 5
 MAX_OLD_CREATION = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 
-from pyglyn.etf import IMPLEMENTATION, Atom, Term, decode, encode
+from pyglyn.etf import IMPLEMENTATION, Atom, ImproperList, Pid, Reference, Term, decode, encode
 from tests.benchmarks.harness import Bench, Measurement
 
 
@@ -17,9 +17,18 @@ def _event(number: int) -> Term:
     )  # fmt: skip
 
 
+_CALLER = Pid("order@localhost", 101, 0, 1_700_000_000)
+_ALIAS = Reference("order@localhost", 1_700_000_000, (1 << 17, 1 << 20, 1 << 30))
+
 PAYLOADS: dict[str, Term] = {
     "atom": Atom("ok"),
-    "call, identifiers left out": (Atom("$gen_call"), (Atom("from"), 1), Atom("get")),
+    "gen_server call": (Atom("$gen_call"), (_CALLER, ImproperList((Atom("alias"),), _ALIAS)), Atom("get")),
+    "gen_server reply": (ImproperList((Atom("alias"),), _ALIAS), 20),
+    "100 pids": [Pid("order@localhost", number, 0, 1_700_000_000) for number in range(100)],
+    "100 references": [
+        Reference("order@localhost", 1_700_000_000, (number, 1 << 20, 1 << 30)) for number in range(100)
+    ],
+    "long atoms": [Atom(letter * 255) for letter in "aü€"],
     "event message": (b"inventory", (Atom("process_events"), b"order_001", [_event(1)])),
     "100 event envelopes": [_event(number) for number in range(100)],
     "1,000 integers": list(range(1_000, 2_000)),

@@ -10,6 +10,7 @@ import gc
 import itertools
 import pickle
 import re
+import tracemalloc
 import typing
 from typing import Any
 
@@ -104,13 +105,37 @@ def test_true_false_and_nil_are_pythons_own() -> None:
     assert encode(True) == b"\x83w\4true"
 
 
+def _size_of(number: int) -> int:
+    """Decode so many new atoms, and identifiers of new nodes, with long names; what of it stays, in bytes."""
+    tracemalloc.start()
+    try:
+        for n in range(number):
+            name = "€" * 70 + f"{n:08}"
+            decode(encode([Atom(name), Pid(name, n, 0, 1), Reference(name, 1, (n,)), Export(name, "f", 0)]))
+            if n % 1_000 == 0:
+                gc.collect()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
 def test_atoms_that_nobody_uses_are_forgotten() -> None:
+    """However many there were: what stays are the caches, which are full after the first thousands."""
     from pyglyn.etf import terms
 
-    for number in range(50_000):
-        decode(b"\x83w\x08" + b"%08d" % number)
-    gc.collect()
-    assert len(terms._interned) < 30_000
+    few, many = _size_of(2_000), _size_of(10_000)
+    assert many < few + 500_000
+    assert many < 16 * 1024 * 1024
+    assert len(terms._interned) < 9_000
+
+
+def test_an_atom_that_somebody_uses_stays_the_same_object() -> None:
+    kept = decode(encode(Atom("kept by somebody")))
+    for n in range(5_000):
+        decode(b"\x83w\x08" + b"%08d" % n)
+    assert decode(b"\x83w\x10kept by somebody") is kept
+    assert Atom("kept by somebody") is kept
 
 
 def test_repeated_pids_and_atoms_are_shared() -> None:
