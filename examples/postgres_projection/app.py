@@ -11,21 +11,27 @@ from pyglyn import Node, Process, export
 from pyglyn import eventsourcing as es
 from pyglyn.supervision import Supervisor, worker
 
-from .projection import create_table, events, levels, stock_levels
+from .projection import events, levels, stock_levels
 
 PAGE = """<!doctype html><title>Stock</title>
 <table border=1><tr><th>product<th>level<th>reserved<th>inventory{rows}</table>
 """
 
 
+def row_of(values: tuple[object, ...]) -> str:
+    """Return a row of the page."""
+    return "<tr>" + "".join(f"<td>{html.escape(str(value))}" for value in values)
+
+
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer any request with the table as it is now."""
+    """Answer any request with the table as it is now, or with what is in the way."""
     await reader.readline()
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(value))}" for value in row) for row in await levels()
-    )
+    try:
+        status, rows = "200 OK", "".join(map(row_of, await levels()))
+    except es.EventStoreError as error:
+        status, rows = "503 Service Unavailable", row_of((error,))
     body = PAGE.format(rows=rows).encode()
-    head = f"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"HTTP/1.0 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await writer.drain()
     writer.close()
@@ -54,9 +60,8 @@ async def restock(me: Process, product: str, quantity: int) -> int:
     return len(await es.Service(me, "inventory_service").execute("inventory_001", command))
 
 
-async def app(node: Node) -> Supervisor:
-    """Start the service and its readers."""
-    await create_table()
+def app(node: Node) -> Supervisor:
+    """Start the service and its readers; the database may be away, and come later."""
     closed = stock.InventoryNotFound()
     service = es.supervised(
         "inventory_service", events, handle=stock.handle, apply=stock.apply, empty_state=closed

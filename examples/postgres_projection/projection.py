@@ -45,7 +45,12 @@ async def begin_anew(tx: es.Transaction, aggregate_id: str | None) -> None:
         await tx.execute(FORGET, (aggregate_id,))
 
 
-@es.durable_query("stock_levels", store=events, into=into, on_reset=begin_anew)
+async def create_table(tx: es.Transaction) -> None:
+    """Make the table, if it is not there: the query calls this whenever it starts, before anything else."""
+    await tx.execute(TABLE)
+
+
+@es.durable_query("stock_levels", store=events, into=into, prepare=create_table, on_reset=begin_anew)
 async def stock_levels(tx: es.Transaction, envelope: es.EventEnvelope) -> None:
     """Apply one event to the table; the checkpoint is committed with it."""
     inventory = envelope.aggregate_id
@@ -62,12 +67,6 @@ async def stock_levels(tx: es.Transaction, envelope: es.EventEnvelope) -> None:
         ):
             await tx.execute(SET_LEVEL, (product, level, inventory))
             await tx.execute(RESERVE, (-quantity, product, inventory))
-
-
-async def create_table() -> None:
-    """Make the table, if it is not there."""
-    async with into, into.transaction() as tx:
-        await tx.execute(TABLE)
 
 
 async def levels() -> list[tuple[object, ...]]:

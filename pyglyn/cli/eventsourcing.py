@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pyglyn import eventsourcing as es
 from pyglyn.cli import tables
 from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
-from pyglyn.errors import CallFailed, EventStoreError, PyglynError
+from pyglyn.errors import CallFailed, CallTimeout, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.domain import causation, wire
 from pyglyn.eventsourcing.domain.trace import Traced, trace
@@ -216,34 +217,72 @@ def replay(
     """Have a durable query of NODE undo its effects and process all events again.
 
     Its `on_reset` is what undoes them. A query without one is refused, because its effects would be there
-    twice, unless it was made with `idempotent=True`.
+    twice, unless it was made with `idempotent=True`. The command ends when all is processed, whatever has to
+    be tried again meanwhile; Ctrl-C ends the command and leaves the replay running. The exit status is 1 when
+    events were parked.
     """
     set_up_logging(log_level)
 
-    async def go() -> None:
+    async def go() -> bool:
         async with client_node(node, cookie, watching=wait) as local:
             what: Term = ALL if aggregate is None else aggregate.encode()
             await _ask(local, node, query, (Atom("replay"), what), timeout)
-            if wait:
-                await _show_progress(local, node, query, timeout)
+            if not wait:
+                return True
+            await _show_progress(local, node, query, timeout)
+            left: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)
+            return _tell_parked(query, [e for e in left if what in (ALL, e[Atom("aggregate_id")])])
 
-    run(go())
+    sys.exit(0 if run(go()) else 1)
+
+
+def _tell_parked(query: str, left: list[Parked]) -> bool:
+    """Say what a replay has parked; True if it is nothing."""
+    for event in left[:MOST_TOLD]:
+        id, error = wire.text(event[Atom("aggregate_id")]), wire.text(event[Atom("error")])
+        click.echo(_one_line(f"{query}: parked event {event[Atom('sequence')]} of {id}: {error}"))
+    if len(left) > MOST_TOLD:
+        click.echo(f"{query}: parked {len(left) - MOST_TOLD} more")
+    return not left
+
+
+MOST_TOLD = 20
+"""How many parked events a replay lists."""
+RESTARTED_S = 15.0
+"""For how long a query may give no answer while it is watched."""
 
 
 async def _show_progress(local: Node, node: str, query: str, timeout: float) -> None:
-    """Ask for the status until nothing is behind, with a bar on standard error."""
+    """Ask for the status until all is done, with a bar on standard error.
+
+    Raises:
+        EventStoreError: the query stands still, or has not answered for so long.
+    """
+    click.echo(f"{query} is replayed; Ctrl-C leaves it running", err=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     console = Console(stderr=True)
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task(query, total=None)
+        answered_at = time.monotonic()
         while True:
             await asyncio.sleep(0.1)
-            status = await _status(local, node, query, timeout)
+            try:
+                status = await _status(local, node, query, timeout)
+            except (CallTimeout, EventStoreError):  # busy, or being restarted
+                if time.monotonic() - answered_at > max(timeout, RESTARTED_S):
+                    raise
+                continue
+            answered_at = time.monotonic()
             position = status.position or 0
-            progress.update(bar, completed=position, total=position + status.lag)
-            if status.state in ("stuck", "paused"):
+            progress.update(
+                bar,
+                description=f"{query} {status.state} {_one_line(status.error)}".rstrip(),
+                completed=position,
+                total=position + status.lag,
+            )
+            if status.state in ("stopped", "paused"):
                 raise EventStoreError(f"query {query} is {status.state} {status.error}".rstrip())
-            if status.state in ("live", "idle"):
+            if status.state in ("live", "idle", "standby") and status.lag == 0:
                 break
     click.echo(f"{query}: {status.state} at position {status.position}, {status.parked} parked")
 

@@ -371,6 +371,42 @@ async def test_parked_events_are_shown_a_line_each_however_deep_they_are(node, t
     assert lines[2][7] == '{"a": "é"}'
 
 
+async def test_a_replay_is_over_when_all_is_done_and_says_what_was_parked(node, tmp_path):
+    """However slow the query is, and although an event needs another attempt."""
+    store = es.open_store(f"sqlite:{tmp_path}/bank.db", events=BankAccountEvent, aggregate_type="BankAccount")
+    seen: list[str] = []
+    failures = 1
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        nonlocal failures
+        await asyncio.sleep(0.01)
+        if envelope.aggregate_id == "a3" and failures:
+            failures -= 1
+            raise ValueError("not now")
+        if envelope.aggregate_id == "bad":
+            raise ValueError("never")
+        seen.append(envelope.aggregate_id)
+
+    for id in (*(f"a{number}" for number in range(40)), "bad"):
+        await store.append(id, [AccountOpened(id)], expected=0)
+    policy = es.FailurePolicy(retries=1, first=0.5)
+    query = es.DurableQuery("slow", project, store=store, into=store, idempotent=True, policy=policy)
+    await query.start(node)
+    await eventually(lambda: len(set(seen)) == 40, timeout=20)
+    seen.clear()
+    failures = 1
+    status, output = await run("replay", node.name, "slow", *COOKIE)
+    assert sorted(set(seen)) == sorted(f"a{number}" for number in range(40))
+    assert status == 1
+    assert "slow is replayed; Ctrl-C leaves it running" in output
+    assert "slow: live at position 41, 1 parked" in output
+    assert "slow: parked event 1 of bad: ValueError: never" in output
+    seen.clear()
+    status, output = await run("replay", node.name, "slow", "--aggregate", "a3", *COOKIE)
+    assert (status, seen) == (0, ["a3"]), output
+    await store.close()
+
+
 async def test_a_replay_that_is_refused_or_fails_is_told(node, tmp_path):
     url = f"sqlite:{tmp_path}/bank.db"
     store = es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount")
@@ -387,5 +423,5 @@ async def test_a_replay_that_is_refused_or_fails_is_told(node, tmp_path):
     status, output = await run("replay", node.name, "plain", *COOKIE)
     assert (status, "has no on_reset" in output) == (1, True), output
     status, output = await run("replay", node.name, "failing", *COOKIE)
-    assert (status, "failing is stuck ValueError: cannot undo" in output) == (1, True), output
+    assert (status, "failing is stopped ValueError: cannot undo" in output) == (1, True), output
     await store.close()

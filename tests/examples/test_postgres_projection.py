@@ -13,7 +13,7 @@ from pyglyn import Node
 from pyglyn import eventsourcing as es
 from pyglyn.testing import eventually
 from tests.cli.test_cli import pyglyn, run
-from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
+from tests.eventsourcing.conftest import own_server, postgres, wheel_server  # noqa: F401
 from tests.examples.test_distributed_nodes import ROOT
 from tests.node.conftest import unique_name
 
@@ -61,5 +61,30 @@ async def test_the_page_shows_what_was_committed_also_after_the_query_was_killed
             status, output = await run("replay", name, "stock_levels", *only, *COOKIE)
             assert (status, ", 0 parked" in output) == (0, True), output
             assert await fetch(port) == before
+        node.process.terminate()
+        assert await node.ends() == 0
+
+
+async def test_it_starts_while_its_database_is_away(epmd, request):
+    server = request.getfixturevalue("own_server")
+    server.stop()
+    name = unique_name("stock")
+    env = {"STORE": server.url, "PORT": "0"}
+    where = "examples.postgres_projection.app:app"
+    async with pyglyn("node", "--sname", name, *COOKIE, "--app", where, cwd=ROOT, env=env) as node:
+        port = (await node.says(r"http://127.0.0.1:(\d+)/"))[1]
+        assert "503 Service Unavailable" in await fetch(port)
+        await asyncio.to_thread(server.start)
+        command = ("call", name, "stock", "initialize", '<<"laptop">>', "5", *COOKIE)
+
+        async def opened() -> bool:
+            return (await run(*command))[0] == 0
+
+        await eventually(opened, timeout=30)
+
+        async def shows() -> bool:
+            return "<tr><td>laptop<td>5<td>0" in await fetch(port)
+
+        await eventually(shows, timeout=30)
         node.process.terminate()
         assert await node.ends() == 0

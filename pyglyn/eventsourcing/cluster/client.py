@@ -192,11 +192,7 @@ class Service(Generic[S, C, E]):
         return wire.read_snapshot(value, self._read_entity)
 
     async def aggregate_stats(self, aggregate_id: str, *, timeout: float | None = 5.0) -> AggregateStats:
-        """Return how many events an aggregate has, and whether it has a snapshot.
-
-        Raises:
-            EntityNotFound: it has no events.
-        """
+        """Return how many events an aggregate has, and whether it has a snapshot; one not known has 0."""
         request = (wire.AGGREGATE_STATS, _key(aggregate_id))
         return wire.read_aggregate_stats(
             await self._ask(aggregate_id, request, "get_aggregate_stats", timeout)

@@ -79,22 +79,29 @@ class Calls:
         self.function = function
         self.in_hub = in_hub
 
-    async def project(self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]]) -> None:
+    async def project(
+        self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]], is_over: Callable[[], bool]
+    ) -> int:
+        """Call the function for each event, until ``is_over()`` after one of them; return for how many."""
         if not is_async(self.function):
-            await asyncio.to_thread(self._project_in_thread, tx, events, asyncio.get_running_loop())
-            return
+            loop = asyncio.get_running_loop()
+            return await asyncio.to_thread(self._project_in_thread, tx, events, loop, is_over)
         for index, event in enumerate(events):
             envelope = envelope_of(event)
             with failing_at(index, *PASSING):
                 await self.call(envelope, tx, envelope)
                 tx.check()
+            if is_over():
+                return index + 1
+        return len(events)
 
     def _project_in_thread(
         self,
         tx: Transaction[Any, Any],
         events: Sequence[RecordedEvent[Any]],
         loop: asyncio.AbstractEventLoop,
-    ) -> None:
+        is_over: Callable[[], bool],
+    ) -> int:
         cursor = Cursor(tx, loop)
         for index, event in enumerate(events):
             envelope = envelope_of(event)
@@ -106,6 +113,9 @@ class Calls:
                 raise
             except (Exception, SystemExit) as error:
                 raise EffectFailed(index, error) from error
+            if is_over():
+                return index + 1
+        return len(events)
 
     async def call(self, cause: EventEnvelope[Any], *args: Any) -> None:
         function = self.function

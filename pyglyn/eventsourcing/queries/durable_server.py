@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
     Calls,
@@ -45,6 +47,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
     IDLE,
     LIVE,
     PAUSED,
+    STOPPED,
     STUCK,
     Apply,
     Drive,
@@ -58,6 +61,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
     mark,
 )
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
+from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
@@ -78,6 +82,16 @@ Outcome: TypeAlias = Callable[[float], Effect]
 _STATUS_S = 2.0
 """How long the status waits to learn how far the store is."""
 
+STAND_BACK_S = 0.12
+"""For how long a query lets others write to a file with one writer: they look every 0.1 s."""
+
+LAST_EFFECT_S = 3.0
+"""How long a query that is to end waits for the effect that is under way."""
+
+
+class HeldUp(Exception):
+    """There is something else to do before the next effect."""
+
 
 class DurableServer(QueryServer):
     """The process of a durable query: carries out what its `Projection` wants, and takes orders."""
@@ -90,11 +104,19 @@ class DurableServer(QueryServer):
         self.calls = Calls(query.function, in_hub=self.in_hub)
         self.awake = asyncio.Event()
         self.own: dict[int, EventStore[Any, Any]] = {}
+        self.turn: Turn | None = None
+        self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
+        self.prepared = False
+        self.complaints = Complaints()
+        self.stopping = False
+        self.held_s = 0.0  # for how long others could not write, since they last could
         self.me.trap_exit = True
         self.call_off_closing = close_after(self.me, self._close)
         self.source: Source = await self._source()
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
+        if query.into is None:
+            self.turn = Turn(self.database, query.name)
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
 
@@ -122,7 +144,7 @@ class DurableServer(QueryServer):
 
     async def _run(self) -> None:
         effect = self.projection.start()
-        while True:
+        while not self.stopping:
             effect = await self._carry_out(effect)
 
     async def _carry_out(self, effect: Effect) -> Effect:
@@ -132,14 +154,26 @@ class DurableServer(QueryServer):
             outcome = await self._outcome(effect)
         except CheckpointConflict:
             outcome = projection.conflict
+        except HeldUp:
+            outcome = projection.conflict
+        except NotOurTurn:
+            outcome = projection.standby
         except (StoreUnavailable, TransactionRolledBack) as error:
-            logger.warning("query %s: %s", self.query.name, error)
+            self._complain(str(error))
             outcome = partial(projection.unavailable, error=str(error))
         except EffectFailed as failure:
             outcome = await self._failure(effect, failure.index, str(failure))
         except Exception as error:
             outcome = await self._failure(effect, None, text_of(error))
-        return outcome(time.monotonic())
+        following = outcome(time.monotonic())
+        if not projection.is_failing and self.complaints.over():
+            logger.info("query %s goes on", self.query.name)
+        return following
+
+    def _complain(self, text: str) -> None:
+        line = self.complaints.take(text, time.monotonic())
+        if line is not None:
+            logger.warning("query %s: %s", self.query.name, line)
 
     async def _outcome(self, effect: Effect) -> Outcome:
         projection = self.projection
@@ -159,6 +193,7 @@ class DurableServer(QueryServer):
                 return projection.woken
             case Apply():
                 await self._apply(effect)
+                await self._let_others_write()
                 return projection.applied
             case Drive():
                 return partial(projection.driven, remaining=await self._drive(effect))
@@ -171,7 +206,7 @@ class DurableServer(QueryServer):
 
         An event that the other instance has just processed may well fail here.
         """
-        logger.warning("query %s failed: %s", self.query.name, error)
+        self._complain(f"failed: {error}")
         if not isinstance(effect, Apply | Drive | Reset):
             return partial(self.projection.unavailable, error=error)
         try:
@@ -184,12 +219,22 @@ class DurableServer(QueryServer):
 
     async def _load(self) -> Outcome:
         name, known = self.query.name, self.projection.checkpoint
+        await self._prepare()
         checkpoint = await self.database.load_checkpoint(name)
         blocked = await self.database.parked_aggregates(name)
         if checkpoint.version != known.version:
             self.had_effect.clear()
         fault = await self._fault(checkpoint)
         return partial(self.projection.loaded, checkpoint=checkpoint, blocked=blocked, fault=fault)
+
+    async def _prepare(self) -> None:
+        """Have the application make its tables, once in each run of the query."""
+        prepare = self.query.prepare
+        if prepare is None or self.prepared:
+            return
+        async with self.database.transaction(isolation="read committed") as tx:
+            await prepare(tx)
+        self.prepared = True
 
     async def _fault(self, checkpoint: Checkpoint) -> str:
         """Say why the checkpoint is none of this store; empty if it is one. Reading on would skip events."""
@@ -242,18 +287,38 @@ class DurableServer(QueryServer):
 
     async def _apply(self, effect: Apply) -> None:
         name = self.query.name
-        if self.query.into is None:
-            await self._call_each(effect.before, effect.events)
+        if self.query.into is None and effect.events:
+            self.under_way = effect
+            effect = await self._call_each(effect)
+            self.under_way = None
         park = [await self._with_raw(event) for event in effect.park]
         async with self.database.transaction(isolation="read committed") as tx:
+            began = time.monotonic()
             if self.query.into is not None:
                 await self._check_current(tx, effect.before)
-                await self.calls.project(tx, effect.events)
+                if effect.events:
+                    over = began + self.query.limits.seconds
+                    done = await self.calls.project(tx, effect.events, lambda: time.monotonic() >= over)
+                    effect = self.projection.cut(done)
             for event in park:
                 logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
                 await tx.park(attrs.evolve(event, parked_at=time.time()))
             await self._save(tx, effect.before, effect.after)
+        self.held_s += time.monotonic() - began
         self.had_effect.difference_update(event.position for event in effect.events)
+
+    async def _let_others_write(self) -> None:
+        """After some time of transactions in a row, stand back for long enough that others get their turn.
+
+        Who waits for a SQLite file looks again every 100 ms, and would hardly ever meet the moment between
+        two transactions.
+        """
+        if not self.database.one_writer or self.held_s < self.query.limits.seconds:
+            return
+        self.held_s = 0.0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STAND_BACK_S):
+                await self.awake.wait()
 
     async def _save(self, tx: Transaction[Any, Any], before: Checkpoint, after: Checkpoint) -> None:
         """Replace the checkpoint, in the version that was known.
@@ -285,18 +350,45 @@ class DurableServer(QueryServer):
             return attrs.evolve(event, raw=repr(found.envelope).encode(), format="text")
         return attrs.evolve(event, raw=raw, format="etf")
 
-    async def _call_each(self, before: Checkpoint, events: Sequence[RecordedEvent[Any]]) -> None:
-        """Have effects outside of any transaction, unless the query was paused or overtaken meanwhile."""
-        if not events:
+    async def _call_each(self, effect: Apply) -> Apply:
+        """Have effects outside of any transaction, and cut the batch where it is time for the checkpoint.
+
+        Raises:
+            NotOurTurn: another instance of the query has the effects.
+            CheckpointConflict: it has had them.
+            HeldUp: there is something else to do.
+        """
+        assert self.turn is not None
+        over = time.monotonic() + self.query.limits.seconds
+        async with self.turn:
+            for index, event in enumerate(effect.events):
+                if index and (self._is_held_up() or time.monotonic() >= over):
+                    return self.projection.cut(index)
+                try:
+                    await self._call_one(effect.before, event, index)
+                except NotOurTurn:
+                    if index:
+                        return self.projection.cut(index)
+                    raise
+        return effect
+
+    def _is_held_up(self) -> bool:
+        return self.stopping or self.projection.is_to_stand_still
+
+    async def _call_one(self, before: Checkpoint, event: RecordedEvent[Any], index: int) -> None:
+        """Have the effect of one event, if it is ours to have, and was not had already."""
+        assert self.turn is not None
+        if event.position in self.had_effect:
             return
-        await self._check_current(self.database, before)
-        for index, event in enumerate(events):
-            if event.position in self.had_effect:
-                continue
-            envelope = envelope_of(event)
-            with failing_at(index):
-                await self.calls.call(envelope, event.aggregate_id, [envelope])
-            self.had_effect.add(event.position)
+        await self.turn.take()
+        if index == 0:
+            await self._check_current(self.database, before)
+            if self.stopping:
+                raise HeldUp
+        envelope = envelope_of(event)
+        with failing_at(index):
+            await self.calls.call(envelope, event.aggregate_id, [envelope])
+        self.had_effect.add(event.position)
 
     async def _drive(self, effect: Drive) -> int:
         """Process a parked event as the store has it now; returns how many of its aggregate remain."""
@@ -308,11 +400,13 @@ class DurableServer(QueryServer):
         if event.error is not None:
             raise EffectFailed(0, event.error)
         if self.query.into is None and await self._is_parked(parked):
-            await self._call_each(effect.before, [event])
+            assert self.turn is not None
+            async with self.turn:
+                await self._call_one(effect.before, event, 0)
         async with self.database.transaction(isolation="read committed") as tx:
             # Another instance, or the same order given twice, may have been first.
             if await tx.unpark(parked.id) and self.query.into is not None:
-                await self.calls.project(tx, [event])
+                await self.calls.project(tx, [event], lambda: True)
             await self._save(tx, effect.before, effect.after)
             remaining = await tx.count_parked(name, aggregate_id=parked.aggregate_id)
         self.had_effect.discard(event.position)
@@ -352,33 +446,42 @@ class DurableServer(QueryServer):
         return None
 
     async def status(self) -> QueryStatus:
-        """Tell where it stands; the lag is what the store has beyond the checkpoint."""
+        """Tell where it stands; the lag is what is behind the checkpoint, and what is left of a replay."""
         projection = self.projection
         state = projection.state(time.monotonic())
-        lag, parked, error = 0, 0, projection.error
+        position, lag, parked, error = projection.position, 0, 0, projection.error
         try:
             stored = await self.database.load_checkpoint(self.query.name)
+            position = stored.position
             parked = await self.database.count_parked(self.query.name)
             if stored.version != projection.checkpoint.version:
                 projection.look()
                 self.awake.set()
-            if stored.paused != (state == PAUSED) and state != STUCK:  # ordered at another instance
+            if stored.paused != (state == PAUSED) and state not in (STUCK, STOPPED):  # at another instance
                 state = PAUSED if stored.paused else CATCHING_UP
-            if state not in (LIVE, IDLE):
-                async with asyncio.timeout(_STATUS_S):
-                    lag = max(0, await self.source.last_position() - projection.position)
+            async with asyncio.timeout(_STATUS_S):
+                lag = await self._lag(stored)
+            if lag and state == IDLE:
+                state = LIVE
         except (EventStoreError, TimeoutError) as unavailable:
             error = error or str(unavailable) or "the store of the events does not answer"
         return QueryStatus(
             name=self.query.name,
             kind="durable",
             state=state,
-            position=projection.position,
+            position=position,
             lag=lag,
             processed=projection.processed,
             parked=parked,
             error=error,
         )
+
+    async def _lag(self, stored: Checkpoint) -> int:
+        replay = stored.replay
+        lag = 0 if replay is None else replay.until - replay.position
+        if await self.source.read(stored.position, limit=1):
+            lag += max(0, await self.source.last_position() - stored.position)
+        return lag
 
     async def parked(self) -> list[ParkedEvent]:
         """List what is parked."""
@@ -424,7 +527,7 @@ class DurableServer(QueryServer):
     # --- the end ------------------------------------------------------------------------------------
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or not self.me.alive:
+        if task.cancelled() or not self.me.alive or self.stopping:
             return
         error = task.exception()
         logger.error("query %s ends", self.query.name, exc_info=error)
@@ -434,11 +537,33 @@ class DurableServer(QueryServer):
     async def terminate(self, reason: Term) -> None:
         """Stop the loop (what is not committed is rolled back) and close the stores."""
         self.call_off_closing()
+        self.stopping = True
+        self.awake.set()
+        if self.turn is not None and not self.running.done():
+            await asyncio.wait((self.running,), timeout=LAST_EFFECT_S)
+            await self._stop_running()
+            await self._save_what_was_done()
         await self._close()
+
+    async def _stop_running(self) -> None:
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+
+    async def _save_what_was_done(self) -> None:
+        """Write the checkpoint of the effects before one that had to be cancelled."""
+        events = self.under_way.events if self.under_way is not None else ()
+        done = sum(1 for _ in itertools.takewhile(lambda event: event.position in self.had_effect, events))
+        if not done:
+            return
+        effect = self.projection.cut(done)
+        with contextlib.suppress(EventStoreError):
+            async with self.database.transaction(isolation="read committed") as tx:
+                await self._save(tx, effect.before, effect.after)
 
     async def _close(self) -> None:
         if hasattr(self, "running"):
-            self.running.cancel()
-            await asyncio.gather(self.running, return_exceptions=True)
+            await self._stop_running()
+        if self.turn is not None:
+            await self.turn.end()
         for store in self.own.values():
             await store.close()

@@ -13,6 +13,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 
+Prepare: TypeAlias = Callable[[Transaction[Any, Any]], Awaitable[None]]
 OnReset: TypeAlias = Callable[[Transaction[Any, Any], "str | None"], Awaitable[None]]
 
 
@@ -27,6 +28,9 @@ class DurableSpec:
         checkpoints: where the checkpoint and the parked events are: ``into``, or the store or URL given here,
             or else the store of the events. One in memory has every event repeated after a restart.
         policy, limits: see there.
+        prepare: called with a transaction of ``checkpoints`` each time the query starts, before anything
+            else, to make its tables. While the database is away, or it raises, the query is ``stuck`` and
+            tries again.
         on_reset: called with a transaction of ``checkpoints``, and an aggregate id or None for all, to undo
             the effects before they are made again.
         idempotent: the effects may be made again without being undone.
@@ -47,6 +51,7 @@ class DurableSpec:
         checkpoints: EventStore[Any, Any] | str | None = None,
         policy: FailurePolicy | None = None,
         limits: BatchLimits | None = None,
+        prepare: Prepare | None = None,
         on_reset: OnReset | None = None,
         idempotent: bool = False,
         group: GlynConfig | None = None,
@@ -64,6 +69,7 @@ class DurableSpec:
         self.checkpoints = self._checkpoints(checkpoints)
         self.policy = policy or FailurePolicy()
         self.limits = limits or BatchLimits()
+        self.prepare = prepare
         self.on_reset = on_reset
         self.idempotent = idempotent
         self.events = events

@@ -8,8 +8,9 @@ reports the outcome by the method named beside it, which returns the next effect
     Wait(after, timeout)                woken()        when there may be events, when the time is over,
                                                        when an order came
     Sleep(timeout)                      woken()        when the time is over, when an order came
-    Apply(events, park, before, after)  applied(), failed(index, error), unavailable(...), conflict()
-    Drive(parked, before, after)        driven(), failed(0, error), unavailable(...), conflict()
+    Apply(events, park, before, after)  applied(), failed(index, error), unavailable(...), conflict(),
+                                        standby()
+    Drive(parked, before, after)        driven(), failed(0, error), unavailable(...), conflict(), standby()
     Reset(aggregate_id, before, after)  reset_done(), failed(None, error), unavailable(...), conflict()
 
 What makes it apply each event once:
@@ -30,6 +31,9 @@ later events of its aggregate, so that they can be driven in order. Where nobody
 commit failed), the halves are tried. An unavailable store is nobody's fault and is tried for ever, with
 pauses. A reset that fails is tried as the policy says; then the query stands still until it is resumed.
 
+What bounds an Apply: its driver may carry out the first few of its events only, and say so with ``cut``
+before it writes the checkpoint.
+
 Orders (``pause``, ``resume``, ``reset``, ``drive``, ``look``) may come at any time; they are carried out
 between effects. What others ordered is found in the checkpoint, looked for every few seconds.
 """
@@ -48,10 +52,14 @@ from pyglyn.errors import NonPositiveArgument
 from pyglyn.eventsourcing.queries.failure import STOP, FailurePolicy
 from pyglyn.eventsourcing.stores.store import Checkpoint, ParkedEvent, RecordedEvent, Replay
 
-LOADING, CATCHING_UP, LIVE, IDLE, STUCK, PAUSED = "loading", "catching up", "live", "idle", "stuck", "paused"
+LOADING, CATCHING_UP, LIVE, IDLE = "loading", "catching up", "live", "idle"
+STUCK, STOPPED, PAUSED, STANDBY = "stuck", "stopped", "paused", "standby"
 
 LOOK_AGAIN_S = 5.0
 """How long a query that has nothing to do, or must not do anything, trusts what it has loaded."""
+
+STANDBY_S = 1.0
+"""How long an instance stands by, while another one has the effects, before it looks again."""
 
 _UNAVAILABLE = FailurePolicy(retries=None, first=0.05, longest=5.0)
 _EARLIER = "an earlier event of this aggregate is parked"
@@ -124,21 +132,24 @@ Effect: TypeAlias = Load | Read | Wait | Sleep | Apply | Drive | Reset
 
 @attrs.frozen(kw_only=True)
 class BatchLimits:
-    """How many events go into one transaction, and how long a live query waits for more of them.
+    """What goes into one transaction, and how long a live query waits for more events.
 
     Attributes:
         size: events at most.
+        seconds: after so much time the transaction is committed with the events it has; others wait for what
+            it has locked. Without a transaction, the checkpoint is written so often.
         linger: seconds from the first event of a batch that is not full until it is applied.
         idle_after: seconds without an event after which a live query is called idle.
     """
 
     size: int = 500
+    seconds: float = 0.25
     linger: float = 0.0
     idle_after: float = 10.0
 
     def __attrs_post_init__(self) -> None:
-        if self.size < 1 or self.linger < 0 or self.idle_after <= 0:
-            raise NonPositiveArgument("size and idle_after have to be positive, linger not negative")
+        if self.size < 1 or self.seconds <= 0 or self.linger < 0 or self.idle_after <= 0:
+            raise NonPositiveArgument("size, seconds and idle_after have to be positive, linger not negative")
 
 
 def mark(event: Event) -> str:
@@ -178,6 +189,7 @@ class Projection:
         self._look_at = float("-inf")  # when to load again, if there is nothing to do
         self._look = False  # load at the next occasion
         self._ordered = False  # since the last effect was chosen
+        self._standing_by = False  # another instance has the effects
         self._forget()
 
     def _forget(self) -> None:
@@ -209,18 +221,28 @@ class Projection:
         return frozenset(self._blocked)
 
     def state(self, now: float) -> str:
-        """Return ``loading``, ``catching up``, ``live``, ``idle``, ``stuck`` or ``paused``."""
-        if self._stopped or self._attempts or self._unavailable:
-            return STUCK
-        if self._fault and None not in self._resets:
+        """Return where it stands, one of the states in capitals above.
+
+        It is catching up until it has once done everything there was; from then on it is live.
+        """
+        if self._stopped or (self._fault and None not in self._resets):
+            return STOPPED
+        if self._attempts or self._unavailable:
             return STUCK
         if self._paused:
             return PAUSED
         if self._resets:
             return CATCHING_UP
-        if self._state == LIVE and now - self._last_event_at >= self._limits.idle_after:
+        if self._standing_by:
+            return STANDBY
+        if self._state == LIVE and not self._pending and now - self._last_event_at >= self._limits.idle_after:
             return IDLE
         return self._state
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt at something failed."""
+        return bool(self._attempts or self._unavailable)
 
     # --- inputs --------------------------------------------------------------------------------------
 
@@ -274,7 +296,8 @@ class Projection:
             return self._next(now)
         self._pending.extend(events)
         self._last_event_at = now if events else self._last_event_at
-        self._state = CATCHING_UP if self._full else LIVE
+        if self._full:
+            self._state = CATCHING_UP
         return self._next(now)
 
     def woken(self, now: float) -> Effect:
@@ -300,6 +323,8 @@ class Projection:
         self.error = ""
         self.processed += len(done.events)
         self.checkpoint = done.after
+        self._standing_by = False
+        self._last_event_at = now
         self._blocked.update(event.aggregate_id for event in done.park)
         if done.before.replay is not None and done.after.replay is None:
             self._read_anew()
@@ -307,8 +332,27 @@ class Projection:
         for _ in range(self._to_pop):
             self._pending.popleft()
         if self._to_pop and self._caps:
-            self._caps.popleft()
+            remaining = self._caps.popleft() - self._to_pop
+            if remaining > 0:
+                self._caps.appendleft(remaining)
         return self._next(now)
+
+    def cut(self, count: int) -> Apply:
+        """Have the Apply under way end behind its first ``count`` events; return it as it is now."""
+        doing = self._doing
+        assert isinstance(doing, Apply)
+        assert 0 < count <= len(doing.events)
+        events = doing.events[:count]
+        self._to_pop = count
+        self._doing = attrs.evolve(doing, events=events, after=self._moved_to(events[-1]))
+        return self._doing
+
+    def standby(self, now: float) -> Effect:
+        """Another instance of the query has the effects."""
+        self._standing_by = True
+        self._forget()
+        self._reached()
+        return self._sleep(now, STANDBY_S)
 
     def failed(self, now: float, index: int | None, error: str) -> Effect:
         """The effect raised, at the event of that index if known; the transaction was rolled back."""
@@ -373,6 +417,11 @@ class Projection:
 
     # --- orders: the driver wakes a Wait or a Sleep afterwards -----------------------------------------
 
+    @property
+    def is_to_stand_still(self) -> bool:
+        """Whether what is under way and can end early should: it was paused, or is to be reset."""
+        return self._paused or (bool(self._resets) and self.checkpoint.replay is None)
+
     def pause(self) -> None:
         """Stand still after the current effect; that it lasts over a restart is the driver's business."""
         self._paused = self._ordered = True
@@ -423,6 +472,9 @@ class Projection:
             return self._do(Read(self._read_to, self._limits.size, only))
         if replay is not None:
             return self._change((), (), self.checkpoint.next(replay=None))
+        if not self._pending:
+            self._state = LIVE  # all that was committed is done
+            self._standing_by = False
         until = self._linger_until if self._pending else self._look_at
         return self._do(Wait(self._read_to, max(0.0, until - now)))
 

@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from pyglyn import etf
 from pyglyn.errors import (
     DecodeErrors,
     EventSourcingError,
@@ -36,6 +37,7 @@ from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.causation import caused_by
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
+from pyglyn.eventsourcing.queries.bounds import Allowance, Complaints
 from pyglyn.eventsourcing.queries.failure import STOP, FailurePolicy
 from pyglyn.eventsourcing.queries.ordering import Ordering
 from pyglyn.eventsourcing.queries.parking import Aggregate, Parking, aggregate_of
@@ -136,6 +138,10 @@ class LiveQuery(QueryServer):
         self.processed = 0
         self.last_at = 0.0
         self.error = ""
+        self.complaints = Complaints()  # of attempts; over with a success
+        self.garbage = Complaints()
+        self.allowance: Allowance | None = None  # for messages that do not decode
+        self.dropped = 0
         self.paused = False  # by an order
         self.stopped = False  # by the policy
         self.waiting: deque[_Received | _Unreadable] = deque()
@@ -226,7 +232,7 @@ class LiveQuery(QueryServer):
         except (StoreUnavailable, TransactionRolledBack) as error:
             self.unavailable += 1
             self.error = str(error)
-            logger.warning("query %s: %s", self.spec.name, error)
+            self._complain(self.complaints, str(error))
             self._again_after(_UNAVAILABLE.pause(self.unavailable))
             return
         self.waiting.popleft()
@@ -236,7 +242,11 @@ class LiveQuery(QueryServer):
         """Call the function, or say in ``doomed`` why not; False when it is to be tried again, or stops."""
         name = self.spec.name
         if isinstance(message, _Unreadable):
-            logger.error("query %s parks a message that does not decode: %s", name, message.error)
+            if self.attempts == 0 and not await self._may_keep(message):
+                self._complain(self.garbage, "drops messages that do not decode: there are too many of them")
+                self.error = f"{self.dropped} messages that do not decode were dropped; {message.error}"
+                return True
+            self._complain(self.garbage, "parks messages that do not decode", message.error)
             self.doomed, self.error = (message.body, message.error, 1), message.error
             return True
         if self.attempts == 0 and await self.parking.blocks(message.body):
@@ -248,7 +258,25 @@ class LiveQuery(QueryServer):
         except Exception as error:
             return self._has_failed(message, error)
         self.error = ""
+        self.complaints.over()
         return True
+
+    async def _may_keep(self, message: _Unreadable) -> bool:
+        """Whether there is room for a message that does not decode; otherwise it is counted and dropped."""
+        if self.allowance is None:
+            self.allowance = Allowance()
+            for event in await self.parking.all():
+                self.allowance.count(len(event.raw))
+        if self.allowance.take(len(etf.encode(message.body)), time.monotonic()):
+            return True
+        self.dropped += 1
+        return False
+
+    def _complain(self, complaints: Complaints, text: str, example: str = "") -> None:
+        """Log one line a burst."""
+        line = complaints.take(text, time.monotonic())
+        if line is not None:
+            logger.warning("query %s: %s%s", self.spec.name, line, f": {example}" if example else "")
 
     def _has_failed(self, message: _Received, error: Exception) -> bool:
         name = self.spec.name
@@ -256,7 +284,7 @@ class LiveQuery(QueryServer):
         self.error = _in_words(error)
         pause = self.spec.policy.pause(self.attempts)
         if pause is not None:
-            logger.warning("query %s: attempt %d failed: %s", name, self.attempts, self.error)
+            self._complain(self.complaints, f"failed and tries again: {self.error}")
             self._again_after(pause)
             return False
         if self.spec.policy.then == STOP:
@@ -306,7 +334,7 @@ class LiveQuery(QueryServer):
 
     def _state(self) -> str:
         if self.stopped:
-            return "stuck"
+            return "stopped"
         if self.paused:
             return "paused"
         if self.attempts or self.unavailable:

@@ -40,9 +40,12 @@ class QueryStatus:
 
     Attributes:
         kind: ``live`` or ``durable``.
-        state: ``live``, ``catching up``, ``idle``, ``stuck`` or ``paused``.
+        state: ``loading``, ``catching up`` (until it has once done all there was), ``live``, ``idle``,
+            ``stuck`` (it tries again), ``stopped`` (it stands still until it is resumed or reset), ``paused``
+            or ``standby`` (another instance has the effects).
         position: up to where it has processed the store; None for live queries.
-        lag: how many positions are behind that; 0 when it has read everything.
+        lag: how many positions of the store are behind that (live: messages that wait); 0 when all that was
+            committed is done.
         processed: events (live: messages) since the process started.
         parked: how many events are parked.
         error: the last failure; empty when the last attempt succeeded.

@@ -29,7 +29,6 @@ import attrs
 from pyglyn.errors import (
     DecodeErrors,
     EncodeError,
-    EntityNotFound,
     EventSourcingError,
     EventStoreError,
     GleamError,
@@ -451,8 +450,6 @@ class AggregateServer(GenServer):
     async def _aggregate_stats(self, id: bytes) -> Term:
         aggregate_id = wire.text(id)
         sequence = await self.store.last_sequence(aggregate_id)
-        if sequence == 0:
-            raise EntityNotFound(aggregate_id)
         snapshot = await self.store.latest_snapshot(aggregate_id)
         return wire.aggregate_stats_term(
             AggregateStats(aggregate_id, sequence, sequence, snapshot is not None)

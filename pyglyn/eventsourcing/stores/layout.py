@@ -45,6 +45,7 @@ _COMMON: dict[str, tuple[str, ...]] = {
     ),
     "pyglyn_outbox": ("id", "topic", "body", "attempts", "available_at", "created_at", "last_error"),
     "pyglyn_command": ("id", "aggregate_type", "aggregate_id", "sequence", "events", "done_at"),
+    "pyglyn_lease": ("name", "owner", "until"),
     "pyglyn_schema": ("version",),
 }
 TABLES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {

@@ -62,6 +62,7 @@ class MemoryStore(EventStore[E, S]):
         self._snapshots: dict[str, Snapshot[S]] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
         self._parked: dict[int, ParkedEvent] = {}
+        self._leases: dict[str, tuple[str, float]] = {}  # whose, until when
         self._outbox: dict[int, tuple[OutboxEntry, float]] = {}  # entry, and when it may be taken
         self._commands: dict[str, CommandRecord] = {}
         self._last_id = 0
@@ -380,6 +381,18 @@ class _MemoryTransaction(Transaction[E, S]):
 
     async def find_command(self, id: str) -> CommandRecord | None:
         return self._store._commands.get(storable_text(id, "command id"))
+
+    async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
+        holder, until = self._store._leases.get(name, (owner, 0.0))
+        now = time.monotonic()
+        if holder != owner and now < until:
+            return False
+        self._set(self._store._leases, name, (owner, now + seconds))
+        return True
+
+    async def end_lease(self, name: str, owner: str) -> None:
+        if self._store._leases.get(name, ("", 0.0))[0] == owner:
+            self._delete(self._store._leases, name)
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         for message in messages:

@@ -344,6 +344,19 @@ class SqlTransaction(Transaction[E, S]):
         for message in messages:
             await self._run(*put_outbox_statement(message, self._now))
 
+    async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
+        statement = f"""
+        INSERT INTO pyglyn_lease (name, owner, until) VALUES (%s, %s, {self._now} + %s)
+        ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, until = excluded.until
+        WHERE pyglyn_lease.owner = excluded.owner OR pyglyn_lease.until <= {self._now}
+        RETURNING 1
+        """
+        rows, _ = await self._run(statement, (name, owner, int(seconds * 1000)))
+        return bool(rows)
+
+    async def end_lease(self, name: str, owner: str) -> None:
+        await self._run("DELETE FROM pyglyn_lease WHERE name = %s AND owner = %s", (name, owner))
+
     async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
         statement = f"""
         SELECT id, topic, body, attempts, created_at FROM pyglyn_outbox

@@ -93,6 +93,7 @@ class SqliteStore(EventStore[E, S]):
     """Events of one aggregate type in a SQLite file."""
 
     has_sql = True
+    one_writer = True
 
     def __init__(
         self,

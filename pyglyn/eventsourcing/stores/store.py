@@ -172,7 +172,7 @@ class OutboxEntry:
 
 
 class SideTables(abc.ABC):
-    """Checkpoints, parked events and the outbox: the same calls on a store and inside a transaction."""
+    """Checkpoints, parked events, leases, the outbox: the same calls on a store and inside a transaction."""
 
     @abc.abstractmethod
     async def checkpoint(self, query: str) -> int:
@@ -242,6 +242,23 @@ class SideTables(abc.ABC):
     @abc.abstractmethod
     async def find_command(self, id: str) -> CommandRecord | None:
         """Return what a command with an id did, None if there was none that caused events."""
+
+    @abc.abstractmethod
+    async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
+        """Become or stay the owner of something for some time, by the clock of the database.
+
+        Args:
+            name: of what there may be one owner only.
+            owner: who asks, unlike anybody else.
+            seconds: for how long from now.
+
+        Returns:
+            Whether it is the owner's now; False while it is another one's.
+        """
+
+    @abc.abstractmethod
+    async def end_lease(self, name: str, owner: str) -> None:
+        """Give a lease up, if it is the owner's."""
 
     @abc.abstractmethod
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
@@ -331,12 +348,14 @@ class EventStore(SideTables, Generic[E, S]):
     Attributes:
         aggregate_type: whose events are written and read; None reads those of every type.
         has_sql: whether a transaction can run statements of the application.
-        has_side_tables: whether there are checkpoints, parked events and an outbox.
+        has_side_tables: whether there are checkpoints, parked events, leases and an outbox.
+        one_writer: whether a transaction keeps all others from writing, however little they have in common.
     """
 
     aggregate_type: str | None
     has_sql = False
     has_side_tables = True
+    one_writer = False
     reopen: Callable[[], EventStore[Any, Any]] | None = None
     """Makes the same store again: how it travels to a fresh OS process. A class of one's own sets it."""
 
@@ -514,6 +533,14 @@ class EventStore(SideTables, Generic[E, S]):
     async def find_command(self, id: str) -> CommandRecord | None:
         async with self.transaction(isolation="read committed") as tx:
             return await tx.find_command(id)
+
+    async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.take_lease(name, owner, seconds)
+
+    async def end_lease(self, name: str, owner: str) -> None:
+        async with self.transaction(isolation="read committed") as tx:
+            await tx.end_lease(name, owner)
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         async with self.transaction(isolation="read committed") as tx:

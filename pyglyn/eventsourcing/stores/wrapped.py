@@ -78,6 +78,12 @@ class WrappedSideTables(SideTables):
     async def find_command(self, id: str) -> CommandRecord | None:
         return await self.inside.find_command(id)
 
+    async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
+        return await self.inside.take_lease(name, owner, seconds)
+
+    async def end_lease(self, name: str, owner: str) -> None:
+        await self.inside.end_lease(name, owner)
+
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         await self.inside.put_outbox(messages)
 
@@ -148,6 +154,7 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
         self.aggregate_type = underlying.aggregate_type
         self.has_sql = underlying.has_sql
         self.has_side_tables = underlying.has_side_tables
+        self.one_writer = underlying.one_writer
 
     @property
     def inside(self) -> SideTables:

@@ -176,7 +176,7 @@ async def test_with_the_policy_stop_it_stands_still_until_it_is_resumed(node, ur
     policy = es.FailurePolicy(retries=0, then="stop")
     await es.DurableQuery("totals", totals.project, store=store, into=store, policy=policy).start(node)
     await deposits(store, "a", 3)
-    await has_state(node, "stuck")
+    await has_state(node, "stopped")
     assert "no such thing" in (await status(node)).error
     assert await totals.rows() == {"a": (1, 1.0)}
     totals.fail = lambda envelope: False

@@ -193,29 +193,6 @@ async def test_a_batch_that_fails_outside_of_a_transaction_repeats_no_effect_bef
     assert seen == [1, 2, 3, 4, 5]
 
 
-async def test_a_pause_while_effects_are_made_outside_of_a_transaction_repeats_none(node, url):
-    store = bank(url)
-    await deposits(store, "a", 2)
-    seen: list[int] = []
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def notice(id: str, envelopes: list[Any]) -> None:
-        begun.set()
-        await go_on.wait()
-        seen.append(envelopes[0].sequence)
-
-    await es.DurableQuery("totals", notice, store=store, policy=QUICK).start(node)
-    await begun.wait()
-    assert await node.call("totals", Atom("pause")) is OK
-    go_on.set()
-    await eventually(lambda: len(seen) == 2)
-    await deposits(store, "b", 1)
-    await has_state(node, "paused")
-    assert await node.call("totals", Atom("resume")) is OK
-    await eventually(lambda: len(seen) == 3)
-    assert seen == [1, 2, 1]
-
-
 # --- the stores ------------------------------------------------------------------------------------------
 
 
@@ -294,12 +271,12 @@ async def test_a_checkpoint_ahead_of_the_store_is_said_until_everything_is_repla
     await deposits(store, "a", 3)
     query = es.DurableQuery("totals", totals.project, store=store, into=into, on_reset=totals.undo)
     await query.start(node)
-    await has_state(node, "stuck")
+    await has_state(node, "stopped")
     error = (await status(node)).error
     assert "no events up to position 1000" in error
     assert "A replay of all begins anew" in error
     assert await node.call("totals", (Atom("replay"), Atom("all"))) is OK
-    assert (await status(node)).state != "stuck"
+    assert (await status(node)).state != "stopped"
     await totals.become({"a": (3, 3.0)})
     await has_state(node, "live")
     assert (await status(node)).error == ""
@@ -319,7 +296,7 @@ async def test_a_store_that_has_grown_past_the_checkpoint_again_is_noticed_as_we
     node.system.exit(pid, "kill")
     await eventually(lambda: node.whereis("totals") is None)
     await es.DurableQuery("totals", totals.project, store=second, into=into).start(node)
-    await has_state(node, "stuck")
+    await has_state(node, "stopped")
     assert "another event than the one processed at position 3" in (await status(node)).error
     assert await totals.rows() == {"a": (3, 3.0)}
     await into.close()
@@ -462,7 +439,7 @@ async def test_a_reset_that_fails_is_shown_and_done_once_it_can_be(node, url):
     async with store.transaction() as tx:
         await tx.execute("UPDATE totals SET total = 99")
     assert await node.call("totals", (Atom("replay"), Atom("all"))) is OK
-    await has_state(node, "stuck")
+    await has_state(node, "stopped")
     assert "cannot undo" in (await status(node)).error
     assert await totals.rows() == {"a": (2, 99.0)}
     able = True

@@ -9,6 +9,7 @@ import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing.queries.durable_state import (
+    STANDBY_S,
     Apply,
     BatchLimits,
     Drive,
@@ -61,10 +62,10 @@ def test_it_catches_up_then_lives_then_is_idle() -> None:
     )
     assert projection.applied(0.0) == Read(7, 2)
     assert positions(projection.read(0.0, [event(9)])) == (9,)
-    assert projection.state(0.0) == "live"
+    assert projection.state(0.0) == "catching up", "what was read is not done"
     assert projection.applied(1.0) == Wait(9, 4.0)
     assert (projection.position, projection.processed) == (9, 3)
-    assert (projection.state(9.9), projection.state(10.0)) == ("live", "idle")
+    assert (projection.state(10.9), projection.state(11.0)) == ("live", "idle")
     assert projection.woken(4.0) == Read(9, 2)
     assert projection.read(4.0, []) == Wait(9, 1.0)
     # From time to time it looks whether anybody else has changed the checkpoint.
@@ -72,7 +73,37 @@ def test_it_catches_up_then_lives_then_is_idle() -> None:
     assert projection.loaded(20.0, projection.checkpoint, blocked=()) == Read(9, 2)
     assert projection.state(20.0) == "idle"
     assert positions(projection.read(21.0, [event(10)])) == (10,)
-    assert projection.state(21.0) == "live"
+    assert projection.state(40.0) == "live", "it is busy with that one"
+    assert projection.applied(50.0) == Wait(10, 0.0)
+    assert (projection.state(59.9), projection.state(60.0)) == ("live", "idle")
+
+
+def test_a_batch_whose_time_is_over_is_cut() -> None:
+    projection, _ = loaded(0, limits=BatchLimits(size=10))
+    assert positions(projection.read(0.0, [event(n) for n in range(1, 6)])) == (1, 2, 3, 4, 5)
+    cut = projection.cut(2)
+    assert positions(cut) == (1, 2)
+    assert cut.after == at(2, version=1, mark=mark(event(2)))
+    assert positions(projection.applied(0.0)) == (3, 4, 5)
+    assert positions(projection.failed(0.0, 2, "boom")) == (3, 4)
+    projection.cut(1)
+    assert positions(projection.applied(0.0)) == (4,), "the failing event stays alone"
+    assert positions(projection.applied(0.0)) == (5,)
+
+
+def test_while_another_instance_has_the_effects_it_stands_by() -> None:
+    projection, _ = loaded(0)
+    projection.read(0.0, [event(1), event(2)])
+    assert projection.standby(0.0) == Sleep(STANDBY_S)
+    assert projection.state(0.0) == "standby"
+    assert projection.woken(STANDBY_S) == Load()
+    assert projection.loaded(1.0, at(1, version=1), blocked=()) == Read(1, 500)
+    assert positions(projection.read(1.0, [event(2)])) == (2,)
+    assert projection.standby(1.0) == Sleep(STANDBY_S)
+    projection.woken(2.0)
+    projection.loaded(2.0, at(2, version=2), blocked=())
+    assert isinstance(projection.read(2.0, []), Wait)
+    assert projection.state(2.0) == "live"
 
 
 def test_a_batch_that_is_not_full_lingers() -> None:
@@ -111,7 +142,7 @@ def test_a_failing_batch_is_split_and_the_failing_event_tried_again_then_parked(
     assert (parked.aggregate_id, parked.sequence, parked.error, parked.attempts) == ("d", 3, "boom", 3)
     assert (parked.raw, parked.position, parked.query) == (b"3", 3, "q")
     assert positions(projection.applied(3.0)) == (4, 5, 6)
-    assert projection.state(3.0) == "live"
+    assert projection.state(3.0) == "catching up"
     assert projection.blocked == {"d"}
     projection.applied(3.0)
     projection.woken(4.0)
@@ -140,7 +171,7 @@ def test_with_the_policy_stop_it_stands_still_until_resumed() -> None:
     projection, _ = loaded(0, policy=FailurePolicy(retries=0, then="stop"))
     assert positions(projection.read(0.0, [event(1)])) == (1,)
     assert projection.failed(0.0, 0, "boom") == Sleep(5.0)
-    assert (projection.state(0.0), projection.error) == ("stuck", "boom")
+    assert (projection.state(0.0), projection.error) == ("stopped", "boom")
     assert projection.woken(1.0) == Sleep(4.0)
     assert projection.woken(5.0) == Load()
     assert projection.loaded(5.0, at(), blocked=()) == Sleep(5.0)
@@ -354,7 +385,7 @@ def test_a_reset_that_fails_is_tried_again_then_the_query_stands_still_until_it_
     assert projection.failed(1.0, None, "cannot undo") == Sleep(4.0)
     assert projection.woken(5.0) == Load()
     assert projection.loaded(5.0, at(9), blocked=()) == Sleep(5.0)
-    assert (projection.state(5.0), projection.error) == ("stuck", "cannot undo")
+    assert (projection.state(5.0), projection.error) == ("stopped", "cannot undo")
     projection.resume()
     assert projection.woken(6.0) == Load()
     assert projection.loaded(6.0, at(9), blocked=()) == reset
@@ -403,7 +434,7 @@ def test_a_checkpoint_that_does_not_fit_the_store_stops_everything_but_a_reset()
     projection = Projection("q")
     projection.start()
     assert projection.loaded(0.0, at(9), blocked=(), fault="ahead") == Sleep(5.0)
-    assert (projection.state(0.0), projection.error) == ("stuck", "ahead")
+    assert (projection.state(0.0), projection.error) == ("stopped", "ahead")
     projection.drive([es.ParkedEvent(query="q", aggregate_id="b", sequence=1, raw=b"", error="e", id=1)])
     assert projection.woken(1.0) == Sleep(4.0)
     projection.reset("a")

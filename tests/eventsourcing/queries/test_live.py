@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -235,7 +236,7 @@ async def test_with_the_policy_stop_it_stands_still_until_it_is_resumed(node):
     node.send("query", message("b", 1, "b"))
 
     async def stuck() -> bool:
-        return (await status(node)).state == "stuck"
+        return (await status(node)).state == "stopped"
 
     await eventually(stuck)
     query.bad.clear()
@@ -260,15 +261,16 @@ class Unreachable(es.MemoryStore[Any, Any]):
     there = False
     asked = 0
 
-    def transaction(self) -> AbstractAsyncContextManager[es.Transaction[Any, Any]]:
+    def transaction(self, **options: Any) -> AbstractAsyncContextManager[es.Transaction[Any, Any]]:
         self.asked += 1
         if not self.there:
             raise StoreUnavailable("nobody answers")
-        return super().transaction()
+        return super().transaction(**options)
 
 
 async def test_while_the_parking_cannot_be_reached_nothing_is_lost(node):
     parking = Unreachable()
+    parking.reopen = None  # the very object is used, not another one like it
     query = Seen("1")
     await start(node, query, parking=parking)
     node.send("query", message("a", 1, "1"))
@@ -342,3 +344,22 @@ async def test_a_query_spec_keeps_what_it_says_and_gets_the_rest(tmp_path):
 )
 def test_a_message_that_does_not_say_whose_it_is_has_no_identity(body: Term) -> None:
     assert identity(body) is None
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["events of a known place", "anything"])
+async def test_garbage_is_kept_within_bounds_and_told_in_a_line_a_burst(node, parking, caplog, known):
+    seen = Seen()
+    await start(node, seen, parking=parking)
+    for number in range(400):
+        envelope_ = (Atom("memory_store_event_envelop"), b"a", number, (Atom("odd"), number), [])
+        body: Term = (Atom("process_events"), b"a", [envelope_]) if known else (Atom("garbage"), number)
+        node.send("query", (b"group", body))
+    node.send("query", (b"group", message("b", 1, "b")))
+    await eventually(lambda: seen.seen == ["b1 b"], timeout=20)
+    found = await status(node)
+    assert 100 <= found.parked < 300
+    assert re.match(r"\d+ messages that do not decode were dropped; ", found.error) or found.error == ""
+    lines = [record.getMessage() for record in caplog.records if "not decode" in record.getMessage()]
+    assert len(lines) == 2, lines
+    assert "parks messages that do not decode" in lines[0]
+    assert "there are too many" in lines[1]

@@ -11,4 +11,13 @@ CREATE TABLE pyglyn_command
   done_at bigint NOT NULL
 );
 
+-- Who is the only one to do something, and until when by this database's clock, in milliseconds since 1970.
+
+CREATE TABLE pyglyn_lease
+(
+  name text PRIMARY KEY NOT NULL,
+  owner text NOT NULL,
+  until bigint NOT NULL
+);
+
 UPDATE pyglyn_schema SET version = 2;

@@ -1,0 +1,212 @@
+"""Effects that no transaction holds: one instance at a time, and a checkpoint before too many of them are at risk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import eventsourcing as es
+from pyglyn.etf import Atom
+from pyglyn.eventsourcing.queries import turns
+from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
+from pyglyn.node import Node
+from pyglyn.testing import eventually
+from tests.eventsourcing.queries.totals import bank, close_opened, deposits, has_state, status
+from tests.node.conftest import unique_name
+
+OK = Atom("ok")
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def close_stores() -> AsyncIterator[None]:
+    yield
+    await close_opened()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Any) -> es.EventStore[Any, Any]:
+    match request.param:
+        case "memory":
+            return bank("memory:")
+        case "sqlite":
+            return bank(f"sqlite:{tmp_path}/bank.db")
+    return bank(request.getfixturevalue("postgres"))
+
+
+async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, monkeypatch):
+    first, second = Turn(store, "q"), Turn(store, "q")
+    await first.take()
+    await first.take()
+    with pytest.raises(NotOurTurn):
+        await second.take()
+    await Turn(store, "another").take()
+    await first.end()
+    await second.take()
+    with pytest.raises(NotOurTurn):
+        await first.take()
+    monkeypatch.setattr(turns, "LEASE_S", 0.05)
+    dying, next_one = Turn(store, "r"), Turn(store, "r")
+    await dying.take()
+
+    async def ours() -> bool:
+        try:
+            await next_one.take()
+        except NotOurTurn:
+            return False
+        return True
+
+    await eventually(ours)
+
+
+async def test_a_turn_is_kept_while_an_effect_goes_on(store, monkeypatch):
+    monkeypatch.setattr(turns, "LEASE_S", 0.3)
+    first, second = Turn(store, "q"), Turn(store, "q")
+    renewed = asyncio.Event()
+    take, times = store.take_lease, 0
+
+    async def counted(name: str, owner: str, seconds: float) -> bool:
+        nonlocal times
+        times += 1
+        if times > 5:
+            renewed.set()
+        return await take(name, owner, seconds)
+
+    monkeypatch.setattr(store, "take_lease", counted)
+    async with first:
+        await asyncio.wait_for(renewed.wait(), 20)
+        with pytest.raises(NotOurTurn):
+            await second.take()
+
+
+async def test_two_nodes_have_each_effect_once(node, url):
+    calls: Counter[tuple[str, int]] = Counter()
+
+    async def mail(id: str, envelopes: list[Any]) -> None:
+        calls.update((id, envelope.sequence) for envelope in envelopes)
+        await asyncio.sleep(0.01)
+
+    async with Node(unique_name(), cookie="eventsourcing") as second:
+        store = bank(url)
+        for each in (node, second):
+            await es.DurableQuery("totals", mail, store=bank(url)).start(each)
+        for number in range(30):
+            await deposits(store, f"a{number}", 1)
+            await asyncio.sleep(0.01)
+
+        async def done() -> bool:
+            return await store.checkpoint("totals") == await store.last_position()
+
+        await eventually(done, timeout=20)
+    assert calls == {(f"a{number}", 1): 1 for number in range(30)}
+
+
+async def test_when_the_one_that_has_the_effects_ends_another_one_goes_on_at_once(node, url):
+    async with Node(unique_name(), cookie="eventsourcing") as second:
+        where: list[str] = []
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        def mail_of(name: str) -> Any:
+            async def mail(id: str, envelopes: list[Any]) -> None:
+                where.append(name)
+                begun.set()
+                await go_on.wait()
+
+            return mail
+
+        store = bank(url)
+        await es.DurableQuery("totals", mail_of("first"), store=bank(url)).start(node)
+        await deposits(store, "a", 3)
+        await begun.wait()
+        await es.DurableQuery("totals", mail_of("second"), store=bank(url)).start(second)
+
+        async def standing_by() -> bool:
+            return (await status(second)).state == "standby"
+
+        await eventually(standing_by)
+        assert where == ["first"]
+        ending = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        go_on.set()
+        await ending
+        await eventually(lambda: where == ["first", "second", "second"])
+
+
+async def test_a_pause_ends_the_effects_at_the_next_event_and_none_is_repeated(node, url):
+    store = bank(url)
+    await deposits(store, "a", 50)
+    seen: list[int] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def notice(id: str, envelopes: list[Any]) -> None:
+        seen.append(envelopes[0].sequence)
+        if len(seen) == 3:
+            begun.set()
+            await go_on.wait()
+
+    await es.DurableQuery("totals", notice, store=store).start(node)
+    await begun.wait()
+    assert await node.call("totals", Atom("pause")) is OK
+    go_on.set()
+    await eventually(lambda: _is_at(store, 3))
+    await has_state(node, "paused")
+    assert seen == [1, 2, 3]
+    assert await node.call("totals", Atom("resume")) is OK
+    await eventually(lambda: len(seen) == 50)
+    assert seen == list(range(1, 51))
+
+
+async def _is_at(store: es.EventStore[Any, Any], position: int) -> bool:
+    return await store.checkpoint("totals") == position
+
+
+async def test_slow_effects_are_checkpointed_one_by_one(node, url):
+    store = bank(url)
+    await deposits(store, "a", 5)
+    at: list[int] = []
+
+    async def notice(id: str, envelopes: list[Any]) -> None:
+        at.append(await store.checkpoint("totals"))
+
+    limits = es.BatchLimits(seconds=1e-6)
+    await es.DurableQuery("totals", notice, store=store, limits=limits).start(node)
+    await eventually(lambda: len(at) == 5)
+    assert at == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_an_orderly_stop_keeps_what_was_done(node, url, patient, monkeypatch):
+    """Whether the effect under way ends in time, or has to be cancelled."""
+    from pyglyn.eventsourcing.queries import durable_server
+
+    if not patient:
+        monkeypatch.setattr(durable_server, "LAST_EFFECT_S", 0.01)
+    store = bank(url)
+    await deposits(store, "a", 9)
+    seen: list[int] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def notice(id: str, envelopes: list[Any]) -> None:
+        if len(seen) == 4:
+            begun.set()
+            await go_on.wait()
+        seen.append(envelopes[0].sequence)
+
+    query = es.DurableQuery("totals", notice, store=store, limits=es.BatchLimits(seconds=60.0))
+    pid = await query.start(node)
+    await begun.wait()
+    node.system.exit(pid, "shutdown")
+    if patient:
+        await asyncio.sleep(0)
+        go_on.set()
+    await eventually(lambda: node.whereis("totals") is None)
+    await eventually(lambda: _is_at(store, len(seen)))
+    assert len(seen) == 4 + patient
+    go_on.set()
+    await query.start(node)
+    await eventually(lambda: len(seen) == 9)
+    assert seen == list(range(1, 10))
