@@ -17,8 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyglyn import eventsourcing as es
 from pyglyn.cli import tables
+from pyglyn.cli.node import load_object
 from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
-from pyglyn.errors import CallFailed, CallTimeout, EventStoreError, PyglynError
+from pyglyn.errors import CallFailed, CallTimeout, EventDecodeError, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.domain import causation, wire
 from pyglyn.eventsourcing.domain.trace import Traced, trace
@@ -62,8 +63,54 @@ def _line(event: es.RecordedEvent[Any]) -> str:
     return _fields(*start, causation.event_id(event.envelope), payload, metadata)
 
 
+def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
+    """Find how an application reads its events: by a store, a service, or a function that returns one.
+
+    Raises:
+        click.UsageError: it names nothing of that kind.
+    """
+    found = load_object(reference)
+    if callable(found) and not isinstance(found, es.DurableQuery):
+        found = found()
+    store = getattr(found, "store", found)
+    store = getattr(store, "underlying", store)
+    codec = getattr(store, "codec", None)
+    if not isinstance(codec, es.RowCodec) or codec.aggregate_type is None:
+        raise click.UsageError(f"--app {reference}: give a store (or service) with an aggregate_type")
+    return codec
+
+
+def _check(url: str, reference: str) -> bool:
+    """Read all events of a store by an application's types, and say what does not decode."""
+    codec = _app_codec(reference)
+    fine = faults = others = 0
+    for event in look(url):
+        kind, version = _kind_of(event)
+        if kind not in (None, codec.aggregate_type):
+            others += 1
+            continue
+        try:
+            codec.read_event(event.raw, version)
+            fine += 1
+        except EventDecodeError as error:
+            faults += 1
+            what = f"{event.aggregate_id} #{event.sequence}"
+            click.echo(_fields(str(event.position), what, "; ".join(error.errors), error.payload))
+    rest = f", {others} of other types" if others else ""
+    click.echo(f"{fine} of {codec.aggregate_type} decode, {faults} do not{rest}", err=True)
+    return not faults
+
+
+def _kind_of(event: es.RecordedEvent[Any]) -> tuple[str | None, str]:
+    if isinstance(event.envelope, es.SerializedEventEnvelop):
+        return event.envelope.aggregate_type, event.envelope.event_version
+    return None, ""
+
+
 @click.command()
-@click.argument("url", metavar="STORE-URL")
+@click.argument("url", metavar="[check] STORE-URL")
+@click.argument("checked", metavar="", required=False)
+@click.option("--app", metavar="MODULE:NAME", help="With check: a store or service that has the types.")
 @click.option("--aggregate", callback=in_utf8, metavar="ID", help="Only the events of this aggregate.")
 @click.option(
     "--after",
@@ -74,13 +121,30 @@ def _line(event: es.RecordedEvent[Any]) -> str:
 )
 @click.option("--limit", type=click.IntRange(1), help="So many events at most.")
 @log_level_option("error")
-def events(url: str, aggregate: str | None, after: int, limit: int | None, log_level: str) -> None:
+def events(
+    url: str,
+    checked: str | None,
+    app: str | None,
+    aggregate: str | None,
+    after: int,
+    limit: int | None,
+    log_level: str,
+) -> None:
     """Print the events of a store, one a line: position, time, event id, payload, metadata.
 
     STORE-URL is `sqlite:path` or `postgresql://…`. The database is only read. Where no service of pyglyn has
     used it, or read the event yet, the position is `-`.
+
+    `events check STORE-URL --app MODULE:NAME` reads the whole store with the present types of an application
+    and prints what does not decode; the exit status is 1 if there is any.
     """
     set_up_logging(log_level)
+    if url == "check" and checked is not None:
+        if app is None:
+            raise click.UsageError("check needs --app MODULE:NAME, which says what the events are read by")
+        sys.exit(0 if _check(checked, app) else 1)
+    if checked is not None or app is not None:
+        raise click.UsageError(f"one STORE-URL, or check STORE-URL --app MODULE:NAME; got {url} {checked}")
     with contextlib.closing(look(url, after=after, aggregate_id=aggregate)) as found:
         for count, event in enumerate(found, 1):
             click.echo(_line(event))

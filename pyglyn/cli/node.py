@@ -38,6 +38,19 @@ def load_app(reference: str) -> Callable[[Node], Any]:
     Raises:
         click.UsageError: there is no such thing; says what is missing.
     """
+    function = load_object(reference)
+    if not callable(function):
+        where, _, name = reference.rpartition(":")
+        raise click.UsageError(f"--app {reference}: {where} has no function {name}")
+    return function  # type: ignore[no-any-return]
+
+
+def load_object(reference: str) -> Any:
+    """Find ``module:name`` or ``path.py:name``; None if the module has no such name.
+
+    Raises:
+        click.UsageError: there is no such module.
+    """
     where, separator, name = reference.rpartition(":")
     if not separator or not name:
         raise click.UsageError(f"--app {reference}: write module:function or path.py:function")
@@ -45,10 +58,7 @@ def load_app(reference: str) -> Callable[[Node], Any]:
         module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except ModuleNotFoundError as error:
         raise click.UsageError(f"--app {reference}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise click.UsageError(f"--app {reference}: {where} has no function {name}")
-    return function  # type: ignore[no-any-return]
+    return getattr(module, name, None)
 
 
 def _load_file(path: Path) -> Any:

@@ -48,6 +48,7 @@ from pyglyn.eventsourcing.domain.envelope import (
     ProcessEvents,
     SerializedEventEnvelop,
 )
+from pyglyn.eventsourcing.domain.evolution import Several, Upcaster, event, state
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.queries.durable import DurableQuery, durable_query
 from pyglyn.eventsourcing.queries.durable_calls import Cursor
@@ -126,6 +127,7 @@ __all__ = [
     "SerializedEventEnvelop",
     "Service",
     "ServiceSpec",
+    "Several",
     "Snapshot",
     "SnapshotConfig",
     "StoreUnavailable",
@@ -133,10 +135,12 @@ __all__ = [
     "Transaction",
     "TransactionFailed",
     "TransactionRolledBack",
+    "Upcaster",
     "VersionConflict",
     "camel_case",
     "caused_by",
     "durable_query",
+    "event",
     "event_id",
     "kebab_case",
     "open_store",
@@ -144,5 +148,6 @@ __all__ = [
     "service",
     "snake_case",
     "start",
+    "state",
     "supervised",
 ]

@@ -23,6 +23,7 @@ from pyglyn.testing.bank import (
     AccountOpened,
     BankAccount,
     BankAccountEvent,
+    CustomerDepositedCash,
     DepositMoney,
     OpenAccount,
     apply,
@@ -369,6 +370,39 @@ async def test_parked_events_are_shown_a_line_each_however_deep_they_are(node, t
     assert [line[2] for line in lines] == [r"a\nb"] * 3
     assert lines[0][7] == "[" * 100_000 + "]" * 100_000
     assert lines[2][7] == '{"a": "é"}'
+
+
+CHECKED = """
+from pyglyn import eventsourcing as es
+from pyglyn.testing.bank import AccountOpened, BankAccountEvent
+
+store = es.open_store("sqlite:elsewhere.db", events=BankAccountEvent, aggregate_type="BankAccount")
+less = es.open_store("sqlite:elsewhere.db", events=AccountOpened, aggregate_type="BankAccount")
+nothing = 3
+
+def made():
+    return store
+"""
+
+
+async def test_events_are_checked_against_the_types_of_an_application(epmd, tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount") as store:
+        await store.append("a", [AccountOpened("a"), CustomerDepositedCash(1.0, 1.0)], expected=0)
+    async with es.open_store(url, aggregate_type="another") as store:
+        await store.append("x", [{"n": 1}], expected=0)
+    (tmp_path / "checked.py").write_text(CHECKED)
+    app = f"{tmp_path}/checked.py"
+    for name in ("store", "made"):
+        status, output = await run("events", "check", url, "--app", f"{app}:{name}")
+        assert (status, output) == (0, "2 of BankAccount decode, 0 do not, 1 of other types\n")
+    status, output = await run("events", "check", url, "--app", f"{app}:less")
+    assert status == 1
+    assert "a #2\tunknown event-type 'customer-deposited-cash', expected one of ['account-opened']" in output
+    assert "1 of BankAccount decode, 1 do not" in output
+    for wrong in (("check", url), (url, "more"), ("check", url, "--app", f"{app}:nothing")):
+        status, output = await run("events", *wrong)
+        assert status == 2, output
 
 
 async def test_a_replay_is_over_when_all_is_done_and_says_what_was_parked(node, tmp_path):

@@ -108,7 +108,7 @@ class Service(Generic[S, C, E]):
             if not isinstance(name, str):
                 raise TypeError(f"services that share a scope are found by their name, got {name!r}")
             self._owners = Owners(at, scope, name)
-        self._read_event: Callable[[Term], E] = wire.decoding(events)
+        self._read_event: Callable[[Term], E] = wire.event_decoding(events)
         self._read_entity: Callable[[Term], S] = wire.decoding(state)
         self._read_error: Callable[[Term], Any] = wire.decoding(errors)
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+import attrs
+
 from pyglyn.errors import (
     CallFailed,
     CallTimeout,
@@ -26,6 +28,8 @@ from pyglyn.errors import (
 )
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.domain.envelope import MemoryStoreEventEnvelop, expanded
+from pyglyn.eventsourcing.domain.evolution import Several
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, RecordedEvent
 from pyglyn.groups import syn
 from pyglyn.node import Process
@@ -87,6 +91,8 @@ def _body(event: RecordedEvent[Any], write: Any) -> Term:
         errors = event.error.errors
     else:
         try:
+            if type(event.envelope.payload) is Several:
+                return [wire.envelope_term(each, write) for each in expanded([event.envelope])]
             return wire.envelope_term(event.envelope, write)
         except Exception as error:
             errors = [f"no Gleam value: {error}"]
@@ -114,7 +120,7 @@ class RemoteEvents:
         self._me = me
         self._scope = scope
         self._group = group
-        self._decode = wire.decoding(events)
+        self._decode = wire.event_decoding(events)
         self._timeout = timeout
         self._last = 0
         self._slow: set[Pid] = set()  # services that have kept us waiting: asked last
@@ -194,6 +200,12 @@ class RemoteEvents:
                 payload_text = payload.decode(errors="replace")
                 return None, EventDecodeError(texts, payload=payload_text, aggregate_id=id, sequence=sequence)
         try:
+            if isinstance(body, list):  # an old event that has become none or several
+                read = [wire.read_envelope(each, self._decode) for each in body]
+                several = Several(tuple(each.payload for each in read))
+                if not read:
+                    return MemoryStoreEventEnvelop(id, sequence, several), None
+                return attrs.evolve(read[0], payload=several), None
             return wire.read_envelope(body, self._decode), None
         except DecodeErrors as error:
             return None, EventDecodeError(

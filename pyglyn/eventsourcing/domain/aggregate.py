@@ -18,6 +18,7 @@ import attrs
 
 from pyglyn.errors import InvalidHandlerResult
 from pyglyn.eventsourcing.domain.copying import owned
+from pyglyn.eventsourcing.domain.evolution import Several
 
 S = TypeVar("S")
 C = TypeVar("C")
@@ -80,7 +81,11 @@ class Domain(Generic[S, C, E]):
         """Apply events in order. An ``apply`` that changes the entity in place changes a copy."""
         entity, apply = owned(entity), self.apply
         for event in events:
-            entity = apply(entity, event)
+            if isinstance(event, Several):
+                for each in event.events:
+                    entity = apply(entity, each)
+            else:
+                entity = apply(entity, event)
         return entity
 
 

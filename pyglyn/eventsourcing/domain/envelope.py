@@ -11,9 +11,11 @@ Source: ``eventsourcing.gleam`` 9.1, types ``EventEnvelop`` and ``QueryMessage``
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
+
+from pyglyn.eventsourcing.domain.evolution import Several, each
 
 E = TypeVar("E")
 
@@ -59,6 +61,15 @@ class SerializedEventEnvelop(Generic[E]):
 
 
 EventEnvelope: TypeAlias = MemoryStoreEventEnvelop[E] | SerializedEventEnvelop[E]
+
+
+def expanded(envelopes: Iterable[EventEnvelope[Any]]) -> list[EventEnvelope[Any]]:
+    """Put an envelope of the same sequence in place of each event that an old one has become."""
+    return [
+        envelope if type(envelope.payload) is not Several else attrs.evolve(envelope, payload=event)
+        for envelope in envelopes
+        for event in each(envelope.payload)
+    ]
 
 
 @attrs.frozen

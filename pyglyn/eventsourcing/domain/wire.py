@@ -46,6 +46,7 @@ from pyglyn.eventsourcing.domain.envelope import (
     SerializedEventEnvelop,
     metadata_pairs,
 )
+from pyglyn.eventsourcing.domain.lenient import event_decoder
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.gleam import DecodeError, DecodeErrors
 
@@ -75,6 +76,13 @@ def decoding(type_: object) -> Callable[[Term], Any]:
     if isinstance(type_, gleam.Decoder):
         return type_.decode
     return gleam.decoder(typing.cast(type, type_)).decode
+
+
+def event_decoding(type_: object) -> Callable[[Term], Any]:
+    """Return the function that reads events of a type, also as nodes of a version near to ours send them."""
+    if type_ is None or isinstance(type_, gleam.Decoder):
+        return decoding(type_)
+    return event_decoder(type_)
 
 
 def encoding(type_: object) -> Callable[[Any], Term]:
@@ -438,7 +446,7 @@ class Types:
         """Derive the types from the annotations of ``handle`` and ``apply`` where they are not given."""
         commands = commands if commands is not None else parameter_type(handle, 1)
         events = events if events is not None else parameter_type(apply, 1)
-        return cls(decoding(commands), decoding(events), encoding(events))
+        return cls(decoding(commands), event_decoding(events), encoding(events))
 
 
 def state_type(apply: Callable[..., Any], empty_state: object) -> object:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
 from pyglyn.eventsourcing.domain.causation import caused_by
-from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope, expanded
 from pyglyn.eventsourcing.queries.live import is_async
 from pyglyn.eventsourcing.stores.store import RecordedEvent, Transaction
 
@@ -87,9 +87,9 @@ class Calls:
             loop = asyncio.get_running_loop()
             return await asyncio.to_thread(self._project_in_thread, tx, events, loop, is_over)
         for index, event in enumerate(events):
-            envelope = envelope_of(event)
             with failing_at(index, *PASSING):
-                await self.call(envelope, tx, envelope)
+                for envelope in envelopes_of(event):
+                    await self.call(envelope, tx, envelope)
                 tx.check()
             if is_over():
                 return index + 1
@@ -104,10 +104,10 @@ class Calls:
     ) -> int:
         cursor = Cursor(tx, loop)
         for index, event in enumerate(events):
-            envelope = envelope_of(event)
             try:
-                with caused_by(envelope):
-                    self.function(cursor, envelope)
+                for envelope in envelopes_of(event):
+                    with caused_by(envelope):
+                        self.function(cursor, envelope)
                 tx.check()
             except PASSING:
                 raise
@@ -136,6 +136,7 @@ def _called(function: Project, args: tuple[Any, ...]) -> Any:
         raise RuntimeError("the function raised StopIteration") from error
 
 
-def envelope_of(event: RecordedEvent[Any]) -> EventEnvelope[Any]:
+def envelopes_of(event: RecordedEvent[Any]) -> list[EventEnvelope[Any]]:
+    """Return the envelope of a recorded event, or those of the events that it has become."""
     assert event.envelope is not None
-    return event.envelope
+    return expanded([event.envelope])

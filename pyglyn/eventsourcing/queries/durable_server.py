@@ -37,7 +37,7 @@ from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
     Calls,
     EffectFailed,
-    envelope_of,
+    envelopes_of,
     failing_at,
     text_of,
 )
@@ -108,6 +108,7 @@ class DurableServer(QueryServer):
         self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
         self.prepared = False
+        self.looked_at_parked = False
         self.complaints = Complaints()
         self.stopping = False
         self.held_s = 0.0  # for how long others could not write, since they last could
@@ -225,7 +226,25 @@ class DurableServer(QueryServer):
         if checkpoint.version != known.version:
             self.had_effect.clear()
         fault = await self._fault(checkpoint)
+        if not self.looked_at_parked:
+            self.projection.drive(await self._readable_now())
+            self.looked_at_parked = True
         return partial(self.projection.loaded, checkpoint=checkpoint, blocked=blocked, fault=fault)
+
+    async def _readable_now(self) -> list[ParkedEvent]:
+        """List what an earlier version of the application could not read, with what waits behind it."""
+        readable: dict[str, bool] = {}
+        found: list[ParkedEvent] = []
+        for event in await self.database.parked(self.query.name):
+            if event.aggregate_id not in readable:
+                readable[event.aggregate_id] = event.attempts == 0 and await self._is_readable(event)
+            if readable[event.aggregate_id]:
+                found.append(event)
+        return found
+
+    async def _is_readable(self, parked: ParkedEvent) -> bool:
+        event = await self._event_at(parked.position)
+        return event is not None and event.error is None
 
     async def _prepare(self) -> None:
         """Have the application make its tables, once in each run of the query."""
@@ -385,9 +404,10 @@ class DurableServer(QueryServer):
             await self._check_current(self.database, before)
             if self.stopping:
                 raise HeldUp
-        envelope = envelope_of(event)
-        with failing_at(index):
-            await self.calls.call(envelope, event.aggregate_id, [envelope])
+        envelopes = envelopes_of(event)
+        if envelopes:
+            with failing_at(index):
+                await self.calls.call(envelopes[0], event.aggregate_id, envelopes)
         self.had_effect.add(event.position)
 
     async def _drive(self, effect: Drive) -> int:

@@ -132,7 +132,7 @@ class LiveQuery(QueryServer):
         """Subscribe."""
         await self.register(spec.name)
         self.spec = spec
-        self.read = wire.decoding(spec.events)
+        self.read = wire.event_decoding(spec.events)
         self.ordering: Ordering[_Received] = Ordering()
         self.parking = Parking(spec.name, spec.parking)
         self.processed = 0
@@ -185,6 +185,7 @@ class LiveQuery(QueryServer):
         try:
             with contextlib.suppress(StoreUnavailable, TransactionRolledBack):
                 await self.parking.load()  # before the first message comes, which would have to wait for it
+                await self._drive_what_is_readable_now()
             while True:
                 await self._go_on()
         except BaseException as error:
@@ -247,7 +248,7 @@ class LiveQuery(QueryServer):
                 self.error = f"{self.dropped} messages that do not decode were dropped; {message.error}"
                 return True
             self._complain(self.garbage, "parks messages that do not decode", message.error)
-            self.doomed, self.error = (message.body, message.error, 1), message.error
+            self.doomed, self.error = (message.body, message.error, 0), message.error
             return True
         if self.attempts == 0 and await self.parking.blocks(message.body):
             logger.error("query %s parks events of %s behind earlier ones", name, message.aggregate_id)
@@ -368,6 +369,28 @@ class LiveQuery(QueryServer):
                 driven += 1
         self.parking.release(remaining)
         return driven
+
+    async def _drive_what_is_readable_now(self) -> None:
+        """Process what an earlier version of the application could not read, with what waits behind it."""
+        found = await self.parking.all()
+        whose = {event.id: aggregate_of(event) or ("", f"event {event.id}") for event in found}
+        first: dict[Aggregate, bool] = {}  # whether the first of its events is readable now
+        for event in found:
+            aggregate = whose[event.id]
+            if aggregate not in first:
+                first[aggregate] = event.attempts == 0 and self._is_readable(event)
+            if first[aggregate]:
+                first[aggregate] = await self._drive(event)
+        if any(first.values()):
+            logger.info("query %s has processed parked events that it can read now", self.spec.name)
+        self.parking.release(await self.parking.all())
+
+    def _is_readable(self, event: ParkedEvent) -> bool:
+        try:
+            wire.read_process_events(parked_from_term(event), self.read)
+        except Exception:
+            return False
+        return True
 
     async def _drive(self, event: ParkedEvent) -> bool:
         try:

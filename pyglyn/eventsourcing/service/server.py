@@ -45,7 +45,7 @@ from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Execut
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.domain.causation import with_causation, with_node
-from pyglyn.eventsourcing.domain.envelope import ProcessEvents
+from pyglyn.eventsourcing.domain.envelope import ProcessEvents, expanded
 from pyglyn.eventsourcing.domain.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.queries.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.queries.parking import parking_of
@@ -441,7 +441,7 @@ class AggregateServer(GenServer):
         return wire.aggregate_term(aggregate, wire.encoding(None))
 
     async def _load_events(self, id: bytes, start_from: int) -> Term:
-        envelopes = await self.store.load_events(wire.text(id), start_from)
+        envelopes = expanded(await self.store.load_events(wire.text(id), start_from))
         return [wire.envelope_term(each, self.types.write_event) for each in envelopes]
 
     async def _load_snapshot(self, id: bytes) -> Term:

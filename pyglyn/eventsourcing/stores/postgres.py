@@ -101,8 +101,8 @@ _EVENT_LOCK = "hashtext('pyglyn_event'), hashtext(current_schema())"
 _APPEND = f"""
 WITH inserted AS (
   INSERT INTO event ({EVENT_COLUMNS})
-  SELECT %s::text, %s::text, new.sequence, %s::text, %s::text, new.payload, %s::text
-  FROM unnest(%s::bigint[], %s::text[]) AS new (sequence, payload)
+  SELECT %s::text, %s::text, new.sequence, %s::text, new.version, new.payload, %s::text
+  FROM unnest(%s::bigint[], %s::text[], %s::text[]) AS new (sequence, version, payload)
   WHERE (SELECT pg_advisory_xact_lock_shared({_EVENT_LOCK})::text IS NOT NULL)
   AND (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
   RETURNING 1
@@ -200,7 +200,7 @@ class PostgresStore(EventStore[E, S]):
         self._isolation = _checked(isolation)
         self.aggregate_type = codec.aggregate_type
         self.conninfo = conninfo
-        self._codec = codec
+        self._codec = self.codec = codec
         self._pool_size = pool_size
         self._timeout = timeout
         self._prepare_threshold = prepare_threshold
@@ -362,9 +362,9 @@ class PostgresStore(EventStore[E, S]):
             first.aggregate_type,
             first.aggregate_id,
             first.event_type,
-            first.event_version,
             first.metadata,
             [row.sequence for row in rows],
+            [row.event_version for row in rows],
             [row.payload for row in rows],
             first.aggregate_type,
             first.aggregate_id,

@@ -16,6 +16,7 @@ import attrs
 
 from pyglyn.errors import EventDecodeError, EventEncodeError, EventStoreError
 from pyglyn.eventsourcing.domain.envelope import SerializedEventEnvelop, metadata_pairs
+from pyglyn.eventsourcing.domain.evolution import evolution_of, version_number
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle
 from pyglyn.eventsourcing.stores.json.text import dump_metadata, load_metadata
@@ -159,11 +160,15 @@ class RowCodec(Generic[E, S]):
                 event,
                 list(pairs),
                 self.event_type,
-                self.event_version,
+                self._version_of(event),
                 aggregate_type,
             )
             for sequence, event in enumerate(events, expected + 1)
         ]
+
+    def _version_of(self, event: E) -> str:
+        version = evolution_of(type(event)).version
+        return self.event_version if version == 1 else str(version)
 
     def rows(self, envelopes: list[SerializedEventEnvelop[E]]) -> list[EventRow]:
         """Write envelopes as rows.
@@ -185,6 +190,21 @@ class RowCodec(Generic[E, S]):
             for envelope in envelopes
         ]
 
+    def read_event(self, payload: str | bytes, version: str) -> E:
+        """Read a payload that was stored under a version.
+
+        Raises:
+            EventDecodeError: it does not decode.
+        """
+        if isinstance(payload, bytes):
+            raise EventDecodeError(["payload is no text in UTF-8"], payload=shown(payload))
+        try:
+            return self._events.decode(payload, version_number(version))
+        except EventDecodeError:
+            raise
+        except Exception as error:  # a codec of the application's own
+            raise EventDecodeError([f"{type(error).__name__}: {error}"], payload=payload) from error
+
     def envelope(self, row: EventRow) -> SerializedEventEnvelop[E]:
         """Read a row.
 
@@ -195,7 +215,7 @@ class RowCodec(Generic[E, S]):
         if faults:
             raise _broken(row, faults)
         try:
-            payload = self._events.decode(row.payload)
+            payload = self._events.decode(row.payload, version_number(row.event_version))
             metadata = load_metadata(row.metadata)
         except EventDecodeError as error:
             raise _broken(row, error.errors) from error

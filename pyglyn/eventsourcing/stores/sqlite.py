@@ -120,7 +120,7 @@ class SqliteStore(EventStore[E, S]):
         if synchronous not in ("FULL", "NORMAL"):
             raise EventStoreError(f"synchronous has to be FULL or NORMAL, got {synchronous!r}")
         self.aggregate_type = codec.aggregate_type
-        self._codec = codec
+        self._codec = self.codec = codec
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._open: tuple[int, SqliteDatabase] | None = None

@@ -30,11 +30,12 @@ Not supported: any other type; unions of several non-class types of one JSON kin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -43,6 +44,7 @@ from cattrs.dispatch import MultiStrategyDispatch
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pyglyn.errors import EventDecodeError, EventEncodeError
+from pyglyn.eventsourcing.domain.evolution import Evolution, Upcaster, evolution_of
 from pyglyn.eventsourcing.stores.json.collections import (
     ARRAYS,
     FromJson,
@@ -56,6 +58,7 @@ from pyglyn.eventsourcing.stores.json.collections import (
 )
 from pyglyn.eventsourcing.stores.json.scalars import SCALARS, kind_of, shown
 from pyglyn.eventsourcing.stores.json.text import JsonValue, dump, load
+from pyglyn.eventsourcing.stores.json.upcasting import Upcasting
 from pyglyn.gleam.annotations import is_union, name_of, resolved
 
 T = TypeVar("T")
@@ -101,6 +104,9 @@ class JsonStyle:
         key_spelling: field name to key.
         tags: tags of single classes that no rule gives.
         codecs: for single types, a pair (value to JSON value, JSON value to value).
+        upcasters: of events that have no class any more, by their tag and version; see `es.event`.
+        earlier: how names were spelled before, the last style first: what does not read by this one is read
+            by those.
     """
 
     tag_key: str = "event-type"
@@ -109,6 +115,8 @@ class JsonStyle:
     key_spelling: Spelling = kebab_case
     tags: Mapping[type, str] = attrs.field(factory=dict)
     codecs: Mapping[type, tuple[Callable[[Any], JsonValue], Callable[[Any], Any]]] = attrs.field(factory=dict)
+    upcasters: Mapping[str, Mapping[int, Upcaster]] = attrs.field(factory=dict)
+    earlier: Sequence[JsonStyle] = ()
 
 
 class JsonCodec(Generic[T]):
@@ -132,14 +140,25 @@ class JsonCodec(Generic[T]):
         self.style = style or JsonStyle()
         self._encode: ToJson = plain
         self._decode: Callable[[Any], Any] | None = None
+        self._upcasting: Upcasting | None = None
+        self._earlier: list[JsonCodec[T]] = []
         if of is None:
             return
         converter = _Converter(self.style, exact=exact)
         of = resolved(of)
+        self._earlier = [
+            JsonCodec(of, each, tagged=tagged, exact=exact) for each in (style.earlier if style else ())
+        ]
         if tagged:
             self._encode, from_json = _tagged(converter, _members(of), self.style.tag_key)
+            self._upcasting = Upcasting.of_events(
+                self.style.tag_key, _tags(self.style, _members(of)), self.style.upcasters
+            )
         else:
             self._encode, from_json = converter.pair(of)
+            if _is_record(of) and evolution_of(_origin(of)).version > 1:
+                self._upcasting = Upcasting.of_state(evolution_of(_origin(of)))
+                self._encode = self._upcasting.marking(self._encode)
         self._decode = lambda value: from_json(value, of)
 
     def encode(self, value: T) -> str:
@@ -157,17 +176,34 @@ class JsonCodec(Generic[T]):
             raise EventEncodeError(f"{name} is not writable as JSON: {error}", value=value) from error
         return dump(written)
 
-    def decode(self, text: str) -> T:
-        """Read a value.
+    def decode(self, text: str, version: int = 1) -> T:
+        """Read a value; an old event that is none or several events now is `Several`.
+
+        Args:
+            text: the JSON.
+            version: which version of its type it is; states have theirs in the JSON.
 
         Raises:
             EventDecodeError: not JSON, or not of the type; it has the text and one line per fault.
         """
         if self._decode is None:
             return load(text, check_floats=True)  # type: ignore[return-value]
+        try:
+            return self._read(text, version)
+        except EventDecodeError:
+            for codec in self._earlier:
+                with contextlib.suppress(EventDecodeError):
+                    return codec.decode(text, version)
+            raise
+
+    def _read(self, text: str, version: int) -> T:
+        assert self._decode is not None
         plain_value = load(text)
         try:
-            value: T = self._decode(plain_value)
+            if self._upcasting is None:
+                value: T = self._decode(plain_value)
+            else:
+                value = self._upcasting.read(plain_value, version, self._decode)
         except RecursionError as error:
             raise EventDecodeError(["nested too deeply"], payload=text) from error
         except Exception as error:
@@ -358,6 +394,15 @@ def _bound(inside: Callable[[], Pair], of: Any) -> Pair:
     return (lambda value: inside()[0](value)), (lambda value, _of: inside()[1](value, of))
 
 
+def _tag_of(style: JsonStyle, origin: type) -> str:
+    return style.tags.get(origin) or evolution_of(origin).name or style.tag_spelling(origin.__name__)
+
+
+def _tags(style: JsonStyle, members: list[Any]) -> dict[str, Evolution]:
+    """What is declared of the events, by the tag that they have now."""
+    return {_tag_of(style, _origin(member)): evolution_of(_origin(member)) for member in members}
+
+
 def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
     """Several classes told apart by a tag."""
     style = converter.style
@@ -367,16 +412,17 @@ def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
         if not _is_record(member):
             raise TypeError(f"expected an attrs class or dataclass in the union, got {member!r}")
         origin = _origin(member)
-        tag = style.tags.get(origin) or style.tag_spelling(origin.__name__)
-        if tag in readers:
-            raise ValueError(
-                f"{origin.__name__} and {_origin(readers[tag][0]).__name__} have the same tag {tag!r}"
-            )
+        tag = _tag_of(style, origin)
+        for name in (tag, *evolution_of(origin).aliases):
+            if name in readers:
+                other = _origin(readers[name][0]).__name__
+                raise ValueError(f"{origin.__name__} and {other} have the same tag {name!r}")
         if tag_key in (style.key_spelling(name) for name in _fields(member)):
             raise ValueError(f"a field of {origin.__name__} has the key {tag_key!r}, which is the tag's")
         inside = converter.inside(member)
         writers[origin] = (tag, inside)
-        readers[tag] = (member, inside)
+        for name in (tag, *evolution_of(origin).aliases):
+            readers[name] = (member, inside)
 
     def write(value: Any) -> Any:
         found = writers.get(type(value))
