@@ -56,6 +56,7 @@ from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.live import QuerySpec
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
+from pyglyn.eventsourcing.queries.reading import subscribe, wait_for
 from pyglyn.eventsourcing.service.server import ServiceSpec, service, start, supervised
 from pyglyn.eventsourcing.stores.json.codec import (
     JsonCodec,
@@ -149,5 +150,7 @@ __all__ = [
     "snake_case",
     "start",
     "state",
+    "subscribe",
     "supervised",
+    "wait_for",
 ]

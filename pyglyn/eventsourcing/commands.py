@@ -332,12 +332,22 @@ class CommandExecutor(Generic[S, C, E]):
             return None
         return Snapshot(aggregate.aggregate_id, aggregate.entity, aggregate.sequence, int(time.time()))
 
-    async def load_aggregate(self, aggregate_id: str) -> Aggregate[S]:
+    async def load_aggregate(self, aggregate_id: str, *, at: int | None = None) -> Aggregate[S]:
         """Return an aggregate as the store has it.
 
+        Args:
+            aggregate_id: which.
+            at: as it was after so many events; None for now.
+
         Raises:
-            EntityNotFound: it has no events.
+            EntityNotFound: it has no events, or not so many.
         """
+        if at is not None:
+            events = await self._store.load_events(aggregate_id, limit=at) if at > 0 else []
+            if not events or events[-1].sequence != at:
+                raise EntityNotFound(aggregate_id)
+            entity = self._domain.fold(self._domain.empty_state, (each.payload for each in events))
+            return Aggregate(aggregate_id, entity, at)
         aggregate = (await self._load(aggregate_id)).aggregate
         if aggregate.sequence == 0:
             raise EntityNotFound(aggregate_id)

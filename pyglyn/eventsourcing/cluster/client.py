@@ -166,13 +166,17 @@ class Service(Generic[S, C, E]):
         else:
             process.cast(cast(ServerRef, name), request)
 
-    async def load_aggregate(self, aggregate_id: str, *, timeout: float | None = 5.0) -> Aggregate[S]:
-        """Return an aggregate as the store has it.
+    async def load_aggregate(
+        self, aggregate_id: str, *, at: int | None = None, timeout: float | None = 5.0
+    ) -> Aggregate[S]:
+        """Return an aggregate as the store has it, or as it was after its first ``at`` events.
 
         Raises:
-            EntityNotFound: it has no events.
+            EntityNotFound: it has no events, or not so many.
         """
-        request = (wire.LOAD_AGGREGATE, _key(aggregate_id))
+        request: tuple[Term, ...] = (wire.LOAD_AGGREGATE, _key(aggregate_id))
+        if at is not None:
+            request = (*request, at)
         value = await self._ask(aggregate_id, request, "load_aggregate", timeout)
         return wire.read_aggregate(value, self._read_entity)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import heapq
 import itertools
 import logging
 import time
@@ -72,7 +74,7 @@ from pyglyn.eventsourcing.stores.store import (
     Transaction,
 )
 from pyglyn.groups import syn
-from pyglyn.node import Stop
+from pyglyn.node import Caller, NoReply, Stop
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -108,6 +110,8 @@ class DurableServer(QueryServer):
         self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
         self.prepared = False
+        self.waiting_for: list[tuple[int, int, Caller]] = []  # callers by the position that they wait for
+        self.numbers = itertools.count()
         self.looked_at_parked = False
         self.complaints = Complaints()
         self.stopping = False
@@ -167,6 +171,7 @@ class DurableServer(QueryServer):
         except Exception as error:
             outcome = await self._failure(effect, None, text_of(error))
         following = outcome(time.monotonic())
+        await self._answer_waiting()
         if not projection.is_failing and self.complaints.over():
             logger.info("query %s goes on", self.query.name)
         return following
@@ -222,6 +227,8 @@ class DurableServer(QueryServer):
         name, known = self.query.name, self.projection.checkpoint
         await self._prepare()
         checkpoint = await self.database.load_checkpoint(name)
+        if checkpoint.version == 0:
+            checkpoint = await self._begin(checkpoint)
         blocked = await self.database.parked_aggregates(name)
         if checkpoint.version != known.version:
             self.had_effect.clear()
@@ -245,6 +252,32 @@ class DurableServer(QueryServer):
     async def _is_readable(self, parked: ParkedEvent) -> bool:
         event = await self._event_at(parked.position)
         return event is not None and event.error is None
+
+    async def _begin(self, none_yet: Checkpoint) -> Checkpoint:
+        """Write the first checkpoint of a query that does not begin at the first event."""
+        begin = self.query.begin
+        if begin == 0:
+            return none_yet
+        if isinstance(begin, datetime.datetime):
+            position = await self._position_before(begin.timestamp())
+        else:
+            position = await self.source.last_position() if begin == "now" else begin
+        found = await self._event_at(position)
+        first = none_yet.next(position=position, mark=mark(found) if found is not None else "")
+        await self.database.update_checkpoint(first)
+        return first
+
+    async def _position_before(self, moment: float) -> int:
+        """Return a position behind which all events recorded since a moment are, by halving."""
+        low, high = 0, await self.source.last_position()
+        while low < high:
+            middle = (low + high) // 2
+            found = await self._read(middle, 1)
+            if found and (found[0].recorded_at is None or found[0].recorded_at < moment):
+                low = found[0].position
+            else:
+                high = middle
+        return low
 
     async def _prepare(self) -> None:
         """Have the application make its tables, once in each run of the query."""
@@ -502,6 +535,31 @@ class DurableServer(QueryServer):
         if await self.source.read(stored.position, limit=1):
             lag += max(0, await self.source.last_position() - stored.position)
         return lag
+
+    async def handle_call(self, request: Term, caller: Caller) -> Any:
+        """Answer tools, and those who wait for a position."""
+        match request:
+            case (Atom("wait_for"), int() as position):
+                heapq.heappush(self.waiting_for, (position, next(self.numbers), caller))
+                await self._answer_waiting()
+                return NoReply
+        return await super().handle_call(request, caller)
+
+    async def _answer_waiting(self) -> None:
+        """Answer those who wait for what is done by now; where that cannot be told they go on waiting."""
+        with contextlib.suppress(EventStoreError):
+            while self.waiting_for and await self._is_done(self.waiting_for[0][0]):
+                self.reply(heapq.heappop(self.waiting_for)[2], wire.OK)
+
+    async def _is_done(self, position: int) -> bool:
+        """Whether no event up to a position is left to be done; between ours there may be others' events."""
+        stored = await self.database.load_checkpoint(self.query.name)
+        if stored.replay is not None or self.projection.is_to_begin_anew:
+            return False
+        if position <= stored.position:
+            return True
+        found = await self._read(stored.position, 1)
+        return not found or found[0].position > position
 
     async def parked(self) -> list[ParkedEvent]:
         """List what is parked."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pyglyn.errors import EventStoreError
 from pyglyn.eventsourcing.cluster.broadcast import GlynConfig, GlynStore
@@ -13,6 +14,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 
+Start: TypeAlias = 'int | datetime.datetime | Literal["now"]'
 Prepare: TypeAlias = Callable[[Transaction[Any, Any]], Awaitable[None]]
 OnReset: TypeAlias = Callable[[Transaction[Any, Any], "str | None"], Awaitable[None]]
 
@@ -28,6 +30,8 @@ class DurableSpec:
         checkpoints: where the checkpoint and the parked events are: ``into``, or the store or URL given here,
             or else the store of the events. One in memory has every event repeated after a restart.
         policy, limits: see there.
+        begin: where a query begins that has no checkpoint yet (the argument ``start``): behind a position, 0
+            for the first event; ``"now"`` for what comes from now on; a time for what was recorded since.
         prepare: called with a transaction of ``checkpoints`` each time the query starts, before anything
             else, to make its tables. While the database is away, or it raises, the query is ``stuck`` and
             tries again.
@@ -51,6 +55,7 @@ class DurableSpec:
         checkpoints: EventStore[Any, Any] | str | None = None,
         policy: FailurePolicy | None = None,
         limits: BatchLimits | None = None,
+        start: Start = 0,
         prepare: Prepare | None = None,
         on_reset: OnReset | None = None,
         idempotent: bool = False,
@@ -69,6 +74,7 @@ class DurableSpec:
         self.checkpoints = self._checkpoints(checkpoints)
         self.policy = policy or FailurePolicy()
         self.limits = limits or BatchLimits()
+        self.begin = start
         self.prepare = prepare
         self.on_reset = on_reset
         self.idempotent = idempotent

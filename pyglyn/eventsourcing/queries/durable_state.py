@@ -216,6 +216,11 @@ class Projection:
         return self.checkpoint.position
 
     @property
+    def is_to_begin_anew(self) -> bool:
+        """Whether effects are to be undone that are counted as done so far."""
+        return bool(self._resets)
+
+    @property
     def blocked(self) -> frozenset[str]:
         """The aggregates with parked events."""
         return frozenset(self._blocked)

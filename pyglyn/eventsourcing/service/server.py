@@ -374,6 +374,8 @@ class AggregateServer(GenServer):
                 work = partial(self._execute, id, command, pairs, time.monotonic(), for_gleam)
             case (Atom("load_aggregate"), bytes() as id):
                 work = partial(self._load_aggregate, id)
+            case (Atom("load_aggregate"), bytes() as id, int() as sequence):
+                work = partial(self._load_aggregate, id, sequence)
             case (Atom("load_all_events"), bytes() as id):
                 work = partial(self._load_events, id, 0)
             case (Atom("load_events"), bytes() as id, int() as start_from):
@@ -436,8 +438,8 @@ class AggregateServer(GenServer):
                 self.me.send(query.name, message)
         return message[2]
 
-    async def _load_aggregate(self, id: bytes) -> Term:
-        aggregate = await self.executor.load_aggregate(wire.text(id))
+    async def _load_aggregate(self, id: bytes, sequence: int | None = None) -> Term:
+        aggregate = await self.executor.load_aggregate(wire.text(id), at=sequence)
         return wire.aggregate_term(aggregate, wire.encoding(None))
 
     async def _load_events(self, id: bytes, start_from: int) -> Term:

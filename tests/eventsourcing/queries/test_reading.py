@@ -1,0 +1,136 @@
+"""Subscriptions from outside, waiting for a query, where a query begins, and aggregates as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from pyglyn import eventsourcing as es
+from pyglyn.errors import ActorTimeout, EntityNotFound, StoreUnavailable
+from pyglyn.etf import Atom
+from pyglyn.testing import eventually
+from pyglyn.testing.bank import BankAccount, DepositMoney, OpenAccount, apply, handle
+from tests.eventsourcing.queries.totals import bank, close_opened, deposits
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def close_stores() -> AsyncIterator[None]:
+    yield
+    await close_opened()
+
+
+async def test_a_subscription_yields_what_is_there_and_what_comes_through_an_outage(url, monkeypatch):
+    store = bank(url)
+    await deposits(store, "a", 3)
+    got: list[tuple[str, int]] = []
+    only: list[int] = []
+
+    async def follow(into: Any, **options: Any) -> None:
+        async for event in es.subscribe(store, **options):
+            into(event)
+
+    tasks = [
+        asyncio.create_task(follow(lambda e: got.append((e.aggregate_id, e.sequence)), after=1, batch=2)),
+        asyncio.create_task(follow(lambda e: only.append(e.sequence), aggregate_id="b")),
+    ]
+    await eventually(lambda: got == [("a", 2), ("a", 3)])
+    read, outages = store.read, 3
+
+    async def sometimes(*args: Any, **options: Any) -> Any:
+        nonlocal outages
+        if outages:
+            outages -= 1
+            raise StoreUnavailable("no connection")
+        return await read(*args, **options)
+
+    monkeypatch.setattr(store, "read", sometimes)
+    await deposits(store, "b", 2)
+    await eventually(lambda: got[2:] == [("b", 1), ("b", 2)])
+    await eventually(lambda: only == [1, 2])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_one_waits_until_a_query_has_done_what_was_written(node, url):
+    store = bank(url)
+    await deposits(store, "a", 2)
+    other = es.open_store(url, aggregate_type="other")
+    await other.append("x", [{"n": 1}], expected=0)
+    passes = asyncio.Semaphore(0)
+
+    async def project(tx: Any, envelope: Any) -> None:
+        await passes.acquire()
+
+    limits = es.BatchLimits(seconds=1e-6)
+    query = es.DurableQuery("totals", project, store=store, into=store, limits=limits, idempotent=True)
+    await query.start(node)
+    waiting = [asyncio.create_task(es.wait_for(node, "totals", at, timeout=60)) for at in (3, 1)]
+    with pytest.raises(ActorTimeout):
+        await es.wait_for(node, "totals", 2, timeout=0.05)
+    passes.release()
+    await waiting[1]
+    assert not waiting[0].done()
+    passes.release()
+    await waiting[0]  # its position is an event of another type, which is none of the query's
+    await es.wait_for(node, "totals", 0)
+    await node.call("totals", (Atom("replay"), Atom("all")))
+    again = asyncio.create_task(es.wait_for(node, "totals", 3, timeout=60))
+    await asyncio.sleep(0.05)
+    assert not again.done()
+    passes.release()
+    passes.release()
+    await again
+    await other.close()
+
+
+@pytest.mark.parametrize("where", ["now", "position", "time"])
+async def test_a_query_begins_where_it_is_told(node, url, where):
+    store = bank(url)
+    await deposits(store, "a", 3)
+    await asyncio.sleep(0.02)
+    start: Any = {"now": "now", "position": 3, "time": datetime.datetime.now(datetime.UTC)}[where]
+    await asyncio.sleep(0.02)
+    if where != "now":
+        await deposits(store, "b", 2)
+    seen: list[tuple[str, int]] = []
+
+    async def project(tx: Any, envelope: Any) -> None:
+        seen.append((envelope.aggregate_id, envelope.sequence))
+
+    query = es.DurableQuery("totals", project, store=store, into=store, start=start)
+    await query.start(node)
+
+    async def begun() -> bool:
+        return (await store.load_checkpoint("totals")).version > 0
+
+    await eventually(begun)
+    if where == "now":
+        await deposits(store, "b", 2)
+    await eventually(lambda: seen == [("b", 1), ("b", 2)])
+
+
+async def test_an_aggregate_is_loaded_as_it_was(node, url):
+    store = bank(url)
+    made = es.service(
+        "bank",
+        store,
+        handle=handle,
+        apply=apply,
+        empty_state=BankAccount(),
+        snapshot_config=es.SnapshotConfig(2),
+    )
+    accounts = await es.start(node, made)
+    await accounts.execute("a", OpenAccount("a"))
+    for _ in range(3):
+        await accounts.execute("a", DepositMoney(1.0))
+    found = [(await accounts.load_aggregate("a", at=at)).entity.balance for at in (1, 2, 3, 4)]
+    assert found == [0.0, 1.0, 2.0, 3.0]
+    for missing in (0, 5, -1):
+        with pytest.raises(EntityNotFound):
+            await accounts.load_aggregate("a", at=missing)
