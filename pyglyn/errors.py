@@ -14,7 +14,7 @@ The tree::
       GleamError            DecodeErrors(errors), ValueEncodeError(expected, found, path),
                             UnsupportedType
       GroupError            NotInGroup, RegistrationFailed
-      SupervisionError      ChildStartError(child_id, reason), IntensityExceeded,
+      SupervisionError      ChildStartError(child_id, reason), TreeEnded(tree, reason),
                             SpecificationError(reason), ForkUnsafe
       EventSourcingError    DomainError(error), InvalidHandlerResult, NonPositiveArgument,
                             EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms),
@@ -354,10 +354,18 @@ class ChildStartError(SupervisionError):
         self.reason = reason
 
 
-class IntensityExceeded(SupervisionError):
-    """More restarts within the period than the supervisor allows."""
+class TreeEnded(SupervisionError):
+    """A supervision tree of the node has given up, or shut itself down, and nobody was to be told.
 
-    reason = "shutdown"
+    Attributes:
+        tree: the id of the tree.
+        reason: why, as a term.
+    """
+
+    def __init__(self, message: str, *, tree: object, reason: object) -> None:
+        super().__init__(message)
+        self.tree = tree
+        self.reason = reason
 
 
 class SpecificationError(SupervisionError, ValueError):

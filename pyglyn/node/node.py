@@ -99,6 +99,8 @@ class Node:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._started = False
+        self._failure: Exception | None = None
+        self._failing = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
@@ -218,6 +220,10 @@ class Node:
         """Serve until SIGINT, SIGTERM, SIGHUP or ``request_stop``. A second one ends the program at once.
 
         SIGHUP stays ignored where it is, as below ``nohup``.
+
+        Raises:
+            Exception: what `fail` was given, before or now: without it the node is of no use. A supervision
+                tree that ended by itself is a `TreeEnded`.
         """
         loop = asyncio.get_running_loop()
 
@@ -234,11 +240,27 @@ class Node:
         for number in handled:
             loop.add_signal_handler(number, on_signal, number)
         try:
-            await self.hub.stopping.wait()
+            await self._stopping_or_failure()
         finally:
             if not self.hub.stopping.is_set():
                 for number in handled:
                     loop.remove_signal_handler(number)
+
+    async def _stopping_or_failure(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.hub.stopping, self._failing)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if self._failure is not None and not self.hub.stopping.is_set():
+            raise self._failure
+
+    def fail(self, error: Exception) -> None:
+        """Make ``run`` raise this error, now or when it is called; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+            self._failing.set()
 
     def request_stop(self) -> None:
         """Make ``run`` return."""

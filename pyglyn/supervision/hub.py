@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import CallFailed, ChildStartError
+from pyglyn.errors import CallFailed, ChildStartError, TreeEnded
 from pyglyn.etf import Atom, ImproperList, Pid, Term
 from pyglyn.node import Node
 from pyglyn.node.calls import ALIAS, GEN_CALL
@@ -30,6 +30,7 @@ from pyglyn.supervision.place import Place
 from pyglyn.supervision.running import Running
 from pyglyn.supervision.server import ROOT, SupervisorServer
 from pyglyn.supervision.spec import ChildSpec, Supervisor
+from pyglyn.supervision.wording import reason_text
 from pyglyn.supervision.words import Restart
 
 OnEnd = Callable[[Term], None]
@@ -46,8 +47,8 @@ class RootServer(SupervisorServer):
 
     def child_ended(self, run: Running, reason: Term) -> None:
         on_end = self.trees.on_end.pop(etf.encode(run.spec.id), None)
-        if on_end is not None and not self.trees.stopping:
-            on_end(reason)
+        if not self.trees.stopping and not run.stopped:
+            self.trees.ended(run.spec.id, reason, on_end)
 
     def _note_forced(self, title: str) -> None:
         self.trees.forced += 1
@@ -64,7 +65,7 @@ class Trees:
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.on_end: dict[bytes, OnEnd] = {}
+        self.on_end: dict[bytes, OnEnd | None] = {}
         self.forced = 0
         self.stopping = False
         self._numbers = itertools.count(1)
@@ -107,9 +108,17 @@ class Trees:
         assert self._place is not None
         self._place.abandon(self._root.pid)
         self._root = None
-        ended, self.on_end = list(self.on_end.values()), {}
-        for on_end in ended:
+        ended, self.on_end = list(self.on_end.items()), {}
+        for key, on_end in ended:
+            self.ended(etf.decode(key), reason, on_end)
+
+    def ended(self, id: Term, reason: Term, on_end: OnEnd | None) -> None:
+        """A tree has ended by itself: tell who started it, or else have the node fail."""
+        if on_end is not None:
             on_end(reason)
+        else:
+            text = f"the supervision tree {id!s} has ended by itself: {reason_text(reason)}"
+            self.node.fail(TreeEnded(text, tree=id, reason=reason))
 
     async def start(self, spec: ChildSpec, on_end: OnEnd | None) -> Pid:
         """Start a tree; see `start`."""
@@ -118,8 +127,7 @@ class Trees:
             spec = attrs.evolve(spec, id=Atom(f"tree_{next(self._numbers)}"))
         spec = attrs.evolve(spec, restart=Restart.TEMPORARY)
         key = etf.encode(spec.id)
-        if on_end is not None:
-            self.on_end[key] = on_end
+        self.on_end[key] = on_end
         match await self._call(root, (Atom("start_child"), spec)):
             case (Atom("ok"), Pid() as pid):
                 return pid
@@ -183,6 +191,7 @@ async def start(
             which then is the only child.
         name: what the supervisor is registered as; by default what its declaration says.
         on_end: called with the reason when the tree ends by itself, because it gave up or shut itself down.
+            Without it, ``node.run()`` raises `TreeEnded` then.
 
     Raises:
         ChildStartError: a child did not start, and those before it are stopped again; ``reason`` says why,

@@ -39,6 +39,7 @@ class Running:
         is_program: it is an external program, and ``pid`` stands for it in the supervisor's runtime.
         started: it is ready.
         ignored: it chose not to run.
+        stopped: its supervisor has told it to stop.
         reason: the exit reason its link gave.
         override: the reason that counts instead, when the supervisor killed it.
         os_ended: its OS process is collected and the hub has told everyone.
@@ -53,6 +54,7 @@ class Running:
     is_program: bool = False
     started: bool = False
     ignored: bool = False
+    stopped: bool = False
     reason: Term = None
     has_reason: bool = False
     override: Term = None

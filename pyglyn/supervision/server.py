@@ -297,6 +297,8 @@ class SupervisorServer(GenServer):
 
     def _stop_child(self, effect: StopChild) -> None:
         run = self._by_pid.get(effect.pid)
+        if run is not None:
+            run.stopped = True
         if run is None:
             self._carry_out(self.policy.child_exited(effect.pid, Atom("noproc"), self._now()))
         elif effect.reason == "shutdown":

@@ -7,7 +7,10 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
 from pyglyn import Atom, Node
+from pyglyn.errors import TreeEnded
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.supervision.conftest import Client, gone
@@ -64,3 +67,26 @@ async def test_a_tree_that_gives_up_is_reported_to_whoever_started_it(local: Cli
     await start(local.node, tree, on_end=ended.append)
     local.me.cast("a", Atom("sigkill"))
     await eventually(lambda: ended == [SHUTDOWN])
+
+
+async def test_a_tree_that_gives_up_ends_the_run_of_its_node_with_an_error(local: Client) -> None:
+    """Else the node would be there and answer pings, without what it is for."""
+    await start(local.node, Supervisor(name="top", intensity=0).add(worker(Probe, name="a")))
+    running = asyncio.ensure_future(local.node.run())
+    local.me.cast("a", Atom("sigkill"))
+    with pytest.raises(TreeEnded, match="top has ended by itself") as caught:
+        await asyncio.wait_for(running, 60.0)
+    assert (caught.value.tree, caught.value.reason) == (Atom("top"), SHUTDOWN)
+    with pytest.raises(TreeEnded):  # also when it is run only now
+        await local.node.run()
+
+
+async def test_a_tree_that_is_stopped_on_request_is_no_error(local: Client) -> None:
+    ended: list[Any] = []
+    await start(local.node, Supervisor(name="top").add(worker(Probe, name="a")), on_end=ended.append)
+    await start(local.node, Supervisor(name="other").add(worker(Probe, name="b")))
+    for tree in (Atom("top"), Atom("other")):
+        assert await local.me.call("pyglyn_sup", (Atom("terminate_child"), tree)) == Atom("ok")
+    local.node.request_stop()
+    await local.node.run()
+    assert not ended
