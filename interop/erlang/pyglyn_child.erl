@@ -17,12 +17,24 @@
 %%
 %% supervisor:start_child/2 returns {ok, Pid, PythonPid}; pyglyn_child:pid(Pid) returns the PythonPid too.
 %%
+%% In Gleam (gleam_otp 1.x), as a child of a static or a factory supervisor:
+%%
+%%     @external(erlang, "pyglyn_child", "gleam_start")
+%%     fn start_python(
+%%       server: #(Atom, Atom),                                // #(workers, inventory@localhost)
+%%       child: #(Atom, Atom, List(argument)),                 // #(shop, stock, [items])
+%%       options: Dict(Atom, option),                          // see options() below
+%%     ) -> Result(actor.Started(Pid), actor.StartError)
+%%
+%%     supervision.worker(fn() { start_python(server, child, dict.new()) })
+%%     factory_supervisor.worker_child(fn(items) { start_python(server, #(shop, stock, [items]), dict.new()) })
+%%
 %% While the node cannot be reached, a start waits for it, and fails with {error, {nodedown, Node}} when
 %% the connect timeout (5 seconds) is over. Each failed restart counts: choose intensity and period so that the
 %% supervisor outlives a restart of the Python node.
 -module(pyglyn_child).
 
--export([spec/3, spec/4, start_link/3, pid/1]).
+-export([spec/3, spec/4, start_link/3, pid/1, pid/2, gleam_start/3]).
 -export([init/4, guard/3]).
 
 -define(RETRY_MS, 100).
@@ -56,21 +68,38 @@ spec(Id, {_, _} = Server, {_, _, Args} = MFA, Options) when is_list(Args) ->
 start_link(Server, MFA, Options) ->
     proc_lib:start_link(?MODULE, init, [self(), Server, MFA, Options]).
 
-%% The Python process that a child of an Erlang supervisor stands for.
+%% The same for Gleam: the result is an actor.StartResult(Pid), whose data is the Python process.
+-spec gleam_start(server(), mfa_and_args(), options()) ->
+    {ok, {started, pid(), pid()}} | {error, {init_failed, binary()}}.
+gleam_start(Server, MFA, Options) ->
+    case start_link(Server, MFA, Options#{id => maps:get(id, Options, MFA)}) of
+        {ok, Pid, PythonPid} -> {ok, {started, Pid, PythonPid}};
+        ignore -> {error, {init_failed, <<"it chose not to run">>}};
+        {error, Reason} -> {error, {init_failed, unicode:characters_to_binary(io_lib:format("~0tp", [Reason]))}}
+    end.
+
+%% The Python process that a child of an Erlang supervisor stands for; exits when the child does not say so
+%% within 5 seconds, or Timeout milliseconds, as gen_server:call does.
 -spec pid(pid()) -> pid().
-pid(Child) ->
-    Ref = monitor(process, Child),
-    Child ! {?MODULE, self(), Ref},
+pid(Child) -> pid(Child, 5000).
+
+-spec pid(pid(), timeout()) -> pid().
+pid(Child, Timeout) ->
+    Ref = monitor(process, Child, [{alias, demonitor}]),
+    Child ! {?MODULE, Ref, Ref},
     receive
         {Ref, Pid} -> demonitor(Ref, [flush]), Pid;
-        {'DOWN', Ref, _, _, Reason} -> exit({Reason, {?MODULE, pid, [Child]}})
+        {'DOWN', Ref, _, _, Reason} -> exit({Reason, {?MODULE, pid, [Child, Timeout]}})
+    after Timeout ->
+        demonitor(Ref, [flush]),
+        receive {Ref, Pid} -> Pid after 0 -> exit({timeout, {?MODULE, pid, [Child, Timeout]}}) end
     end.
 
 init(Parent, {_, Node} = Server, MFA, Options) ->
     process_flag(trap_exit, true),
     Deadline = erlang:monotonic_time(millisecond) + maps:get(connect_timeout, Options, 5000),
     %% Before anything is started there is somebody to stop it, whatever happens to this process.
-    Id = {node(), maps:get(id, Options), make_ref()},
+    Id = {self(), maps:get(id, Options), make_ref()},
     Guard = spawn(?MODULE, guard, [self(), Server, Id]),
     case connect(Node, Deadline) andalso start_child(Server, python_spec(Id, MFA, Options)) of
         false -> fail(Guard, {nodedown, Node});
@@ -102,15 +131,24 @@ python_spec(Id, MFA, Options) ->
     Kept = maps:with([shutdown, start_timeout, memory_limit, heartbeat, isolation], Options),
     Kept#{id => Id, start => MFA, restart => temporary}.
 
-%% One that is still there from before a lost connection is stopped first.
-start_child(Server, #{id := {Node, Id, _}} = Spec) ->
+%% One that is still there from before a lost connection is stopped first: who stood for it is gone. The same id
+%% alone says nothing, other supervisors and factories may have it too.
+start_child(Server, #{id := {_, Id, _}} = Spec) ->
     try
-        Old = [OldId || {{N, I, _} = OldId, _, _, _} <- supervisor:which_children(Server), N =:= Node, I =:= Id],
+        Old = [OldId || {{Owner, I, _} = OldId, _, _, _} <- supervisor:which_children(Server),
+                        I =:= Id, is_gone(Owner)],
         lists:foreach(fun(OldId) -> supervisor:terminate_child(Server, OldId) end, Old),
         supervisor:start_child(Server, Spec)
     catch
         exit:{Reason, _} -> {error, Reason}
     end.
+
+is_gone(Owner) when is_pid(Owner), node(Owner) =:= node() ->
+    try not is_process_alive(Owner)
+    catch error:badarg -> true  % of an earlier run of this node
+    end;
+is_gone(_) ->
+    false.
 
 loop(Parent, Pid, Guard) ->
     receive

@@ -44,7 +44,13 @@ class ExportedChildren:
 
         Raises:
             ValueError: another one has that name.
+            TypeError: nothing says whether a function is the child itself or returns its specification.
         """
+        if _says_nothing(target):
+            raise TypeError(
+                f"{module}:{name} is a function without a return annotation: write `-> ChildSpec` if it "
+                "returns the specification of the child, `-> None` if it is the child itself"
+            )
         if self._table.setdefault((module, name), target) is not target:
             raise ValueError(f"{module}:{name} is exported as a child already")
 
@@ -103,8 +109,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 def export_child(module: str, name: str | None = None) -> Callable[[F], F]:
     """Let Erlang start the decorated class or function as ``{module, name, Args}``.
 
+    A function that is not async says by its return annotation what it is: ``-> ChildSpec`` where it returns
+    the child's specification, anything else where it is the child itself.
+
     Raises:
         ValueError: another one has that name.
+        TypeError: a function has no such annotation.
     """
 
     def decorate(target: F) -> F:
@@ -129,6 +139,14 @@ def _error(spec: ChildSpec, reason: Term, text: str) -> ChildStartError:
 def _makes_specification(target: Callable[..., Any]) -> bool:
     """Whether what is exported is a function that returns the specification, not the child itself."""
     return not inspect.isclass(target) and typing.get_type_hints(target).get("return") is ChildSpec
+
+
+def _says_nothing(target: Callable[..., Any]) -> bool:
+    return (
+        inspect.isroutine(target)
+        and not inspect.iscoroutinefunction(target)
+        and "return" not in getattr(target, "__annotations__", {})
+    )
 
 
 def _takes(target: Callable[..., Any], args: Sequence[Term]) -> bool:

@@ -178,3 +178,53 @@ async def test_a_lost_connection_ends_the_child_and_the_next_one_takes_its_place
     assert new_pid != old_pid
     await both.eval("gen_server:stop(Sup, shutdown, 5000)", Sup=sup)
     assert await both.python_children() == []
+
+
+async def test_supervisors_of_one_node_leave_each_others_children_of_the_same_id_alone(both: Both) -> None:
+    first = await both.supervisor("[Spec(t, {erlang_children, 'Trapping', []})]")
+    child = await both.child(first, "t")
+    second = await both.supervisor("[Spec(t, {erlang_children, 'Trapping', []})]")
+    assert len(await both.python_children()) == 2
+    assert await both.eval("gen_server:call(Child, heard)", Child=child) == []
+    for sup in (first, second):
+        await both.eval("gen_server:stop(Sup, shutdown, 5000)", Sup=sup)
+    assert await both.python_children() == []
+
+
+async def test_asking_for_the_python_process_has_a_time_limit(both: Both) -> None:
+    text = "P = spawn(fun() -> receive stop -> ok end end), R = (catch pyglyn_child:pid(P, 50)), P ! stop, R"
+    (exit_, (timeout, _)) = await both.eval(text)
+    assert (exit_, timeout) == (A("EXIT"), A("timeout"))
+
+
+async def test_gleams_supervisors_start_a_child_by_what_their_start_functions_return(both: Both) -> None:
+    """gleam/otp/actor: ``Ok(Started(pid, data))``, ``Error(InitFailed(text))``."""
+    text = """
+        S = self(),
+        P = spawn(fun() ->
+            Start = fun(F) -> pyglyn_child:gleam_start({workers, Node}, {erlang_children, F, []}, #{}) end,
+            S ! {started, [Start(F) || F <- ['Trapping', 'Trapping', 'Absent', unknown]]},
+            receive stop -> exit(shutdown) end
+        end),
+        receive {started, Results} -> {P, Results} end
+    """
+    parent, ((ok, (started, pid, python)), (_, (_, other, _)), ignored, (error, (failed, why))) = _pair(
+        await both.eval(text)
+    )
+    assert (ok, started, pid.node, python.node) == (A("ok"), A("started"), both.beam.name, both.node.name)
+    assert other != pid
+    assert ignored == (A("error"), (A("init_failed"), b"it chose not to run"))
+    assert (error, failed) == (A("error"), A("init_failed"))
+    assert b"undef" in why
+    assert len(await both.python_children()) == 2
+    await both.eval("P ! stop, ok", P=parent)
+
+    async def empty() -> bool:
+        return await both.python_children() == []
+
+    await eventually(empty)
+
+
+def _pair(answer: Any) -> Any:
+    parent, results = answer
+    return parent, tuple(results)

@@ -43,6 +43,19 @@ def test_a_name_is_given_once() -> None:
         table.add("shop", "job", stock)
 
 
+def test_a_function_that_says_nothing_of_what_it_returns_is_refused() -> None:
+    def unclear(items):  # type: ignore[no-untyped-def]
+        return worker(job, items)
+
+    def child(me: Any) -> None:
+        me.receive()
+
+    table = ExportedChildren()
+    with pytest.raises(TypeError, match=r"shop:unclear .* write `-> ChildSpec`"):
+        table.add("shop", "unclear", unclear)
+    table.add("shop", "child", child)
+
+
 def test_the_child_itself_gets_the_arguments_and_those_of_start_child(exported: ExportedChildren) -> None:
     spec, start = exported.resolve(from_erlang("job", 1), (2,))
     assert (spec, start) == (from_erlang("job", 1), CallableStart(job, (1, 2)))
