@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyglyn.etf import Term as Term
     from pyglyn.etf import TermMap as TermMap
     from pyglyn.node import Caller as Caller
+    from pyglyn.node import ErlangError as ErlangError
     from pyglyn.node import Exit as Exit
     from pyglyn.node import Exports as Exports
     from pyglyn.node import GenServer as GenServer
@@ -48,6 +49,7 @@ _MODULE_OF = {
     **dict.fromkeys(
         (
             "Caller",
+            "ErlangError",
             "Exit",
             "Exports",
             "GenServer",
@@ -73,6 +75,7 @@ __all__ = [
     "Atom",
     "BitString",
     "Caller",
+    "ErlangError",
     "Exit",
     "Export",
     "Exports",

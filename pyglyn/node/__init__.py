@@ -1,7 +1,7 @@
 """A running node: processes, signals, routing, and what other nodes expect of any node. Layer: node."""
 
 from pyglyn.node.calls import Caller
-from pyglyn.node.exits import Exit, Throw
+from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import Exports, export
 from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError, Stop
 from pyglyn.node.node import At, Node, NodeEvent
@@ -12,6 +12,7 @@ from pyglyn.node.settings import Reconnect, Settings
 __all__ = [
     "At",
     "Caller",
+    "ErlangError",
     "Exit",
     "Exports",
     "GenServer",

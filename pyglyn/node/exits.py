@@ -35,6 +35,18 @@ class Exit(BaseException):
         self.reason: Term = Atom(reason) if isinstance(reason, str) else reason
 
 
+class ErlangError(Exception):
+    """Raise in a process or an exported function to fail with an error of one's own, as Erlang's ``error/1``.
+
+    Attributes:
+        reason: any term; ``"badarg"`` stands for the atom.
+    """
+
+    def __init__(self, reason: Term) -> None:
+        super().__init__(reason)
+        self.reason: Term = Atom(reason) if isinstance(reason, str) else reason
+
+
 class Throw(BaseException):
     """Raise in an exported function to answer its caller with a throw, as Erlang's ``throw/1``."""
 
@@ -89,6 +101,8 @@ def exit_reason(exception: BaseException) -> Term:
         return exception.reason
     if isinstance(exception, Throw):
         return ((Atom("nocatch"), exception.value), stack_term(exception.__traceback__))
+    if isinstance(exception, ErlangError):
+        return (exception.reason, stack_term(exception.__traceback__))
     if isinstance(exception, SystemExit):
         return NORMAL if not exception.code else (Atom("exit_status"), _status(exception.code))
     if isinstance(exception, CallFailed):

@@ -38,6 +38,7 @@ from pyglyn.dist.control import (
     SpawnRequest,
     UnlinkId,
     UnlinkIdAck,
+    undecodable,
 )
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
@@ -254,7 +255,5 @@ class Router:
             args, _ = decode_bare(payload, limits=self.hub.settings.limits)
         except DecodeError as error:
             logger.warning("refused a spawn request: its arguments do not decode: %s", error)
-            reply = SpawnReply(request.request_id, request.sender, SpawnFlags(0), Atom("badarg"))
-            self.hub.runtime.send(reply)
-            return
+            args = undecodable(error)  # the process asked for ends with that, as rpc expects it
         handler(request, args)

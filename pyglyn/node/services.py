@@ -1,7 +1,8 @@
 """What other nodes expect of any node: ``net_kernel``, ``rex``, spawn requests, ``erpc``. Layer: node.
 
 Source: net_kernel.erl, rpc.erl, erpc.erl (OTP 25, 28). Spawn requests, ``rpc`` and ``erpc`` reach exported
-functions only (see ``exports``); everything else is ``undef``. A few read-only functions of module
+functions only (see ``exports``), also by ``fun m:f/0``, ``apply`` and ``proc_lib:spawn``; everything else is
+``undef``, and so are closures: their code is not here. A few read-only functions of module
 ``erlang`` are exported here, since shells and tools ask them of every node.
 
 Not supported: ``rpc:block_call`` blocking others (each call has its own process), ``change_code``.
@@ -15,18 +16,19 @@ from typing import Any
 from pyglyn import etf
 from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
 from pyglyn.errors import EncodeError, NodeBusy
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.calls import Caller, reply
-from pyglyn.node.exits import Exit, Throw
+from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
 from pyglyn.node.hub import Hub
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
-from pyglyn.node.reasons import ERROR, EXIT, is_clean
+from pyglyn.node.reasons import BADARG, ERROR, EXIT, is_clean
 from pyglyn.node.runtime import Body
 
 UNDEF = Atom("undef")
+ERLANG, APPLY, BADARITY = Atom("erlang"), Atom("apply"), Atom("badarity")
 BADRPC = Atom("badrpc")
 RETURN, THROW, EXIT_KIND = Atom("return"), Atom("throw"), Atom("exit")
 BADOPT = Atom("badopt")
@@ -36,6 +38,23 @@ REX = Atom("rex")
 def label_of(module: Term, function: Term) -> str:
     """What a process runs, for people."""
     return f"{etf.text.format(module)}:{etf.text.format(function)}"
+
+
+def _ending(reason: Term) -> Body:
+    """A body that ends at once."""
+
+    async def body(me: Process) -> None:
+        raise Exit(reason)
+
+    return body
+
+
+def _raised(kind: Term, exception: BaseException, value: Term, *stack: Term) -> tuple[Term, ...]:
+    """What an exported function raised; an error of its own where the value is no term."""
+    try:
+        return (kind, etf.normalise(value), *stack)
+    except EncodeError as error:
+        return (ERROR, exits.exception_term(error), exits.stack_term(exception.__traceback__))
 
 
 class Services:
@@ -71,10 +90,14 @@ class Services:
     def spawn_request(self, request: SpawnRequest, args: Term) -> None:
         """Start the process asked for, and answer before it runs."""
         flags = self._flags(request.options)
-        if flags is None or not isinstance(args, list):
+        refused = type(args) is tuple  # the arguments went beyond a limit: this stands for them
+        if flags is None or not (refused or isinstance(args, list)):
             self._spawn_reply(request, SpawnFlags(0), BADOPT)
             return
-        body, label, quiet = self._body(request, args)
+        if isinstance(args, list):
+            body, label, quiet = self._body(request, args)
+        else:
+            body, label, quiet = _ending(args), label_of(*request.mfa[:2]), True
         link_to = request.sender if flags & SpawnFlags.LINK else None
         process = self.hub.runtime.spawn(body, link_to=link_to, label=label)
         process.quiet = quiet
@@ -109,6 +132,14 @@ class Services:
                 return (lambda me: self._execute_call(me, ref, m, f, call_args)), label_of(m, f), True
             case Atom("erpc"), Atom("execute_cast"), [m, f, call_args]:
                 return (lambda me: self._execute(me, m, f, call_args)), label_of(m, f), False
+            case Atom("proc_lib"), Atom("init_p"), [_, _, fun]:
+                return (
+                    (lambda me: self._execute(me, ERLANG, APPLY, [fun, []])),
+                    label_of(ERLANG, APPLY),
+                    False,
+                )
+            case Atom("proc_lib"), Atom("init_p"), [_, _, m, f, call_args]:
+                return (lambda me: self._execute(me, m, f, call_args)), label_of(m, f), False
             case _:
                 return (
                     (lambda me: self._execute(me, module, function, args)),
@@ -132,6 +163,23 @@ class Services:
     async def run(self, me: Process, module: Term, function: Term, args: Term) -> tuple[Term, ...]:
         """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
         found: Exported | None = None
+        while module is ERLANG and function is APPLY and isinstance(args, list):
+            match args:
+                case [Export(m, f, arity), list() as call_args]:
+                    if len(call_args) != arity:
+                        return (ERROR, (BADARITY, (args[0], call_args)), [])
+                    module, function, args = exits.atom_of(m), exits.atom_of(f), call_args
+                case [
+                    Fun() as closure,
+                    list() as call_args,
+                ]:  # its code is elsewhere, as of an unknown module
+                    return (ERROR, UNDEF, [(closure, call_args, [])])
+                case [m, f, list() as call_args]:
+                    module, function, args = m, f, call_args
+                case [what, list()]:
+                    return (ERROR, (Atom("badfun"), what), [])
+                case _:
+                    return (ERROR, BADARG, [(module, function, args, [])])
         try:
             if isinstance(args, list):
                 found = self.hub.exports.find(module, function, len(args))
@@ -140,9 +188,11 @@ class Services:
                 return (ERROR, UNDEF, [(module, function, args, [])])
             return (RETURN, await found.run(me, list(args)))  # type: ignore[arg-type]
         except Throw as throw:
-            return (THROW, etf.normalise(throw.value))
+            return _raised(THROW, throw, throw.value)
         except Exit as error:
-            return (EXIT_KIND, error.reason)
+            return _raised(EXIT_KIND, error, error.reason)
+        except ErlangError as error:
+            return _raised(ERROR, error, error.reason, exits.stack_term(error.__traceback__))
         except BadArgument as error:
             return (ERROR, error.reason, [(module, function, args, [])])
         except EncodeError as error:

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from pyglyn.errors import BadRpc, CallTimeout, RemoteException
 from pyglyn.etf import Atom, Pid
-from pyglyn.node import Exit, Exports, Node, Process, Throw
+from pyglyn.node import ErlangError, Exit, Exports, Node, Process, Throw
 from tests.node.conftest import unique_name
 
 
@@ -44,6 +44,18 @@ async def fail(how):
             raise ValueError("no such product")
         case Atom("object"):
             return object()
+        case Atom("erlang_error"):
+            raise ErlangError((Atom("out_of_stock"), b"laptop"))
+        case Atom("throw_object"):
+            raise Throw(object())
+
+
+async def seven() -> float:
+    return 7.5
+
+
+async def bye() -> None:
+    raise Exit("goodbye")
 
 
 async def loop(me: Process, owner) -> None:
@@ -58,7 +70,7 @@ async def loop(me: Process, owner) -> None:
 
 def exports() -> Exports:
     table = Exports()
-    for function in (quote, slow, double, fail, loop):
+    for function in (quote, slow, double, fail, loop, seven, bye):
         table.add("pricing", function)
     return table
 
@@ -242,3 +254,76 @@ async def test_garbage_to_every_named_process_changes_nothing(beam, serving):
     )
     assert await beam.eval("net_adm:ping(N)", N=where) is Atom("pong")
     assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "erpc:call(N, fun pricing:seven/0)",
+        "erpc:call(N, erlang, apply, [fun pricing:quote/2, Args])",
+        "erpc:call(N, erlang, apply, [pricing, quote, Args])",
+        "rpc:call(N, erlang, apply, [erlang, apply, [fun pricing:quote/2, Args]])",
+        "rpc:block_call(N, erlang, apply, [fun pricing:quote/2, Args])",
+    ],
+)
+async def test_external_funs_and_apply_reach_exported_functions(beam, serving, call):
+    assert await beam.eval(call, N=Atom(serving.name), Args=[b"laptop", 3]) == 7.5
+
+
+@pytest.mark.parametrize(
+    "spawn",
+    [
+        "spawn(N, fun pricing:bye/0)",
+        "spawn(N, erlang, apply, [pricing, bye, []])",
+        "proc_lib:spawn(N, fun pricing:bye/0)",
+        "proc_lib:spawn(N, pricing, bye, [])",
+        "proc_lib:spawn_link(N, pricing, bye, [])",
+    ],
+)
+async def test_every_kind_of_spawn_runs_an_exported_function(beam, serving, spawn):
+    text = f"process_flag(trap_exit, true), P = {spawn}, link(P), receive {{'EXIT', P, R}} -> R after 10000 -> late end"
+    assert await beam.eval(text, N=Atom(serving.name)) in (Atom("goodbye"), Atom("noproc"))
+    monitored = "{P, M} = spawn_monitor(N, fun pricing:bye/0), receive {'DOWN', M, _, P, R} -> R after 10000 -> late end"
+    assert await beam.eval(monitored, N=Atom(serving.name)) is Atom("goodbye")
+
+
+async def test_a_closure_is_undefined_and_a_wrong_apply_says_what_is_wrong(beam, serving):
+    text = "try erpc:call(N, erlang, apply, [F, []]) catch C:Why -> {C, Why} end"
+    for fun, reason in (
+        ("fun() -> 1 end", "{exception, undef, [{F, [], []}]}"),
+        ("fun pricing:quote/2", "{exception, {badarity, {F, []}}, []}"),
+    ):
+        said = await beam.eval(
+            f"F = {fun}, {{error, R}} = {text}, case R of {reason} -> ok; _ -> R end", N=Atom(serving.name)
+        )
+        assert said is Atom("ok")
+
+
+async def test_a_function_raises_an_erlang_error_with_a_term_of_its_own(beam, serving):
+    where = Atom(serving.name)
+    match await beam.eval("rpc:call(N, pricing, fail, [erlang_error])", N=where):
+        case (Atom("badrpc"), (Atom("EXIT"), ((Atom("out_of_stock"), b"laptop"), [_, *_]))):
+            pass
+        case other:
+            raise AssertionError(other)
+    match await beam.eval("P = self(), rpc:call(N, pricing, fail, [throw_object])", N=where):
+        case (Atom("badrpc"), (Atom("EXIT"), ((Atom("exception"), Atom("EncodeError"), _), _))):
+            pass
+        case other:
+            raise AssertionError(other)
+
+
+async def test_an_argument_beyond_the_limits_is_a_badrpc_and_the_reason_of_what_was_spawned(beam, serving):
+    where = Atom(serving.name)
+    deep = "Deep = lists:foldl(fun(_, T) -> [T] end, [], lists:seq(1, 20000)),"
+    match await beam.eval(deep + "rpc:call(N, pricing, quote, [Deep, 1])", N=where):
+        case (Atom("badrpc"), (Atom("EXIT"), (Atom("undecodable"), bytes()))):
+            pass
+        case other:
+            raise AssertionError(other)
+    spawned = "{P, M} = spawn_monitor(N, pricing, quote, [Deep, 1]), receive {'DOWN', M, _, P, R} -> R end"
+    match await beam.eval(deep + spawned, N=where):
+        case (Atom("undecodable"), bytes()):
+            pass
+        case other:
+            raise AssertionError(other)
