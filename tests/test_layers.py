@@ -86,6 +86,7 @@ _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 
 LAYERS = {
     "escaping": set(),
+    "certificates": set(),
     "errors": set(),
     "_version": set(),
     "_main_module": set(),

@@ -37,6 +37,10 @@ COMMANDS = {
         "epmd:names",
         "List the nodes registered at the EPMD of HOST (this machine).",
     ),
+    "certs": (
+        "certs:certs",
+        "Make a CA in DIR, and a certificate for each NODE (NAME@HOST) with an option file for both worlds.",
+    ),
     "ping": (
         "call:ping",
         "Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1.",

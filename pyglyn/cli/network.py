@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import attrs
 import rich_click as click
 
-from pyglyn.net import NetSettings
+from pyglyn.net import NetSettings, TlsSettings
+from pyglyn.net.tls import read_option_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,8 +24,32 @@ def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     context.meta.setdefault(_KEPT, {})[parameter.name] = value
 
 
+_TLS = (
+    (
+        "--ssl-dist-optfile",
+        "FILE",
+        "TLS as OTP's -ssl_dist_optfile FILE says; the same file serves BEAM nodes.",
+    ),
+    ("--tls-cert", "FILE", "PEM file with this node's certificate, for TLS without an option file."),
+    ("--tls-key", "FILE", "PEM file with its key, if that is not in the same file."),
+    ("--tls-ca", "FILE", "PEM file with the CA: certificates are demanded and checked, both ways."),
+)
+
+
 def network_options(function: F) -> F:
     """The options of every command that is a node."""
+    for name, metavar, text in reversed(_TLS):
+        function = click.option(name, metavar=metavar, expose_value=False, callback=_keep, help=text)(
+            function
+        )
+    function = click.option(
+        "--proto-dist",
+        type=click.Choice(["inet_tcp", "inet_tls"]),
+        expose_value=False,
+        callback=_keep,
+        help="What the nodes of the cluster speak, as OTP's -proto_dist. [default: inet_tls where an option "
+        "for TLS is given]",
+    )(function)
     return click.option(
         "--net-ticktime",
         metavar="SECONDS",
@@ -43,4 +68,21 @@ def net_settings() -> NetSettings:
     assert context is not None
     kept: dict[str, Any] = context.meta[_KEPT]
     settings = NetSettings()
-    return attrs.evolve(settings, channel=attrs.evolve(settings.channel, net_ticktime_s=kept["net_ticktime"]))
+    channel = attrs.evolve(settings.channel, net_ticktime_s=kept["net_ticktime"])
+    return attrs.evolve(settings, channel=channel, tls=_tls(kept))
+
+
+def _tls(kept: dict[str, Any]) -> TlsSettings | None:
+    optfile, cert, key, ca = (kept[name] for name in ("ssl_dist_optfile", "tls_cert", "tls_key", "tls_ca"))
+    given = [option for option, _, _ in _TLS if kept[option.strip("-").replace("-", "_")]]
+    if kept["proto_dist"] == "inet_tcp" and given:
+        raise click.UsageError(f"{given[0]} is for --proto-dist inet_tls")
+    if optfile:
+        if len(given) > 1:
+            raise click.UsageError(f"{given[1]} and --ssl-dist-optfile exclude each other")
+        return read_option_file(optfile)
+    if cert:
+        return TlsSettings.of(cert, key, ca)
+    if given or kept["proto_dist"] == "inet_tls":
+        raise click.UsageError("TLS needs a certificate: --tls-cert, or --ssl-dist-optfile")
+    return None

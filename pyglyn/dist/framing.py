@@ -151,9 +151,9 @@ def append_piece(pieces: list[memoryview], piece: memoryview) -> None:
 # --- writing ---------------------------------------------------------------------------------------
 
 
-def handshake_packet(body: bytes) -> bytes:
-    """Frame a handshake message: length:2 and the body."""
-    return len(body).to_bytes(2) + body
+def handshake_packet(body: bytes, length_size: int = 2) -> bytes:
+    """Frame a handshake message: length:2, or length:4 inside TLS, and the body."""
+    return len(body).to_bytes(length_size) + body
 
 
 def packet_head(size: int, with_header: bool) -> bytes:

@@ -9,13 +9,13 @@ A dials B::
     B -> A  'N' flags:8 challenge:4 creation:4 length:2 name
     A -> B  'r' challenge:4 digest:16                       B -> A  'a' digest:16
 
-with a length of 2 bytes in front of each. After the status ``alive`` A says 's' ``true`` or ``false``. A node
+with a length of 2 bytes in front of each, of 4 inside TLS. After the status ``alive`` A says 's' ``true`` or ``false``. A node
 of OTP 23 or 24 may start with the old 'n' version:2 flags:4 name, and completes it with 'c' flags:4
 creation:4 after the challenge.
 
 The driver feeds ``receive_data``, does what the events ask for, writes ``data_to_send`` (also after an error:
 a refusal has to reach the peer) and closes the connection on any ``HandshakeError``. Names and cookies are
-Latin-1, as in OTP. Not supported: asking for a dynamic name as initiator (NAME_ME), TLS.
+Latin-1, as in OTP. Not supported: asking for a dynamic name as initiator (NAME_ME).
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class _Machine:
 
     _table: ClassVar[dict[tuple[State, int], Callable[..., list[Event]]]]
 
-    def __init__(self, local: LocalSide, challenge: int, state: State) -> None:
+    def __init__(self, local: LocalSide, challenge: int, state: State, length_size: int) -> None:
         self.local = local
+        self._length_size = length_size
         self.state = state
         self.peer_name = "?"
         self._challenge = challenge
@@ -152,15 +153,17 @@ class _Machine:
     def _proceed(self) -> list[Event]:
         events: list[Event] = []
         while not events and self.state not in _NOT_READING:
-            if len(self._buffer) < 2:
+            begin = self._length_size
+            if len(self._buffer) < begin:
                 break
-            end = 2 + int.from_bytes(self._buffer[:2])
-            if len(self._buffer) < end <= 2 + MAX_PACKET:
+            size = int.from_bytes(self._buffer[:begin])
+            end = begin + size
+            if size <= MAX_PACKET and len(self._buffer) < end:
                 break
-            packet, self._buffer = self._buffer[2:end], self._buffer[end:]
+            packet, self._buffer = self._buffer[begin:end], self._buffer[end:]
             try:
-                if end > 2 + MAX_PACKET:
-                    self._refuse_announced(end - 2)
+                if size > MAX_PACKET:
+                    self._refuse_announced(size)
                 events = self._receive_packet(packet)
             except RemoteProtocolError as error:
                 self.state = State.CLOSED
@@ -208,7 +211,7 @@ class _Machine:
         return data
 
     def _send(self, body: bytes) -> None:
-        self._out.append(handshake_packet(body))
+        self._out.append(handshake_packet(body, self._length_size))
 
     def _complete(self) -> list[Event]:
         self.state = State.DONE
@@ -240,10 +243,11 @@ class Initiator(_Machine):
         local: this node.
         peer_name: the node dialled; it must answer under exactly this name.
         challenge: 32 random bits.
+        length_size: bytes of the length in front of a message, 4 inside TLS.
     """
 
-    def __init__(self, local: LocalSide, peer_name: str, challenge: int) -> None:
-        super().__init__(local, challenge, State.AWAIT_STATUS)
+    def __init__(self, local: LocalSide, peer_name: str, challenge: int, length_size: int = 2) -> None:
+        super().__init__(local, challenge, State.AWAIT_STATUS, length_size)
         self.peer_name = peer_name
         name = local.name.encode("latin-1")
         head = int(local.flags).to_bytes(8) + local.creation.to_bytes(4) + len(name).to_bytes(2)
@@ -319,7 +323,10 @@ class Initiator(_Machine):
         if state is State.AWAIT_ACK:
             return WrongCookie(f"{self.peer_name} refused this node's cookie")
         if state is State.AWAIT_STATUS:
-            return HandshakeError(f"{self.peer_name} closed the connection without answering the handshake")
+            why = ": it may speak TLS, or be no node"
+            if self._length_size == 4:
+                why = ": it may not accept this node's certificate, see its log"
+            return HandshakeError(f"{self.peer_name} closed the connection without answering the handshake{why}")
         return super()._closed_by_peer(state)
 
     _table: ClassVar = {
@@ -337,8 +344,8 @@ class Acceptor(_Machine):
         challenge: 32 random bits.
     """
 
-    def __init__(self, local: LocalSide, challenge: int) -> None:
-        super().__init__(local, challenge, State.AWAIT_NAME)
+    def __init__(self, local: LocalSide, challenge: int, length_size: int = 2) -> None:
+        super().__init__(local, challenge, State.AWAIT_NAME, length_size)
         self._old_style = False
         self.peer_name = "a connecting node"
 

@@ -6,5 +6,6 @@ from pyglyn.net.connection import Connection
 from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.peers import Peers
 from pyglyn.net.settings import LocalNode, NetSettings
+from pyglyn.net.tls import TlsSettings, TlsSide
 
-__all__ = ["Connection", "EpmdServer", "LocalNode", "NetSettings", "Peers"]
+__all__ = ["Connection", "EpmdServer", "LocalNode", "NetSettings", "Peers", "TlsSettings", "TlsSide"]

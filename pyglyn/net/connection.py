@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -25,7 +26,7 @@ from pyglyn.dist import (
     TickReceived,
 )
 from pyglyn.errors import HandshakeError
-from pyglyn.net import wire
+from pyglyn.net import tls, wire
 from pyglyn.net.settings import NetSettings
 from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pieces
 from pyglyn.patience import Patience, after_reading
@@ -69,8 +70,13 @@ class HandshakeDriver(asyncio.Protocol):
         order: int,
         on_event: Callable[[HandshakeDriver, HandshakeEvent], None],
         on_failure: Callable[[HandshakeDriver, HandshakeError], None],
+        tls: tuple[ssl.SSLContext, str | None] | None = None,
     ) -> None:
         self.machine = machine
+        self._tls = tls
+        self._tls_task: asyncio.Task[None] | None = None
+        self._secured = False
+        self._early = b""
         self.order = order
         self.transport: asyncio.Transport | None = None
         self.peer_address = "?"
@@ -83,6 +89,7 @@ class HandshakeDriver(asyncio.Protocol):
         self._over = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or with TLS begin when its handshake is over."""
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
         forks.keep_transport(self.transport)
         peer = transport.get_extra_info("peername")
@@ -92,14 +99,43 @@ class HandshakeDriver(asyncio.Protocol):
             self.transport.abort()
             return
         no_delay(self.transport)
+        if self._tls is not None:
+            transport.pause_reading()  # type: ignore[attr-defined]
+            self._tls_task = asyncio.get_running_loop().create_task(self._start_tls(*self._tls))
+            return
         read_in_small_pieces(self.transport)
         self._restart_timer()
         self._flush()
+
+    async def _start_tls(self, context: ssl.SSLContext, host: str | None) -> None:
+        assert self.transport is not None
+        peer = self.machine.peer_name
+        try:
+            started = await tls.start_tls(
+                self.transport, self, context, timeout_s=self._settings.setup_timeout_s, host=host
+            )
+        except (OSError, ssl.SSLError) as error:
+            self.heard = isinstance(error, ssl.SSLError | TimeoutError)
+            self.closed_by_peer = not self.heard
+            self._fail(HandshakeError(tls.explain_tls(error, peer)))
+            return
+        self.transport = started
+        self._secured = True
+        if self._over:
+            started.abort()
+            return
+        self._restart_timer()
+        self._flush()
+        if self._early:
+            self.data_received(self._early)
 
     def data_received(self, data: bytes) -> None:
         if self._over:
             return
         self.heard = True
+        if self._tls_task is not None and not self._secured:
+            self._early += data  # what is written now would go out as it is
+            return
         self._run(lambda: self.machine.receive_data(data))
 
     def eof_received(self) -> bool:
@@ -108,6 +144,11 @@ class HandshakeDriver(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         forks.shut_down_transport(self.transport)
         if self._over:
+            return
+        if self._tls_task is not None and not self._secured:
+            return  # that task is told
+        if isinstance(exc, ssl.SSLError):
+            self._fail(HandshakeError(tls.explain_tls(exc, self.machine.peer_name)))
             return
         if exc is not None and not isinstance(exc, ConnectionError):
             self._fail(HandshakeError(f"the connection broke during the handshake: {exc}"))
@@ -169,7 +210,9 @@ class HandshakeDriver(asyncio.Protocol):
     def close(self) -> None:
         """End the attempt without a call of ``on_failure``; what is written still goes out."""
         self._finish()
-        if self.transport is not None:
+        if self.transport is not None and self._tls is not None and isinstance(self.machine, Initiator):
+            self.transport.abort()  # it has nothing more to say, and TLS would wait for the peer's goodbye
+        elif self.transport is not None:
             self.transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
 

@@ -45,6 +45,7 @@ from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.listener import Listener
 from pyglyn.net.registrar import Registrar, random_creation
 from pyglyn.net.settings import LocalNode, NetSettings
+from pyglyn.net.tls import Contexts
 from pyglyn.net.turns import Turns
 from pyglyn.patience import Patience
 
@@ -121,6 +122,8 @@ class Peers:
         self._accepting: dict[HandshakeDriver, None] = {}  # the oldest first
         self._most_accepting = transport.share_of_descriptors(8, self.settings.max_handshakes)
         self._crowded = False
+        self._contexts = None if self.settings.tls is None else Contexts(self.settings.tls)
+        self._length_size = 2 if self._contexts is None else 4
         self._turns = Turns(self.settings.max_dials, self.settings.max_dials_to_host)
         self._orders = itertools.count(1)
         self._listener = Listener(local, self.settings, self._accept)
@@ -250,12 +253,14 @@ class Peers:
 
     async def _open(self, dial: _Dial, side: LocalSide) -> None:
         address, port = await self._find(dial.node)
+        contexts = self._contexts
         driver = dial.driver = HandshakeDriver(
-            Initiator(side, dial.node, secrets.randbits(32)),
+            Initiator(side, dial.node, secrets.randbits(32), self._length_size),
             self.settings,
             next(self._orders),
             lambda driver, event: self._initiator_event(dial, driver, event),
             lambda _, error: self._fail_dial(dial, error),
+            None if contexts is None else (contexts.client, dial.node.partition("@")[2]),
         )
         try:
             await transport.dial(address, port, lambda: driver, self.settings.setup_timeout_s)
@@ -303,11 +308,12 @@ class Peers:
         """Make the protocol of an accepted connection."""
         side = self._side or LocalSide(name="nonode@nohost", creation=0, flags=DistFlags(0), cookie=b"")
         driver = HandshakeDriver(
-            Acceptor(side, secrets.randbits(32)),
+            Acceptor(side, secrets.randbits(32), self._length_size),
             self.settings,
             next(self._orders),
             self._acceptor_event,
             self._acceptor_failed,
+            None if self._contexts is None else (self._contexts.server, None),
         )
         if self._side is None:
             driver.close()

@@ -13,6 +13,7 @@ import attrs
 from pyglyn.dist import MANDATORY_25, RECOMMENDED, ChannelSettings, DistFlags, has_long_host
 from pyglyn.dist.epmd import DEFAULT_PORT
 from pyglyn.errors import LocalProtocolError
+from pyglyn.net.tls import TlsSettings
 
 LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1"))
 
@@ -57,6 +58,7 @@ class NetSettings:
         epmd_retry_s: how often to try again when EPMD is gone, as real nodes do.
         allowed: which nodes may connect, by name; None for all.
         address_of: host and port of nodes that are not to be looked up with EPMD.
+        tls: how to speak TLS with the other nodes, as OTP's ``-proto_dist inet_tls``; None for plain TCP.
         flags: what to offer; a visible node adds PUBLISHED by itself.
         required_flags: what a peer must offer.
     """
@@ -75,6 +77,7 @@ class NetSettings:
     epmd_retry_s: float = 2.0
     allowed: Callable[[str], bool] | None = None
     address_of: Callable[[str], tuple[str, int] | None] | None = None
+    tls: TlsSettings | None = None
     flags: DistFlags = RECOMMENDED
     required_flags: DistFlags = MANDATORY_25
 
