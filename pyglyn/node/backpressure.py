@@ -12,20 +12,29 @@ Three waits, each where the sender is:
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
+
+logger = logging.getLogger("pyglyn.node")
 
 LINK_TO_HUB = ""
 """The name under which a worker keeps the link to its hub among the busy nodes."""
 
 
+MOST_ANSWERS = 1000
+"""Messages that processes which do not wait (``net_kernel``, ``rex``) may send to a node while it is busy."""
+
+
 class BusyNodes:
     """The nodes that much is queued for, each with what is told when that is over."""
 
-    __slots__ = ("_over",)
+    __slots__ = ("_answers", "_over")
 
     def __init__(self) -> None:
         self._over: dict[str, asyncio.Event] = {}
+        self._answers: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._over)
@@ -39,11 +48,21 @@ class BusyNodes:
 
     def end(self, node: str) -> bool:
         """No longer: whoever waits goes on. False if the node was not busy."""
+        dropped = self._answers.pop(node, 0) - MOST_ANSWERS
+        if dropped > 0:
+            logger.warning("%d answers to %s were dropped, which did not read them", dropped, node)
         over = self._over.pop(node, None)
         if over is None:
             return False
         over.set()
         return True
+
+    def takes_answer(self, node: str | None) -> bool:
+        """Whether a process that does not wait may send to a node; counts it where the node is busy."""
+        if node is None or node not in self._over:
+            return True
+        self._answers[node] += 1
+        return self._answers[node] <= MOST_ANSWERS
 
     def over(self, node: str | None) -> asyncio.Event | None:
         """What a sender to this node has to wait for; None for nothing. All goes through a busy link."""

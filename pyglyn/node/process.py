@@ -109,6 +109,8 @@ class Process:
         pending: the answers it waits for.
         dictionary: free use, like Erlang's process dictionary.
         quiet: an abnormal end is not logged.
+        patient: it waits while much is queued for a node it sends to. One that serves every node does not:
+            what it answers to a node that does not read is dropped after a while.
         deaf: only replies to its calls reach it, other messages are dropped.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
         parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
@@ -132,6 +134,7 @@ class Process:
         self.handover: Term = None
         self.started_at = time.monotonic()
         self.deaf = False
+        self.patient = True
         self.on_end: list[Callable[[Term], None]] = []
         self.pending = Pending()
         self._exiting = False
@@ -274,6 +277,8 @@ class Process:
             NodeBusy: far too much is queued for the other node already.
         """
         self._check_alive()
+        if not self.patient and not self.runtime.busy.takes_answer(node_of(to)):
+            return
         if type(to) is Pid:
             self.runtime.send(Send(self.pid, to), message)
         elif isinstance(to, (str, Atom)):
@@ -285,7 +290,7 @@ class Process:
             self.runtime.send(RegSend(self.pid, name), message, node)
         else:
             check_destination(to)
-        if self.runtime.busy:
+        if self.patient and self.runtime.busy:
             self._waits.add(self.runtime.busy.over(node_of(to)))
 
     async def drain(self) -> None:

@@ -73,6 +73,7 @@ class Services:
     def _serve(self, name: str, body: Body) -> None:
         """Run a named process, and again should a peer's exit signal end it: others depend on it."""
         process = self.hub.runtime.spawn(body, name=name, label=name)
+        process.patient = False
         if name == "user":
             self.hub.runtime.group_leader = process.pid
 

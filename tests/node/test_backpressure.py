@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
+from pyglyn.dist.control import RegSend
 from pyglyn.errors import NodeBusy
-from pyglyn.etf import Atom
+from pyglyn.etf import Atom, encode_parts
 from pyglyn.node import Node, Process, Settings
-from pyglyn.node.backpressure import LINK_TO_HUB, BusyNodes, PausedSources, Waits
+from pyglyn.node.backpressure import LINK_TO_HUB, MOST_ANSWERS, BusyNodes, PausedSources, Waits
 from pyglyn.testing import eventually
+from tests.net.conftest import Recorder
 from tests.node.conftest import unique_name
 
 MEGABYTE = 1024 * 1024
@@ -49,6 +51,32 @@ async def test_a_process_that_sends_to_a_stopped_peer_waits_and_nothing_is_lost(
     assert total[0] is Atom("n")
     assert total[1] <= 64
     await eventually(lambda: count_is(node, beam.name, 64), timeout=30)
+
+
+async def test_a_peer_that_does_not_read_stops_no_answer_to_others(epmd, caplog):
+    """It pings and pings, and much is queued for it: what it is answered is dropped after a while, and counted."""
+    async with Node(unique_name(), cookie="c") as node, Node(unique_name("other"), cookie="c") as other:
+        deaf = Recorder(unique_name("deaf"), "c", True, None)
+        await deaf.peers.start()
+        await node.connect(deaf.name)
+        await eventually(lambda: deaf.ups)
+        theirs, ours = deaf.ups[0], node.hub.peers.get(deaf.name)
+        assert ours is not None
+        theirs.pause_reading()
+        while not ours.busy:
+            node.send(("sink", deaf.name), bytes(MEGABYTE))
+            await asyncio.sleep(0)
+        queued = ours.queued_bytes
+        request = (Atom("is_auth"), Atom(deaf.name))
+        for number in range(MOST_ANSWERS + 500):
+            call = (Atom("$gen_call"), (deaf.pid(), number), request)
+            theirs.send(RegSend(deaf.pid(), Atom("net_kernel")), encode_parts(call))
+        await eventually(lambda: node.hub.runtime.busy._answers[deaf.name] == MOST_ANSWERS + 500, timeout=20)
+        assert await other.ping(node.name)
+        assert ours.queued_bytes < queued + 200 * MOST_ANSWERS
+        theirs.resume_reading()
+        await eventually(lambda: f"500 answers to {deaf.name} were dropped" in caplog.text, timeout=20)
+        await deaf.peers.stop()
 
 
 def send_again(me: Process, to: tuple[str, str], count: int) -> None:
