@@ -339,9 +339,8 @@ class Node:
 
     def _on_up(self, connection: Connection) -> None:
         logger.info("%s is up%s", connection.name, " (a hidden node)" if connection.peer_hidden else "")
-        self.router.connected(
-            connection
-        )  # first: whoever is told may send, and what waited comes before that
+        # First what waited: whoever is told may send.
+        self.router.connected(connection)
         self._notify(NodeEvent(connection.name, True, connection.hidden))
 
     def _on_down(self, connection: Connection, reason: str) -> None:
