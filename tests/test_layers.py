@@ -90,6 +90,7 @@ LAYERS = {
     "errors": set(),
     "_version": set(),
     "_main_module": set(),
+    "_standard": set(),
     "patience": set(),
     "forks": set(),
     "etf": {"errors"},
@@ -99,7 +100,15 @@ LAYERS = {
     "logs": {"escaping"},
     "node": _BELOW_NODE | {"logs", "gleam", "_version", "_main_module"},
     "supervision/words": {"errors", "etf"},
-    "supervision/os": {"errors", "etf", "patience", "forks", "_main_module", "supervision/words"},
+    "supervision/os": {
+        "errors",
+        "etf",
+        "patience",
+        "forks",
+        "_main_module",
+        "_standard",
+        "supervision/words",
+    },
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
     "glyn": _NODE | {"groups"},
@@ -116,7 +125,7 @@ LAYERS = {
 TOP = {"", "__init__", "__main__", "cli", "testing", "eventsourcing"}
 NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"supervision", "groups"}
-FOR_ALL_PARTS = {"_version", "_main_module"}
+FOR_ALL_PARTS = {"_version", "_main_module", "_standard"}
 WITHOUT_CIRCLES = (
     "etf", "dist", "net", "gleam", "node", "groups", "glyn", "supervision", "eventsourcing", "testing", "cli",
 )  # fmt: skip

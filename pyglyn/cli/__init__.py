@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import rich_click as click
 
+from pyglyn import _standard
 from pyglyn._version import __version__
 from pyglyn.errors import PyglynError
 
@@ -149,6 +150,7 @@ def main() -> None:
     Every error is ``pyglyn: `` and what is wrong on standard error, in one line; the status is 1, and 2 for a
     command that is not written as its help says. Ctrl-C is 130.
     """
+    _standard.fill()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as standard error
     try:

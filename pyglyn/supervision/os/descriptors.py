@@ -7,6 +7,7 @@ import resource
 import stat
 from typing import Final
 
+from pyglyn import _standard
 from pyglyn.supervision.os import kernel
 
 _MOST_DESCRIPTORS: Final = 1 << 20
@@ -23,8 +24,8 @@ def close_descriptors(kept: set[int]) -> None:
             os.closerange(begin, fd)
         begin = fd + 1
     os.closerange(begin, limit if 0 < limit <= _MOST_DESCRIPTORS else _MOST_DESCRIPTORS)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    _lead_nowhere(null)
     os.close(null)
 
 
@@ -36,14 +37,29 @@ def detach_descriptors(kept: set[int]) -> None:
     to a pipe would write into a database file.) Files and terminals stay as they are.
     """
     freed = _make_room(kept)
-    numbers = [int(name) for name in os.listdir(_DESCRIPTORS)]
+    numbers = _open_numbers()
     null = os.open(os.devnull, os.O_RDWR)
     for fd in numbers:
         if fd not in kept and fd != null and _is_channel(fd):
             os.dup2(null, fd, inheritable=False)
-    os.dup2(null, 0)
+    _lead_nowhere(null)
     if null != freed:
         os.close(null)
+
+
+def _lead_nowhere(null: int) -> None:
+    """Standard input, and of the other two what is none: somebody's socket or file that got the number."""
+    for number in range(3):
+        if number == 0 or not _standard.is_stream(number):
+            os.dup2(null, number)
+
+
+def _open_numbers() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir(_DESCRIPTORS)]
+    except OSError:  # no /proc
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return list(range(soft if 0 < soft <= _MOST_DESCRIPTORS else _MOST_DESCRIPTORS))
 
 
 def _make_room(kept: set[int]) -> int | None:

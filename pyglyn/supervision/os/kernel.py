@@ -94,6 +94,11 @@ class OsStat:
     session: int
 
 
+def has_proc() -> bool:
+    """Whether what can be known of OS processes here is to be had: False only on Linux without ``/proc``."""
+    return not LINUX or os.path.exists("/proc/self/stat")
+
+
 def os_stat(os_pid: int) -> OsStat | None:
     """Look at an OS process; None when there is none."""
     try:
@@ -125,7 +130,10 @@ def _os_children_by_scan() -> list[int]:
     if not LINUX:
         return []
     own = os.getpid()
-    numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    try:
+        numbers = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
     return [number for number in numbers if (stat := os_stat(number)) is not None and stat.parent == own]
 
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
 import pickle
 import secrets
@@ -45,13 +46,15 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from pyglyn import forks
+from pyglyn import _standard, forks
 from pyglyn.errors import ForkUnsafe
 from pyglyn.supervision.os import kernel, main_module, orphans, start
 from pyglyn.supervision.os.child import CHILD_VARIABLE, TREE_VARIABLE, ChildSide, Main
 from pyglyn.supervision.os.deaths import ExitStatus, OomKills, exit_status_of
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.words import StartMethod
+
+logger = logging.getLogger("pyglyn.supervision")
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
 ADOPTED_S: Final = 2.0
@@ -92,6 +95,11 @@ class OsProcesses:
         self._own_token = os.environ.get(CHILD_VARIABLE)
         if owns_orphans or signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
             self._watch_by_signal()
+        _standard.fill()
+        if not kernel.has_proc():
+            logger.warning(
+                "/proc is not there: memory limits do nothing, and what dead children leave behind stays"
+            )
         orphans.watch_forks()
         kernel.set_subreaper(True)
         if kernel.parent_death_signal():
@@ -169,7 +177,7 @@ class OsProcesses:
         try:
             side = self._side(title, lifeline, fds)
             with start.payload(pickle.dumps((side, described, pickled))) as file:
-                os_pid = start.spawn(file, [0, 1, 2, lifeline, *side.fds.values()])
+                os_pid = start.spawn(file, [lifeline, *side.fds.values()])
         except BaseException:
             os.close(own_end)
             raise

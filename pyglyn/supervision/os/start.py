@@ -18,6 +18,7 @@ import time
 import warnings
 from typing import Any, Final, NoReturn
 
+from pyglyn import _standard
 from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.child import EXIT_PARENT_GONE, ChildSide, Main, run_forked
 
@@ -61,17 +62,19 @@ def fork(main: Main, side: ChildSide) -> int:
 
 @contextlib.contextmanager
 def payload(content: bytes) -> Any:
-    """A file with the search path and the pickled message for a fresh interpreter; on Linux in memory."""
-    if hasattr(os, "memfd_create"):
-        opened: Any = os.fdopen(os.memfd_create("pyglyn-spawn"), "w+b")
-    else:
-        opened = tempfile.TemporaryFile()  # noqa: SIM115 - entered in the next line
-    with opened as file:
+    """A file with the search path and the pickled message for a fresh interpreter, in memory if that goes."""
+    with _unnamed_file() as file:
         file.write(pickle.dumps(sys.path))
         file.write(content)
         file.flush()
         file.seek(0)
         yield file
+
+
+def _unnamed_file() -> Any:
+    with contextlib.suppress(OSError, AttributeError):  # refused by a sandbox, or not Linux
+        return os.fdopen(os.memfd_create("pyglyn-spawn"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 _BOOTSTRAP = """\
@@ -87,11 +90,17 @@ def spawn(file: Any, inherited: list[int]) -> int:
     fd = file.fileno()
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     program = _BOOTSTRAP.format(fd=fd)
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, each, each) for each in (*inherited, fd)]
+    for number in range(3):
+        if _standard.is_stream(number):
+            actions.append((os.POSIX_SPAWN_DUP2, number, number))
+        else:
+            actions.append((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0))
     return os.posix_spawn(
         sys.executable,
         [sys.executable, *flags, "-c", program],
         os.environ,
-        file_actions=[(os.POSIX_SPAWN_DUP2, each, each) for each in (*inherited, fd)],
+        file_actions=actions,
         setsid=True,
         setsigmask=(),
     )

@@ -28,7 +28,7 @@ import pytest
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
 from pyglyn.node.inspection import own_share_of_memory
-from pyglyn.supervision.os import kernel
+from pyglyn.supervision.os import descriptors, kernel
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
@@ -537,6 +537,38 @@ async def many_children_leave_no_trace(count: str = "300") -> None:
     assert after is not None
     assert after - memory < 4 << 20, f"{after - memory} bytes more"
     assert kernel.os_children() == []
+    await os_processes.close()
+
+
+def look_at_standard_streams(side: ChildSide) -> int:
+    return 0 if [os.readlink(f"/proc/self/fd/{number}") for number in range(3)] == [os.devnull] * 3 else 5
+
+
+async def children_of_one_without_standard_streams_have_none_of_its_files() -> None:
+    """Started with 0, 1 and 2 closed, so that what is opened first gets these numbers, and not held open."""
+    files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
+    os_processes = OsProcesses(owns_orphans=True)
+    for method in METHODS:
+        child = os_processes.start(look_at_standard_streams, title="child", method=method)
+        if (await child.wait()).code != 0:
+            sys.exit(4)
+    await os_processes.close()
+    del files
+
+
+async def without_memfd_and_proc_children_run() -> None:
+    """As in a sandbox that refuses the one and mounts the other nowhere."""
+
+    def refuse(*args: object) -> int:
+        raise PermissionError(1, "refused")
+
+    os.memfd_create = refuse
+    missing = "/proc/not/there"
+    descriptors._DESCRIPTORS = missing  # type: ignore[misc]
+    os_processes = OsProcesses(owns_orphans=True)
+    for method in METHODS:
+        child = os_processes.start(functools.partial(exit_with, 3), title="child", method=method)
+        assert (await child.wait()).code == 3
     await os_processes.close()
 
 
