@@ -57,7 +57,7 @@ from pyglyn.supervision.words import StartMethod
 logger = logging.getLogger("pyglyn.supervision")
 
 _SWEEPS_S = (0.02, 0.1, 0.5)
-ADOPTED_S: Final = 2.0
+ADOPTED_S: Final = 1.0
 """How long an ended OS process may wait for who started it before it counts as adopted."""
 _TRACKERS_S = 0.7
 """How long what `multiprocessing` started may clean up after a dead child."""
