@@ -192,6 +192,14 @@ class NoProcess(ProcessError, LookupError):
     reason = "noproc"
 
 
+class WrongThread(ProcessError, RuntimeError):
+    """This was called from another thread than the one with the node's event loop.
+
+    ``send``, ``cast`` and ``call`` work from every thread. For all else have the loop do it:
+    ``asyncio.run_coroutine_threadsafe``, or ``loop.call_soon_threadsafe``.
+    """
+
+
 class NameTaken(ProcessError, ValueError):
     """The name is registered already, or is not allowed."""
 

@@ -48,6 +48,15 @@ class Hub:
         """The full node name."""
         return self.local.name
 
+    def begin(self) -> None:
+        """There is a runtime with a group leader: whoever speaks for the node, from any thread, can do so."""
+        self._system = self._new_system()
+
+    def _new_system(self) -> Process:
+        system = self.runtime.attach("system")
+        system.deaf = system.trap_exit = True
+        return system
+
     @property
     def system(self) -> Process:
         """The process that calls and sends on behalf of no process in particular.
@@ -55,8 +64,7 @@ class Hub:
         A peer may send it an exit signal, as to any process: there is a new one then.
         """
         if self._system is None or not self._system.alive:
-            self._system = self.runtime.attach("system")
-            self._system.deaf = self._system.trap_exit = True
+            self._system = self._new_system()
         return self._system
 
     def nodes(self) -> list[str]:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -183,6 +184,7 @@ class Node:
         self.runtime.belongings.put(self)
         self.hub.builtins = builtins(self.hub, self.workers)
         Services(self.hub).start()
+        self.hub.begin()
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
@@ -219,7 +221,8 @@ class Node:
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM, SIGHUP or ``request_stop``. A second one ends the program at once.
 
-        SIGHUP stays ignored where it is, as below ``nohup``.
+        SIGHUP stays ignored where it is, as below ``nohup``. Outside the main thread, which alone can handle
+        signals, none is handled: only ``request_stop`` and `fail` end it.
 
         Raises:
             Exception: what `fail` was given, before or now: without it the node is of no use. A supervision
@@ -235,7 +238,9 @@ class Node:
             self.hub.stopping.set()
 
         handled = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        if threading.current_thread() is not threading.main_thread():
+            handled = []
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             handled.append(signal.SIGHUP)
         for number in handled:
             loop.add_signal_handler(number, on_signal, number)
@@ -263,8 +268,11 @@ class Node:
             self._failing.set()
 
     def request_stop(self) -> None:
-        """Make ``run`` return."""
-        self.hub.stopping.set()
+        """Make ``run`` return; from any thread."""
+        if not hasattr(self.hub, "runtime") or self.runtime.home.is_here():
+            self.hub.stopping.set()
+        else:
+            self.runtime.home.soon(self.hub.stopping.set)
 
     # --- connections ------------------------------------------------------------------------------
 
@@ -409,11 +417,11 @@ class Node:
         return self.hub.whereis(name)
 
     def send(self, to: Destination, message: Term) -> None:
-        """Send a message from no process in particular."""
+        """Send a message from no process in particular; from any thread."""
         self.system.send(to, message)
 
     async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
-        """Call a ``gen_server``; see ``Process.call``."""
+        """Call a ``gen_server``, from any thread; see ``Process.call``."""
         return await self.system.call(server, request, timeout)
 
     def cast(self, server: ServerRef, request: Term) -> None:

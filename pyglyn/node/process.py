@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from pyglyn import etf
 from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend, Send, SpawnReply
-from pyglyn.errors import EncodeError, NoProcess
+from pyglyn.errors import EncodeError, NoProcess, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls, exits
 from pyglyn.node.backpressure import BusyNodes, Waits
@@ -38,6 +38,7 @@ from pyglyn.node.pending import Pending
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
+from pyglyn.node.threads import Home
 from pyglyn.patience import Patience
 
 MAX_LOGGED_REASON = 500
@@ -70,6 +71,7 @@ class Host(Protocol):
     node: str
     serial: int
     secret: bytes
+    home: Home
     settings: Settings
     processes: dict[int, Process]
     aliases: dict[Reference, Process]
@@ -163,6 +165,7 @@ class Process:
         """The task that runs the body; None if it has none of its own."""
         return self._task
 
+    @property
     def waiting_messages(self) -> list[Any]:
         """The messages that wait, the oldest first."""
         return self._mailbox.waiting()
@@ -247,7 +250,9 @@ class Process:
 
         Raises:
             Exit: with the reason it ended with.
+            WrongThread: this is another thread than the node's.
         """
+        self.runtime.home.check()
         if not self.alive:
             raise exits.Exit(self.exit_reason)
 
@@ -270,12 +275,17 @@ class Process:
     def send(self, to: Destination, message: Term) -> None:
         """Send a message; never waits. To a process or name that does not exist it does nothing.
 
+        From another thread than the node's the message is sent a moment later, in the order of these calls.
+
         While much is queued for another node, the next ``receive`` or ``call`` waits until it has gone out.
 
         Raises:
             EncodeError: the message is no term.
-            NodeBusy: far too much is queued for the other node already.
+            NodeBusy: far too much is queued for the other node already. From another thread it is logged.
         """
+        if not self.runtime.home.is_here():
+            self.runtime.home.soon(self._send_for_thread, to, etf.normalise(message))
+            return
         self._check_alive()
         if not self.patient and not self.runtime.busy.takes_answer(node_of(to)):
             return
@@ -292,6 +302,15 @@ class Process:
             check_destination(to)
         if self.patient and self.runtime.busy:
             self._waits.add(self.runtime.busy.over(node_of(to)))
+
+    def _send_for_thread(self, to: Destination, message: Term) -> None:
+        """Send what another thread has sent; it is no longer there to be told of an error."""
+        try:
+            self.send(to, message)
+        except PyglynError as error:
+            logger.error("process %s: a message sent from another thread was dropped: %s", self.pid, error)
+        except exits.Exit:
+            logger.debug("process %s: it had ended when another thread sent a message with it", self.pid)
 
     async def drain(self) -> None:
         """Wait until the nodes this process has sent much to have taken it."""
@@ -537,11 +556,15 @@ class Process:
     async def call(self, server: ServerRef, request: Term, timeout: float | None = 5.0) -> Term:
         """Call a ``gen_server``, ``gen_statem``, Elixir or pyglyn ``GenServer`` and return its reply.
 
+        From another thread than the node's it waits in that thread's event loop.
+
         Raises:
             CallTimeout: no reply within ``timeout`` seconds (None waits for ever).
             CallFailed: the server is not there (``noproc``), ended during the call, or its node is gone
                 (``{nodedown, Node}``); ``reason`` says which. At once, not after the timeout.
         """
+        if not self.runtime.home.is_here():
+            return await self.runtime.home.bring(lambda: self.call(server, request, timeout))
         if self._waits:
             await self.drain()
         return await calls.call(self, server, request, timeout)

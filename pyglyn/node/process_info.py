@@ -81,7 +81,7 @@ def facts(process: Process) -> Facts:
         parent=process.parent,
         ancestors=_ancestors(process),
         message_queue_len=process.message_queue_len,
-        messages=lambda: [_as_term(message) for message in process.waiting_messages()],
+        messages=lambda: [_as_term(message) for message in process.waiting_messages],
         coroutines=lambda: _frames(task),
         status=RUNNING if task is not None and task is asyncio.current_task() else WAITING,
         trap_exit=process.trap_exit,

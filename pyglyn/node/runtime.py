@@ -50,6 +50,7 @@ from pyglyn.node.destinations import name_of, name_term
 from pyglyn.node.process import Process
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
+from pyglyn.node.threads import Home
 
 logger = logging.getLogger("pyglyn.process")
 
@@ -118,6 +119,7 @@ class Runtime:
     """A table of processes with the signals between them.
 
     Attributes:
+        home: the thread it belongs to.
         settings: the node's settings, the same in every runtime of it.
         secret: what only the operating-system processes of this node know; see ``Process.tell_parent``.
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
@@ -131,6 +133,7 @@ class Runtime:
         self, identity: Identity, outlet: Outlet, settings: Settings | None = None, secret: bytes = b""
     ) -> None:
         self.identity = identity
+        self.home = Home()
         self.node = identity.node
         self.serial = identity.serial
         self.creation = identity.creation
@@ -164,7 +167,12 @@ class Runtime:
                 return Pid(self.node, self._next_id, self.serial, self.creation)
 
     def make_ref(self) -> Reference:
-        """A new reference; 18 + 32 bits count, the last word is the runtime's number."""
+        """A new reference; 18 + 32 bits count, the last word is the runtime's number.
+
+        Raises:
+            WrongThread: this is another thread than the node's.
+        """
+        self.home.check()
         self._next_ref += 1
         count = self._next_ref
         return Reference(self.node, self.creation, (count & 0x3FFFF, (count >> 18) & 0xFFFFFFFF, self.serial))
@@ -190,7 +198,9 @@ class Runtime:
         Raises:
             NameTaken: another process has the name.
             ValueError: the name cannot be an atom's.
+            WrongThread: this is another thread than the node's.
         """
+        self.home.check()
         process = Process(self, self.make_pid(), label or label_of(body))
         self.processes[process.pid.id] = process
         if name is not None:
@@ -205,7 +215,12 @@ class Runtime:
         return process
 
     def attach(self, label: str) -> Process:
-        """A process without a body of its own: the calling coroutine acts as it (see ``Node.process``)."""
+        """A process without a body of its own: the calling coroutine acts as it (see ``Node.process``).
+
+        Raises:
+            WrongThread: this is another thread than the node's.
+        """
+        self.home.check()
         process = Process(self, self.make_pid(), label)
         self.processes[process.pid.id] = process
         return process

@@ -1,7 +1,7 @@
-"""Threads for exported functions that are not ``async``. Layer: node.
+"""Threads for exported functions that are not ``async``, and which thread a runtime belongs to. Layer: node.
 
-Not asyncio's own (``asyncio.to_thread``): those are few, so that slow calls hold up the quick ones, and a
-program waits for each of them before it ends.
+The pool is not asyncio's own (``asyncio.to_thread``): those are few, so that slow calls hold up the
+quick ones, and a program waits for each of them before it ends.
 """
 
 from __future__ import annotations
@@ -11,11 +11,61 @@ import contextlib
 import contextvars
 import queue
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from pyglyn.errors import WrongThread
 
 MAX_THREADS = 256
 """So many calls run at the same time; others wait. A thread costs some 10 KiB and is reused."""
+
+
+T = TypeVar("T")
+
+
+class Home:
+    """The event loop a runtime belongs to, and its thread: the one in which the runtime was made."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    def is_here(self) -> bool:
+        """Whether this code runs in that thread."""
+        return threading.get_ident() == self._thread
+
+    def check(self) -> None:
+        """Refuse what only that thread may do.
+
+        Raises:
+            WrongThread: this is another.
+        """
+        if threading.get_ident() != self._thread:
+            raise WrongThread(
+                "called from another thread than the node's, where only send, cast and call work; "
+                "for all else use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+            )
+
+    def soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Have that thread call a function, in the order of these calls.
+
+        Raises:
+            WrongThread: its event loop is closed.
+        """
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError as error:
+            raise WrongThread("the node of this process has ended") from error
+
+    async def bring(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine in that thread and wait for it in this one's event loop.
+
+        Raises:
+            WrongThread: its event loop is closed.
+        """
+        if self._loop.is_closed():
+            raise WrongThread("the node of this process has ended")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))
 
 
 class Threads:
