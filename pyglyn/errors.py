@@ -20,7 +20,7 @@ The tree::
                             EntityNotFound(aggregate_id), ActorTimeout(operation, timeout_ms),
                             NoOwner(service)
                             EventStoreError(text) > VersionConflict(aggregate_id, expected, actual),
-                              CommandRepeated(command_id),
+                              CommandRepeated(command_id), AppendConditionFailed(condition, after),
                               StoreUnavailable(outcome_unknown), TransactionFailed, TransactionRolledBack,
                               EventEncodeError(value),
                               EventDecodeError(aggregate_id, sequence, payload, errors),
@@ -496,6 +496,20 @@ class CommandRepeated(EventStoreError):
     def __init__(self, command_id: str) -> None:
         super().__init__(f"the command with the id {command_id!r} was carried out before")
         self.command_id = command_id
+
+
+class AppendConditionFailed(EventStoreError):
+    """A fact that matches the condition of an append has come since; nothing was written.
+
+    Attributes:
+        condition: the query.
+        after: the position since which nothing was to match.
+    """
+
+    def __init__(self, condition: object, after: int) -> None:
+        super().__init__(f"facts that match have come since position {after}: {condition}")
+        self.condition = condition
+        self.after = after
 
 
 class StoreUnavailable(EventStoreError, ConnectionError):

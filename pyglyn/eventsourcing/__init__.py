@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from pyglyn.errors import (
     ActorTimeout,
+    AppendConditionFailed,
     CheckpointConflict,
     CommandRepeated,
     DomainError,
@@ -58,6 +59,9 @@ from pyglyn.eventsourcing.queries.live import QuerySpec
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.reading import subscribe, wait_for
 from pyglyn.eventsourcing.service.server import ServiceSpec, service, start, supervised
+from pyglyn.eventsourcing.stores.facts.log import Criterion, FactLog, NewFact, Query, RawFact
+from pyglyn.eventsourcing.stores.facts.opening import open_facts, open_log
+from pyglyn.eventsourcing.stores.facts.store import Decided, Fact, FactStore
 from pyglyn.eventsourcing.stores.json.codec import (
     JsonCodec,
     JsonStyle,
@@ -87,13 +91,16 @@ __all__ = [
     "ActorTimeout",
     "Aggregate",
     "AggregateStats",
+    "AppendConditionFailed",
     "BatchLimits",
     "Checkpoint",
     "CheckpointConflict",
     "CommandExecutor",
     "CommandRecord",
     "CommandRepeated",
+    "Criterion",
     "Cursor",
+    "Decided",
     "Domain",
     "DomainError",
     "DurableQuery",
@@ -105,6 +112,9 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "Executed",
+    "Fact",
+    "FactLog",
+    "FactStore",
     "FailurePolicy",
     "InvalidHandlerResult",
     "JsonCodec",
@@ -113,14 +123,17 @@ __all__ = [
     "MemoryStore",
     "MemoryStoreEventEnvelop",
     "Metadata",
+    "NewFact",
     "NoOwner",
     "NonPositiveArgument",
     "OutboxEntry",
     "OutboxMessage",
     "ParkedEvent",
     "ProcessEvents",
+    "Query",
     "QuerySpec",
     "QueryStatus",
+    "RawFact",
     "RecordedEvent",
     "RecorderStore",
     "Replay",
@@ -144,6 +157,8 @@ __all__ = [
     "event",
     "event_id",
     "kebab_case",
+    "open_facts",
+    "open_log",
     "open_store",
     "pascal_case",
     "service",

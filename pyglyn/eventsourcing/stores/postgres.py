@@ -214,7 +214,8 @@ class PostgresStore(EventStore[E, S]):
             }
             self.reopen = partial(type(self), conninfo, codec, **options)
 
-    def _database(self) -> PostgresDatabase:
+    def database(self) -> PostgresDatabase:
+        """Return the database of this OS process and event loop."""
         if self._open is not None:
             os_pid, database = self._open
             if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
@@ -233,7 +234,7 @@ class PostgresStore(EventStore[E, S]):
         self._codec.check_state(entity)
 
     async def start(self) -> None:
-        await self._database().start()
+        await self.database().start()
 
     async def close(self) -> None:
         if self._open is None:
@@ -247,7 +248,7 @@ class PostgresStore(EventStore[E, S]):
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
         key = self._codec.key(aggregate_id)
-        database = self._database()
+        database = self.database()
         snapshot: Snapshot[S] | None = None
         if use_snapshot:
             rows = await database.query(SELECT_SNAPSHOT, key)
@@ -262,16 +263,16 @@ class PostgresStore(EventStore[E, S]):
     ) -> list[EventEnvelope[E]]:
         most = NO_LIMIT if limit is None else max(limit, 0)
         parameters = (*self._codec.key(aggregate_id), start_from, most)
-        rows = await self._database().query(SELECT_EVENTS, parameters)
+        rows = await self.database().query(SELECT_EVENTS, parameters)
         return [self._codec.envelope(EventRow(*row)) for row in rows]
 
     async def last_sequence(self, aggregate_id: str) -> int:
-        rows = await self._database().query(SELECT_SEQUENCE, self._codec.key(aggregate_id))
+        rows = await self.database().query(SELECT_SEQUENCE, self._codec.key(aggregate_id))
         sequence: int = rows[0][0]
         return sequence
 
     async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
-        rows = await self._database().query(SELECT_SNAPSHOT, self._codec.key(aggregate_id))
+        rows = await self.database().query(SELECT_SNAPSHOT, self._codec.key(aggregate_id))
         return self._codec.snapshot(SnapshotRow(*rows[0])) if rows else None
 
     async def append(
@@ -302,13 +303,13 @@ class PostgresStore(EventStore[E, S]):
             if not error.outcome_unknown:
                 raise
             await self._append_again(error, aggregate_id, expected, statement, parameters, commit_id)
-        self._database().committed()
+        self.database().committed()
         return list(envelopes)
 
     async def _append(
         self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
     ) -> None:
-        async with self._database().connection() as connection:
+        async with self.database().connection() as connection:
             if not await self._insert(connection, statement, parameters):
                 raise await self._conflict(connection, aggregate_id, expected)
 
@@ -337,7 +338,7 @@ class PostgresStore(EventStore[E, S]):
             except (VersionConflict, CommandRepeated):
                 with contextlib.suppress(StoreUnavailable):
                     key = (self.aggregate_type, aggregate_id, expected + 1, commit_id)
-                    if (await self._database().query(_IS_OURS, key))[0][0]:
+                    if (await self.database().query(_IS_OURS, key))[0][0]:
                         return None
                     raise
             except (StoreUnavailable, TransactionRolledBack) as again:
@@ -422,7 +423,7 @@ class PostgresStore(EventStore[E, S]):
         keys = read_keys(self.aggregate_type, aggregate_id)
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
-        database = self._database()
+        database = self.database()
         while True:
             rows = await database.query(statement, (after, *keys, limit))
             if len(rows) < limit and await self._assign_positions():
@@ -434,14 +435,14 @@ class PostgresStore(EventStore[E, S]):
 
     async def _assign_positions(self) -> int:
         """Give positions to events committed since; return to how many."""
-        rows = await self._database().query(_ASSIGN, (_POSITIONS_AT_ONCE,))
+        rows = await self.database().query(_ASSIGN, (_POSITIONS_AT_ONCE,))
         assigned: int = rows[0][0]
         return assigned
 
     async def last_position(self) -> int:
         while await self._assign_positions():
             pass
-        rows = await self._database().query("SELECT last_position FROM pyglyn_numbering()")
+        rows = await self.database().query("SELECT last_position FROM pyglyn_numbering()")
         position: int = rows[0][0]
         return position
 
@@ -458,7 +459,7 @@ class PostgresStore(EventStore[E, S]):
         return True
 
     async def _wait(self, after: int) -> None:
-        database = self._database()
+        database = self.database()
         database.listen()
         while True:
             grown = database.grown
@@ -472,7 +473,7 @@ class PostgresStore(EventStore[E, S]):
             pass
         statement = position_exists(by_type=self.aggregate_type is not None)
         parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
-        return bool((await self._database().query(statement, parameters))[0][0])
+        return bool((await self.database().query(statement, parameters))[0][0])
 
     # --- side tables ---------------------------------------------------------------------------------
 
@@ -480,26 +481,26 @@ class PostgresStore(EventStore[E, S]):
         return (await self.load_checkpoint(query)).position
 
     async def load_checkpoint(self, query: str) -> Checkpoint:
-        return read_checkpoint(query, await self._database().query(SELECT_CHECKPOINT, (query,)))
+        return read_checkpoint(query, await self.database().query(SELECT_CHECKPOINT, (query,)))
 
     async def find_command(self, id: str) -> CommandRecord | None:
         parameters = (storable_text(id, "command id"),)
-        return read_command(await self._database().query(SELECT_COMMAND, parameters))
+        return read_command(await self.database().query(SELECT_COMMAND, parameters))
 
     async def checkpoints(self) -> list[Checkpoint]:
-        return read_checkpoints(await self._database().query(SELECT_CHECKPOINTS))
+        return read_checkpoints(await self.database().query(SELECT_CHECKPOINTS))
 
     async def parked(
         self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
     ) -> list[ParkedEvent]:
-        return read_parked(await self._database().query(*select_parked(query, aggregate_id, limit)))
+        return read_parked(await self.database().query(*select_parked(query, aggregate_id, limit)))
 
     async def count_parked(self, query: str, *, aggregate_id: str | None = None) -> int:
-        count: int = (await self._database().query(*count_parked(query, aggregate_id)))[0][0]
+        count: int = (await self.database().query(*count_parked(query, aggregate_id)))[0][0]
         return count
 
     async def parked_aggregates(self, query: str) -> set[str]:
-        return {row[0] for row in await self._database().query(SELECT_PARKED_AGGREGATES, (query,))}
+        return {row[0] for row in await self.database().query(SELECT_PARKED_AGGREGATES, (query,))}
 
     def transaction(
         self, *, isolation: Isolation | None = None
@@ -508,7 +509,7 @@ class PostgresStore(EventStore[E, S]):
 
     @contextlib.asynccontextmanager
     async def _transaction(self, isolation: Isolation) -> AsyncIterator[Transaction[E, S]]:
-        database = self._database()
+        database = self.database()
         async with database.connection() as connection:
             tx = _PostgresTransaction(self._codec, connection, alone=isolation == "serializable")
             try:

@@ -128,7 +128,8 @@ class SqliteStore(EventStore[E, S]):
             options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
             self.reopen = partial(type(self), self.path, codec, **options)
 
-    def _database(self) -> SqliteDatabase:
+    def database(self) -> SqliteDatabase:
+        """Return the database of this OS process and event loop."""
         if self._open is not None:
             os_pid, database = self._open
             if os_pid == os.getpid() and database.loop is asyncio.get_running_loop():
@@ -141,7 +142,7 @@ class SqliteStore(EventStore[E, S]):
         self._codec.check_state(entity)
 
     async def start(self) -> None:
-        await self._database().start()
+        await self.database().start()
 
     async def close(self) -> None:
         if self._open is None:
@@ -165,14 +166,14 @@ class SqliteStore(EventStore[E, S]):
             after = snapshot.sequence if snapshot is not None else 0
             return snapshot, _events(connection, *key, after, NO_LIMIT)
 
-        snapshot, rows = await self._database().read(select)
+        snapshot, rows = await self.database().read(select)
         return Loaded(snapshot, [codec.envelope(EventRow(*row)) for row in rows])
 
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
         key, most = self._codec.key(aggregate_id), NO_LIMIT if limit is None else max(limit, 0)
-        rows = await self._database().read(lambda c: _events(c, *key, start_from, most))
+        rows = await self.database().read(lambda c: _events(c, *key, start_from, most))
         return [self._codec.envelope(EventRow(*row)) for row in rows]
 
     async def last_sequence(self, aggregate_id: str) -> int:
@@ -218,7 +219,7 @@ class SqliteStore(EventStore[E, S]):
             for statement, parameters in more:
                 connection.execute(_q(statement), parameters)
 
-        await self._database().commit(insert)
+        await self.database().commit(insert)
         return list(envelopes)
 
     # --- readers by position -------------------------------------------------------------------------
@@ -244,35 +245,12 @@ class SqliteStore(EventStore[E, S]):
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
-        if await self._exists_behind(after):
-            return True
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wait(after)
-        except TimeoutError:
-            return False
-        return True
+        return await wait_for_change(self.database(), lambda: self._exists_behind(after), timeout)
 
     async def _exists_behind(self, after: int) -> bool:
         statement = position_exists(by_type=self.aggregate_type is not None)
         parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
         return bool((await self._select(_q(statement), parameters))[0][0])
-
-    async def _wait(self, after: int) -> None:
-        database = self._database()
-        seen, pause = -1, _FIRST_PAUSE_S
-        while True:
-            grown = database.grown
-            version = await database.data_version()
-            if version != seen and await self._exists_behind(after):
-                return
-            seen = version
-            try:
-                async with asyncio.timeout(pause):
-                    await grown.wait()
-                seen = -1
-            except TimeoutError:
-                pause = min(pause * 1.2, _LONGEST_PAUSE_S)
 
     # --- side tables ---------------------------------------------------------------------------------
 
@@ -303,7 +281,7 @@ class SqliteStore(EventStore[E, S]):
         return {row[0] for row in await self._select(_q(SELECT_PARKED_AGGREGATES), (query,))}
 
     async def _select(self, statement: str, parameters: Sequence[object]) -> list[Row]:
-        return await self._database().read(lambda c: fetch(c, statement, parameters)[0])
+        return await self.database().read(lambda c: fetch(c, statement, parameters)[0])
 
     def transaction(
         self, *, isolation: Isolation | None = None
@@ -312,12 +290,42 @@ class SqliteStore(EventStore[E, S]):
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
-        async with self._database().transaction() as run:
+        async with self.database().transaction() as run:
             tx = _SqliteTransaction(self._codec, run)
             try:
                 yield tx
             finally:
                 tx.ended = True
+
+
+async def wait_for_change(
+    database: SqliteDatabase, has_grown: Callable[[], Awaitable[bool]], timeout: float | None
+) -> bool:
+    """Wait until something holds that only a commit can bring about; False after ``timeout`` seconds."""
+    if await has_grown():
+        return True
+    try:
+        async with asyncio.timeout(timeout):
+            await _change(database, has_grown)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _change(database: SqliteDatabase, has_grown: Callable[[], Awaitable[bool]]) -> None:
+    seen, pause = -1, _FIRST_PAUSE_S
+    while True:
+        grown = database.grown
+        version = await database.data_version()
+        if version != seen and await has_grown():
+            return
+        seen = version
+        try:
+            async with asyncio.timeout(pause):
+                await grown.wait()
+            seen = -1
+        except TimeoutError:
+            pause = min(pause * 1.2, _LONGEST_PAUSE_S)
 
 
 class _SqliteTransaction(SqlTransaction[E, S]):
