@@ -63,7 +63,6 @@ from pyglyn.eventsourcing.stores.sql import (
     count_parked,
     inside,
     position_exists,
-    positioned_rows,
     positioned_statement,
     read_checkpoint,
     read_checkpoints,
@@ -428,9 +427,9 @@ class PostgresStore(EventStore[E, S]):
             rows = await database.query(statement, (after, *keys, limit))
             if len(rows) < limit and await self._assign_positions():
                 continue
-            found = positioned_rows(rows)
+            found = self._codec.recorded_rows(rows)
             if found or len(rows) < limit:
-                return [self._codec.recorded(row) for row in found]
+                return found
             after = rows[-1][0]
 
     async def _assign_positions(self) -> int:

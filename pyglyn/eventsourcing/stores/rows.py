@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import NoneType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -230,6 +230,43 @@ class RowCodec(Generic[E, S]):
             row.event_version,
             row.aggregate_type,
         )
+
+    def recorded_rows(self, rows: Iterable[tuple[Any, ...]]) -> list[RecordedEvent[E]]:
+        """Read rows for a reader by position: position, time in ms, the columns of ``event``.
+
+        A position whose event was deleted by hand (NULL for its columns) is a gap.
+        """
+        decode, found = self._events.decode, list[RecordedEvent[E]]()
+        known: dict[str | None, list[tuple[str, str]]] = {}  # metadata by text: they repeat
+        for row in rows:
+            position, at, type_, id, sequence, event_type, version, payload, metadata = row
+            if type_ is None:
+                continue
+            try:
+                pairs = known.get(metadata)
+                if pairs is None:
+                    pairs = known[metadata] = load_metadata(metadata)
+                if not type(id) is type(type_) is type(event_type) is type(version) is type(payload) is str:
+                    raise TypeError
+                if type(sequence) is not int:
+                    raise TypeError
+                envelope = SerializedEventEnvelop(
+                    id, sequence, decode(payload), pairs.copy(), event_type, version, type_
+                )
+            except Exception:  # the long way, which says what is wrong
+                found.append(self.recorded(PositionedRow(position, at, EventRow(*row[2:]))))
+            else:
+                found.append(
+                    RecordedEvent(
+                        position=position,
+                        aggregate_id=id,
+                        sequence=sequence,
+                        envelope=envelope,
+                        recorded_at=None if at is None else at / 1000,
+                        raw=payload,
+                    )
+                )
+        return found
 
     def recorded(self, row: PositionedRow) -> RecordedEvent[E]:
         """Read a row for a reader by position, its error included."""

@@ -20,7 +20,6 @@ from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.rows import (
     EventRow,
-    PositionedRow,
     RowCodec,
     SnapshotRow,
     shown_text,
@@ -171,11 +170,6 @@ def position_exists(*, by_type: bool) -> str:
     """Return the statement that asks for anything behind a position; parameters: after[, type]."""
     condition = " AND aggregate_type = %s" if by_type else ""
     return f"SELECT EXISTS (SELECT 1 FROM pyglyn_position WHERE position > %s{condition})"
-
-
-def positioned_rows(rows: Iterable[Row]) -> list[PositionedRow]:
-    """Read the rows of that statement; a position whose event was deleted by hand is a gap."""
-    return [PositionedRow(row[0], row[1], EventRow(*row[2:])) for row in rows if row[2] is not None]
 
 
 _ENDS = re.compile(

@@ -40,7 +40,6 @@ from pyglyn.eventsourcing.stores.sql import (
     event_parameters,
     inside,
     position_exists,
-    positioned_rows,
     positioned_statement,
     put_outbox_statement,
     read_checkpoint,
@@ -234,9 +233,9 @@ class SqliteStore(EventStore[E, S]):
         keys = read_keys(self.aggregate_type, aggregate_id)
         while True:
             rows = await self._select(_q(statement), (after, *keys, limit))
-            found = positioned_rows(rows)
+            found = self._codec.recorded_rows(rows)
             if found or len(rows) < limit:
-                return [self._codec.recorded(row) for row in found]
+                return found
             after = rows[-1][0]
 
     async def last_position(self) -> int:

@@ -24,6 +24,13 @@ MAX_DEPTH = 200
 _EXPONENT_WITHOUT_POINT = re.compile(r"(?<![\d.])\d+e[-+]?\d")
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _quote = json.encoder.encode_basestring
+_c_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
+# What the encoder does for each value anew; without a look for circles, which end in a RecursionError.
+_encode_parts: Any = (
+    _c_encoder(None, _encoder.default, _quote, None, ":", ",", False, False, False)
+    if _c_encoder is not None
+    else lambda value, _level: (_encoder.encode(value),)
+)
 
 
 def dump(value: JsonValue) -> str:
@@ -34,7 +41,7 @@ def dump(value: JsonValue) -> str:
         Unicode.
     """
     try:
-        text = _encoder.encode(value)
+        text = "".join(_encode_parts(value, 0))
         if _EXPONENT_WITHOUT_POINT.search(text):
             parts: list[str] = []
             _write(value, parts, 0)
