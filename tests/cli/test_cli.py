@@ -352,7 +352,7 @@ async def test_an_epmd_that_cannot_serve_says_so_in_one_line(epmd):
 async def test_names_of_a_host_that_does_not_exist():
     status, output = await run("names", "no-such-host.invalid")
     assert status == 1
-    assert "the host name cannot be resolved" in output
+    assert "the host name 'no-such-host.invalid' cannot be resolved" in output
 
 
 async def test_what_is_said_of_an_error_is_one_line_in_one_style(epmd, name):

@@ -8,6 +8,7 @@ Layer: supervision/os.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -72,8 +73,13 @@ def payload(content: bytes) -> Any:
 
 
 def _unnamed_file() -> Any:
-    with contextlib.suppress(OSError, AttributeError):  # refused by a sandbox, or not Linux
+    try:
         return os.fdopen(os.memfd_create("pyglyn-spawn"), "w+b")
+    except AttributeError:  # not Linux
+        pass
+    except OSError as error:  # refused by a sandbox; without a descriptor left a file does not help either
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
     return tempfile.TemporaryFile()
 
 
