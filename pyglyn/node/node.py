@@ -32,6 +32,7 @@ from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
 from pyglyn.node.settings import Settings
+from pyglyn.node.signals import ExitSignal
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
@@ -210,7 +211,7 @@ class Node:
             if process is parent:
                 continue
             if process.trap_exit:
-                process.put((EXIT, parent.pid, SHUTDOWN))
+                process.put(ExitSignal((EXIT, parent.pid, SHUTDOWN)))
             else:
                 process.die(SHUTDOWN)
         tasks = [task for task in tasks if task is not asyncio.current_task()]

@@ -33,8 +33,8 @@ IN_ITS_OWN_NAME: dict[Op, tuple[Any, ...]] = {
     Op.PAYLOAD_EXIT2_TT: (WHO, OURS, TOKEN),
     Op.MONITOR_P: (WHO, OURS, REF),
     Op.DEMONITOR_P: (WHO, OURS, REF),
-    Op.SPAWN_REQUEST: (REF, WHO, Atom("user"), MFA, []),
-    Op.SPAWN_REQUEST_TT: (REF, WHO, Atom("user"), MFA, [], TOKEN),
+    Op.SPAWN_REQUEST: (REF, WHO, OURS, MFA, []),
+    Op.SPAWN_REQUEST_TT: (REF, WHO, OURS, MFA, [], TOKEN),
 }
 """The signals with their sender left open."""
 

