@@ -1,6 +1,6 @@
 """Which tests need nothing but this interpreter: no BEAM, no database server, no other OS process, no connection.
 
-They carry the marker ``alone``, so ``pytest -m alone`` runs them, in less than a minute. What they are is said by
+They carry the marker ``alone``, so ``pytest -m alone`` runs them, in less than a minute and with fewer examples than a whole run. What they are is said by
 the table here and by their fixtures; that they are is held while they run, by a hook that refuses the rest.
 """
 
@@ -32,18 +32,14 @@ ALONE = {
     "eventsourcing/queries/test_live.py",
     "eventsourcing/queries/test_ordering.py",
     "eventsourcing/service/test_lanes.py",
-    "eventsourcing/stores/test_gleam_tables.py",
     "eventsourcing/stores/test_json_codec.py",
     "eventsourcing/stores/test_store_contract.py",
     "eventsourcing/stores/test_wrapped.py",
     "eventsourcing/test_commands.py",
-    "eventsourcing/test_fault_schedules.py",
-    "testing/test_aids.py",
     "test_alone.py",
-    "test_docs.py",
     "test_layers.py",
 }
-"""Files, and folders with all below them. Add yours when it fits; nothing has to be in here."""
+"""Files, and folders with all below them. Add yours when it fits and is quick; nothing has to be in here."""
 
 BESIDE = {"any_postgres", "beam_otp", "epmd", "epmd_port", "postgres", "pytester"}
 """Fixtures that start something, and values of parameters that ask for one: such a test is not alone."""
@@ -61,6 +57,14 @@ REFUSED = {
 """What a test that is alone does not do: events of `sys.addaudithook`."""
 
 
+def is_listed(path: Path) -> bool:
+    """Whether a file is in the table."""
+    if not path.is_relative_to(TESTS):
+        return False
+    name = path.relative_to(TESTS).as_posix()
+    return any(name == entry or (entry.endswith("/") and name.startswith(entry)) for entry in ALONE)
+
+
 def is_alone(item: pytest.Item) -> bool:
     """Whether a test needs nothing beside this interpreter."""
     asked_for = {*getattr(item, "fixturenames", ())}
@@ -68,10 +72,7 @@ def is_alone(item: pytest.Item) -> bool:
         asked_for |= {value for value in item.callspec.params.values() if isinstance(value, str)}
     if BESIDE & asked_for or item.get_closest_marker("beside"):
         return False
-    if not item.path.is_relative_to(TESTS):
-        return False
-    name = item.path.relative_to(TESTS).as_posix()
-    return any(name == entry or (entry.endswith("/") and name.startswith(entry)) for entry in ALONE)
+    return is_listed(item.path)
 
 
 class NotAlone(AssertionError):

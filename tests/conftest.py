@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import hypothesis
 import pytest
 
 from pyglyn.testing import Beam, Beams
-from tests.alone import is_alone, kept_alone
+from tests.alone import is_alone, is_listed, kept_alone
 from tests.peers import (
     SYN_EBIN,
     GleamBeams,
@@ -26,14 +27,17 @@ from tests.peers import (
 hypothesis.settings.register_profile(
     "pyglyn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("pyglyn")
+hypothesis.settings.register_profile("alone", hypothesis.settings.get_profile("pyglyn"), max_examples=20)
 
 
-def pytest_configure() -> None:
-    """Ignore signals by functions that do nothing, where they are ignored, as below ``nohup`` or in a script's ``&``.
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose how many examples there are, before any test is imported; then see to signals that are ignored.
 
-    Ignored signals would be ignored in every program that a test starts, whatever the test sends it.
+    ``-m alone`` is run often and looks at fewer examples than the whole run. Signals that are ignored, as below
+    ``nohup`` or in a script's ``&``, would be so in every program that a test starts, whatever the test sends it;
+    functions that do nothing take their place.
     """
+    hypothesis.settings.load_profile("alone" if config.option.markexpr == "alone" else "pyglyn")
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
@@ -45,6 +49,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         found = syn_ebins()
         ids = [path.parent.name if path.name == "ebin" else path.name for path in found]
         metafunc.parametrize("syn_ebin", found or [None], ids=ids or ["no-syn"], indirect=True)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import, for ``-m alone``, what has nothing of it."""
+    only_these = config.option.markexpr == "alone" and collection_path.name.startswith("test_")
+    return True if only_these and collection_path.is_file() and not is_listed(collection_path) else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what was collected to run: it would look through it all each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

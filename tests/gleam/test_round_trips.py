@@ -130,7 +130,7 @@ def supported(case: Case) -> bool:
     return False
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(valued())
 def test_decode_of_encode_is_the_value_through_bytes(case: tuple[Any, Any]) -> None:
     type_, value = case
@@ -140,7 +140,7 @@ def test_decode_of_encode_is_the_value_through_bytes(case: tuple[Any, Any]) -> N
     assert etf.exact_key(arrived) == etf.exact_key(etf.normalise(term))
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(any_term, cases().filter(supported))
 def test_any_term_for_any_type_decodes_or_is_refused(term: Term, case: Case) -> None:
     """And what is taken is the same term again: nothing was converted or lost."""
@@ -179,7 +179,7 @@ def replaced(term: Any, place: list[int]) -> Term:
     return type(term)([*term[:at], replaced(term[at], rest), *term[at + 1 :]])
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(spoiled())
 def test_what_fits_nowhere_is_always_found(case: tuple[Any, Term]) -> None:
     type_, term = case

@@ -92,7 +92,6 @@ def test_a_missing_tool_fails_where_everything_must_run(monkeypatch: pytest.Monk
         require([], "no shell")
 
 
-@pytest.mark.beside
 def test_a_free_port_can_be_listened_on() -> None:
     with socket.create_server(("127.0.0.1", free_port())):
         pass
