@@ -251,7 +251,13 @@ class RowCodec(Generic[E, S]):
                 if type(sequence) is not int:
                     raise TypeError
                 envelope = SerializedEventEnvelop(
-                    id, sequence, decode(payload), pairs.copy(), event_type, version, type_
+                    id,
+                    sequence,
+                    decode(payload, version_number(version)),
+                    pairs.copy(),
+                    event_type,
+                    version,
+                    type_,
                 )
             except Exception:  # the long way, which says what is wrong
                 found.append(self.recorded(PositionedRow(position, at, EventRow(*row[2:]))))

@@ -144,7 +144,6 @@ def handle(state: list[Any], command: Event) -> list[Event]:
     return [command]
 
 
-@pytest.mark.xfail(strict=False, reason="a live query of a busy machine may need longer than the test waits")
 async def test_a_store_with_rows_of_three_versions(node, url):
     """They are folded, read and queried as events of now; what is written now has its version beside it."""
     async with es.open_store(url, aggregate_type="order") as old, old.transaction() as tx:
