@@ -3,7 +3,8 @@
 A frame is ``length:32 | header | term``, integers big-endian. The header is a bare external term,
 ``{Node, Control}``: a control message of the distribution protocol, and the node that a name in it belongs to
 (``nil`` for none); the term is its payload, passed on as it is. ``{hub, Request}`` is for the other end
-itself. Both ends belong to one node and trust each other; a frame that does not parse closes the link.
+itself. In front of a worker's first frame is the token (``admission``): both ends belong to one node and
+trust each other. A frame that does not parse closes the link.
 """
 
 from __future__ import annotations

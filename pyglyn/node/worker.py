@@ -19,6 +19,7 @@ from pyglyn import logs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.process import Process
@@ -127,19 +128,22 @@ class Worker:
         """Connect to the hub and become part of the node.
 
         Raises:
-            OSError: there is no hub.
+            OSError: there is no hub, or what listens there is of another user.
         """
         loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_UNIX)
         try:
             sock.setblocking(False)
             await loop.sock_connect(sock, address.path)  # uvloop's own way to a path takes no abstract one
+            if not may_talk(user_of(sock)):
+                raise PermissionError("what listens where the hub was is of another user")
+            self._secret = address.token.encode()
+            sock.send(self._secret)  # before anything else has its turn here; a new socket takes it
             await loop.create_unix_connection(lambda: self._protocol, sock=sock)
         except BaseException:
             sock.close()
             raise
-        self._secret = address.token.encode()
-        self.request((Atom("hello"), self._secret, os.getpid(), address.parent, title.encode()))
+        self.request((Atom("hello"), os.getpid(), address.parent, title.encode()))
         await self._welcome
 
     def _be_welcome(

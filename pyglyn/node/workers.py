@@ -1,9 +1,9 @@
 """The hub's side of its workers: who they are, what crosses to them, how their death is told. Layer: node.
 
-A worker connects to a Unix socket of the hub, shows the token it was started with, and gets a serial, the
-number that its pids and references carry. It is dead when its socket closes; why is said by the one that is
-its parent to the operating system, which alone can know. Signals in the name of its processes go out then,
-with that reason.
+A worker connects to a Unix socket of the hub, shows the token it was started with (``admission``), and gets a
+serial, the number that its pids and references carry. It is dead when its socket closes; why is said by the
+one that is its parent to the operating system, which alone can know. Signals in the name of its processes go
+out then, with that reason.
 
 On Linux the socket is in the abstract namespace: no file that a killed hub could leave behind.
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import os
 import secrets
@@ -25,6 +24,7 @@ from pyglyn import forks, patience
 from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
@@ -53,6 +53,7 @@ class Workers:
     Attributes:
         address: the path workers connect to.
         token: what they must show.
+        admission: the connections that have not shown it yet.
         links: serial -> worker.
     """
 
@@ -61,6 +62,7 @@ class Workers:
         self._on_signal = on_signal
         self.links: dict[int, WorkerLink] = {}
         self.token = secrets.token_hex(16)
+        self.admission = Admission(self.token.encode())
         self.address = ""
         self._directory: str | None = None
         self._server: asyncio.Server | None = None
@@ -87,6 +89,7 @@ class Workers:
         if self._server is None:
             return
         forks.close_server(self._server)
+        self.admission.close()
         for link in list(self.links.values()):
             link.protocol.close()
         for task in list(self._tasks):
@@ -120,7 +123,7 @@ class Workers:
                 link.paused.resume()
 
         limit = self.hub.settings.worker_queue_limit
-        protocol = LinkProtocol(on_frame, on_closed, high_water=limit, on_busy=on_busy)
+        protocol = Arriving(self.admission, on_frame, on_closed, high_water=limit, on_busy=on_busy)
         return protocol
 
     def _start(self, coroutine: Any) -> None:
@@ -130,10 +133,8 @@ class Workers:
 
     def _welcome(self, protocol: LinkProtocol, frame: Frame) -> WorkerLink | None:
         match frame.request:
-            case (Atom("hello"), bytes() as token, int() as os_pid, int() as parent, bytes() as title):
-                if not hmac.compare_digest(token, self.token.encode()):
-                    protocol.close()
-                    return None
+            case (Atom("hello"), int() as os_pid, int() as parent, bytes() as title):
+                pass
             case _:
                 protocol.close()
                 return None

@@ -11,6 +11,7 @@ from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import NodeBusy, PyglynError
 from pyglyn.etf import Atom, Limits, Pid, encode_bare
 from pyglyn.node import Process
+from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.link import Frame, FrameReader, LinkProtocol, encode_frame, encode_request
 from pyglyn.node.settings import Settings, to_bytes
 from pyglyn.node.worker import HubAddress, Worker
@@ -29,7 +30,7 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
                 protocol.request((Atom("node_down"), Atom("other@localhost")))
                 protocol.request((Atom("busy"), Atom("slow@localhost"), False))
 
-        protocol = LinkProtocol(on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token"), on_frame, lambda: None)
         return protocol
 
     settings = Settings(limits=Limits(depth=7))
@@ -70,7 +71,7 @@ async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_ou
             assert protocol.transport is not None
             protocol.transport.pause_reading()
 
-        protocol = LinkProtocol(on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token"), on_frame, lambda: None)
         hubs.append(protocol)
         return protocol
 
