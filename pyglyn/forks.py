@@ -25,7 +25,7 @@ class Open(Protocol):
 O = TypeVar("O", bound=Open)  # noqa: E741
 
 _numbers: set[int] = set()
-_opened: list[Open] = []
+_opened: dict[int, Open] = {}
 _prune_at = 64
 
 
@@ -42,12 +42,13 @@ def close_number(fd: int) -> None:
 
 
 def keep(opened: O) -> O:
-    """Note something open: in forks its descriptor leads nowhere. Returns it."""
+    """Note something open, once or more often: in forks its descriptor leads nowhere. Returns it."""
     global _prune_at
     if len(_opened) >= _prune_at:
-        _opened[:] = [each for each in _opened if _number(each) >= 0]
+        for each in [each for each in _opened.values() if _number(each) < 0]:
+            del _opened[id(each)]
         _prune_at = max(64, 2 * len(_opened))
-    _opened.append(opened)
+    _opened[id(opened)] = opened
     return opened
 
 
@@ -98,7 +99,7 @@ def _let_go() -> None:
         with contextlib.suppress(OSError):
             os.close(fd)
     _numbers.clear()
-    numbers = [number for each in _opened if (number := _number(each)) >= 0]
+    numbers = [number for each in _opened.values() if (number := _number(each)) >= 0]
     _opened.clear()
     if not numbers:
         return

@@ -111,6 +111,7 @@ LAYERS = {
     },
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
+    "http": _NODE | {"logs", "groups", "supervision"},
     "glyn": _NODE | {"groups"},
     "eventsourcing/domain": {"errors", "etf", "gleam"},
     "eventsourcing/stores": _ES_STORES,
@@ -127,7 +128,8 @@ NOBODY_IMPORTS = {"cli", "testing"}
 SAME_ROW = {"supervision", "groups"}
 FOR_ALL_PARTS = {"_version", "_main_module", "_standard"}
 WITHOUT_CIRCLES = (
-    "etf", "dist", "net", "gleam", "node", "groups", "glyn", "supervision", "eventsourcing", "testing", "cli",
+    "etf", "dist", "net", "gleam", "node", "groups", "glyn", "supervision", "eventsourcing", "http", "testing",
+    "cli",
 )  # fmt: skip
 """The folders whose modules do not import each other in circles, not even for types."""
 

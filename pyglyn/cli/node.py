@@ -22,6 +22,7 @@ from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logg
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Node, Settings
+from pyglyn.node.node import APP
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.wording import reason_text
@@ -74,6 +75,26 @@ def _load_file(path: Path) -> Any:
     return module
 
 
+def _http_address(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    from pyglyn.http import address_of
+
+    try:
+        return address_of(value)
+    except ValueError as error:
+        raise click.UsageError(f"--http: {error}", context) from error
+
+
+async def _serve_http(local: Node, host: str, port: int) -> None:
+    from pyglyn.http import serve
+
+    server = await serve(local, host, port)
+    logger.info("serves HTTP at %s, port %d", host, server.port)
+
+
 @click.command()
 @click.option("--sname", metavar="NAME@HOST", help="Short node name; without @HOST, this machine's.")
 @click.option("--name", metavar="NAME@HOST", help="Long node name; the host has a dot or is an address.")
@@ -94,6 +115,12 @@ def _load_file(path: Path) -> Any:
     "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
 )
 @network_options
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    callback=_http_address,
+    help="Serve /livez and /readyz there; needs pyglyn[http]. [default: off]",
+)
 @log_level_option("info")
 @click.option(
     "--log-format",
@@ -116,6 +143,7 @@ def node(
     app: str | None,
     port: int,
     hidden: bool,
+    http: tuple[str, int] | None,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -133,6 +161,10 @@ def node(
 
     async def go() -> int:
         async with Node(full_name, cookie=cookie or None, hidden=hidden, settings=settings) as local:
+            if http is not None:
+                await _serve_http(local, *http)
+            if function is not None:
+                local.readiness.waits_for(APP, "it has not started yet")
             for peer in connect:
                 local.keep_connected(peer)
             status = await _serve(local, function)
@@ -193,6 +225,7 @@ async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
                     child_id="app",
                     reason=Atom("bad_return_value"),
                 )
+            local.ready()
         except ChildStartError as error:
             failed = True
             logger.error("the app failed: %s", error)

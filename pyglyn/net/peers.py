@@ -142,6 +142,11 @@ class Peers:
         return self._registrar.server
 
     @property
+    def name_problem(self) -> str:
+        """Why other nodes do not find this one by its name now; empty where they do."""
+        return self._registrar.problem
+
+    @property
     def connections(self) -> list[Connection]:
         """The connections that are up."""
         return list(self._connections.values())

@@ -51,6 +51,14 @@ class Registrar:
         self._entry: NodeEntry | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._warned: set[str] = set()
+        self._registered = False
+
+    @property
+    def problem(self) -> str:
+        """Why other nodes do not find this one by its name now; empty where they do."""
+        if self._registered or not self._settings.epmd_port:
+            return ""
+        return f"not registered with the EPMD on port {self._settings.epmd_port}"
 
     async def start(self, port: int) -> int:
         """Register the node as listening on a port.
@@ -76,6 +84,7 @@ class Registrar:
             "our own EPMD" if self.server else "the EPMD",
             self._settings.epmd_port,
         )
+        self._registered = True
         self._keeper = asyncio.create_task(self._keep(registration), name="pyglyn EPMD registration")
         return registration.creation or random_creation()
 
@@ -103,6 +112,7 @@ class Registrar:
 
     async def stop(self) -> None:
         """Unregister, and stop our EPMD if we serve it: another node will take over."""
+        self._registered = False
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.cancel()
@@ -180,8 +190,10 @@ class Registrar:
                 await registration.lost()
             finally:
                 registration.close()
+            self._registered = False
             logger.warning("the connection to EPMD is lost, trying again")
             registration = await self._register_again()
+            self._registered = True
             logger.info("registered again with %s", "our own EPMD" if self.server else "EPMD")
 
     async def _register_again(self) -> Registration:

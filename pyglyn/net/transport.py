@@ -154,15 +154,15 @@ async def listen(
         OSError: the port is in use on one of them, or not one address can be bound.
     """
     sockets: list[socket.socket] = []
-    bound: list[str] = []
+    served: list[str] = []
     problem: OSError | None = None
     loop = asyncio.get_running_loop()
     servers: list[asyncio.Server] = []
     try:
         for address in addresses:
             try:
-                sockets.append(_bound(address, sockets[0].getsockname()[1] if sockets else port))
-                bound.append(address)
+                sockets.append(bound(address, sockets[0].getsockname()[1] if sockets else port))
+                served.append(address)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
@@ -179,10 +179,15 @@ async def listen(
         for server in servers:
             forks.close_server(server)
         raise
-    return ListeningSockets(servers, port, bound)
+    return ListeningSockets(servers, port, served)
 
 
-def _bound(address: str, port: int) -> socket.socket:
+def bound(address: str, port: int) -> socket.socket:
+    """Listen on one address; port 0 is any free one.
+
+    Raises:
+        OSError: it is in use, or this machine does not have it.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -7,6 +7,7 @@ the hub knows by itself stand for it: its main one and those with registered nam
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from typing import Any
@@ -18,10 +19,14 @@ from pyglyn.node import process_info
 from pyglyn.node.hub import Hub
 from pyglyn.node.inspection import OS_PID, PID, Row, own_share_of_memory, resident_memory, rows
 from pyglyn.node.process_info import Facts
+from pyglyn.node.readiness import CHECK_TIMEOUT_S
 from pyglyn.node.reasons import KILL, UNDEFINED
 from pyglyn.node.worker_link import WorkerLink
-from pyglyn.node.worker_questions import CHILDREN, INFO_OF, PIDS, ROWS
+from pyglyn.node.worker_questions import CHILDREN, INFO_OF, PIDS, READINESS, ROWS
 from pyglyn.node.workers import Workers
+
+READINESS_S = 2 * CHECK_TIMEOUT_S
+"""How long a worker may take to run its checks before it counts as one that does not answer."""
 
 
 @attrs.frozen
@@ -162,6 +167,29 @@ class Census:
         else:
             self.hub.system.exit(pid, KILL)
         return True
+
+    # --- readiness --------------------------------------------------------------------------------
+
+    async def readiness(self) -> dict[str, str]:
+        """What has to be so before the node is ready, and why it is not; empty texts are fine ones.
+
+        Of a worker that does not answer, nothing that is required there is so.
+        """
+        links = [link for link in self.workers.links.values() if link.required]
+        found = {
+            "not stopping": "stopping" if self.hub.stopping.is_set() else "",
+            "registered": self.hub.peers.name_problem,
+        }
+        asked = self.workers.ask(READINESS, links, timeout_s=READINESS_S)
+        here, answers = await asyncio.gather(self.hub.runtime.readiness.problems(), asked)
+        found |= here
+        for link in links:
+            answer: dict[bytes, bytes] = answers.get(link.serial) or dict.fromkeys(
+                (name.encode() for name in link.required), f"{link.title} does not answer".encode()
+            )
+            for what, why in answer.items():
+                found[what.decode()] = found.get(what.decode()) or why.decode()
+        return found
 
     # --- memory -----------------------------------------------------------------------------------
 

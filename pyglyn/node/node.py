@@ -27,6 +27,7 @@ from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame
 from pyglyn.node.process import Process
+from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, NODEDOWN, SHUTDOWN
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Runtime
@@ -38,6 +39,8 @@ from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
 
+APP = "app"
+"""What `Node.ready` says that it is there."""
 NODEUP = Atom("nodeup")
 NODE_TYPE, REASON = Atom("node_type"), Atom("nodedown_reason")
 
@@ -136,6 +139,11 @@ class Node:
     def on_info(self) -> list[Callable[[], Term]]:
         """Functions that tell more about what is here, for ``pyglyn tree``."""
         return self.hub.on_info
+
+    @property
+    def readiness(self) -> Readiness:
+        """What has to be so in the node's own operating-system process before the node counts as ready."""
+        return self.runtime.readiness
 
     @property
     def stopping(self) -> bool:
@@ -267,6 +275,13 @@ class Node:
         if self._failure is None:
             self._failure = error
             self._failing.set()
+
+    def ready(self) -> None:
+        """Say that the app has started; for an ``async`` one that runs as long as the node does.
+
+        One that returns, be it with a tree, has started then. Until then ``/readyz`` says that it has not.
+        """
+        self.readiness.done(APP)
 
     def request_stop(self) -> None:
         """Make ``run`` return; from any thread."""

@@ -35,6 +35,7 @@ from pyglyn.node.destinations import (
 )
 from pyglyn.node.mailbox import Mailbox, Match
 from pyglyn.node.pending import Pending
+from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
@@ -79,6 +80,7 @@ class Host(Protocol):
     group_leader: Pid | None
     busy: BusyNodes
     belongings: Belongings
+    readiness: Readiness
 
     def make_ref(self) -> Reference: ...
     def is_here(self, dest: Pid | Reference) -> bool: ...

@@ -48,6 +48,7 @@ from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import name_of, name_term
 from pyglyn.node.process import Process
+from pyglyn.node.readiness import Readiness
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 from pyglyn.node.threads import Home
@@ -126,6 +127,7 @@ class Runtime:
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
+        readiness: what has to be so here before the node counts as ready.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
@@ -149,6 +151,7 @@ class Runtime:
         self.group_leader: Pid | None = None
         self.busy = BusyNodes()
         self.belongings = Belongings()
+        self.readiness = Readiness()
         self.refused = 0
         # Monitors by name: reference -> (the pid behind the name, the watcher).
         self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import attrs
@@ -26,7 +26,7 @@ from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
 from pyglyn.node.settings import Settings, from_bytes
-from pyglyn.node.worker_questions import INFO, answer
+from pyglyn.node.worker_questions import INFO, answer, answer_later, takes_a_while
 
 
 @attrs.frozen
@@ -120,6 +120,7 @@ class Worker:
         self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self._drained = asyncio.Event()
         self._drained.set()
@@ -152,10 +153,14 @@ class Worker:
         """Become part of the node: at once, since other frames may follow in the same read."""
         identity = Identity(node.name, creation, serial)
         self.runtime = WorkerRuntime(identity, self, from_bytes(settings), self._secret)
+        self.runtime.readiness.on_required = self._say_what_is_required
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)
         self._welcome.set_result(None)
+
+    def _say_what_is_required(self, names: list[str]) -> None:
+        self.request((Atom("requires"), [name.encode() for name in names]))
 
     def to_hub(self, control: Control, parts: Parts | None, node: str) -> None:
         """Everything that is not for a process here goes to the hub.
@@ -212,13 +217,26 @@ class Worker:
                 if not future.done():
                     future.set_result(reply)
             case (Atom("info"), Reference() as ref, question):
-                self.request((INFO, ref, answer(self.runtime, self.on_info, question)))
+                if takes_a_while(question):
+                    self._start(self._answer_later(ref))
+                else:
+                    self.request((INFO, ref, answer(self.runtime, self.on_info, question)))
             case (Atom("node_down"), Atom() as node):
                 self.runtime.node_down(node.name)
             case (Atom("busy"), Atom() as node, bool() as busy):
                 self._set_busy(node.name, busy)
             case (Atom("log_level"), bytes() as level):
                 logs.set_level(level.decode())
+
+    async def _answer_later(self, ref: Reference) -> None:
+        encoded = await answer_later(self.runtime)
+        if not self._closing:
+            self.request((INFO, ref, encoded))
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _set_busy(self, node: str, busy: bool) -> None:
         if busy:

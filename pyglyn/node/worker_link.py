@@ -34,6 +34,7 @@ class WorkerLink:
         reason: why it ended, once its parent has said.
         paused: sources that wait until the worker has taken what is queued for it.
         main: the process it was started for, if it said so.
+        required: what it has to find in order, by its own word, for the node to be ready (see ``readiness``).
         told: resolved when everyone who asked has been told of its end.
     """
 
@@ -46,6 +47,7 @@ class WorkerLink:
     reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     paused: PausedSources = attrs.field(factory=PausedSources)
     main: Pid | None = None
+    required: tuple[str, ...] = ()
     told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
 
     def send(self, control: Control, parts: Parts | None) -> None:

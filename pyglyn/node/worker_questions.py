@@ -25,12 +25,25 @@ PIDS: Final = Atom("pids")
 """The pids of all processes."""
 INFO_OF: Final = Atom("process_info")
 """``{process_info, Pid, Items}``: pairs, or ``undefined`` if there is no such process."""
+READINESS: Final = Atom("readiness")
+"""What is required here, and why it is not so; see ``readiness``."""
 _ANY: Final = Limits(depth=1_000_000, elements=2**40, size=2**40)
 
 
 def answer(runtime: Host, on_info: Sequence[Callable[[], Term]], question: Term) -> bytes:
-    """Answer a question in the worker, encoded."""
+    """Answer a question in the worker, encoded; one that takes a while is for `answer_later`."""
     return etf.encode(_answer(runtime, on_info, question))
+
+
+def takes_a_while(question: Term) -> bool:
+    """Whether a question has to be answered by `answer_later`."""
+    return question is READINESS
+
+
+async def answer_later(runtime: Host) -> bytes:
+    """Answer whether all is in order here, encoded."""
+    problems = await runtime.readiness.problems()
+    return etf.encode({what.encode(): why.encode() for what, why in problems.items()})
 
 
 def _answer(runtime: Host, on_info: Sequence[Callable[[], Term]], question: Term) -> Term:

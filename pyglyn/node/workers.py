@@ -214,6 +214,8 @@ class Workers:
                 told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))
             case (Atom("main"), Pid() as pid):
                 link.main = pid
+            case (Atom("requires"), list() as names):
+                link.required = tuple(bytes(name).decode() for name in names)
             case (Atom("info"), Reference() as ref, bytes() as answer):
                 waiting = self._asked.get(ref)
                 if waiting is not None and not waiting[1].done():
@@ -230,10 +232,16 @@ class Workers:
 
     # --- looking into workers, and killing them ---------------------------------------------------
 
-    async def ask(self, question: Term, links: Iterable[WorkerLink] | None = None) -> dict[int, Any]:
+    async def ask(
+        self,
+        question: Term,
+        links: Iterable[WorkerLink] | None = None,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> dict[int, Any]:
         """Ask workers what is in them, all at once (see ``worker_questions``); serial -> answer.
 
-        One that does not answer within `ANSWER_TIMEOUT_S`, or ends before, is left out.
+        One that does not answer in time, or ends before, is left out.
 
         Args:
             links: whom to ask; by default all.
@@ -248,7 +256,7 @@ class Workers:
         self._asked.update(futures)
         try:
             with contextlib.suppress(TimeoutError):
-                async with patience.timeout(ANSWER_TIMEOUT_S):
+                async with patience.timeout(timeout_s):
                     await asyncio.wait([future for _, future in futures.values()])
         finally:
             for ref in futures:

@@ -1,0 +1,11 @@
+"""A node over HTTP: ``/livez`` and ``/readyz``, for orchestrators. Layer: http.
+
+Off unless asked for (``pyglyn node --http HOST:PORT``, or `serve`), and in the extra ``pyglyn[http]``. It
+listens in the node's own OS process and knows no password: bind it to loopback, or to a network that
+only those who may look can reach. Further routes are a function of the node that returns aiohttp's
+``RouteDef``s.
+"""
+
+from pyglyn.http.server import HttpServer, Routes, address_of, serve
+
+__all__ = ["HttpServer", "Routes", "address_of", "serve"]

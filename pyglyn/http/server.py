@@ -1,0 +1,122 @@
+"""The HTTP server of a node: aiohttp in the hub's event loop. Layer: http.
+
+No thread stays for it: the hub could fork no children any more. So hosts are resolved and sockets bound
+here, and routes serve no files from disk (aiohttp reads those in a thread).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pyglyn import forks
+from pyglyn.errors import DistributionError, LocalProtocolError
+from pyglyn.http import health
+from pyglyn.net.transport import bound, explain, resolve
+from pyglyn.node import Node
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+Routes: TypeAlias = "Callable[[Node], Iterable[web.RouteDef]]"
+"""What answers to some paths of a node, as ``[web.get("/tree", handler), …]``."""
+
+ROUTES: Sequence[Routes] = (health.routes,)
+"""What every server has."""
+
+SHUTDOWN_S = 1.0
+"""How long requests under way may take once the node stops."""
+RESOLVE_S = 5.0
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Read ``HOST:PORT``; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it is something else; or the extra is not installed, which is said in one sentence.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is no HOST:PORT, as 127.0.0.1:9568 or [::1]:9568")
+    if importlib.util.find_spec("aiohttp") is None:
+        raise ValueError("serving HTTP needs aiohttp: pip install 'pyglyn[http]'")
+    return host, int(port)
+
+
+class HttpServer:
+    """Serves one node until it is stopped.
+
+    Args:
+        routes: what answers beside ``/livez`` and ``/readyz``.
+    """
+
+    def __init__(self, node: Node, routes: Iterable[Routes] = ()) -> None:
+        self.node = node
+        self.routes = (*ROUTES, *routes)
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 while it does not."""
+        return self._port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; with port 0 at any free one.
+
+        Raises:
+            DistributionError: the address cannot be listened on.
+        """
+        from aiohttp import web
+
+        if self._runner is not None:
+            raise LocalProtocolError("this HTTP server has been started already")
+        app = web.Application(middlewares=[_known_to_forks])
+        app.on_response_prepare.append(_say_little)
+        for routes in self.routes:
+            app.router.add_routes(routes(self.node))
+        try:
+            sock = bound(await resolve(host, RESOLVE_S), port)
+        except OSError as error:
+            raise DistributionError(f"cannot serve HTTP at {host}:{port}: {explain(error)}") from error
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        await self._runner.setup()
+        await web.SockSite(self._runner, forks.keep(sock)).start()
+        self._port = sock.getsockname()[1]
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        runner, self._runner, self._port = self._runner, None, 0
+        if runner is not None:
+            await runner.cleanup()
+
+
+async def serve(node: Node, host: str, port: int, routes: Iterable[Routes] = ()) -> HttpServer:
+    """Serve a node that runs, until it has stopped its trees: while they stop, ``/readyz`` says so.
+
+    Call it before trees are started.
+
+    Raises:
+        DistributionError: the address cannot be listened on.
+    """
+    server = HttpServer(node, routes)
+    await server.start(host, port)
+    node.before_stop.insert(0, server.stop)
+    return server
+
+
+async def _known_to_forks(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+    if request.transport is not None:
+        forks.keep_transport(request.transport)
+    return await handler(request)
+
+
+_known_to_forks.__middleware_version__ = 1  # type: ignore[attr-defined]  # as aiohttp's own decorator says it
+
+
+async def _say_little(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Leave out what runs here, and in which version."""
+    response.headers["Server"] = "pyglyn"
+    response.headers.setdefault("Cache-Control", "no-store")

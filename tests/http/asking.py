@@ -1,0 +1,15 @@
+"""A client that needs no library: one request, one connection."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+async def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    """Ask a server for a path; status and body."""
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    head, _, body = answer.partition("\r\n\r\n")
+    return int(head.split()[1]), body
