@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyglyn.etf import Pid, Term
 
@@ -37,6 +37,16 @@ class Membership:
                 del self.groups[key]
         return True
 
+    def remove_each(self, key: object, leaving: Leaving) -> list[Pid]:
+        """One membership fewer for each time a process is named; those that had one, in their order.
+
+        It looks at as many processes as there are members or are named, whichever is fewer.
+        """
+        entry = self.groups.get(key)
+        if entry is None:
+            return []
+        return [pid for pid in leaving.among(entry[1]) if self.remove(key, pid)]
+
     def pids(self, key: object) -> list[Pid]:
         """The members of a group, each as often as it joined."""
         entry = self.groups.get(key)
@@ -54,6 +64,27 @@ class Membership:
             return []
         counts = {} if theirs is None else theirs[1]
         return [pid for pid, count in entry[1].items() for _ in range(count - counts.get(pid, 0))]
+
+
+class Leaving:
+    """Processes that leave groups, each as often as it is named."""
+
+    __slots__ = ("_places", "pids")
+
+    def __init__(self, pids: Sequence[Pid]) -> None:
+        self.pids = pids
+        self._places: dict[Pid, list[int]] | None = None
+
+    def among(self, members: dict[Pid, int]) -> Sequence[Pid]:
+        """Those that are members, in the order in which they are named, and maybe some that are not."""
+        if len(self.pids) <= len(members):
+            return self.pids
+        if self._places is None:
+            self._places = {}
+            for place, pid in enumerate(self.pids):
+                self._places.setdefault(pid, []).append(place)
+        places = sorted(place for pid in members for place in self._places.get(pid, ()))
+        return [self.pids[place] for place in places]
 
 
 def _expand(counts: dict[Pid, int]) -> Iterator[Pid]:

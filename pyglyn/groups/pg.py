@@ -52,7 +52,7 @@ class PgScope(Scope[PgState]):
 
     def make_machine(self, process: Process) -> PgState:
         """A new machine for a new scope process."""
-        return PgState(process.pid, self.scope, process.make_ref)
+        return PgState(process.pid, self.scope, process.make_ref, self.is_busy)
 
     def take_over(self, old: PgState) -> list[Effect]:
         """Give the new machine the local members of the old one."""

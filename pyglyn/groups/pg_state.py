@@ -15,6 +15,9 @@ a leave that names a group which the peer does not have for us. Hence the rule t
 **a peer gets joins and leaves only after it got our sync** on this incarnation (``_Peer.synced``), and
 everything goes to it in one stream. Until then joins and leaves are part of the sync to come.
 
+A peer that does not take what it gets is not told of joins and leaves for that time, and is not answered: it
+gets one sync when it reads again. So no more than a sync and a little waits for it, whatever it asks for.
+
 Not supported: ``pg:start`` of another version's state. Differs from pg.erl on purpose: pids that do not live
 on the sending scope's node, names beyond ``MAX_NAME_BYTES`` and messages of nodes without a connection are
 dropped; a leave of pids that were no members is not broadcast.
@@ -22,6 +25,7 @@ dropped; a leave of pids that were no members is not broadcast.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,7 +42,7 @@ from pyglyn.groups.effects import (
     Target,
     too_large,
 )
-from pyglyn.groups.membership import Membership
+from pyglyn.groups.membership import Leaving, Membership
 from pyglyn.node.reasons import BADARG, ERROR, OK
 
 DISCOVER = Atom("discover")
@@ -54,6 +58,10 @@ LEAVE_LOCAL = Atom("leave_local")
 NOT_JOINED = Atom("not_joined")
 REFUSED = (ERROR, BADARG)
 
+BUSY_WAIT_S = 1.0
+"""How often it is looked whether a peer that does not take what it gets does so again."""
+MAX_OF_A_NODE = 10
+"""Subscriptions that processes of another node may have here: each costs a message for each change."""
 ANSWER_WAIT_S = 0.1
 """A peer that did not know us asks for our sync right after it sent its own; one that did gets it unasked."""
 
@@ -69,9 +77,10 @@ class _Peer:
 
 @attrs.frozen
 class _Subscriber:
+    """Who is told; ``key`` is that of one group, in a tuple, or None for all."""
+
     pid: Pid
-    key: object
-    whole_scope: bool
+    key: tuple[object] | None
 
 
 class PgState:
@@ -81,19 +90,30 @@ class PgState:
         pid: this scope's process; a new process needs a new state.
         scope: the scope's name, under which the process is registered.
         make_reference: makes the references that subscriptions are known by.
+        is_busy: whether a node has much queued for it that it does not take.
     """
 
-    def __init__(self, pid: Pid, scope: str, make_reference: Callable[[], Reference]) -> None:
+    def __init__(
+        self,
+        pid: Pid,
+        scope: str,
+        make_reference: Callable[[], Reference],
+        is_busy: Callable[[str], bool] = lambda node: False,
+    ) -> None:
         self.pid = pid
         self.scope = scope
         self.rejections = Rejections()
         self._make_reference = make_reference
+        self._is_busy = is_busy
         self._monitors = Monitors()
         self.discovery = Discovery(Atom(scope), self._monitors, lambda: (DISCOVER, self.pid))
         self._local = Membership()
         self._local_groups: dict[Pid, dict[object, int]] = {}
         self._peers: dict[Pid, _Peer] = {}
         self._subscribers: dict[Reference, _Subscriber] = {}
+        self._by_key: dict[object, dict[Reference, Pid]] = {}  # of one group; None: of all
+        self._by_pid: dict[Pid, dict[Reference, None]] = {}
+        self._of_others: Counter[str] = Counter()
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -175,17 +195,17 @@ class PgState:
 
     def monitor(self, subscriber: Pid, group: Term) -> tuple[Reference, list[Pid], list[Effect]]:
         """Subscribe a process to one group: ``{Ref, join | leave, Group, [Pid]}`` messages from now on."""
-        ref, effects = self._subscribe(subscriber, exact_key(group), whole_scope=False)
+        ref, effects = self._subscribe(subscriber, (exact_key(group),))
         return ref, self.get_members(group), effects
 
     def monitor_scope(self, subscriber: Pid) -> tuple[Reference, list[tuple[Term, list[Pid]]], list[Effect]]:
         """Subscribe a process to every group; also returns all groups with their members."""
-        ref, effects = self._subscribe(subscriber, None, whole_scope=True)
+        ref, effects = self._subscribe(subscriber, None)
         return ref, [(name, self.get_members(name)) for name in self.which_groups()], effects
 
     def demonitor(self, ref: Reference) -> tuple[bool, list[Effect]]:
         """End a subscription; False if there is none."""
-        subscriber = self._subscribers.pop(ref, None)
+        subscriber = self._unsubscribe(ref)
         return (False, []) if subscriber is None else (True, self._monitors.release(subscriber.pid))
 
     # --- inputs -----------------------------------------------------------------------------------
@@ -206,8 +226,8 @@ class PgState:
             return self._forget(node) + effects
         if not isinstance(target, Pid):
             return effects
-        for ref in [ref for ref, each in self._subscribers.items() if each.pid == target]:
-            del self._subscribers[ref]
+        for ref in [*self._by_pid.get(target, ())]:
+            self._unsubscribe(ref)
         return effects + self._member_ended(target)
 
     def handle_watch(self, node: str, found: bool, now: float) -> list[Effect]:
@@ -251,7 +271,7 @@ class PgState:
         effects = self.discovery.handle_timeout(now)
         for pid, peer in self._peers.items():
             if peer.answer_due is not None and peer.answer_due <= now:
-                effects += self._send_sync(pid, peer)
+                effects += self._send_sync(pid, peer, now)
         return effects
 
     # --- peers ------------------------------------------------------------------------------------
@@ -261,9 +281,9 @@ class PgState:
             return self.rejections.reject(pid.node, "discover of a node without a connection")
         peer = self._peers.get(pid)
         if peer is not None:
-            return self._send_sync(pid, peer)
+            return self._send_sync(pid, peer, now)
         effects = self._learn(pid, now)
-        effects += self._send_sync(pid, self._peers[pid])
+        effects += self._send_sync(pid, self._peers[pid], now)
         return [*effects, Send(pid, (DISCOVER, self.pid))]
 
     def _on_sync(self, pid: Pid, groups: list[Term], now: float) -> list[Effect]:
@@ -309,12 +329,15 @@ class PgState:
         if peer is None:
             return self._unknown(pid, "leave")
         effects: list[Effect] = []
+        still: dict[object, Leaving] = {}  # who left the group when it was named last: only those can again
+        all_of_them = Leaving(leaving)
         for group in groups:
             if too_large(group):
                 effects += self.rejections.reject(pid.node, "a group name that is too large")
                 continue
             key = exact_key(group)
-            left = [member for member in leaving if peer.members.remove(key, member)]
+            left = peer.members.remove_each(key, still.get(key, all_of_them))
+            still[key] = Leaving(left)
             effects += self._notify(LEAVE, key, group, left)
         return effects
 
@@ -338,13 +361,22 @@ class PgState:
             effects += self._notify_difference(members, Membership())
         return effects
 
-    def _send_sync(self, pid: Pid, peer: _Peer) -> list[Effect]:
+    def _send_sync(self, pid: Pid, peer: _Peer, now: float) -> list[Effect]:
+        if self._is_busy(pid.node):
+            peer.synced, peer.answer_due = False, now + BUSY_WAIT_S
+            return []
         peer.synced, peer.answer_due = True, None
         data: list[Term] = [(name, pids) for _, name, pids in self._local.items()]
         return [Send(pid, (GEN_CAST, (SYNC, self.pid, data)))]
 
     def _broadcast(self, message: Term) -> list[Effect]:
-        return [Send(pid, message) for pid, peer in self._peers.items() if peer.synced]
+        effects: list[Effect] = []
+        for pid, peer in self._peers.items():
+            if peer.synced and self._is_busy(pid.node):
+                peer.synced, peer.answer_due = False, 0.0  # it is part of the sync to come
+            elif peer.synced:
+                effects.append(Send(pid, message))
+        return effects
 
     # --- members and subscribers ------------------------------------------------------------------
 
@@ -371,19 +403,41 @@ class PgState:
                 raise ValueError(f"only processes of this node can join or leave, got {pid!r}")
         return wanted
 
-    def _subscribe(self, pid: Pid, key: object, *, whole_scope: bool) -> tuple[Reference, list[Effect]]:
+    def _subscribe(self, pid: Pid, key: tuple[object] | None) -> tuple[Reference, list[Effect]]:
+        if pid.node != self.pid.node:
+            if self._of_others[pid.node] >= MAX_OF_A_NODE:
+                raise ValueError(f"{pid.node} has {MAX_OF_A_NODE} subscriptions already")
+            self._of_others[pid.node] += 1
         ref = self._make_reference()
-        self._subscribers[ref] = _Subscriber(pid, key, whole_scope)
+        self._subscribers[ref] = _Subscriber(pid, key)
+        self._by_key.setdefault(key, {})[ref] = pid
+        self._by_pid.setdefault(pid, {})[ref] = None
         return ref, self._monitors.acquire(pid)
+
+    def _unsubscribe(self, ref: Reference) -> _Subscriber | None:
+        subscriber = self._subscribers.pop(ref, None)
+        if subscriber is None:
+            return None
+        for table, key in ((self._by_key, subscriber.key), (self._by_pid, subscriber.pid)):
+            refs = table[key]  # type: ignore[index]
+            del refs[ref]
+            if not refs:
+                del table[key]  # type: ignore[arg-type]
+        node = subscriber.pid.node
+        if self._of_others[node] > 1:
+            self._of_others[node] -= 1
+        else:
+            del self._of_others[node]
+        return subscriber
 
     def _notify(self, what: Atom, key: object, group: Term, pids: Iterable[Pid]) -> list[Effect]:
         changed = list(pids)
         if not changed or not self._subscribers:
             return []
         return [
-            Send(each.pid, (ref, what, group, changed))
-            for ref, each in self._subscribers.items()
-            if each.whole_scope or each.key == key
+            Send(pid, (ref, what, group, changed))
+            for each in (None, (key,))
+            for ref, pid in self._by_key.get(each, {}).items()
         ]
 
     def _notify_difference(self, before: Membership, after: Membership) -> list[Effect]:

@@ -9,10 +9,12 @@ of ours, or somebody killed it), a new one starts with the old one's local membe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import attrs
@@ -38,6 +40,7 @@ from pyglyn.groups.effects import (
 )
 from pyglyn.groups.operations import error_term, forget
 from pyglyn.node import Caller, Node, NodeEvent, Process
+from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.process import MAX_LOGGED_REASON
 from pyglyn.node.reasons import OK
 
@@ -45,6 +48,10 @@ logger = logging.getLogger("pyglyn.groups")
 
 RESTARTS_AT_ONCE = 5
 RESTART_PAUSE_S = 1.0
+BUSY_PART = 16
+"""This part of what may be queued for a node (16 of 256 MiB) is what a scope queues before it waits."""
+AT_ONCE = 256
+"""Effects that are carried out in one turn of the event loop; a message of a peer may have many thousands."""
 
 
 class Machine(Protocol):
@@ -96,6 +103,8 @@ class Scope(Generic[M]):
         self._kept = False
         self._ends: list[float] = []
         self._pause: asyncio.TimerHandle | None = None
+        self._backlog: deque[Effect] = deque()
+        self._caught_up: asyncio.Future[None] | None = None
 
     # --- what the kinds of scopes provide ---------------------------------------------------------
 
@@ -157,6 +166,7 @@ class Scope(Generic[M]):
         self._targets.clear()
         self.process = self.node.runtime.spawn(self._run, name=self.name, label=f"scope {self.name}")
         self.process.on_end.append(self._ended)
+        self.process.when_busy = WhenBusy.QUEUE
         self.machine = self.make_machine(self.process)
 
     def _ended(self, reason: Term) -> None:
@@ -176,6 +186,8 @@ class Scope(Generic[M]):
 
     def _start_anew(self) -> None:
         old = self.machine
+        left, self._backlog = self._backlog, deque()
+        self._perform(left)
         try:
             self._start_process()
         except NameTaken as error:
@@ -189,6 +201,9 @@ class Scope(Generic[M]):
             for node in self.node.nodes():
                 self.perform(self.machine.handle_node_up(node))
             while True:
+                if self._backlog:
+                    self._caught_up = asyncio.get_running_loop().create_future()
+                    await self._caught_up
                 deadline = self.machine.next_deadline()
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
                 try:
@@ -262,11 +277,35 @@ class Scope(Generic[M]):
         """Carry out effects in their order.
 
         Between the end of the scope process and its successor nothing is sent: the successor takes over what
-        the machine knows, and tells all nodes anew.
+        the machine knows, and tells all nodes anew. After `AT_ONCE` of them others have their turn, and the
+        rest goes before anything that is to be carried out later.
         """
+        if self._backlog or len(effects) > AT_ONCE:
+            if not self._backlog:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            self._backlog += effects
+        else:
+            self._perform(effects)
+
+    def _go_on(self) -> None:
+        backlog = self._backlog
+        try:
+            self._perform([backlog.popleft() for _ in range(min(AT_ONCE, len(backlog)))])
+        finally:
+            if backlog and backlog is self._backlog:
+                asyncio.get_running_loop().call_soon(self._go_on)
+            elif self._caught_up is not None and not self._caught_up.done():
+                self._caught_up.set_result(None)
+
+    def _perform(self, effects: Iterable[Effect]) -> None:
         for effect in effects:
             if self.process.alive or type(effect) not in _SENT:
                 _PERFORM[type(effect)](self, effect)
+
+    def is_busy(self, node: str) -> bool:
+        """Whether so much is queued for a node that it shall not get more than it has to."""
+        connection = self.node.peers.get(node)
+        return connection is not None and connection.queued_bytes > self.node.settings.send_limit // BUSY_PART
 
     def _is_connected(self, node: str) -> bool:
         """False once the connection is gone, which the mailbox may not have told yet: never dial for it."""
@@ -304,8 +343,11 @@ class Scope(Generic[M]):
 
     def _reply(self, effect: AnswerCall) -> None:
         caller = Caller.from_term(effect.caller)
-        if caller is not None and self._is_connected(caller.pid.node):
-            self.process.send(caller.destination(), (caller.tag, effect.reply))
+        if caller is None or not self._is_connected(caller.pid.node):
+            return
+        if self.node.runtime.busy.takes_answer(caller.pid.node):
+            with contextlib.suppress(NodeBusy):  # a caller that takes no answers gets none
+                self.process.send(caller.destination(), (caller.tag, effect.reply))
 
     def _watch(self, effect: Watch) -> None:
         process, machine, node = self.process, self.machine, effect.node

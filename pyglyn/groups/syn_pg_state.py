@@ -39,8 +39,15 @@ class SynGroups(SynScope):
 
     handler = "syn_pg"
 
-    def __init__(self, pid: Pid, scope: str, *, is_alive: Callable[[Pid], bool] = lambda pid: True) -> None:
-        super().__init__(pid, scope, is_alive=is_alive)
+    def __init__(
+        self,
+        pid: Pid,
+        scope: str,
+        *,
+        is_alive: Callable[[Pid], bool] = lambda pid: True,
+        is_busy: Callable[[str], bool] = lambda node: False,
+    ) -> None:
+        super().__init__(pid, scope, is_alive=is_alive, is_busy=is_busy)
         self._tables: dict[str, _Table] = {self.node: {}}  # node -> key of the group -> (its name, members)
 
     # --- questions --------------------------------------------------------------------------------

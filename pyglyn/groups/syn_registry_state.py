@@ -79,9 +79,10 @@ class SynRegistry(SynScope):
         scope: str,
         *,
         is_alive: Callable[[Pid], bool] = lambda pid: True,
+        is_busy: Callable[[str], bool] = lambda node: False,
         resolve: Resolve | None = None,
     ) -> None:
-        super().__init__(pid, scope, is_alive=is_alive)
+        super().__init__(pid, scope, is_alive=is_alive, is_busy=is_busy)
         self._resolve = resolve
         self._names: dict[object, _Name] = {}
         self._keys: dict[str, dict[object, None]] = {}  # node -> its names

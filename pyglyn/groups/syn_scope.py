@@ -91,7 +91,7 @@ class SynGroupsScope(SynScopeProcess[SynGroups]):
 
     def make_machine(self, process: Process) -> SynGroups:
         """A new machine for a new scope process."""
-        return SynGroups(process.pid, self.scope, is_alive=self._is_alive)
+        return SynGroups(process.pid, self.scope, is_alive=self._is_alive, is_busy=self.is_busy)
 
     async def join(self, group: Term, pid: Pid, meta: Term = UNDEFINED) -> None:
         """Add a process, of any node that runs the scope, to a group, or change its metadata.
@@ -189,7 +189,9 @@ class SynRegistryScope(SynScopeProcess[SynRegistry]):
 
     def make_machine(self, process: Process) -> SynRegistry:
         """A new machine for a new scope process."""
-        return SynRegistry(process.pid, self.scope, is_alive=self._is_alive, resolve=self.resolve)
+        return SynRegistry(
+            process.pid, self.scope, is_alive=self._is_alive, is_busy=self.is_busy, resolve=self.resolve
+        )
 
     async def register(self, name: Term, pid: Pid, meta: Term = UNDEFINED) -> None:
         """Give a process, of any node that runs the scope, a name, or change the metadata of its name.

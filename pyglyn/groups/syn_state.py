@@ -60,6 +60,8 @@ FUNCTION_REFUSED = (ERROR, Atom("notsup"))
 NODE_UP = Atom("syn_remote_scope_node_up")
 NODE_DOWN = Atom("syn_remote_scope_node_down")
 
+BUSY_WAIT_S = 1.0
+"""How often it is looked whether a peer that does not take what it gets does so again."""
 MAX_QUESTIONS = 5
 """How often the data of a node are asked for while changes keep coming in between."""
 
@@ -90,11 +92,19 @@ class SynScope(ABC):
         pid: this scope's process; a new process needs a new state.
         scope: the scope's name.
         is_alive: whether a process of this node is known to be alive.
+        is_busy: whether a node has much queued for it that it does not take.
     """
 
     handler: ClassVar[str]
 
-    def __init__(self, pid: Pid, scope: str, *, is_alive: Callable[[Pid], bool]) -> None:
+    def __init__(
+        self,
+        pid: Pid,
+        scope: str,
+        *,
+        is_alive: Callable[[Pid], bool],
+        is_busy: Callable[[str], bool],
+    ) -> None:
         self.pid = pid
         self.node = pid.node
         self.scope = scope
@@ -104,6 +114,8 @@ class SynScope(ABC):
         self.versions: dict[str, Version] = {}
         self.rejections = Rejections()
         self._is_alive = is_alive
+        self._is_busy = is_busy
+        self._owed: dict[str, float] = {}  # nodes that get our data once they take what they get: next look
         self._monitors = Monitors()
         self.discovery = Discovery(self.process_name, self._monitors, lambda: (V3, DISCOVER, self.pid))
         self._doubts: dict[str, _Doubt] = {}
@@ -194,7 +206,7 @@ class SynScope(ABC):
         """A peer that answered does not monitor us: it has forgotten us. An ack makes it known again."""
         if not self.discovery.check_again(pid, now):
             return []
-        return [self._ack(pid.node)]
+        return self._ack(pid.node, now)
 
     def handle_version(self, node: str, version: Version) -> list[Effect]:
         """A node told which version of syn it runs."""
@@ -220,18 +232,23 @@ class SynScope(ABC):
 
     def next_deadline(self) -> float | None:
         """When ``handle_timeout`` has something to do; None for never."""
-        return self.discovery.next_deadline()
+        looking = self.discovery.next_deadline()
+        due = self._owed.values()
+        return min(due if looking is None else [*due, looking], default=None)
 
     def handle_timeout(self, now: float) -> list[Effect]:
         """Do what is due."""
-        return self.discovery.handle_timeout(now)
+        effects = self.discovery.handle_timeout(now)
+        for node in [node for node, due in self._owed.items() if due <= now]:
+            effects += self._ack(node, now)
+        return effects
 
     # --- peers ------------------------------------------------------------------------------------
 
     def _on_discover(self, peer: Pid, now: float) -> list[Effect]:
         if not self.discovery.is_connected(peer.node):
             return self.rejections.reject(peer.node, "discover of a node without a connection")
-        return [*self._learn(peer, now)[1], self._ack(peer.node)]
+        return [*self._learn(peer, now)[1], *self._ack(peer.node, now)]
 
     def _on_ack_sync(self, peer: Pid, data: list[Term], now: float, system_ns: int) -> list[Effect]:
         node = peer.node
@@ -248,7 +265,7 @@ class SynScope(ABC):
             else:
                 effects += self._merge(entry, reason, system_ns)
         effects += self._settle(node, entries)
-        return [*effects, self._ack(node)] if is_new else effects
+        return [*effects, *self._ack(node, now)] if is_new else effects
 
     def _settle(self, node: str, entries: list[Entry]) -> list[Effect]:
         doubt = self._doubts.setdefault(node, _Doubt())
@@ -283,12 +300,18 @@ class SynScope(ABC):
 
     def _forget(self, node: str) -> list[Effect]:
         self._doubts.pop(node, None)
+        self._owed.pop(node, None)
         self.versions.pop(node, None)
         return self._purge(node)
 
-    def _ack(self, node: str) -> Send:
+    def _ack(self, node: str, now: float) -> list[Effect]:
+        """Send our data; once and later to a node that does not take what it gets, however often it asks."""
+        if self._is_busy(node):
+            self._owed[node] = now + BUSY_WAIT_S
+            return []
+        self._owed.pop(node, None)
         data: list[Term] = list(self.local_entries())
-        return Send((self.process_name, node), (V3, ACK_SYNC, self.pid, data))
+        return [Send((self.process_name, node), (V3, ACK_SYNC, self.pid, data))]
 
     def _ask_again(self, node: str) -> list[Effect]:
         """Have a known node send all its entries once more."""

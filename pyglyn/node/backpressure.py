@@ -12,6 +12,7 @@ Three waits, each where the sender is:
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ LINK_TO_HUB = ""
 
 MOST_ANSWERS = 1000
 """Messages that processes which do not wait (``net_kernel``, ``rex``) may send to a node while it is busy."""
+
+
+class WhenBusy(enum.Enum):
+    """What a process does that sends to a node which does not take what it gets."""
+
+    WAIT = "wait in the next receive, call or drain"
+    DROP = "go on; its messages are dropped after a while, and counted"
+    QUEUE = "go on; it sees to it by itself that no more is queued than has to be"
 
 
 class BusyNodes:

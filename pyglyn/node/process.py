@@ -23,7 +23,7 @@ from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend,
 from pyglyn.errors import EncodeError, NoProcess, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls, exits
-from pyglyn.node.backpressure import BusyNodes, Waits
+from pyglyn.node.backpressure import BusyNodes, Waits, WhenBusy
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import (
     Destination,
@@ -113,8 +113,8 @@ class Process:
         pending: the answers it waits for.
         dictionary: free use, like Erlang's process dictionary.
         quiet: an abnormal end is not logged.
-        patient: it waits while much is queued for a node it sends to. One that serves every node does not:
-            what it answers to a node that does not read is dropped after a while.
+        when_busy: what it does while much is queued for a node it sends to. One that serves every node does
+            not wait for one of them.
         deaf: only replies to its calls reach it, other messages are dropped.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
         parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
@@ -138,7 +138,7 @@ class Process:
         self.handover: Term = None
         self.started_at = time.monotonic()
         self.deaf = False
-        self.patient = True
+        self.when_busy = WhenBusy.WAIT
         self.on_end: list[Callable[[Term], None]] = []
         self.pending = Pending()
         self._exiting = False
@@ -289,7 +289,7 @@ class Process:
             self.runtime.home.soon(self._send_for_thread, to, etf.normalise(message))
             return
         self._check_alive()
-        if not self.patient and not self.runtime.busy.takes_answer(node_of(to)):
+        if self.when_busy is WhenBusy.DROP and not self.runtime.busy.takes_answer(node_of(to)):
             return
         if type(to) is Pid:
             self.runtime.send(Send(self.pid, to), message)
@@ -302,7 +302,7 @@ class Process:
             self.runtime.send(RegSend(self.pid, name), message, node)
         else:
             check_destination(to)
-        if self.patient and self.runtime.busy:
+        if self.when_busy is WhenBusy.WAIT and self.runtime.busy:
             self._waits.add(self.runtime.busy.over(node_of(to)))
 
     def _send_for_thread(self, to: Destination, message: Term) -> None:

@@ -18,6 +18,7 @@ from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
 from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import exits
+from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
@@ -73,7 +74,7 @@ class Services:
     def _serve(self, name: str, body: Body) -> None:
         """Run a named process, and again should a peer's exit signal end it: others depend on it."""
         process = self.hub.runtime.spawn(body, name=name, label=name)
-        process.patient = False
+        process.when_busy = WhenBusy.DROP
         if name == "user":
             self.hub.runtime.group_leader = process.pid
 
