@@ -167,6 +167,7 @@ class Scope(Generic[M]):
         self.process = self.node.runtime.spawn(self._run, name=self.name, label=f"scope {self.name}")
         self.process.on_end.append(self._ended)
         self.process.when_busy = WhenBusy.QUEUE
+        self.process.format_state = self.overview
         self.machine = self.make_machine(self.process)
 
     def _ended(self, reason: Term) -> None:

@@ -40,7 +40,10 @@ class ErlangError(Exception):
 
     Attributes:
         reason: any term; ``"badarg"`` stands for the atom.
+        stack: the stack trace it is told with; by default where it was raised.
     """
+
+    stack: list[Term] | None = None
 
     def __init__(self, reason: Term) -> None:
         super().__init__(reason)
@@ -102,7 +105,8 @@ def exit_reason(exception: BaseException) -> Term:
     if isinstance(exception, Throw):
         return ((Atom("nocatch"), exception.value), stack_term(exception.__traceback__))
     if isinstance(exception, ErlangError):
-        return (exception.reason, stack_term(exception.__traceback__))
+        stack = exception.stack
+        return (exception.reason, stack_term(exception.__traceback__) if stack is None else stack)
     if isinstance(exception, SystemExit):
         return NORMAL if not exception.code else (Atom("exit_status"), _status(exception.code))
     if isinstance(exception, CallFailed):

@@ -3,7 +3,7 @@
 Source: gen_server.erl, sys.erl (OTP 25, 28). Erlang and Elixir call it with ``gen_server:call`` /
 ``GenServer.call`` and look into it with ``sys``; it calls BEAM servers with ``me.call`` and ``me.cast``.
 
-Not supported: ``sys:replace_state`` and ``code_change`` (they carry Erlang funs and modules), hibernation.
+Not supported: hibernation; for ``sys`` see ``system``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import EncodeError, ProcessError
+from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.calls import Caller
 from pyglyn.node.calls import reply as send_reply
-from pyglyn.node.exits import Exit
+from pyglyn.node.exits import ErlangError, Exit
 from pyglyn.node.process import Process, logger
-from pyglyn.node.reasons import ERROR, NORMAL, OK
+from pyglyn.node.reasons import NORMAL
 from pyglyn.node.runtime import Runtime
 from pyglyn.node.signals import ExitSignal
+from pyglyn.node.system import SystemSide, is_system_message, state_of
 
-SYSTEM = Atom("system")
+FUNCTION_CLAUSE = Atom("function_clause")
 TIMEOUT = Atom("timeout")
 
 
@@ -96,17 +97,23 @@ class GenServer:
         return None
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
-        """Answer a call: return the reply, ``Reply(…)``, ``NoReply`` or ``Stop(…)``."""
-        _unhandled("unhandled call", self, request)
-        return NoReply
+        """Answer a call: return the reply, ``Reply(…)``, ``NoReply`` or ``Stop(…)``.
+
+        None, which a ``match`` that knows no such request ends in, is no reply: the server crashes with
+        ``function_clause``, as one in Erlang, and so does the call. ``Reply(None)`` replies ``nil``.
+        """
 
     async def handle_cast(self, request: Term) -> Any:
-        """Handle a cast; may return ``NoReply(…)`` or ``Stop(…)``."""
-        _unhandled("unhandled cast", self, request)
+        """Handle a cast; may return ``NoReply(…)`` or ``Stop(…)``.
+
+        Not overridden, or called for what a ``match`` does not know, it crashes the server with
+        ``function_clause``, as a cast does that no clause of a server in Erlang is for.
+        """
+        raise Unhandled(self, "handle_cast", 2, request)
 
     async def handle_info(self, message: Term) -> Any:
-        """Handle any other message; ``Atom("timeout")`` is the timeout."""
-        _unhandled("unhandled message", self, message)
+        """Handle any other message; ``Atom("timeout")`` is the timeout. Not overridden it logs them."""
+        logger.warning("unhandled message in %s: %s", type(self).__name__, _tag(message))
 
     async def handle_continue(self, then: Any) -> Any:
         """Go on after the handler that asked for it, before any message."""
@@ -116,30 +123,45 @@ class GenServer:
 
     def format_state(self) -> Term:
         """What ``sys:get_state`` shows: the attributes that are terms, the others as text."""
-        state: dict[Any, Term] = {}
-        for name, value in vars(self).items():
-            if name == "me":
-                continue
-            try:
-                state[Atom(name)] = etf.normalise(value)
-            except EncodeError:
-                state[Atom(name)] = repr(value).encode("utf-8", "replace")
-        return state
+        return state_of((name, value) for name, value in vars(self).items() if name != "me")
 
     def reply(self, caller: Caller, value: Term) -> None:
         """Answer a call later."""
         send_reply(self.me, caller, value)
 
 
-def _unhandled(what: str, server: GenServer, message: Term) -> None:
-    """One line about a message nobody handles: its tag, never what is in it."""
-    logger.warning("%s in %s: %s", what, type(server).__name__, _tag(message))
+class Unhandled(ErlangError):
+    """A server was sent what it has no handler for; the reason is ``function_clause``, as in Erlang.
+
+    What was sent is not in it, as it is in no log: only its tag is.
+
+    Args:
+        arity: of the callback in Erlang, which has the state as an argument.
+    """
+
+    def __init__(self, server: GenServer, handler: str, arity: int, request: Term) -> None:
+        super().__init__(FUNCTION_CLAUSE)
+        self.text = f"{type(server).__name__}.{handler} has no case for {_tag(request)}"
+        if handler == "handle_call":
+            self.text += ", or returns None where it means Reply(None)"
+        self.stack: list[Term] = [_handler_site(type(server), handler, arity)]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _handler_site(server: type[GenServer], handler: str, arity: int) -> Term:
+    """Where a handler is defined, or should be, as an entry of a stack trace."""
+    code = getattr(server, handler).__code__
+    if not exits.is_own_code(code.co_filename):
+        return exits.call_site(code.co_filename, handler, arity, code.co_firstlineno)
+    return (exits.atom_of(server.__module__.rsplit(".", 1)[-1]), exits.atom_of(handler), arity, [])
 
 
 def _tag(message: Term) -> str:
     """An atom, the first atom of a tuple and how many elements it has, or only of which type it is."""
     match message:
-        case Atom():
+        case Atom() | None | bool():
             return etf.text.format(message)
         case (Atom() as tag, *rest):
             return f"{{{etf.text.format(tag)}{',_' * len(rest)}}}" if len(rest) < 10 else f"{{{tag},…}}"
@@ -162,6 +184,7 @@ async def run_server(
     """
     server = server_class()
     server.me = me
+    me.answers_system_messages = True
     try:
         outcome = await server.init(*args, **(kwargs or {}))
         if isinstance(outcome, (Ignore, Stop)) or outcome is Ignore:
@@ -201,21 +224,23 @@ class _Loop:
         self.me = server.me
         self.parent = parent
         self.timeout: float | None = None
-        self.suspended = False
+        self.system = SystemSide(server.me, "gen_server", "generic server", server.format_state)
 
     async def run(self, outcome: Any) -> None:
         await self.after(outcome)
         while True:
             try:
-                message = await self.me.receive(self._wanted, None if self.suspended else self.timeout)
+                message = await self.me.receive(self._wanted, None if self.system.suspended else self.timeout)
             except TimeoutError:
                 message = TIMEOUT
-            if not _is_system(message):  # after a look into the server its timeout starts again, as in OTP
+            if not is_system_message(
+                message
+            ):  # after a look into the server its timeout starts again, as in OTP
                 self.timeout = None
             await self.handle(message)
 
     def _wanted(self, message: Term) -> bool:
-        return not self.suspended or _is_system(message)
+        return not self.system.suspended or is_system_message(message)
 
     async def after(self, outcome: Any) -> None:
         """Act on what a handler returned besides a reply: timeout, continuation, stop."""
@@ -237,10 +262,9 @@ class _Loop:
                     await self.call(request, caller)
             case (Atom("$gen_cast"), request):
                 await self.after(await self.server.handle_cast(request))
-            case (Atom("system"), from_, request):
-                caller = Caller.from_term(from_)
-                if caller is not None:
-                    self.system(request, caller)
+            case (Atom("system"), _, _):
+                if (end := self.system.take(message)) is not None:
+                    raise Stop(end[0])
             case (Atom("EXIT"), pid, reason) if pid == self.parent and type(message) is ExitSignal:
                 raise Stop(reason)
             case _:
@@ -251,6 +275,8 @@ class _Loop:
             outcome = await self.server.handle_call(request, caller)
         except Stop as stop:
             outcome = stop
+        if outcome is None:
+            raise Unhandled(self.server, "handle_call", 3, request)
         if isinstance(outcome, Stop):
             if outcome.reply is not NoReply:
                 self.server.reply(caller, outcome.reply)
@@ -260,53 +286,6 @@ class _Loop:
         elif outcome is not NoReply and not isinstance(outcome, NoReply):
             self.server.reply(caller, outcome)
         await self.after(outcome)
-
-    def system(self, request: Term, caller: Caller) -> None:
-        """Answer ``sys`` requests; source: sys.erl and gen_server's format_status."""
-        answer: Term
-        match request:
-            case Atom("get_state"):
-                answer = (OK, self.server.format_state())
-            case Atom("get_status"):
-                answer = self.status()
-            case Atom("suspend") | Atom("resume"):
-                self.suspended = request is Atom("suspend")
-                answer = OK
-            case (Atom("debug"), what):
-                answer = _debug_answer(what)
-            case (Atom("terminate"), reason):
-                self.server.reply(caller, OK)
-                raise Stop(reason)
-            case _:
-                answer = (ERROR, (Atom("unknown_system_msg"), request))
-        self.server.reply(caller, answer)
-
-    def status(self) -> Term:
-        name = self.me.names[0] if self.me.names else str(self.me.pid)
-        sys_state = Atom("suspended" if self.suspended else "running")
-        data = [(list(b"Status"), sys_state), (list(b"Parent"), self.parent or self.me.pid)]
-        misc: Term = [
-            (Atom("header"), list(f"Status for generic server {name}".encode())),
-            (Atom("data"), data),
-            (Atom("data"), [(list(b"State"), self.server.format_state())]),
-        ]
-        module = (Atom("module"), Atom("gen_server"))
-        items: Term = [[], sys_state, self.parent or self.me.pid, [], misc]
-        return (Atom("status"), self.me.pid, module, items)
-
-
-def _is_system(message: Term) -> bool:
-    return type(message) is tuple and len(message) == 3 and message[0] is SYSTEM
-
-
-def _debug_answer(what: Term) -> Term:
-    match what:
-        case (Atom("statistics"), Atom("get")):
-            return (OK, Atom("no_statistics"))
-        case (Atom("log"), Atom("get")):
-            return (OK, [])
-        case _:
-            return OK
 
 
 async def start_server(

@@ -21,12 +21,13 @@ FAIRNESS = 128
 class Mailbox:
     """A queue with selective receive."""
 
-    __slots__ = ("_failure", "_messages", "_streak", "_waiter")
+    __slots__ = ("_failure", "_held", "_messages", "_streak", "_waiter")
 
     def __init__(self) -> None:
         self._messages: deque[Term] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
+        self._held = False
         self._streak = 0
 
     def __len__(self) -> int:
@@ -43,6 +44,12 @@ class Mailbox:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def hold(self, held: bool) -> None:
+        """Give nothing out, or again; messages still come in."""
+        self._held = held
+        if not held and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
     def close(self, failure: BaseException) -> None:
         """Drop everything; every receive from now on raises ``failure``."""
         self._messages.clear()
@@ -53,6 +60,8 @@ class Mailbox:
     def take(self, match: Match | None, start: int = 0) -> tuple[bool, Term]:
         """Take the first message that matches, looking from index ``start`` on."""
         messages = self._messages
+        if self._held:
+            return False, None
         if match is None:
             return (True, messages.popleft()) if messages else (False, None)
         for index in range(start, len(messages)):
@@ -96,7 +105,7 @@ class Mailbox:
 
         timer = loop.call_later(timeout, after_reading, expire) if timeout is not None else None
         try:
-            seen = len(self._messages)
+            seen = 0 if self._held else len(self._messages)
             while True:
                 self._waiter = loop.create_future()
                 await self._waiter
@@ -107,7 +116,7 @@ class Mailbox:
                     return message
                 if expired:
                     raise TimeoutError(f"no message within {timeout} s")
-                seen = len(self._messages)
+                seen = seen if self._held else len(self._messages)
         finally:
             self._waiter = None
             if timer is not None:

@@ -190,6 +190,7 @@ class Node:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
         self.hub.runtime = Runtime(identity, self.router.to_node, self.settings, self.workers.token.encode())
+        self.runtime.on_release = self.workers.releases.tell
         self.runtime.belongings.put(self)
         self.hub.builtins = builtins(self.hub, self.workers)
         Services(self.hub).start()

@@ -39,6 +39,7 @@ from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
+from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
 from pyglyn.patience import Patience
 
@@ -100,6 +101,7 @@ class Host(Protocol):
     def unregister(self, name: str) -> None: ...
     async def register_name(self, name: str, pid: Pid) -> None: ...
     async def find_name(self, name: str) -> Pid | None: ...
+    def tell_release(self, node: str, then: Callable[[int | None], None]) -> None: ...
 
 
 class Process:
@@ -115,6 +117,8 @@ class Process:
         quiet: an abnormal end is not logged.
         when_busy: what it does while much is queued for a node it sends to. One that serves every node does
             not wait for one of them.
+        answers_system_messages: those of ``sys`` come with the others, and the body answers them.
+        format_state: gives what ``sys:get_state`` shows; None for the ``dictionary``. A server has its own.
         deaf: only replies to its calls reach it, other messages are dropped.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
         parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
@@ -137,12 +141,15 @@ class Process:
         self.parent: Pid | None = None
         self.handover: Term = None
         self.started_at = time.monotonic()
+        self.answers_system_messages = False
+        self.format_state: Callable[[], Term] | None = None
         self.deaf = False
         self.when_busy = WhenBusy.WAIT
         self.on_end: list[Callable[[Term], None]] = []
         self.pending = Pending()
         self._exiting = False
         self._mailbox = Mailbox()
+        self._system: SystemSide | None = None
         self._waits = Waits()
         self._task: asyncio.Task[Any] | None = None
         self._give_up: Patience | None = None
@@ -264,8 +271,23 @@ class Process:
         """A message arrives; replies to pending calls go to the waiting call."""
         if self.pending and self.pending.answer(message):
             return
+        if is_system_message(message) and not self.answers_system_messages:
+            self._take_system_message(message)
+            return
         if not self.deaf:
             self._mailbox.put(message)
+
+    def _take_system_message(self, message: Term) -> None:
+        """Answer ``sys``; also for a body that knows nothing of it, or is busy."""
+        if self._system is None:
+            self._system = SystemSide(self, "pyglyn", "process", self._shown)
+        end = self._system.take(message)
+        self._mailbox.hold(self._system.suspended)
+        if end is not None:
+            self.die(end[0])
+
+    def _shown(self) -> Term:
+        return state_of(self.dictionary.items()) if self.format_state is None else self.format_state()
 
     def down(self, effect: Down) -> None:
         """A monitor fired: a pending call learns it, else the mailbox gets the DOWN message."""

@@ -125,6 +125,7 @@ class Runtime:
         secret: what only the operating-system processes of this node know; see ``Process.tell_parent``.
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
+        on_release: asked by ``tell_release``.
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
         readiness: what has to be so here before the node counts as ready.
@@ -148,6 +149,7 @@ class Runtime:
         self.spawn_replies: dict[Reference, tuple[str, Callable[[SpawnReply], None]]] = {}
         self.on_spawn_request: Callable[[SpawnRequest, Term], None] | None = None
         self.on_unregistered: Callable[[str, Pid], None] | None = None
+        self.on_release: Callable[[str, Callable[[int | None], None]], None] | None = None
         self.group_leader: Pid | None = None
         self.busy = BusyNodes()
         self.belongings = Belongings()
@@ -280,6 +282,13 @@ class Runtime:
     async def find_name(self, name: str) -> Pid | None:
         """The pid of a name of this node; in a worker this asks the hub."""
         return self.names.get(name)
+
+    def tell_release(self, node: str, then: Callable[[int | None], None]) -> None:
+        """Call ``then`` with the OTP release of a node, at once or later; None if it is no BEAM, or away."""
+        if self.on_release is None:
+            then(None)
+        else:
+            self.on_release(node, then)
 
     def unregister(self, name: str) -> None:
         """Remove a name; nothing happens if nobody has it."""

@@ -102,6 +102,14 @@ class WorkerRuntime(Runtime):
         answer = await self.worker.ask(Atom("whereis"), name.encode())
         return answer if isinstance(answer, Pid) else None
 
+    def tell_release(self, node: str, then: Callable[[int | None], None]) -> None:
+        """Ask the hub, which has the connections."""
+
+        def told(release: Term) -> None:
+            then(release if isinstance(release, int) else None)
+
+        self.worker.question(told, Atom("release"), Atom(node))
+
 
 class Worker:
     """The connection of this operating-system process to its hub, and the runtime on top of it.
@@ -186,11 +194,17 @@ class Worker:
         Args:
             on_reply: called with the reply the moment it is here, also when nobody waits for it any more.
         """
+        return await self.question(on_reply, what, *args)
+
+    def question(
+        self, on_reply: Callable[[Term], None] | None, what: Atom, *args: Term
+    ) -> asyncio.Future[Term]:
+        """As ``ask``, without waiting."""
         ref = self.runtime.make_ref()
         future: asyncio.Future[Term] = asyncio.get_running_loop().create_future()
         self._replies[ref] = (future, on_reply)
         self.request((what, ref, *args))
-        return await future
+        return future
 
     async def close(self) -> None:
         """Say everything that is still to say, then leave the node."""

@@ -28,6 +28,7 @@ from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
+from pyglyn.node.releases import Releases
 from pyglyn.node.settings import to_bytes
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.worker_questions import INFO, read
@@ -60,6 +61,7 @@ class Workers:
     def __init__(self, hub: Hub, on_signal: Callable[[WorkerLink, Frame], None]) -> None:
         self.hub = hub
         self._on_signal = on_signal
+        self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
         self.token = secrets.token_hex(16)
         self.admission = Admission(self.token.encode())
@@ -209,6 +211,10 @@ class Workers:
             case (Atom("whereis"), Reference() as ref, bytes() as name):
                 found = self.hub.runtime.names.get(name.decode())
                 link.protocol.request((REPLY, ref, found or UNDEFINED))
+            case (Atom("release"), Reference() as ref, Atom() as node):
+                self.releases.tell(
+                    node.name, lambda release: link.protocol.request((REPLY, ref, release or UNDEFINED))
+                )
             case (Atom("exited"), Reference() as ref, int() as os_pid, reason):
                 told = self.exited(os_pid, reason)
                 told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))

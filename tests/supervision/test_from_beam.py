@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
 from tests.supervision.conftest import Client, Start
-from tests.supervision.service import Probe, member, stubborn
+from tests.supervision.service import Probe, blocking_echo, echo, member, stubborn
 
 LINK = """
 process_flag(trap_exit, true), link(Pid),
@@ -79,6 +80,30 @@ async def test_the_functions_of_module_supervisor_work(beam: Beam, local: Client
     await call(beam, local, "terminate_child", Atom("a"))
     assert await call(beam, local, "delete_child", Atom("a")) == ok
     assert await call(beam, local, "terminate_child", Atom("a")) == not_found
+
+
+async def test_sys_looks_into_children_of_every_kind(beam: Beam, local: Client, tmp_path: Path) -> None:
+    children = (
+        Supervisor(name="top")
+        .add(worker(Probe, name="server"))
+        .add(worker(echo, name="function"))
+        .add(worker(echo, name="light", isolation="task"))
+        .add(worker(blocking_echo, str(tmp_path / "ends"), name="blocking"))
+    )
+    await start(local.node, children)
+    states = {
+        name: await beam.eval(f"sys:get_state({{{name}, Node}})", Node=Atom(local.node.name))
+        for name in ("server", "function", "light", "blocking")
+    }
+    assert states.pop("server")[Atom("count")] == 0
+    assert states == {"function": {}, "light": {}, "blocking": {}}
+    text = """
+        ok = sys:suspend({P, Node}), {P, Node} ! {ping, self()},
+        {status, _, _, [_, suspended | _]} = sys:get_status({P, Node}),
+        none = receive {pong, _} -> early after 0 -> none end,
+        ok = sys:resume({P, Node}), receive {pong, _} -> ok after 5000 -> timeout end"""
+    for name in ("function", "light", "blocking"):
+        assert await beam.eval(text, P=Atom(name), Node=Atom(local.node.name)) is Atom("ok")
 
 
 async def test_erlang_starts_an_exported_child_links_to_it_and_is_told_how_it_ended(
