@@ -128,7 +128,7 @@ async def test_a_call_that_is_running_when_the_link_is_lost_fails_with_nodedown(
         beam.eval("catch gen_server:call({stock, Node}, never, infinity)", Node=Atom(node.name))
     )
     await eventually(node.nodes)
-    await eventually(lambda: beam.disconnect(node.name))  # the other side may not have noticed yet that it is up
+    await eventually(lambda: beam.disconnect(node.name))  # it may not have noticed yet that this node is up
     (nodedown, _), _call = (await task)[1]
     assert nodedown == Atom("nodedown")
 
