@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from pyglyn import etf
 from pyglyn.errors import EncodeError, NodeBusy
-from pyglyn.etf import Atom, Term
-from pyglyn.node.calls import Caller, reply
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node.calls import Caller, Calling, reply
 from pyglyn.node.exits import Exit, atom_of, exception_term
 from pyglyn.node.reasons import ERROR, OK
-
-if TYPE_CHECKING:
-    from pyglyn.node.process import Process
 
 SYSTEM: Final = Atom("system")
 GET_STATE: Final = Atom("get_state")
@@ -47,6 +44,22 @@ def state_of(attributes: Iterable[tuple[Any, Any]]) -> Term:
     return state
 
 
+class Releases(Protocol):
+    """What knows the release of other nodes; a runtime does."""
+
+    def tell_release(self, node: str, then: Callable[[int | None], None]) -> None: ...
+
+
+class Shown(Calling, Protocol):
+    """What of a process is shown or answers; ``Process`` has it."""
+
+    names: list[str]
+    parent: Pid | None
+
+    @property
+    def runtime(self) -> Releases: ...
+
+
 class SystemSide:
     """The system messages of one process.
 
@@ -54,7 +67,7 @@ class SystemSide:
         suspended: whether it takes system messages only.
     """
 
-    def __init__(self, me: Process, module: str, kind: str, state: Callable[[], Term]) -> None:
+    def __init__(self, me: Shown, module: str, kind: str, state: Callable[[], Term]) -> None:
         self.suspended = False
         self._me = me
         self._module = Atom(module)
@@ -126,13 +139,8 @@ class SystemSide:
             (Atom("data"), data),
             (Atom("data"), [_pair("State", state if error is None else error)]),
         ]
-        dictionary: Term = [(Atom("$initial_call"), (Atom("python"), atom_of(me.label or "process"), 1))]
-        return (
-            Atom("status"),
-            me.pid,
-            (Atom("module"), self._module),
-            [dictionary, sys_state, parent, [], misc],
-        )
+        items: Term = [[], sys_state, parent, [], misc]
+        return (Atom("status"), me.pid, (Atom("module"), self._module), items)
 
 
 def _text(text: str) -> list[Term]:
