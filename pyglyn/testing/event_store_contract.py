@@ -706,6 +706,21 @@ class EventStoreContract:
         assert await store.take_outbox("t") == []
         assert await store.outbox_size() == 2
 
+    async def test_a_lease_is_one_owners_at_a_time(self, side_tables: Store) -> None:
+        store = side_tables
+        assert await store.lease_owner("l") is None
+        assert await store.take_lease("l", "first", 3600)
+        assert await store.take_lease("l", "first", 3600)
+        assert not await store.take_lease("l", "second", 3600)
+        assert await store.take_lease("another", "second", 3600)
+        await store.end_lease("l", "second")
+        assert await store.lease_owner("l") == "first"
+        await store.end_lease("l", "first")
+        assert await store.lease_owner("l") is None
+        assert await store.take_lease("l", "second", 0)
+        assert await store.lease_owner("l") == "second"
+        assert await store.take_lease("l", "first", 3600)
+
     async def test_takers_of_the_outbox_share_it(self, side_tables: Store) -> None:
         await side_tables.put_outbox(OutboxMessage("t", str(n)) for n in range(40))
         taken = await asyncio.gather(*(side_tables.take_outbox("t", limit=10) for _ in range(4)))

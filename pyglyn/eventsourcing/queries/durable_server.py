@@ -121,7 +121,7 @@ class DurableServer(QueryServer):
         self.source: Source = await self._source()
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
         if query.into is None:
-            self.turn = Turn(self.database, query.name)
+            self.turn = Turn(self.database, query.name, self.me)
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
 
@@ -162,6 +162,7 @@ class DurableServer(QueryServer):
         except HeldUp:
             outcome = projection.conflict
         except NotOurTurn:
+            await self._watch_other()
             outcome = projection.standby
         except (StoreUnavailable, TransactionRolledBack) as error:
             self._complain(str(error))
@@ -175,6 +176,17 @@ class DurableServer(QueryServer):
         if not projection.is_failing and self.complaints.over():
             logger.info("query %s goes on", self.query.name)
         return following
+
+    async def _watch_other(self) -> None:
+        assert self.turn is not None
+        with contextlib.suppress(EventStoreError):
+            await self.turn.watch_other()
+
+    async def _see_other_end(self, message: Term) -> None:
+        """Go on at once if it is told that the instance which had the effects has ended."""
+        with contextlib.suppress(EventStoreError):
+            if self.turn is not None and await self.turn.other_ended(message):
+                self.projection.look()
 
     def _complain(self, text: str) -> None:
         line = self.complaints.take(text, time.monotonic())
@@ -495,6 +507,8 @@ class DurableServer(QueryServer):
                 return None
             case (Atom("pyglyn_query_ended"), reason):
                 return Stop(reason)
+            case (Atom("DOWN"), *_):
+                await self._see_other_end(message)
         self.awake.set()
         return None
 

@@ -9,6 +9,11 @@ next event.
 An instance that cannot renew its lease in time (its database is away, its computer stood still) begins no
 other effect before it has it again. What it had begun goes on; another instance may repeat that.
 
+The owner of a lease is named by its pid, so whoever stands by monitors it, and goes on at once when it has
+ended: a query that was killed does not wait for its own lease after the restart. Of an owner that cannot be
+reached, or that is of another incarnation of a node (there may be two nodes of one name where two clusters
+use one database), that is not known; then the lease has to run out.
+
 Layer: eventsourcing, queries.
 """
 
@@ -18,17 +23,21 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from types import TracebackType
 from typing import Any
 
-from pyglyn.errors import EventStoreError, TransactionRolledBack
+from pyglyn import etf
+from pyglyn.errors import EtfError, EventStoreError, TransactionRolledBack
+from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.node import Process
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 LEASE_S = 10.0
-"""How long an instance that died in an effect keeps others from going on."""
+"""How long an instance that cannot be reached any more keeps others from going on."""
+
+_NOPROC, _NOCONNECTION = Atom("noproc"), Atom("noconnection")
 
 
 class NotOurTurn(Exception):
@@ -41,14 +50,18 @@ class Turn:
     Args:
         database: where the lease is.
         query: the name of the query.
+        me: the process of the instance.
     """
 
-    def __init__(self, database: EventStore[Any, Any], query: str) -> None:
+    def __init__(self, database: EventStore[Any, Any], query: str, me: Process) -> None:
         self._database = database
         self._name = f"query {query}"
-        self._owner = uuid.uuid4().hex
+        self._me = me
+        self._owner = owner_name(me.pid)
         self._until = float("-inf")  # by our own clock, which counts intervals
         self._keeping: asyncio.Task[None] | None = None
+        self._other = ""  # who has it instead of us, and is monitored if that is possible
+        self._monitor: Reference | None = None
 
     async def take(self) -> None:
         """Take the lease, or make sure that much of it is left.
@@ -88,9 +101,63 @@ class Turn:
             except (EventStoreError, NotOurTurn) as error:
                 logger.warning("%s cannot stay the only one that has effects: %s", self._name, error)
 
+    async def watch_other(self) -> None:
+        """Monitor who has it instead of us: `other_ended` has to see the messages of the process.
+
+        Raises:
+            EventStoreError: the database cannot tell who that is.
+        """
+        other = await self._database.lease_owner(self._name)
+        if other is None or other == self._other or not self._me.alive:
+            return
+        self._watch_nobody()
+        self._other = other
+        pid = _pid_named(other)
+        if pid is not None:
+            self._monitor = self._me.monitor(pid)
+
+    def _watch_nobody(self) -> None:
+        if self._monitor is not None:
+            self._me.demonitor(self._monitor, flush=True)
+            self._monitor = None
+
+    async def other_ended(self, message: Term) -> bool:
+        """Take a message; whether it has made the lease free, as the other one that had it has ended.
+
+        Raises:
+            EventStoreError: the database cannot be told.
+        """
+        match message:
+            case (Atom("DOWN"), Reference() as ref, _, Pid() as pid, reason) if ref == self._monitor:
+                self._monitor = None
+                if not self._tells_the_end(pid, reason):
+                    return False
+                await self._database.end_lease(self._name, self._other)
+                self._other = ""
+                return True
+        return False
+
+    def _tells_the_end(self, pid: Pid, reason: Term) -> bool:
+        if reason is _NOPROC:
+            return (pid.node, pid.creation) == (self._me.pid.node, self._me.pid.creation)
+        return reason is not _NOCONNECTION
+
     async def end(self) -> None:
         """Let others go on at once."""
         if self._until > time.monotonic():
             self._until = float("-inf")
             with contextlib.suppress(EventStoreError):
                 await self._database.end_lease(self._name, self._owner)
+
+
+def owner_name(pid: Pid) -> str:
+    """Name a process as the owner of leases."""
+    return etf.encode(pid).hex()
+
+
+def _pid_named(owner: str) -> Pid | None:
+    try:
+        pid = etf.decode(bytes.fromhex(owner))
+    except (ValueError, EtfError):
+        return None
+    return pid if isinstance(pid, Pid) else None

@@ -394,6 +394,10 @@ class _MemoryTransaction(Transaction[E, S]):
         if self._store._leases.get(name, ("", 0.0))[0] == owner:
             self._delete(self._store._leases, name)
 
+    async def lease_owner(self, name: str) -> str | None:
+        owner, _ = self._store._leases.get(name, (None, 0.0))
+        return owner
+
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         for message in messages:
             storable_text(message.topic, "topic")

@@ -351,6 +351,10 @@ class SqlTransaction(Transaction[E, S]):
     async def end_lease(self, name: str, owner: str) -> None:
         await self._run("DELETE FROM pyglyn_lease WHERE name = %s AND owner = %s", (name, owner))
 
+    async def lease_owner(self, name: str) -> str | None:
+        rows, _ = await self._run("SELECT owner FROM pyglyn_lease WHERE name = %s", (name,))
+        return str(rows[0][0]) if rows else None
+
     async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
         statement = f"""
         SELECT id, topic, body, attempts, created_at FROM pyglyn_outbox

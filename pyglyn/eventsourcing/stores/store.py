@@ -261,6 +261,10 @@ class SideTables(abc.ABC):
         """Give a lease up, if it is the owner's."""
 
     @abc.abstractmethod
+    async def lease_owner(self, name: str) -> str | None:
+        """Return whose a lease is, or was when it ran out; None where nobody has one."""
+
+    @abc.abstractmethod
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         """Write messages to be sent later."""
 
@@ -541,6 +545,10 @@ class EventStore(SideTables, Generic[E, S]):
     async def end_lease(self, name: str, owner: str) -> None:
         async with self.transaction(isolation="read committed") as tx:
             await tx.end_lease(name, owner)
+
+    async def lease_owner(self, name: str) -> str | None:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.lease_owner(name)
 
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         async with self.transaction(isolation="read committed") as tx:

@@ -84,6 +84,9 @@ class WrappedSideTables(SideTables):
     async def end_lease(self, name: str, owner: str) -> None:
         await self.inside.end_lease(name, owner)
 
+    async def lease_owner(self, name: str) -> str | None:
+        return await self.inside.lease_owner(name)
+
     async def put_outbox(self, messages: Iterable[OutboxMessage]) -> None:
         await self.inside.put_outbox(messages)
 

@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import attrs
 import pytest
 import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.queries import turns
-from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
-from pyglyn.node import Node
+from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
+from pyglyn.node import Node, Process
 from pyglyn.testing import eventually
 from tests.eventsourcing.queries.totals import bank, close_opened, deposits, has_state, status
 from tests.node.conftest import unique_name
@@ -38,19 +39,26 @@ def store(request: pytest.FixtureRequest, tmp_path: Any) -> es.EventStore[Any, A
     return bank(request.getfixturevalue("postgres"))
 
 
-async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, monkeypatch):
-    first, second = Turn(store, "q"), Turn(store, "q")
+@pytest_asyncio.fixture
+async def two(node) -> AsyncIterator[tuple[Process, Process]]:
+    """Two processes of a node."""
+    async with node.process() as first, node.process() as second:
+        yield first, second
+
+
+async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two, monkeypatch):
+    first, second = (Turn(store, "q", process) for process in two)
     await first.take()
     await first.take()
     with pytest.raises(NotOurTurn):
         await second.take()
-    await Turn(store, "another").take()
+    await Turn(store, "another", two[1]).take()
     await first.end()
     await second.take()
     with pytest.raises(NotOurTurn):
         await first.take()
     monkeypatch.setattr(turns, "LEASE_S", 0.05)
-    dying, next_one = Turn(store, "r"), Turn(store, "r")
+    dying, next_one = (Turn(store, "r", process) for process in two)
     await dying.take()
 
     async def ours() -> bool:
@@ -63,9 +71,9 @@ async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, monkeypa
     await eventually(ours)
 
 
-async def test_a_turn_is_kept_while_an_effect_goes_on(store, monkeypatch):
+async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
     monkeypatch.setattr(turns, "LEASE_S", 0.3)
-    first, second = Turn(store, "q"), Turn(store, "q")
+    first, second = (Turn(store, "q", process) for process in two)
     renewed = asyncio.Event()
     take, times = store.take_lease, 0
 
@@ -81,6 +89,71 @@ async def test_a_turn_is_kept_while_an_effect_goes_on(store, monkeypatch):
         await asyncio.wait_for(renewed.wait(), 20)
         with pytest.raises(NotOurTurn):
             await second.take()
+
+
+LONG_S = 3600.0
+"""For how long a lease is that no test waits for."""
+
+
+class Seen:
+    """The effects of a query: the sequences of events."""
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+
+    async def __call__(self, id: str, envelopes: list[Any]) -> None:
+        self.sequences += [envelope.sequence for envelope in envelopes]
+
+
+async def test_a_query_does_not_wait_for_the_lease_of_one_that_was_killed_here(node, url):
+    store, seen = bank(url), Seen()
+    await deposits(store, "a", 3)
+    async with node.process() as killed:
+        assert await store.take_lease("query totals", owner_name(killed.pid), LONG_S)
+    await es.DurableQuery("totals", seen, store=store).start(node)
+    await eventually(lambda: seen.sequences == [1, 2, 3], timeout=20)
+
+
+async def test_a_query_goes_on_when_the_one_that_has_the_lease_ends_elsewhere(node, url):
+    store, seen = bank(url), Seen()
+    await deposits(store, "a", 3)
+    async with Node(unique_name(), cookie="eventsourcing") as elsewhere:
+        async with elsewhere.process() as other:
+            assert await store.take_lease("query totals", owner_name(other.pid), LONG_S)
+            await es.DurableQuery("totals", seen, store=store).start(node)
+            await has_state(node, "standby")
+            await eventually(lambda: other.signals.watchers)
+            assert seen.sequences == []
+        await eventually(lambda: seen.sequences == [1, 2, 3], timeout=20)
+
+
+@pytest.mark.parametrize("owner", ["unreachable", "of another incarnation", "no process"])
+async def test_a_query_waits_for_a_lease_whose_owner_may_live(node, url, owner, monkeypatch):
+    store, seen = bank(url), Seen()
+    await deposits(store, "a", 3)
+    pid = node.system.pid
+    owners = {
+        "unreachable": owner_name(attrs.evolve(pid, node="nobody_there@localhost")),
+        "of another incarnation": owner_name(attrs.evolve(pid, creation=pid.creation ^ 1)),
+        "no process": "0123",
+    }
+    assert await store.take_lease("query totals", owners[owner], LONG_S)
+    heard: list[Any] = []
+    other_ended = Turn.other_ended
+
+    async def hear(turn: Turn, message: Any) -> bool:
+        heard.append(message)
+        return await other_ended(turn, message)
+
+    monkeypatch.setattr(Turn, "other_ended", hear)
+    await es.DurableQuery("totals", seen, store=store).start(node)
+    await has_state(node, "standby")
+    if owner != "no process":
+        await eventually(lambda: heard)
+    assert seen.sequences == []
+    assert await store.lease_owner("query totals") == owners[owner]
+    await store.end_lease("query totals", owners[owner])
+    await eventually(lambda: seen.sequences == [1, 2, 3], timeout=20)
 
 
 async def test_two_nodes_have_each_effect_once(node, url):
