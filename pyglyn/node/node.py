@@ -68,7 +68,8 @@ class Node:
     Args:
         name: ``alive@host``; a host with a dot or an address makes it a long name.
         cookie: the cluster's; None reads ``PYGLYN_COOKIE``, then ``~/.erlang.cookie``.
-        hidden: False announces the node to the cluster as a visible one.
+        hidden: False announces the node to the cluster as a visible one. ``global`` goes on without it: its
+            names are not kept here, and nobody is told to connect; see ``pyglyn.node.global_names``.
         exports: the functions other nodes may call; by default those marked with ``@export``.
         settings: see ``Settings``.
 

@@ -22,6 +22,7 @@ from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
+from pyglyn.node.global_names import GLOBAL_NAME_SERVER, GlobalNames
 from pyglyn.node.hub import Hub
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
@@ -70,6 +71,8 @@ class Services:
         self._serve("net_kernel", self._net_kernel)
         self._serve("rex", self._rex)
         self._serve("user", self._user)
+        if not self.hub.local.hidden:
+            self._serve(GLOBAL_NAME_SERVER, GlobalNames())
 
     def _serve(self, name: str, body: Body) -> None:
         """Run a named process, and again should a peer's exit signal end it: others depend on it."""

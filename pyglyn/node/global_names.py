@@ -1,0 +1,85 @@
+"""``global_name_server`` of a visible node: enough of ``global`` that nobody waits for it. Layer: node.
+
+Source: global.erl (OTP 25, 28). To each visible node that comes up a BEAM node sends ``init_connect``,
+and counts it as not in sync until it has answered: ``global:sync/0`` waits as long as that takes. A
+whole answer would be an exchange of all names, under a lock in both partitions, and from then on every
+change. The answer here is ``in_sync`` at once: with that the BEAM node ends its part, and never counts
+this node as one of the *known* ones, whom it tells of names and asks before a change. So names
+registered with ``global`` are not kept here; ask a BEAM node for them, by ``rpc``. Locks that somebody
+sets on this node (``global:set_lock/1`` does on all visible ones) are kept.
+
+Not supported: keeping the mesh. Nodes that this one is not connected to are not told of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from pyglyn.etf import Atom, Pid, Reference, Term, exact_key
+from pyglyn.node.calls import GEN_CAST, Caller, reply
+from pyglyn.node.process import Process
+
+GLOBAL_NAME_SERVER: Final = "global_name_server"
+MAX_LOCKS: Final = 10_000
+"""Locks that may be set; peers set them."""
+
+
+@attrs.frozen
+class _Lock:
+    """Who has a resource: one requester, by any number of processes, each watched."""
+
+    requester: Term
+    pids: dict[Pid, Reference] = attrs.field(factory=dict)
+
+
+class GlobalNames:
+    """The body of the process."""
+
+    def __init__(self) -> None:
+        self._locks: dict[object, _Lock] = {}
+
+    async def __call__(self, me: Process) -> None:
+        """Answer for ever."""
+        self._locks.clear()
+        while True:
+            match await me.receive():
+                case (Atom("$gen_cast"), (Atom("init_connect"), _, Atom() as node, _)):
+                    in_sync = (Atom("in_sync"), Atom(me.node), True)
+                    me.send((GLOBAL_NAME_SERVER, node.name), (GEN_CAST, in_sync))
+                case (Atom("$gen_call"), from_, (Atom("set_lock"), (resource, requester))):
+                    if (caller := Caller.from_term(from_)) is not None:
+                        reply(me, caller, self._set(me, resource, requester, caller.pid))
+                case (Atom("$gen_call"), from_, (Atom("del_lock"), (resource, requester))):
+                    if (caller := Caller.from_term(from_)) is not None:
+                        self._delete(me, resource, requester, caller.pid)
+                        reply(me, caller, True)
+                case (Atom("DOWN"), Reference() as ref, _, Pid() as pid, _):
+                    self._ended(pid, ref)
+
+    def _set(self, me: Process, resource: Term, requester: Term, pid: Pid) -> bool:
+        key = exact_key(resource)
+        if key not in self._locks and len(self._locks) >= MAX_LOCKS:
+            return False
+        lock = self._locks.setdefault(key, _Lock(requester))
+        if exact_key(lock.requester) != exact_key(requester):
+            return False
+        if pid not in lock.pids:
+            lock.pids[pid] = me.monitor(pid)
+        return True
+
+    def _delete(self, me: Process, resource: Term, requester: Term, pid: Pid) -> None:
+        lock = self._locks.get(exact_key(resource))
+        if lock is None or exact_key(lock.requester) != exact_key(requester) or pid not in lock.pids:
+            return
+        me.demonitor(lock.pids.pop(pid))
+        if not lock.pids:
+            del self._locks[exact_key(resource)]
+
+    def _ended(self, pid: Pid, ref: Reference) -> None:
+        for resource, lock in list(self._locks.items()):
+            if lock.pids.get(pid) == ref:
+                del lock.pids[pid]
+                if not lock.pids:
+                    del self._locks[resource]
