@@ -23,6 +23,7 @@ from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Node, Settings
 from pyglyn.node.node import APP
+from pyglyn.node.settings import Observe
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.wording import reason_text
@@ -114,6 +115,13 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
 @click.option(
     "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
 )
+@click.option(
+    "--observe",
+    type=click.Choice(["full", "read", "off"]),
+    default="read",
+    show_default=True,
+    help="What Observer and its like get: all that only reads, also what changes something, or nothing.",
+)
 @network_options
 @click.option(
     "--http",
@@ -144,6 +152,7 @@ def node(
     port: int,
     hidden: bool,
     http: tuple[str, int] | None,
+    observe: Observe,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -157,7 +166,7 @@ def node(
     set_up_logging(log_level, log_format, log_config, node=full_name)
     sys.path.insert(0, "")
     function = load_app(app) if app else None
-    settings = Settings(net=attrs.evolve(net_settings(), listen_port=port))
+    settings = Settings(net=attrs.evolve(net_settings(), listen_port=port), observe=observe)
 
     async def go() -> int:
         async with Node(full_name, cookie=cookie or None, hidden=hidden, settings=settings) as local:

@@ -34,6 +34,7 @@ from pyglyn.etf.terms import (
     Reference,
     Term,
     TermMap,
+    atom_count,
     exact_key,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "Reference",
     "Term",
     "TermMap",
+    "atom_count",
     "decode",
     "decode_bare",
     "decode_prefix",

@@ -83,6 +83,11 @@ class Atom:
 _interned: weakref.WeakValueDictionary[str, Atom] = weakref.WeakValueDictionary()
 
 
+def atom_count() -> int:
+    """How many atoms are in use in this OS process."""
+    return len(_interned)
+
+
 def _hash(fields: tuple[Any, ...], layout: str, *numbers: Any) -> int:
     """Hash an identifier, of which a peer chooses the numbers, in a way that it cannot steer.
 

@@ -6,30 +6,22 @@ Layer: node. Source: erlang(3), "process_info"; otp-messages on what Observer an
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from pyglyn import logs
-from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.census import MEMORY_TYPES, Census
 from pyglyn.node.destinations import name_of
 from pyglyn.node.exits import atom_of
-from pyglyn.node.exports import Exports
+from pyglyn.node.exports import Badarg, Exports
 from pyglyn.node.hub import Hub
 from pyglyn.node.process_info import DEFAULT_ITEMS, REGISTERED_NAME, is_item
 from pyglyn.node.reasons import OK, UNDEFINED
+from pyglyn.node.tools import add_answers
+from pyglyn.node.tools.applications import stop_soon
 from pyglyn.node.workers import Workers
 
 _VISIBLE = Atom("visible")
-_STOP_DELAY_S = 0.05
-"""Lets the answer to ``pyglyn:stop()`` go out first."""
-
-
-class Badarg(PyglynError):
-    """An argument a built-in function does not accept."""
-
-    reason = "badarg"
 
 
 def builtins(hub: Hub, workers: Workers) -> Exports:
@@ -83,17 +75,23 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
         return OK
 
     async def stop() -> Term:
-        asyncio.get_running_loop().call_later(_STOP_DELAY_S, hub.stopping.set)
+        stop_soon(hub)
         return OK
 
     table = Exports()
     table.add("erlang", name, "node")
-    for function in (nodes, whereis, registered, processes, is_process_alive, process_info, memory):
-        table.add("erlang", function)
-    for function in (tree, kill, stop, log_level):
-        table.add("pyglyn", function)
+    table.add("erlang", nodes)
+    table.add("erlang", whereis)
+    table.add("pyglyn", tree)
+    table.add("pyglyn", kill)
+    table.add("pyglyn", stop)
+    table.add("pyglyn", log_level)
     table.add("logger", get_primary_config)
     table.add("logger", set_primary_config)
+    if hub.settings.observe != "off":
+        for function in (registered, processes, is_process_alive, process_info, memory):
+            table.add("erlang", function)
+        add_answers(table, hub, census)
     return table
 
 

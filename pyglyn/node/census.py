@@ -15,14 +15,32 @@ from typing import Any
 import attrs
 
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.node import process_info
+from pyglyn.node import process_info, sockets
 from pyglyn.node.hub import Hub
-from pyglyn.node.inspection import OS_PID, PID, Row, own_share_of_memory, resident_memory, rows
+from pyglyn.node.inspection import (
+    OS_PID,
+    PID,
+    CpuUse,
+    Row,
+    cpu_use,
+    own_share_of_memory,
+    resident_memory,
+    rows,
+)
 from pyglyn.node.process_info import Facts
 from pyglyn.node.readiness import CHECK_TIMEOUT_S
 from pyglyn.node.reasons import KILL, UNDEFINED
 from pyglyn.node.worker_link import WorkerLink
-from pyglyn.node.worker_questions import CHILDREN, INFO_OF, PIDS, READINESS, ROWS
+from pyglyn.node.worker_questions import (
+    CHILDREN,
+    INFO_OF,
+    INFOS,
+    PIDS,
+    READINESS,
+    ROWS,
+    SOCKETS,
+    infos,
+)
 from pyglyn.node.workers import Workers
 
 READINESS_S = 2 * CHECK_TIMEOUT_S
@@ -55,9 +73,28 @@ class Census:
         """Pairs of ``process_info``; None if there is no such process. At most one question to one worker."""
         if self._is_of_the_hub(pid):
             process = self.hub.runtime.processes.get(pid.id)
-            return None if process is None else process_info.items(process_info.facts(process), items)
+            return None if process is None else infos([process], self.hub.on_info, items)[0][1]
         link = self._link(pid)
         return None if link is None else await self._info(link, pid, items)
+
+    async def infos(self, items: list[Term]) -> list[tuple[Pid, list[Any]]]:
+        """Pid and pairs of every process of the node. One question to each worker."""
+        found = infos(list(self.hub.runtime.processes.values()), self.hub.on_info, items)
+        answers = await self.workers.ask((INFOS, items))
+        for link in list(self.workers.links.values()):
+            if link.serial in answers:
+                told = answers[link.serial]
+            else:
+                told = [(pid, process_info.items(self._facts(link, pid), items)) for pid in self._known(link)]
+            found += [(pid, _with_os_process(link, pid, pairs)) for pid, pairs in told]
+        return found
+
+    async def sockets(self, serial: int | None = None) -> dict[int, list[Any]]:
+        """The sockets of each OS process that is the hub or a worker, or of one; those that answer."""
+        links = self.workers.links
+        asked = [link for link in links.values() if serial in (None, link.serial)]
+        found: dict[int, list[Any]] = {} if serial else {0: sockets.here()}
+        return found | (await self.workers.ask(SOCKETS, asked) if asked else {})
 
     def _is_of_the_hub(self, pid: Pid) -> bool:
         return self.hub.runtime.is_here(pid)
@@ -76,11 +113,7 @@ class Census:
             pairs = process_info.items(self._facts(link, pid), items)
         else:
             return None
-        if pid == link.main and (process_info.MEMORY, 0) in pairs:
-            memory = resident_memory(link.os_pid)
-            if isinstance(memory, int):
-                pairs = [(k, memory) if k is process_info.MEMORY else (k, v) for k, v in pairs]
-        return list(pairs)
+        return _with_os_process(link, pid, pairs)
 
     def _names(self, pid: Pid) -> list[str]:
         return [name for name, owner in self.hub.runtime.names.items() if owner == pid]
@@ -191,20 +224,32 @@ class Census:
                 found[what.decode()] = found.get(what.decode()) or why.decode()
         return found
 
-    # --- memory -----------------------------------------------------------------------------------
+    # --- OS processes -----------------------------------------------------------------------------
+
+    async def os_pids(self) -> set[int]:
+        """The OS processes of the node but the hub: workers, and programs that supervisors run."""
+        answers = await self.workers.ask(CHILDREN)
+        told = self._told(list(answers.values()))
+        os_pids = {row[OS_PID] for row in told if isinstance(row.get(OS_PID), int)}
+        os_pids |= {link.os_pid for link in self.workers.links.values()}
+        return os_pids - {os.getpid()}
+
+    async def cpu(self) -> CpuUse:
+        """What all OS processes of the node have used, with those that have ended."""
+        uses = [cpu_use(os_pid) for os_pid in {os.getpid(), *await self.os_pids()}]
+        return CpuUse(
+            sum(use.own_us for use in uses),
+            sum(use.collected_us for use in uses),
+            sum(use.switches for use in uses),
+        )
 
     async def memory(self) -> list[tuple[Atom, int]]:
         """The nine values of ``erlang:memory/0``: bytes in memory of all OS processes of the node.
 
         ``system`` is the hub, ``processes`` the workers and programs; what there is no counterpart of is 0.
         """
-        answers = await self.workers.ask(CHILDREN)
-        told = self._told(list(answers.values()))
-        os_pids = {row[OS_PID] for row in told if isinstance(row.get(OS_PID), int)}
-        os_pids |= {link.os_pid for link in self.workers.links.values()}
-        os_pids.discard(os.getpid())
         system = own_share_of_memory(os.getpid())
-        processes = sum(map(own_share_of_memory, os_pids))
+        processes = sum(map(own_share_of_memory, await self.os_pids()))
         values = {
             "total": system + processes,
             "processes": processes,
@@ -226,6 +271,17 @@ MEMORY_TYPES = (
     "ets",
 )
 """In OTP's order."""
+
+
+def _with_os_process(link: WorkerLink, pid: Pid, pairs: list[Any]) -> list[Any]:
+    """The pairs of the main process of a worker with what its OS process uses."""
+    if pid != link.main or not any(key in process_info.OF_OS_PROCESS for key, _ in pairs):
+        return list(pairs)
+    memory = resident_memory(link.os_pid)
+    values: dict[Any, Any] = {process_info.REDUCTIONS: cpu_use(link.os_pid).own_us}
+    if isinstance(memory, int):
+        values[process_info.MEMORY] = memory
+    return [(key, values.get(key, value) if isinstance(key, Atom) else value) for key, value in pairs]
 
 
 def _list(value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import attrs
 
 from pyglyn import etf, gleam
-from pyglyn.errors import GleamError, UnsupportedType
+from pyglyn.errors import GleamError, PyglynError, UnsupportedType
 from pyglyn.etf import Term
 from pyglyn.node.destinations import name_of
 from pyglyn.node.process import Process
@@ -36,6 +36,12 @@ class BadArgument(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.reason: Term = (BADARG, text.encode("utf-8", "replace"))
+
+
+class Badarg(PyglynError):
+    """An argument that a built-in function does not accept; its caller sees ``badarg``."""
+
+    reason = "badarg"
 
 
 @attrs.frozen

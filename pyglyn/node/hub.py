@@ -7,14 +7,57 @@ inspection. They know one another only as far as they are given one another, and
 from __future__ import annotations
 
 import asyncio
+import functools
+import platform
+import time
 from collections.abc import Callable
+from importlib import metadata
 
+import attrs
+
+from pyglyn._version import __version__
 from pyglyn.etf import Pid, Term
 from pyglyn.net import LocalNode, Peers
 from pyglyn.node.exports import Exports
 from pyglyn.node.process import Process
 from pyglyn.node.runtime import Runtime
 from pyglyn.node.settings import Settings
+
+
+@attrs.frozen
+class Application:
+    """What ``application:which_applications/0`` tells of: something with a version and perhaps processes.
+
+    Attributes:
+        name: its name.
+        description: in words.
+        module: where its code is.
+        top: the process above all of its processes, if it has any.
+    """
+
+    name: str
+    description: str
+    module: str
+    top: Pid | None = None
+
+    @property
+    def version(self) -> str:
+        """That of the distribution its module was installed with; empty if there is none."""
+        return _version(self.module.partition(".")[0])
+
+
+@functools.cache
+def _version(package: str) -> str:
+    if package == platform.python_implementation():
+        return platform.python_version()
+    if package == "pyglyn":
+        return __version__
+    try:
+        return metadata.version(package)
+    except (metadata.PackageNotFoundError, ValueError):
+        pass
+    names = metadata.packages_distributions().get(package, [])
+    return metadata.version(names[0]) if names else ""
 
 
 class Hub:
@@ -28,6 +71,8 @@ class Hub:
         exports: the functions other nodes may call.
         builtins: the functions that every node exports, for shells and tools.
         on_info: functions that tell more about what is here (see ``inspection``).
+        applications: what runs on the node, by name.
+        started_ns: when it was started, by ``time.monotonic_ns``.
         stopping: set once the node has been told to stop.
     """
 
@@ -41,6 +86,8 @@ class Hub:
         self.builtins = Exports()
         self.on_info: list[Callable[[], Term]] = []
         self.stopping = asyncio.Event()
+        self.applications: dict[str, Application] = {}
+        self.started_ns = time.monotonic_ns()
         self._system: Process | None = None
 
     @property
@@ -50,6 +97,7 @@ class Hub:
 
     def begin(self) -> None:
         """There is a runtime with a group leader: whoever speaks for the node, from any thread, can do so."""
+        self.started_ns = time.monotonic_ns()
         self._system = self._new_system()
 
     def _new_system(self) -> Process:

@@ -10,6 +10,8 @@ import os
 import time
 from typing import Any, TypeAlias
 
+import attrs
+
 from pyglyn.etf import Atom
 from pyglyn.node.exits import atom_of
 from pyglyn.node.process import Host, Process
@@ -19,6 +21,7 @@ PID, OS_PID = Atom("pid"), Atom("os_pid")
 Row: TypeAlias = dict[Any, Any]
 """A map with atoms as keys."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 def row(process: Process) -> Row:
@@ -47,6 +50,33 @@ def resident_memory(os_pid: int) -> int | Atom:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError, ValueError):
         return UNDEFINED
+
+
+@attrs.frozen
+class CpuUse:
+    """What an OS process has used so far; of one that cannot be looked at, nothing.
+
+    Attributes:
+        own_us: CPU time in microseconds.
+        collected_us: that of the children it had which have ended.
+        switches: how often it was switched to.
+    """
+
+    own_us: int = 0
+    collected_us: int = 0
+    switches: int = 0
+
+
+def cpu_use(os_pid: int) -> CpuUse:
+    """The CPU time of an OS process; source: proc(5), ``/proc/pid/stat`` and ``status``."""
+    try:
+        with open(f"/proc/{os_pid}/stat", "rb") as file:
+            user, system, child_user, child_system = map(int, file.read().rpartition(b")")[2].split()[11:15])
+        with open(f"/proc/{os_pid}/status", "rb") as file:
+            switches = sum(int(line.split()[1]) for line in file if b"ctxt_switches" in line)
+    except (OSError, IndexError, ValueError):
+        return CpuUse()
+    return CpuUse((user + system) * _TICK_US, (child_user + child_system) * _TICK_US, switches)
 
 
 def own_share_of_memory(os_pid: int) -> int:

@@ -458,6 +458,20 @@ class Node:
         """Call a function on a node as ``erpc:call``; see ``node.rpc.erpc``."""
         return await rpc.erpc(self.system, node, module, function, args, timeout)
 
+    async def whereis_global(self, peer: str, name: Term, timeout: float | None = 5.0) -> Pid | None:
+        """The pid that a name has in ``global``, as ``global:whereis_name`` on a peer that takes part in it.
+
+        Args:
+            peer: a BEAM node; this one is hidden, and so outside of ``global``.
+            name: any term; text stands for the atom.
+
+        Raises:
+            BadRpc: the peer cannot be asked.
+        """
+        wanted = Atom(name) if isinstance(name, str) else name
+        found = await self.rpc(peer, "global", "whereis_name", [wanted], timeout)
+        return found if isinstance(found, Pid) else None
+
     async def ping(self, node: str, timeout: float | None = 10.0) -> bool:
         """``net_adm:ping``: connect if needed and ask the other node's ``net_kernel``.
 

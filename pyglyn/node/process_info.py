@@ -4,8 +4,10 @@ Source: erlang(3), "process_info"; the items and the shapes of their values are 
 
 What a Python process has not got is said by a neutral value of the same type:
 
-- ``heap_size``, ``stack_size``, ``total_heap_size``, ``reductions`` and all of ``garbage_collection`` are 0;
-  ``memory`` is what its OS process has in memory for the main process of a worker, 0 for others;
+- ``heap_size``, ``stack_size``, ``total_heap_size`` and all of ``garbage_collection`` are 0;
+- ``memory`` is what its OS process has in memory, and ``reductions`` the microseconds of CPU time it has
+  used, for processes that have an OS process to themselves: the main ones of workers and what stands for a
+  program; of others it is 0;
 - ``priority`` is ``normal``, ``error_handler`` is ``error_handler``, ``message_queue_data`` is ``on_heap``;
   ``suspending``, ``binary``, ``magic_ref`` and ``sequential_trace_token`` are empty, ``trace`` is 0.
 
@@ -28,11 +30,15 @@ from pyglyn import etf
 from pyglyn.errors import EncodeError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.exits import MAX_STACK_FRAMES, atom_of, call_site, is_own_code
+from pyglyn.node.inspection import cpu_use, resident_memory
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import UNDEFINED
 from pyglyn.node.signals import MonitorTarget
 
-REGISTERED_NAME, DICTIONARY, MEMORY = Atom("registered_name"), Atom("dictionary"), Atom("memory")
+REGISTERED_NAME, DICTIONARY = Atom("registered_name"), Atom("dictionary")
+MEMORY, REDUCTIONS = Atom("memory"), Atom("reductions")
+OF_OS_PROCESS = (MEMORY, REDUCTIONS)
+"""The items for which an OS process has to be looked at."""
 WAITING, RUNNING = Atom("waiting"), Atom("running")
 PROCESS = Atom("process")
 
@@ -66,11 +72,17 @@ class Facts:
     trap_exit: bool = False
     dictionary: dict[str, Any] = attrs.field(factory=dict)
     memory: int = 0
+    reductions: int = 0
 
 
-def facts(process: Process) -> Facts:
-    """What is known of a process of this OS process."""
+def facts(process: Process, os_pid: int | None = None) -> Facts:
+    """What is known of a process of this OS process.
+
+    Args:
+        os_pid: the OS process that it stands for.
+    """
     task = process.task
+    memory = 0 if os_pid is None else resident_memory(os_pid)
     return Facts(
         names=process.names,
         label=process.label,
@@ -86,6 +98,8 @@ def facts(process: Process) -> Facts:
         status=RUNNING if task is not None and task is asyncio.current_task() else WAITING,
         trap_exit=process.trap_exit,
         dictionary=process.dictionary,
+        memory=memory if isinstance(memory, int) else 0,
+        reductions=0 if os_pid is None else cpu_use(os_pid).own_us,
     )
 
 
@@ -180,7 +194,7 @@ _ITEMS: dict[str, Callable[[Facts], Any]] = {
     "total_heap_size": lambda f: 0,
     "heap_size": lambda f: 0,
     "stack_size": lambda f: 0,
-    "reductions": lambda f: 0,
+    "reductions": lambda f: f.reductions,
     "garbage_collection": lambda f: [
         (Atom("max_heap_size"), _MAX_HEAP_SIZE),
         *_zeros("min_bin_vheap_size min_heap_size fullsweep_after minor_gcs"),

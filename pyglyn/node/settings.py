@@ -9,7 +9,7 @@ it stays.
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 import cattrs
@@ -17,6 +17,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from pyglyn import etf
 from pyglyn.net import NetSettings
+
+Observe: TypeAlias = Literal["full", "read", "off"]
 
 
 @attrs.frozen(kw_only=True)
@@ -49,6 +51,10 @@ class Settings:
         worker_queue_limit: bytes queued for a worker above which the sources that send to it are no longer
             read (64 MiB).
         limits: depth, count and size of the terms accepted from peers.
+        observe: what Observer, etop, LiveDashboard and the like get from this node: ``read`` answers all that
+            changes nothing, ``full`` also ``exit/2``, ``sys:suspend`` and ``init:stop/0`` as functions,
+            ``off`` nothing. It is no protection: who is in the cluster may send exit signals and messages
+            anyway.
     """
 
     net: NetSettings = attrs.field(factory=NetSettings)
@@ -57,6 +63,7 @@ class Settings:
     send_limit: int = 256 * 1024 * 1024
     worker_queue_limit: int = 64 * 1024 * 1024
     limits: etf.Limits = attrs.field(factory=etf.Limits)
+    observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
 
 
 HUB_ONLY: Final = {

@@ -20,6 +20,7 @@ from pyglyn.etf import Atom, ImproperList, Pid, Term
 from pyglyn.node import Node
 from pyglyn.node.calls import ALIAS, GEN_CALL
 from pyglyn.node.gen_server import run_server
+from pyglyn.node.hub import Application
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import SHUTDOWN
 from pyglyn.node.worker import HubAddress
@@ -29,7 +30,7 @@ from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.place import Place
 from pyglyn.supervision.running import Running
 from pyglyn.supervision.server import ROOT, SupervisorServer
-from pyglyn.supervision.spec import ChildSpec, Supervisor
+from pyglyn.supervision.spec import CallableStart, ChildSpec, Supervisor, SupervisorStart
 from pyglyn.supervision.wording import reason_text
 from pyglyn.supervision.words import Restart
 
@@ -46,6 +47,9 @@ class RootServer(SupervisorServer):
         await super().init(declaration, place)
 
     def child_ended(self, run: Running, reason: Term) -> None:
+        applications = self.trees.node.hub.applications
+        for name in [name for name, each in applications.items() if each.top == run.pid]:
+            del applications[name]
         on_end = self.trees.on_end.pop(etf.encode(run.spec.id), None)
         if not self.trees.stopping and not run.stopped:
             self.trees.ended(run.spec.id, reason, on_end)
@@ -112,6 +116,12 @@ class Trees:
         for key, on_end in ended:
             self.ended(etf.decode(key), reason, on_end)
 
+    def _add_application(self, spec: ChildSpec, pid: Pid) -> None:
+        names = [name for name, owner in self.node.runtime.names.items() if owner == pid]
+        name = names[0] if names else str(spec.id)
+        application = Application(name, f"The supervision tree {spec.id!s}", _module_of(spec), pid)
+        self.node.hub.applications[name] = application
+
     def ended(self, id: Term, reason: Term, on_end: OnEnd | None) -> None:
         """A tree has ended by itself: tell who started it, or else have the node fail."""
         if on_end is not None:
@@ -130,6 +140,7 @@ class Trees:
         self.on_end[key] = on_end
         match await self._call(root, (Atom("start_child"), spec)):
             case (Atom("ok"), Pid() as pid):
+                self._add_application(spec, pid)
                 return pid
             case (_, reason):
                 self.on_end.pop(key, None)
@@ -164,6 +175,19 @@ class Trees:
             await ended
         if self._place is not None:
             await self._place.os_processes.close()
+
+
+def _module_of(spec: ChildSpec) -> str:
+    """Where the code of a tree is: that of its declaration, or else of its first child."""
+    match spec.start:
+        case SupervisorStart(Supervisor() as declared):
+            if type(declared) is not Supervisor:
+                return type(declared).__module__
+            return next((found for child in declared.children if (found := _module_of(child))), "")
+        case SupervisorStart(target) | CallableStart(target):
+            return str(getattr(target, "__module__", ""))
+        case _:
+            return ""
 
 
 _trees: weakref.WeakKeyDictionary[Node, Trees] = weakref.WeakKeyDictionary()

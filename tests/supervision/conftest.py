@@ -20,7 +20,8 @@ import pytest_asyncio
 from pyglyn import Atom, Node, Pid, Process
 from pyglyn.errors import CallFailed
 from pyglyn.supervision.os import kernel
-from pyglyn.testing import eventually
+from pyglyn.testing import Beam, eventually
+from tests.supervision.asking import Asked, asked_by
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,6 +119,13 @@ class Program:
         """The OS process of a child, by its log."""
         await self.logged(rf"\b{name} started \(")
         return int(re.findall(rf"\b{name} started \(\S+, os_pid (\d+)\)", self.text())[-1])
+
+
+@pytest_asyncio.fixture
+async def asked(shared_beam: Beam) -> AsyncIterator[Asked]:
+    """A node with a process of each kind, and the BEAM node that asks about them."""
+    async with asked_by(shared_beam) as each:
+        yield each
 
 
 Start = Callable[..., Awaitable[Program]]

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
-import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
-import attrs
 import pytest
-import pytest_asyncio
 
-from pyglyn import Atom, Node, Pid, Process
+from pyglyn import Atom, Pid
 from pyglyn.node.process_info import DEFAULT_ITEMS
-from pyglyn.supervision import Supervisor, program, start, worker
-from pyglyn.testing import Beam, eventually
-from tests.supervision.service import Probe
+from pyglyn.testing import eventually
+from tests.supervision.asking import SHAPES, Asked
 
-SHAPES = """
-Shape = fun S(T) when is_atom(T) -> atom; S(T) when is_integer(T) -> integer; S(T) when is_pid(T) -> pid;
-    S(T) when is_binary(T) -> binary; S(T) when is_map(T) -> maps:map(fun(_, V) -> S(V) end, T);
-    S([]) -> list; S([{K, _} | _] = L) when is_atom(K) -> [{I, S(V)} || {I, V} <- L]; S(L) when is_list(L) -> list;
-    S(T) when is_tuple(T) -> tuple_size(T) end,
-"""
 NAMES = (
     "registered_name current_function initial_call links monitors monitored_by message_queue_len messages memory status "
     "trap_exit group_leader parent reductions total_heap_size heap_size stack_size priority suspending error_handler "
@@ -34,52 +22,6 @@ NAMES = (
 )
 ITEMS = [Atom(name) for name in NAMES.split()]
 """Those of both releases; dictionaries differ by their contents, `max_heap_size` has another key in OTP 28."""
-
-
-async def crowd(me: Process) -> None:
-    """A worker with a light process beside it; never takes its messages."""
-
-    async def beside(me: Process) -> None:
-        me.dictionary["mood"] = "good"
-        await me.register("beside")
-        await asyncio.Event().wait()
-
-    me.spawn(beside)
-    await asyncio.Event().wait()
-
-
-@attrs.frozen
-class Asked:
-    """A node with a tree, and the BEAM node that asks it."""
-
-    node: Node
-    beam: Beam
-
-    async def erlang(self, function: str, *args: Any) -> Any:
-        text = f"rpc:call(N, erlang, {function}, Args)"
-        return await self.beam.eval(text, N=Atom(self.node.name), Args=list(args), timeout=60)
-
-    def whereis(self, name: str) -> Pid:
-        pid = self.node.whereis(name)
-        assert pid is not None
-        return pid
-
-
-@pytest_asyncio.fixture
-async def asked(shared_beam: Beam) -> AsyncIterator[Asked]:
-    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-    tree = (
-        Supervisor(name="top", intensity=50)
-        .add(worker(Probe, name="a"))
-        .add(worker(Probe, name="light", isolation="task"))
-        .add(worker(crowd, name="crowd"))
-        .add(program(sleep, name="slow"))
-    )
-    async with Node(f"info_{secrets.token_hex(4)}@localhost", cookie=shared_beam.cookie) as node:
-        await node.connect(shared_beam.name)
-        await start(node, tree)
-        await eventually(lambda: node.whereis("beside") is not None, 30)
-        yield Asked(node, shared_beam)
 
 
 async def everybody(asked: Asked) -> dict[str, Pid]:
