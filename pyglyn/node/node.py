@@ -75,6 +75,7 @@ class Node:
 
     Attributes:
         hub: what the parts of the node have in common.
+        services: what serves calls of other nodes.
     """
 
     def __init__(
@@ -194,7 +195,8 @@ class Node:
         self.runtime.on_release = self.workers.releases.tell
         self.runtime.belongings.put(self)
         self.hub.builtins = builtins(self.hub, self.workers)
-        Services(self.hub).start()
+        self.services = Services(self.hub)
+        self.services.start()
         self.hub.begin()
 
     async def stop(self) -> None:

@@ -90,11 +90,15 @@ class Router:
         if connection is None:
             self._pend(control, parts, node)
             return
-        if connection.queued_bytes > self.hub.settings.send_limit and isinstance(control, MESSAGES):
+        queued, limit = connection.queued_bytes, self.hub.settings.send_limit
+        if queued > limit and isinstance(control, MESSAGES):
             raise NodeBusy(
-                f"{connection.queued_bytes} bytes are queued for {node}, which does not take them; "
+                f"{queued} bytes are queued for {node}, which does not take them; "
                 "await me.drain() between messages, or raise send_limit"
             )
+        if queued > 2 * limit:  # answers to what it asks all the time: nothing else ends that
+            asyncio.get_running_loop().call_soon(connection.close, "it does not take what it is sent")
+            return
         try:
             connection.send(control, parts)
         except LocalProtocolError as error:

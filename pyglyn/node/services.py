@@ -19,6 +19,7 @@ from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.backpressure import WhenBusy
+from pyglyn.node.callers import UNKNOWN, Callers
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
@@ -33,7 +34,7 @@ UNDEF = Atom("undef")
 ERLANG, APPLY, BADARITY = Atom("erlang"), Atom("apply"), Atom("badarity")
 BADRPC = Atom("badrpc")
 RETURN, THROW, EXIT_KIND = Atom("return"), Atom("throw"), Atom("exit")
-BADOPT = Atom("badopt")
+BADOPT, SYSTEM_LIMIT = Atom("badopt"), Atom("system_limit")
 REX = Atom("rex")
 
 
@@ -64,6 +65,7 @@ class Services:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
+        self.callers = Callers(hub.runtime.busy, hub.settings.calls_of_a_node)
 
     def start(self) -> None:
         """Register the named processes."""
@@ -94,11 +96,27 @@ class Services:
 
     def spawn_request(self, request: SpawnRequest, args: Term) -> None:
         """Start the process asked for, and answer before it runs."""
+        node = request.sender.node
+        if not self.callers.begin(node):
+            self._spawn_reply(request, SpawnFlags(0), SYSTEM_LIMIT)
+            return
+        try:
+            process = self._spawned(request, args)
+        except BaseException:
+            self.callers.end(node)
+            raise
+        if process is None:
+            self.callers.end(node)
+        else:
+            process.on_end.append(lambda reason: self.callers.end(node))
+
+    def _spawned(self, request: SpawnRequest, args: Term) -> Process | None:
+        """The process asked for; None if it cannot be had."""
         flags = self._flags(request.options)
         refused = type(args) is tuple  # the arguments went beyond a limit: this stands for them
         if flags is None or not (refused or isinstance(args, list)):
             self._spawn_reply(request, SpawnFlags(0), BADOPT)
-            return
+            return None
         if isinstance(args, list):
             body, label, quiet = self._body(request, args)
         else:
@@ -110,6 +128,7 @@ class Services:
         if flags & SpawnFlags.MONITOR:
             process.signals.on_monitor(request.sender, process.pid, request.request_id)
         self._spawn_reply(request, flags, process.pid)
+        return process
 
     def _flags(self, options: Term) -> SpawnFlags | None:
         flags = SpawnFlags(0)
@@ -132,32 +151,36 @@ class Services:
 
     def _body(self, request: SpawnRequest, args: list[Term]) -> tuple[Any, str, bool]:
         module, function, _ = request.mfa
+        node = request.sender.node
         match module, function, args:
             case Atom("erpc"), Atom("execute_call"), [ref, m, f, call_args]:
-                return (lambda me: self._execute_call(me, ref, m, f, call_args)), label_of(m, f), True
+                return (lambda me: self._execute_call(me, node, ref, m, f, call_args)), label_of(m, f), True
             case Atom("erpc"), Atom("execute_cast"), [m, f, call_args]:
-                return (lambda me: self._execute(me, m, f, call_args)), label_of(m, f), False
+                return (lambda me: self._execute(me, node, m, f, call_args)), label_of(m, f), False
             case Atom("proc_lib"), Atom("init_p"), [_, _, fun]:
                 return (
-                    (lambda me: self._execute(me, ERLANG, APPLY, [fun, []])),
+                    (lambda me: self._execute(me, node, ERLANG, APPLY, [fun, []])),
                     label_of(ERLANG, APPLY),
                     False,
                 )
             case Atom("proc_lib"), Atom("init_p"), [_, _, m, f, call_args]:
-                return (lambda me: self._execute(me, m, f, call_args)), label_of(m, f), False
+                return (lambda me: self._execute(me, node, m, f, call_args)), label_of(m, f), False
             case _:
                 return (
-                    (lambda me: self._execute(me, module, function, args)),
+                    (lambda me: self._execute(me, node, module, function, args)),
                     label_of(module, function),
                     False,
                 )
 
-    async def _execute_call(self, me: Process, ref: Term, module: Term, function: Term, args: Term) -> None:
-        kind, *details = await self.run(me, module, function, args)
+    async def _execute_call(
+        self, me: Process, node: str, ref: Term, module: Term, function: Term, args: Term
+    ) -> None:
+        await self.callers.readable(node)
+        kind, *details = await self.run(me, node, module, function, args)
         raise Exit((ref, kind, *details))
 
-    async def _execute(self, me: Process, module: Term, function: Term, args: Term) -> None:
-        kind, *details = await self.run(me, module, function, args)
+    async def _execute(self, me: Process, node: str, module: Term, function: Term, args: Term) -> None:
+        kind, *details = await self.run(me, node, module, function, args)
         if kind is EXIT_KIND:
             raise Exit(details[0])
         if kind is THROW:
@@ -165,8 +188,12 @@ class Services:
         if kind is ERROR:
             raise Exit((details[0], details[1]))
 
-    async def run(self, me: Process, module: Term, function: Term, args: Term) -> tuple[Term, ...]:
-        """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``."""
+    async def run(self, me: Process, node: str, module: Term, function: Term, args: Term) -> tuple[Term, ...]:
+        """Run an exported function: ``(return, V)``, ``(throw, V)``, ``(exit, R)``, ``(error, R, Stack)``.
+
+        Args:
+            node: who called it.
+        """
         found: Exported | None = None
         while module is ERLANG and function is APPLY and isinstance(args, list):
             match args:
@@ -188,7 +215,9 @@ class Services:
         try:
             if isinstance(args, list):
                 found = self.hub.exports.find(module, function, len(args))
-                found = found or self.hub.builtins.find(module, function, len(args))
+                if found is None and (found := self.hub.builtins.find(module, function, len(args))):
+                    async with self.callers.turn(node):
+                        return (RETURN, await found.run(me, list(args)))
             if found is None:
                 return (ERROR, UNDEF, [(module, function, args, [])])
             return (RETURN, await found.run(me, list(args)))  # type: ignore[arg-type]
@@ -216,11 +245,11 @@ class Services:
             match await me.receive():
                 case (Atom("$gen_call"), from_, request):
                     caller = Caller.from_term(from_)
-                    answer = self._net_kernel_answer(request)
+                    answer = self._net_kernel_answer(UNKNOWN if caller is None else caller.pid.node, request)
                     if caller is not None and answer is not None:
                         reply(me, caller, answer)
 
-    def _net_kernel_answer(self, request: Term) -> Term:
+    def _net_kernel_answer(self, node: str, request: Term) -> Term:
         match request:
             case (Atom("is_auth"), _):
                 return Atom("yes")
@@ -228,12 +257,12 @@ class Services:
                 return int(self.hub.settings.net.channel.net_ticktime_s * 1000)
             case (Atom("spawn") | Atom("spawn_link") as how, module, function, list() as args, leader):
                 options: list[Term] = [Atom("link")] if how is Atom("spawn_link") else []
-                return self._old_spawn(module, function, args, leader, options)
+                return self._old_spawn(node, module, function, args, leader, options)
             case _:
                 return None
 
     def _old_spawn(
-        self, module: Term, function: Term, args: list[Term], leader: Term, options: list[Term]
+        self, node: str, module: Term, function: Term, args: list[Term], leader: Term, options: list[Term]
     ) -> Term:
         runtime = self.hub.runtime
         request = SpawnRequest(
@@ -244,7 +273,16 @@ class Services:
             options,
         )
         body, label, _ = self._body(request, args)
-        return self.hub.runtime.spawn(body, label=label).pid
+        process = self._spawn_for(node, body, label)
+        return SYSTEM_LIMIT if process is None else process.pid
+
+    def _spawn_for(self, node: str, body: Body, label: str) -> Process | None:
+        """A process for a call of a node; None if the node has too many."""
+        if not self.callers.begin(node):
+            return None
+        process = self.hub.runtime.spawn(body, label=label)
+        process.on_end.append(lambda reason: self.callers.end(node))
+        return process
 
     # --- rex --------------------------------------------------------------------------------------
 
@@ -263,16 +301,25 @@ class Services:
                 case (Pid() as pid, request):
                     self._rex_call(me, Caller(pid, REX), request, wrap=True)
                 case (Atom("$gen_cast"), (Atom("cast"), module, function, args, _)):
-                    me.spawn(lambda m: self._execute(m, module, function, args))
+                    self._rex_cast(me, module, function, args)
+
+    def _rex_cast(self, me: Process, module: Term, function: Term, args: Term) -> None:
+        self._spawn_for(
+            UNKNOWN, lambda m: self._execute(m, UNKNOWN, module, function, args), label_of(module, function)
+        )
 
     def _rex_call(self, me: Process, caller: Caller, request: Term, *, wrap: bool) -> None:
         match request:
             case (Atom("call") | Atom("block_call"), module, function, args, _):
-                process = self.hub.runtime.spawn(
+                process = self._spawn_for(
+                    caller.pid.node,
                     lambda m: self._rex_run(m, caller, module, function, args),
-                    label=label_of(module, function),
+                    label_of(module, function),
                 )
-                process.on_end.append(lambda reason: self._rex_ended(caller, reason))
+                if process is None:
+                    reply(me, caller, (BADRPC, (EXIT, SYSTEM_LIMIT)))
+                else:
+                    process.on_end.append(lambda reason: self._rex_ended(caller, reason))
 
     def _rex_ended(self, caller: Caller, reason: Term) -> None:
         """A call's process that was killed has not replied."""
@@ -282,7 +329,8 @@ class Services:
 
     async def _rex_run(self, me: Process, caller: Caller, module: Term, function: Term, args: Term) -> None:
         answer: Term
-        match await self.run(me, module, function, args):
+        await self.callers.readable(caller.pid.node)
+        match await self.run(me, caller.pid.node, module, function, args):
             case (Atom("return") | Atom("throw"), value):
                 answer = value
             case (Atom("error"), reason, stack):

@@ -46,10 +46,13 @@ class Settings:
         auto_connect: connect to a node when something is sent to it.
         reconnect: the policy of ``keep_connected``.
         send_limit: bytes queued for one node above which ``send`` raises ``NodeBusy`` (256 MiB). Long before,
-            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``. In a
-            worker: bytes queued for the hub.
+            at 1 MiB, a process that sends there waits in its next ``receive``, ``call`` or ``drain``. What is
+            no message (exits, downs, answers to spawn requests) is queued up to twice as many; then the
+            connection is closed. In a worker: bytes queued for the hub.
         worker_queue_limit: bytes queued for a worker above which the sources that send to it are no longer
             read (64 MiB).
+        calls_of_a_node: calls and spawn requests of one other node that may run here at once; to further ones
+            the answer is ``system_limit``.
         limits: depth, count and size of the terms accepted from peers.
         observe: what Observer, etop, LiveDashboard and the like get from this node: ``read`` answers all that
             changes nothing, ``full`` also ``exit/2``, ``sys:suspend`` and ``init:stop/0`` as functions,
@@ -62,6 +65,7 @@ class Settings:
     reconnect: Reconnect = Reconnect()
     send_limit: int = 256 * 1024 * 1024
     worker_queue_limit: int = 64 * 1024 * 1024
+    calls_of_a_node: int = 10_000
     limits: etf.Limits = attrs.field(factory=etf.Limits)
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
 

@@ -11,13 +11,14 @@ import contextlib
 import contextvars
 import queue
 import threading
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from pyglyn.errors import WrongThread
 
 MAX_THREADS = 256
-"""So many calls run at the same time; others wait. A thread costs some 10 KiB and is reused."""
+"""So many calls run at the same time, and one of each function. Others wait. A thread costs some 10 KiB."""
 
 
 T = TypeVar("T")
@@ -69,13 +70,19 @@ class Home:
 
 
 class Threads:
-    """A pool of daemon threads: the program may end while one of them is still at work."""
+    """A pool of daemon threads: the program may end while one of them is still at work.
+
+    Each function may always have one thread, also beyond the limit, and where calls wait the functions take
+    turns: one whose calls all hang (its database does not answer) holds up no other.
+    """
 
     def __init__(self, limit: int = MAX_THREADS) -> None:
         self._limit = limit
-        self._count = 0
         self._idle = threading.Semaphore(0)
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[object, Callable[[], None]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: Counter[object] = Counter()
+        self._waiting: dict[object, deque[Callable[[], None]]] = {}
 
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function in a thread and wait for its result; cancelled, the thread goes on alone."""
@@ -96,27 +103,64 @@ class Threads:
             if not future.done():
                 future.set_result(outcome)
 
-        self._submit(job)
+        self._submit(_key(function), job)
         result, error = await future
         if error is not None:
             raise error
         return result
 
-    def _submit(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-        if not self._idle.acquire(blocking=False) and self._count < self._limit:
-            self._count += 1
+    def _submit(self, key: object, work: Callable[[], None]) -> None:
+        with self._lock:
+            if self._running[key] and self._running.total() >= self._limit:
+                self._waiting.setdefault(key, deque()).append(work)
+                return
+            self._running[key] += 1
+        self._jobs.put((key, work))
+        if not self._idle.acquire(blocking=False):
             threading.Thread(target=self._work, name="pyglyn export", daemon=True).start()
 
     def _work(self) -> None:
+        job: tuple[object, Callable[[], None]] | None
         while True:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 self._idle.release()
                 job = self._jobs.get()
-            job()
-            del job  # what it holds is not kept while the thread waits
+            while job is not None:
+                key, work = job
+                del job  # what it holds is not kept while the thread waits
+                work()
+                del work
+                job = self._next(key)
+
+    def _next(self, ended: object) -> tuple[object, Callable[[], None]] | None:
+        """What waits and may begin now that a call of a function has ended: the functions take turns."""
+        with self._lock:
+            self._running[ended] -= 1
+            if not self._running[ended]:
+                del self._running[ended]
+            if ended in self._waiting and ended not in self._running:
+                key = ended
+            elif self._waiting and self._running.total() < self._limit:
+                key = next(iter(self._waiting))
+            else:
+                return None
+            jobs = self._waiting.pop(key)
+            work = jobs.popleft()
+            if jobs:
+                self._waiting[key] = jobs
+            self._running[key] += 1
+        return key, work
+
+
+def _key(function: Callable[..., Any]) -> object:
+    """What tells a function from another; what cannot be hashed by what it is."""
+    try:
+        hash(function)
+    except TypeError:
+        return id(function)
+    return function
 
 
 THREADS = Threads()
