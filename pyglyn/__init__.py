@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyglyn.etf import Term as Term
     from pyglyn.etf import TermMap as TermMap
     from pyglyn.node import Caller as Caller
+    from pyglyn.node import Collector as Collector
     from pyglyn.node import ErlangError as ErlangError
     from pyglyn.node import Exit as Exit
     from pyglyn.node import Exports as Exports
@@ -49,6 +50,7 @@ _MODULE_OF = {
     **dict.fromkeys(
         (
             "Caller",
+            "Collector",
             "ErlangError",
             "Exit",
             "Exports",
@@ -75,6 +77,7 @@ __all__ = [
     "Atom",
     "BitString",
     "Caller",
+    "Collector",
     "ErlangError",
     "Exit",
     "Export",

@@ -30,6 +30,7 @@ PURE = {
     "gleam/",
     "node/boundary.py",
     "node/destinations.py",
+    "node/heads.py",
     "node/reasons.py",
     "node/signals.py",
     "groups/discovery.py",

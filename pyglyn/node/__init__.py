@@ -7,11 +7,12 @@ from pyglyn.node.gen_server import GenServer, Ignore, NoReply, Reply, StartError
 from pyglyn.node.node import At, Node, NodeEvent
 from pyglyn.node.output import put_chars
 from pyglyn.node.process import Process, current_process
-from pyglyn.node.settings import Reconnect, Settings
+from pyglyn.node.settings import Collector, Reconnect, Settings
 
 __all__ = [
     "At",
     "Caller",
+    "Collector",
     "ErlangError",
     "Exit",
     "Exports",

@@ -2,6 +2,14 @@
 
 One consumer, any number of senders in the same thread. Messages stay in the order they came, also those
 that a selective receive passes over.
+
+What came from outside waits **encoded**, as its bytes, and is decoded when the receiver gets to it: once,
+since a message that a selective receive has decoded and passed over stays decoded. So a long queue costs the
+garbage collector nothing and little memory, and a message that does not decode is dropped in the receiver's
+turn, not in the sender's.
+
+Two rows follow each other: the messages that were looked at, which only selective receives go through, and
+behind them the fresh ones. Taking a message costs the looks at those before it, never a move of the others.
 """
 
 from __future__ import annotations
@@ -9,7 +17,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any, Final
 
+from pyglyn.errors import DecodeError
 from pyglyn.etf import Term
 from pyglyn.patience import after_reading
 
@@ -17,29 +27,70 @@ Match = Callable[[Term], object]
 FAIRNESS = 128
 """After so many looks into the mailbox without waiting, a process lets the others run."""
 
+_TAKEN: Final = object()
+"""What is left in the row of those looked at where one was taken."""
+_FEW: Final = 64
+"""So many of these are not worth making the row anew."""
+
+
+class _Bytes:
+    """A decoded message that is a binary; bare bytes in the row of the fresh ones are encoded."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
 
 class Mailbox:
-    """A queue with selective receive."""
+    """A queue with selective receive.
 
-    __slots__ = ("_failure", "_held", "_messages", "_streak", "_waiter")
+    Args:
+        decode: reads the term of a message; raises ``DecodeError`` for one to be dropped, having said so.
+    """
 
-    def __init__(self) -> None:
-        self._messages: deque[Term] = deque()
+    __slots__ = (
+        "_decode", "_failure", "_first", "_fresh", "_held", "_looked_at", "_remaining", "_streak", "_waiter",
+    )  # fmt: skip
+
+    def __init__(self, decode: Callable[[bytes | memoryview], Term]) -> None:
+        self._decode = decode
+        self._fresh: deque[Any] = deque()
+        self._looked_at: list[Any] = []  # from _first on; taken ones are _TAKEN
+        self._first = 0
+        self._remaining = 0  # how many of these are not taken
         self._waiter: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._held = False
         self._streak = 0
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return self._remaining + len(self._fresh)
 
     def waiting(self) -> list[Term]:
-        """The messages, the oldest first; they stay."""
-        return list(self._messages)
+        """The messages, the oldest first; they stay, and those that wait encoded stay so."""
+        found = [message for message in self._looked_at if message is not _TAKEN]
+        for _ in range(len(self._fresh)):
+            entry = self._fresh.popleft()
+            kind = type(entry)
+            try:
+                encoded = kind is bytes or kind is memoryview
+                found.append(self._decode(entry) if encoded else entry.message if kind is _Bytes else entry)
+            except DecodeError:
+                continue
+            self._fresh.append(entry)
+        return found
 
     def put(self, message: Term) -> None:
         """Append a message and wake the receiver."""
-        self._messages.append(message)
+        self._append(_Bytes(message) if isinstance(message, (bytes, memoryview)) else message)
+
+    def put_encoded(self, message: bytes | memoryview) -> None:
+        """Append a message that is decoded when it is taken, and wake the receiver."""
+        self._append(message)
+
+    def _append(self, entry: Any) -> None:
+        self._fresh.append(entry)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -52,22 +103,62 @@ class Mailbox:
 
     def close(self, failure: BaseException) -> None:
         """Drop everything; every receive from now on raises ``failure``."""
-        self._messages.clear()
+        self._fresh.clear()
+        self._looked_at.clear()
+        self._first = self._remaining = 0
         self._failure = failure
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def take(self, match: Match | None, start: int = 0) -> tuple[bool, Term]:
-        """Take the first message that matches, looking from index ``start`` on."""
-        messages = self._messages
-        if self._held:
+    # --- taking -----------------------------------------------------------------------------------
+
+    def take(self, match: Match | None) -> tuple[bool, Term]:
+        """Take the first message that matches of those that are here."""
+        found, message = self._take_looked_at(match)
+        return (found, message) if found else self._take_fresh(match, len(self._fresh))
+
+    def _take_looked_at(self, match: Match | None) -> tuple[bool, Term]:
+        if not self._remaining or self._held:
             return False, None
-        if match is None:
-            return (True, messages.popleft()) if messages else (False, None)
-        for index in range(start, len(messages)):
-            message = messages[index]
+        row = self._looked_at
+        for index in range(self._first, len(row)):
+            message = row[index]
+            if message is not _TAKEN and (match is None or match(message)):
+                self._remove(index)
+                return True, message
+        return False, None
+
+    def _remove(self, index: int) -> None:
+        """Take one of those looked at out; the row is made anew when more than half of it is taken."""
+        row = self._looked_at
+        row[index] = _TAKEN
+        self._remaining -= 1
+        while self._first < len(row) and row[self._first] is _TAKEN:
+            self._first += 1
+        if len(row) > 2 * self._remaining + _FEW or not self._remaining:
+            self._looked_at = [message for message in row if message is not _TAKEN]
+            self._first = 0
+
+    def _take_fresh(self, match: Match | None, most: int) -> tuple[bool, Term]:
+        """Look at so many of the fresh ones; what is passed over joins those that were looked at."""
+        fresh = self._fresh
+        for _ in range(0 if self._held else min(most, len(fresh))):
+            message = fresh.popleft()
+            kind = type(message)
+            if kind is bytes or kind is memoryview:
+                try:
+                    message = self._decode(message)
+                except DecodeError:
+                    continue
+            elif kind is _Bytes:
+                message = message.message
+            if match is None:
+                return True, message
+            self._looked_at.append(message)  # before the match, which may raise
+            self._remaining += 1
             if match(message):
-                del messages[index]
+                self._looked_at.pop()
+                self._remaining -= 1
                 return True, message
         return False, None
 
@@ -83,7 +174,13 @@ class Mailbox:
             await asyncio.sleep(0)
         if self._failure is not None:
             raise self._failure
-        found, message = self.take(match)
+        found, message = self._take_looked_at(match)
+        if not found and self._fresh:
+            here = len(self._fresh)
+            found, message = self._take_fresh(match, FAIRNESS)
+            if not found and here > FAIRNESS:
+                await asyncio.sleep(0)
+                found, message = await self._look(match, here - FAIRNESS)
         if found:
             return message
         if timeout is not None and timeout <= 0:
@@ -91,11 +188,23 @@ class Mailbox:
         self._streak = 0
         return await self._wait(match, timeout)
 
+    async def _look(self, match: Match | None, most: int) -> tuple[bool, Term]:
+        """Look at so many of the fresh messages; the others run in between where they are many."""
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            found, message = self._take_fresh(match, min(most, FAIRNESS))
+            most -= FAIRNESS
+            if found or most <= 0:
+                return found, message
+            await asyncio.sleep(0)
+
     async def _wait(self, match: Match | None, timeout: float | None) -> Term:
         if self._waiter is not None:
             raise RuntimeError("two coroutines of one process wait for its messages at the same time")
         loop = asyncio.get_running_loop()
         expired = False
+        unseen = self._held  # what others have looked at
 
         def expire() -> None:
             nonlocal expired
@@ -105,18 +214,19 @@ class Mailbox:
 
         timer = loop.call_later(timeout, after_reading, expire) if timeout is not None else None
         try:
-            seen = 0 if self._held else len(self._messages)
             while True:
                 self._waiter = loop.create_future()
-                await self._waiter
-                if self._failure is not None:
-                    raise self._failure
-                found, message = self.take(match, seen)
+                if (self._held or not self._fresh) and not expired:  # some may have come during a look
+                    await self._waiter
+                last = expired
+                found, message = self._take_looked_at(match) if unseen else (False, None)
+                unseen = unseen and self._held
+                if not found:
+                    found, message = await self._look(match, len(self._fresh))
                 if found:
                     return message
-                if expired:
+                if last:
                     raise TimeoutError(f"no message within {timeout} s")
-                seen = seen if self._held else len(self._messages)
         finally:
             self._waiter = None
             if timer is not None:

@@ -18,7 +18,7 @@ from pyglyn import _main_module
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, LocalNode, Peers
-from pyglyn.node import rpc
+from pyglyn.node import garbage, rpc
 from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
 from pyglyn.node.destinations import Destination, ServerRef
@@ -106,6 +106,7 @@ class Node:
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._changed: dict[str, asyncio.Event] = {}
         self._started = False
+        self._collecting = False
         self._failure: Exception | None = None
         self._failing = asyncio.Event()
 
@@ -198,6 +199,8 @@ class Node:
         self.services = Services(self.hub)
         self.services.start()
         self.hub.begin()
+        garbage.begin(self.settings.collector)
+        self._collecting = True
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
@@ -212,6 +215,9 @@ class Node:
         await self.workers.stop()
         await self.router.stop()
         await self.peers.stop()
+        if self._collecting:
+            self._collecting = False
+            garbage.end()
 
     async def _stop_processes(self, grace: float = 5.0) -> None:
         """End all processes as a supervisor would: those that trap exits may clean up, within ``grace``."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from pyglyn.etf import ImproperList, Reference, Term
+from pyglyn.node import heads
 
 
 class Pending:
@@ -45,6 +46,11 @@ class Pending:
             return False
         future.set_result((True, message[1]))
         return True
+
+    def awaits(self, message: bytes | memoryview) -> bool:
+        """Whether an encoded message is an answer that somebody waits for, by its tag."""
+        future = self._futures.get(heads.reference_of_answer(message))  # type: ignore[arg-type]
+        return future is not None and not future.done()
 
     def fail(self, ref: Reference, reason: Term) -> bool:
         """The process that was to answer has ended; False if nobody waits for it."""

@@ -82,6 +82,7 @@ class Host(Protocol):
     busy: BusyNodes
     belongings: Belongings
     readiness: Readiness
+    read_message: Callable[[bytes | memoryview], Term]
 
     def make_ref(self) -> Reference: ...
     def is_here(self, dest: Pid | Reference) -> bool: ...
@@ -148,7 +149,7 @@ class Process:
         self.on_end: list[Callable[[Term], None]] = []
         self.pending = Pending()
         self._exiting = False
-        self._mailbox = Mailbox()
+        self._mailbox = Mailbox(runtime.read_message)
         self._system: SystemSide | None = None
         self._waits = Waits()
         self._task: asyncio.Task[Any] | None = None
@@ -276,6 +277,11 @@ class Process:
             return
         if not self.deaf:
             self._mailbox.put(message)
+
+    def put_encoded(self, message: bytes | memoryview) -> None:
+        """A message arrives that is no reply to a pending call; it is decoded when it is taken."""
+        if not self.deaf:
+            self._mailbox.put_encoded(message)
 
     def _take_system_message(self, message: Term) -> None:
         """Answer ``sys``; also for a body that knows nothing of it, or is busy."""

@@ -43,7 +43,7 @@ from pyglyn.dist.control import (
 )
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
 from pyglyn.etf import Pid, Reference, Term
-from pyglyn.node import signals
+from pyglyn.node import heads, signals
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import name_of, name_term
@@ -111,6 +111,13 @@ MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 """What carries a message; these are refused, not queued, where far too much waits already."""
 
 
+_REENTERED = "a signal from outside arrived while one is being handled"
+
+
+def _is_exit(control: Control) -> bool:
+    return type(control) is AltactSend and bool(control.bits & Altact.EXIT)
+
+
 def destination(control: Control) -> Pid | Reference | Term:
     """Whom a control message is for: a pid, an alias, or a name."""
     return _DESTINATION[type(control)](control)
@@ -155,6 +162,7 @@ class Runtime:
         self.belongings = Belongings()
         self.readiness = Readiness()
         self.refused = 0
+        self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
         self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}
         self._next_id = 0
@@ -395,6 +403,9 @@ class Runtime:
         if not self.is_here(dest):
             self.answer_for_the_dead(control)
             return
+        if isinstance(control, MESSAGES) and payload is not None and not _is_exit(control):
+            self._receive_message(control, dest, payload)
+            return
         reason = getattr(control, "reason", IN_PAYLOAD)
         if reason is not IN_PAYLOAD:
             body: Term = reason
@@ -404,17 +415,18 @@ class Runtime:
             try:
                 body, _ = etf.decode_bare(payload, limits=self.settings.limits)
             except DecodeError as error:
-                self._count_undecodable(control, error)
-                if isinstance(control, MESSAGES):
-                    self._fail_call(dest, error)
-                    return
+                self.refused += 1
+                what = type(control).__name__
+                logger.warning(
+                    "replaced the reason of a signal (%s): its term does not decode: %s", what, error
+                )
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
 
     def _handle_with_consequences(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         """Deliver to a process of this runtime, then what that causes."""
         if self._draining:
-            raise RuntimeError("a signal from outside arrived while one is being handled")
+            raise RuntimeError(_REENTERED)
         self._draining = True
         try:
             self._hand_over(control, dest, body)
@@ -423,16 +435,41 @@ class Runtime:
         finally:
             self._draining = False
 
-    def _count_undecodable(self, control: Control, error: DecodeError) -> None:
-        self.refused += 1
-        what = "dropped a message" if isinstance(control, MESSAGES) else "replaced the reason of a signal"
-        logger.warning("%s (%s): its term does not decode: %s", what, type(control).__name__, error)
+    def _receive_message(self, control: Control, dest: Pid | Reference, payload: bytes | memoryview) -> None:
+        """Put a message into its mailbox as it came.
 
-    def _fail_call(self, dest: Pid | Reference, error: DecodeError) -> None:
-        """A message to an alias that does not decode is an answer: who waits for it is told at once."""
-        process = self.aliases.get(dest) if type(dest) is Reference else None
-        if process is not None and type(dest) is Reference:
-            process.pending.fail(dest, undecodable(error))
+        Decoded now is only an answer that somebody awaits, and what the mailbox answers itself.
+        """
+        if self._draining:
+            raise RuntimeError(_REENTERED)
+        process = self.processes.get(dest.id) if type(dest) is Pid else self.aliases.get(dest)  # type: ignore[arg-type]
+        if process is None:
+            return
+        pending = process.pending
+        awaited = pending and (pending.expects(dest) or pending.awaits(payload))  # type: ignore[arg-type]
+        if not awaited and (process.answers_system_messages or not heads.is_system_message(payload)):
+            process.put_encoded(payload)
+            return
+        try:
+            message = self._read_message(payload)
+        except DecodeError as error:
+            if type(dest) is Reference:  # whoever waits for the answer is told at once
+                pending.fail(dest, undecodable(error))
+            return
+        process.put(message)
+
+    def _read_message(self, payload: bytes | memoryview) -> Term:
+        """Decode a message.
+
+        Raises:
+            DecodeError: it is to be dropped; this is counted and logged.
+        """
+        try:
+            return etf.decode_bare(payload, limits=self.settings.limits)[0]
+        except DecodeError as error:
+            self.refused += 1
+            logger.warning("dropped a message: its term does not decode: %s", error)
+            raise
 
     def _hand_over(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         if type(dest) is Reference:

@@ -37,6 +37,24 @@ class Reconnect:
 
 
 @attrs.frozen(kw_only=True)
+class Collector:
+    """What is asked of Python's garbage collector, in each operating-system process of the node.
+
+    Objects that wait are walked again and again with the thresholds that Python has, which are meant for
+    programs that keep little.
+
+    Attributes:
+        thresholds: see ``gc.set_threshold``. None leaves those the program has; in the hub they are set while
+            a node runs.
+        freeze: once the first node of a program, or a worker, has started, what is there by then is never
+            walked again (``gc.freeze``).
+    """
+
+    thresholds: tuple[int, int, int] | None = (50_000, 20, 100)
+    freeze: bool = True
+
+
+@attrs.frozen(kw_only=True)
 class Settings:
     """Settings of a node; the defaults are OTP's where OTP has one.
 
@@ -58,6 +76,7 @@ class Settings:
             changes nothing, ``full`` also ``exit/2``, ``sys:suspend`` and ``init:stop/0`` as functions,
             ``off`` nothing. It is no protection: who is in the cluster may send exit signals and messages
             anyway.
+        collector: thresholds of the garbage collector, and what it leaves alone.
     """
 
     net: NetSettings = attrs.field(factory=NetSettings)
@@ -68,6 +87,7 @@ class Settings:
     calls_of_a_node: int = 10_000
     limits: etf.Limits = attrs.field(factory=etf.Limits)
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
+    collector: Collector = Collector()
 
 
 HUB_ONLY: Final = {

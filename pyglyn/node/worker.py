@@ -19,6 +19,7 @@ from pyglyn import logs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node import garbage
 from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.link import Frame, LinkProtocol
@@ -280,6 +281,7 @@ async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: C
     """Connect, run ``main``, tell what is still to tell; returns the exit status ``main`` gave."""
     worker = Worker(on_hub_gone)
     await worker.connect(address, title)
+    garbage.begin(worker.runtime.settings.collector)
     try:
         return await main(worker)
     finally:

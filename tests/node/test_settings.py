@@ -44,6 +44,8 @@ def another(name: str, value: Any) -> object:
             return value ^ DistFlags.ALIAS
         case int() | float():
             return value + 1
+        case (int(), int(), int()):
+            return tuple(number + 1 for number in value)
         case None if name == "net.epmd_addresses":
             return ("127.0.0.2", "::1")
         case str() if name == "observe":

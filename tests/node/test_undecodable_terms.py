@@ -73,6 +73,32 @@ async def nesting(beam: Beam) -> Term:
     return await beam.eval("fun erlang:'++'/2") if False else await beam.eval("fun(_, A) -> [A] end")
 
 
+async def test_a_message_beyond_the_limits_is_dropped_when_its_turn_comes(beam: Beam, node: Node) -> None:
+    async with node.process() as me:
+        await beam.eval(f"{DEEP} Pid ! Deep, Pid ! after_it, ok", Pid=me.pid)
+        await eventually(lambda: me.message_queue_len == 2)
+        assert node.runtime.refused == 0
+        assert await me.receive(timeout=10) is Atom("after_it")
+        assert node.runtime.refused == 1
+        assert me.message_queue_len == 0
+
+
+async def test_only_answers_that_somebody_waits_for_are_decoded_at_once(beam: Beam, node: Node) -> None:
+    """A late reply, and a message that begins like one, wait encoded like any other."""
+    async with node.process() as me:
+        ref, answer = me.expect_reply(me.pid)
+        await beam.eval(
+            f"{DEEP} Pid ! {{make_ref(), Deep}}, Pid ! {{[alias|make_ref()], Deep}}, Pid ! {{[alias|Ref], yes}}, "
+            "Pid ! {[alias|Ref], Deep}, ok",
+            Pid=me.pid,
+            Ref=ref,
+        )
+        assert await answer == (True, Atom("yes"))
+        me.forget_reply(ref)
+        await eventually(lambda: me.message_queue_len == 3)
+        assert node.runtime.refused == 0
+
+
 async def waits(me: Process) -> None:
     while True:
         message = await me.receive()
