@@ -77,7 +77,7 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience", "forks"}
+_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience", "forks", "loop_turn"}
 _NODE = _BELOW_NODE | {"gleam", "node"}
 _ES_STORES = {"errors", "etf", "gleam", "forks", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"eventsourcing/stores"}
@@ -93,10 +93,11 @@ LAYERS = {
     "_main_module": set(),
     "_standard": set(),
     "patience": set(),
+    "loop_turn": set(),
     "forks": set(),
     "etf": {"errors"},
     "dist": {"errors", "etf", "escaping"},
-    "net": {"errors", "etf", "escaping", "dist", "patience", "forks"},
+    "net": {"errors", "etf", "escaping", "dist", "patience", "forks", "loop_turn"},
     "gleam": {"errors", "etf"},
     "logs": {"escaping"},
     "node": _BELOW_NODE | {"logs", "gleam", "_version", "_main_module"},

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from pyglyn import forks
+from pyglyn import forks, loop_turn
 from pyglyn.dist import (
     Acceptor,
     Buffer,
@@ -255,7 +255,8 @@ class Connection(asyncio.BufferedProtocol):
         self._on_message = on_message
         self._on_down = on_down
         self._on_busy = on_busy
-        self._loop = asyncio.get_running_loop()
+        self._turn = loop_turn.current()
+        self._loop = self._turn.loop
         self._channel = Channel(
             complete.flags,
             self._loop.time(),
@@ -317,7 +318,7 @@ class Connection(asyncio.BufferedProtocol):
     def send(
         self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
     ) -> None:
-        """Queue a message; it is written when the event loop turns. See ``Channel.send``.
+        """Queue a message; it is written when the event loop turns, or before. See ``Channel.send``.
 
         Nothing is refused for the length of the queue: look at ``busy``.
 
@@ -377,7 +378,12 @@ class Connection(asyncio.BufferedProtocol):
         bounded is the number of packets.
         """
         packets = self._channel.packets
-        self.receive(bytes(self._buffer[:nbytes]))
+        began = self._turn.begin()
+        try:
+            self.receive(bytes(self._buffer[:nbytes]))
+        finally:
+            if began:
+                self._turn.end()
         packets = self._channel.packets - packets
         size = len(self._buffer)
         if nbytes == size < LARGE_READ_SIZE and packets <= _FEW_PACKETS:
@@ -427,7 +433,7 @@ class Connection(asyncio.BufferedProtocol):
     def _flush_soon(self) -> None:
         if not self._flush_due and self._writable:
             self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._turn.at_end(self._flush)
 
     def _flush(self) -> None:
         """Write what is queued, as far as the socket takes it."""

@@ -16,6 +16,7 @@ from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
 from pyglyn.node.destinations import Destination, ServerRef, describe
+from pyglyn.node.pending import Answer
 from pyglyn.node.reasons import NOCONNECTION, NOPROC
 from pyglyn.patience import after_reading
 
@@ -60,7 +61,7 @@ class Calling(Protocol):
     pid: Pid
 
     def send(self, to: Destination, message: Term) -> None: ...
-    def expect_reply(self, to: ServerRef) -> tuple[Reference, asyncio.Future[Any]]: ...
+    def expect_reply(self, to: ServerRef) -> tuple[Reference, Answer]: ...
     def forget_reply(self, ref: Reference) -> None: ...
 
 
@@ -115,8 +116,8 @@ async def exchange(
     raise _failure(server, value)
 
 
-async def wait(future: asyncio.Future[Any], timeout: float | None) -> Any:
-    """The future's result; cheaper than ``asyncio.wait_for``, which makes a task.
+async def wait(future: Answer, timeout: float | None) -> Any:
+    """The answer; cheaper than ``asyncio.wait_for``, which makes a task.
 
     Raises:
         TimeoutError: not within ``timeout`` seconds.
@@ -130,7 +131,7 @@ async def wait(future: asyncio.Future[Any], timeout: float | None) -> Any:
         timer.cancel()
 
 
-def _expire(future: asyncio.Future[Any]) -> None:
+def _expire(future: Answer) -> None:
     if not future.done():
         future.set_exception(TimeoutError())
 

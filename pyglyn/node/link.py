@@ -16,7 +16,7 @@ from typing import Final, cast
 
 import attrs
 
-from pyglyn import etf, forks
+from pyglyn import etf, forks, loop_turn
 from pyglyn.dist.control import Control, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.errors import PyglynError, RemoteProtocolError
@@ -130,6 +130,7 @@ class LinkProtocol(asyncio.Protocol):
         self._out_size = 0
         self.transport: asyncio.Transport | None = None
         self.busy = False
+        self._turn = loop_turn.current()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
@@ -138,6 +139,14 @@ class LinkProtocol(asyncio.Protocol):
         read_in_small_pieces(transport)
 
     def data_received(self, data: bytes) -> None:
+        began = self._turn.begin()
+        try:
+            self._receive(data)
+        finally:
+            if began:
+                self._turn.end()
+
+    def _receive(self, data: bytes) -> None:
         try:
             frames = self._reader.receive_data(data)
         except PyglynError:
@@ -181,7 +190,7 @@ class LinkProtocol(asyncio.Protocol):
         if self.transport is None:
             return
         if not self._out:
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._turn.at_end(self.flush)
         self._out += pieces
         self._out_size += sum(map(len, pieces))
 

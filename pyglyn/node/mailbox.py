@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from pyglyn.errors import DecodeError
 from pyglyn.etf import Term
+from pyglyn.loop_turn import Waiter
 from pyglyn.patience import after_reading
 
 Match = Callable[[Term], object]
@@ -50,8 +51,17 @@ class Mailbox:
     """
 
     __slots__ = (
-        "_decode", "_failure", "_first", "_fresh", "_held", "_looked_at", "_remaining", "_streak", "_waiter",
-    )  # fmt: skip
+        "_decode",
+        "_failure",
+        "_first",
+        "_fresh",
+        "_held",
+        "_looked_at",
+        "_remaining",
+        "_streak",
+        "_waiter",
+        "_waits",
+    )
 
     def __init__(self, decode: Callable[[bytes | memoryview], Term]) -> None:
         self._decode = decode
@@ -59,7 +69,8 @@ class Mailbox:
         self._looked_at: list[Any] = []  # from _first on; taken ones are _TAKEN
         self._first = 0
         self._remaining = 0  # how many of these are not taken
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Waiter[None] | None = None  # the last one
+        self._waits = False
         self._failure: BaseException | None = None
         self._held = False
         self._streak = 0
@@ -91,6 +102,9 @@ class Mailbox:
 
     def _append(self, entry: Any) -> None:
         self._fresh.append(entry)
+        self._wake()
+
+    def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -98,8 +112,8 @@ class Mailbox:
     def hold(self, held: bool) -> None:
         """Give nothing out, or again; messages still come in."""
         self._held = held
-        if not held and self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if not held:
+            self._wake()
 
     def close(self, failure: BaseException) -> None:
         """Drop everything; every receive from now on raises ``failure``."""
@@ -107,8 +121,7 @@ class Mailbox:
         self._looked_at.clear()
         self._first = self._remaining = 0
         self._failure = failure
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
 
     # --- taking -----------------------------------------------------------------------------------
 
@@ -200,24 +213,26 @@ class Mailbox:
             await asyncio.sleep(0)
 
     async def _wait(self, match: Match | None, timeout: float | None) -> Term:
-        if self._waiter is not None:
+        if self._waits:
             raise RuntimeError("two coroutines of one process wait for its messages at the same time")
-        loop = asyncio.get_running_loop()
+        waiter = self._waiter
+        if waiter is None or waiter.get_loop() is not asyncio.get_running_loop():
+            waiter = self._waiter = Waiter()
+        self._waits = True
         expired = False
         unseen = self._held  # what others have looked at
 
         def expire() -> None:
             nonlocal expired
             expired = True
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
+            self._wake()
 
-        timer = loop.call_later(timeout, after_reading, expire) if timeout is not None else None
+        timer = waiter.get_loop().call_later(timeout, after_reading, expire) if timeout is not None else None
         try:
             while True:
-                self._waiter = loop.create_future()
                 if (self._held or not self._fresh) and not expired:  # some may have come during a look
-                    await self._waiter
+                    waiter.reset()
+                    await waiter
                 last = expired
                 found, message = self._take_looked_at(match) if unseen else (False, None)
                 unseen = unseen and self._held
@@ -228,6 +243,6 @@ class Mailbox:
                 if last:
                     raise TimeoutError(f"no message within {timeout} s")
         finally:
-            self._waiter = None
+            self._waits = False
             if timer is not None:
                 timer.cancel()

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import Any, TypeAlias
 
 from pyglyn.etf import ImproperList, Reference, Term
+from pyglyn.loop_turn import Waiter
 from pyglyn.node import heads
+
+Answer: TypeAlias = "Waiter[tuple[bool, Any]]"
+"""What comes back: ``(True, reply)`` or ``(False, exit reason)``."""
 
 
 class Pending:
-    """References with a future each; its result is ``(True, reply)`` or ``(False, exit reason)``."""
+    """References with a future for the answer each."""
 
     __slots__ = ("_futures",)
 
     def __init__(self) -> None:
-        self._futures: dict[Reference, asyncio.Future[Any]] = {}
+        self._futures: dict[Reference, Answer] = {}
 
     def __len__(self) -> int:
         return len(self._futures)
 
-    def expect(self, ref: Reference) -> asyncio.Future[Any]:
+    def expect(self, ref: Reference) -> Answer:
         """Wait for an answer with this reference, until ``forget``."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: Answer = Waiter()
         self._futures[ref] = future
         return future
 

@@ -34,7 +34,7 @@ from pyglyn.node.destinations import (
     node_of,
 )
 from pyglyn.node.mailbox import Mailbox, Match
-from pyglyn.node.pending import Pending
+from pyglyn.node.pending import Answer, Pending
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
@@ -565,7 +565,7 @@ class Process:
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def expect_reply(self, to: ServerRef) -> tuple[Reference, asyncio.Future[Any]]:
+    def expect_reply(self, to: ServerRef) -> tuple[Reference, Answer]:
         """Monitor a process whose answer to the returned reference (an alias) resolves the future.
 
         The future's result is ``(True, reply)`` or ``(False, exit reason)``. End with ``forget_reply``.

@@ -16,6 +16,7 @@ from pyglyn.errors import BadRpc, CallTimeout, RemoteException
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import calls
 from pyglyn.node.exits import atom_of
+from pyglyn.node.pending import Answer
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import EXIT, NOCONNECTION, NODEDOWN
 
@@ -26,7 +27,7 @@ BADRPC = Atom("badrpc")
 
 def _request(
     me: Process, node: str, mfa: tuple[Term, Term, int], args: list[Term], options: list[Term]
-) -> tuple[Reference, asyncio.Future[Any]]:
+) -> tuple[Reference, Answer]:
     """Send a spawn request with a monitor; the future resolves to ``(False, exit reason)``."""
     runtime = me.runtime
     ref = runtime.make_ref()

@@ -1,0 +1,264 @@
+"""What is done before a turn of the event loop ends: waiting processes go on, and what they sent is written.
+
+asyncio's futures wake who waits for them one turn of the event loop later, and what is sent then is written
+yet another turn later: three polls of the sockets for one answer. Here a batch of messages (all that one read
+brought) is dispatched first; then everyone who waited for one of them goes on, once however many came for
+it; then what all of them sent is written. That is one turn.
+
+The order is asyncio's own: nobody goes on before the whole batch is dispatched, and those that wait go on in
+the order in which something came for them. Nothing recurses: whom a process wakes by what it does now goes on
+in the next turn. Where no batch is under way, both happen in the next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Final, Generic, TypeVar, cast
+
+T = TypeVar("T")
+
+_PENDING: Final = object()
+
+
+class Turn:
+    """The turns of one event loop; see ``current``.
+
+    Attributes:
+        loop: the event loop.
+    """
+
+    __slots__ = ("_due", "_last", "_open", "_settled", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._open = False
+        self._due = False
+        self._settled: deque[Waiter[Any]] = deque()
+        self._last: list[Callable[[], None]] = []
+
+    def begin(self) -> bool:
+        """Begin a batch; False where one is under way, or a task runs, which no other can interrupt.
+
+        Whoever gets True calls ``end``, in any case.
+        """
+        if self._open or asyncio.current_task(self.loop) is not None:
+            return False
+        self._open = True
+        return True
+
+    def end(self) -> None:
+        """Let everyone go on who waited for something of this batch; then do what is to be done last."""
+        settled = self._settled
+        try:
+            for _ in range(len(settled)):
+                settled.popleft().go_on()
+        finally:
+            last, self._last = self._last, []
+            for function in last:
+                self._do(function)
+            self._open = False
+            if settled or self._last:
+                self._soon()
+
+    def _do(self, function: Callable[[], None]) -> None:
+        """Call something; what it raises is its own affair, not that of whoever began the batch."""
+        try:
+            function()
+        except Exception as error:
+            self.loop.call_exception_handler(
+                {"message": f"{function!r} failed at the end of a turn", "exception": error}
+            )
+
+    def at_end(self, function: Callable[[], None]) -> None:
+        """Call a function when everyone has gone on."""
+        self._last.append(function)
+        if not self._open:
+            self._soon()
+
+    def settle(self, waiter: Waiter[Any]) -> None:
+        """Let whoever waits for this go on; for `Waiter`."""
+        self._settled.append(waiter)
+        if not self._open:
+            self._soon()
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            self.loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._due = False
+        if self.begin():
+            self.end()
+
+
+_here = threading.local()
+
+
+def current() -> Turn:
+    """The turns of the running event loop."""
+    loop = asyncio.get_running_loop()
+    turn: Turn | None = getattr(_here, "turn", None)
+    if turn is None or turn.loop is not loop:
+        turn = _here.turn = Turn(loop)
+    return turn
+
+
+class Waiter(Generic[T]):
+    """A future whose waiting task goes on within the turn, not in the next one.
+
+    It is what asyncio takes for a future (``asyncio.isfuture``): tasks await it, and it can be given to
+    ``asyncio.wait``, ``gather`` and ``shield``. ``reset`` makes a settled one new.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_more", "_result", "_turn")
+
+    def __init__(self) -> None:
+        self._turn = current()
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Any], object] | None = None
+        self._context: contextvars.Context | None = None
+        self._more: list[tuple[Callable[[Any], object], contextvars.Context]] | None = None
+        self._result: object = _PENDING
+        self._error: BaseException | None = None
+
+    def reset(self) -> None:
+        """Make it one that is not settled, and that nobody waits for."""
+        self._take_callbacks()
+        self._result = _PENDING
+        self._error = None
+
+    # --- how it ends ------------------------------------------------------------------------------
+
+    def set_result(self, result: T) -> None:
+        """Settle it.
+
+        Raises:
+            asyncio.InvalidStateError: it has been.
+        """
+        if self._result is not _PENDING:
+            raise asyncio.InvalidStateError("settled already")
+        self._result = result
+        if self._callback is not None:
+            self._turn.settle(self)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Have whoever waits get an exception.
+
+        Raises:
+            asyncio.InvalidStateError: it has been settled.
+        """
+        self.set_result(cast(T, None))
+        self._error = error
+
+    def cancel(self, msg: object = None) -> bool:
+        """Have whoever waits get ``CancelledError``; False if it is settled."""
+        if self._result is not _PENDING:
+            return False
+        self.set_exception(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
+
+    # --- for asyncio ------------------------------------------------------------------------------
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it belongs to."""
+        return self._turn.loop
+
+    def done(self) -> bool:
+        """Whether it is settled."""
+        return self._result is not _PENDING
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return isinstance(self._error, asyncio.CancelledError)
+
+    def exception(self) -> BaseException | None:
+        """The exception it was settled with.
+
+        Raises:
+            asyncio.InvalidStateError: it is not settled.
+            asyncio.CancelledError: it was cancelled.
+        """
+        if self._result is _PENDING:
+            raise asyncio.InvalidStateError("not settled")
+        if isinstance(self._error, asyncio.CancelledError):
+            raise self._error
+        return self._error
+
+    def result(self) -> T:
+        """What it was settled with.
+
+        Raises:
+            asyncio.InvalidStateError: it is not settled.
+            BaseException: it was settled with that.
+        """
+        if self._result is _PENDING:
+            raise asyncio.InvalidStateError("not settled")
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call a function with this once it is settled."""
+        if context is None:
+            context = contextvars.copy_context()
+        if self._callback is None:
+            self._callback, self._context = callback, context
+            if self._result is not _PENDING:
+                self._turn.settle(self)
+        elif self._more is None:
+            self._more = [(callback, context)]
+        else:
+            self._more.append((callback, context))
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        """Call a function no more; returns how often it would have been called."""
+        every = self._take_callbacks()
+        kept = [each for each in every if each[0] != callback]
+        for each, context in kept:
+            self.add_done_callback(each, context=context)
+        return len(every) - len(kept)
+
+    def _take_callbacks(self) -> list[tuple[Callable[[Any], object], contextvars.Context]]:
+        more, self._more = self._more, None
+        callback, context = self._callback, self._context
+        self._callback = self._context = None
+        if callback is None or context is None:
+            return []
+        return [(callback, context), *(more or ())]
+
+    def go_on(self) -> None:
+        """Let whoever waits go on; for `Turn`."""
+        callback, context = self._callback, self._context
+        if callback is None or context is None or self._result is _PENDING:
+            return
+        if self._more is None:
+            self._callback = self._context = None
+            self._call(callback, context)
+            return
+        for each, its in self._take_callbacks():
+            self._call(each, its)
+
+    def _call(self, callback: Callable[[Any], object], context: contextvars.Context) -> None:
+        try:
+            context.run(callback, self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._turn.loop.call_exception_handler(
+                {"message": f"{callback!r} failed at the end of a turn", "exception": error}
+            )
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._result is _PENDING:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    __iter__ = __await__
