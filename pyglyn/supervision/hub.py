@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -190,15 +189,9 @@ def _module_of(spec: ChildSpec) -> str:
             return ""
 
 
-_trees: weakref.WeakKeyDictionary[Node, Trees] = weakref.WeakKeyDictionary()
-
-
 def trees(node: Node) -> Trees:
-    """The supervision trees of a node."""
-    found = _trees.get(node)
-    if found is None:
-        found = _trees[node] = Trees(node)
-    return found
+    """The supervision trees of a node that has been started."""
+    return node.runtime.belongings.get(Trees, lambda: Trees(node))
 
 
 async def start(
