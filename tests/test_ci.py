@@ -1,10 +1,12 @@
-"""What `.ci/run` runs is what the README tells its readers to run."""
+"""What `.ci/run` runs is what the README tells its readers to run; what runs before a commit is of that."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 from pathlib import Path
+
+from tests.test_static import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,3 +33,40 @@ def test_ci_is_a_valid_script_and_executable() -> None:
 
 def test_ci_lets_no_missing_tool_pass_as_a_skip() -> None:
     assert "export PYGLYN_REQUIRE_ALL=1" in (ROOT / ".ci" / "run").read_text()
+
+
+def hooks() -> dict[str, dict[str, str]]:
+    """Read the hooks of ``.pre-commit-config.yaml`` by their ids: what each has on lines of its own."""
+    found: dict[str, dict[str, str]] = {}
+    for line in (ROOT / ".pre-commit-config.yaml").read_text().splitlines():
+        match line.strip().removeprefix("- ").partition(": "):
+            case "id", _, id:
+                found[id] = hook = {}
+            case key, ": ", value if found:
+                hook[key] = value
+    return found
+
+
+def test_before_a_commit_runs_what_the_suite_runs_of_linter_formatter_and_type_checker() -> None:
+    """The same commands, and by ``language: system`` the same versions: those of the environment."""
+    before = {hook["entry"] for hook in hooks().values()}
+    assert {f"python -m {' '.join(command)}" for command in COMMANDS} < before
+    assert {hook["language"] for hook in hooks().values()} == {"system"}
+
+
+def test_before_a_commit_and_a_push_runs_only_what_the_suite_runs() -> None:
+    for id, hook in hooks().items():
+        module, *options = hook["entry"].removeprefix("python -m ").split()
+        assert [module, *options] in COMMANDS or module == "pytest", id
+        assert all((ROOT / option).exists() for option in options if option.endswith(".py")), id
+
+
+def test_the_hooks_are_read_from_the_file() -> None:
+    assert hooks()["mypy"] | {"name": ""} == {
+        "name": "",
+        "entry": "python -m mypy",
+        "language": "system",
+        "types_or": "[python, pyi, toml]",
+        "pass_filenames": "false",
+    }
+    assert hooks()["alone"]["entry"] == "python -m pytest -q -m alone"
