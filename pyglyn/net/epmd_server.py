@@ -40,6 +40,7 @@ class EpmdServer:
 
     Attributes:
         port: where it listens, once started.
+        idle_s: after so many seconds a connection over which nothing is registered is closed.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class EpmdServer:
         *,
         relaxed_command_check: bool = False,
         clock: Callable[[], float] = time.time,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.port = port
         self.addresses = tuple(addresses)
         self._relaxed = relaxed_command_check
         self._clock = clock
+        self.idle_s = idle_s
         self._sockets: ListeningSockets | None = None
         self._most = share_of_descriptors(8, MAX_CONNECTIONS)
         self._connections: set[_Client] = set()
@@ -206,7 +209,7 @@ class _Client(asyncio.Protocol):
         self._transport, self.number = stream, number
         forks.keep_transport(stream)
         self.is_local = _is_loopback(transport.get_extra_info("peername"))
-        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self.drop)
+        self._idle = asyncio.get_running_loop().call_later(self._server.idle_s, self.drop)
         no_delay(transport)
 
     def data_received(self, data: bytes) -> None:

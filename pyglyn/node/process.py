@@ -51,10 +51,6 @@ logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
 
 
-LAST_WORDS_S = 5.0
-"""Seconds a process may clean up after an exit signal. Then it has ended, whatever its coroutine does."""
-
-
 def current_process() -> Process:
     """Return the process that runs this code, as ``self()`` does; for code that was not handed ``me``.
 
@@ -216,7 +212,7 @@ class Process:
             if self._task is not None:
                 self._task.cancel()
                 if reason is not SHUTDOWN:  # with that one, a supervisor has a limit of its own
-                    self._give_up = Patience(LAST_WORDS_S, self._finish, reason, None)
+                    self._give_up = Patience(self.runtime.settings.last_words_s, self._finish, reason, None)
         if at_once or self._task is None:
             self._finish(KILLED if at_once and reason is KILLED else reason, None)
 

@@ -77,6 +77,9 @@ class Settings:
             ``off`` nothing. It is no protection: who is in the cluster may send exit signals and messages
             anyway.
         collector: thresholds of the garbage collector, and what it leaves alone.
+        last_words_s: how long a process may clean up after an exit signal. Then it has ended, whatever its
+            coroutine does.
+        worker_answer_s: how long a worker may take to say what is in it, before it is left out.
     """
 
     net: NetSettings = attrs.field(factory=NetSettings)
@@ -88,6 +91,8 @@ class Settings:
     limits: etf.Limits = attrs.field(factory=etf.Limits)
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
     collector: Collector = Collector()
+    last_words_s: float = 5.0
+    worker_answer_s: float = 1.0
 
 
 HUB_ONLY: Final = {

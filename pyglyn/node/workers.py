@@ -37,8 +37,6 @@ logger = logging.getLogger("pyglyn.node")
 
 REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
-ANSWER_TIMEOUT_S = 1.0
-"""How long a worker may take to say what is in it before it counts as one that does not answer."""
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
@@ -243,7 +241,7 @@ class Workers:
         question: Term,
         links: Iterable[WorkerLink] | None = None,
         *,
-        timeout_s: float = ANSWER_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> dict[int, Any]:
         """Ask workers what is in them, all at once (see ``worker_questions``); serial -> answer.
 
@@ -251,6 +249,7 @@ class Workers:
 
         Args:
             links: whom to ask; by default all.
+            timeout_s: how long they may take; by default ``Settings.worker_answer_s``.
         """
         futures: dict[Reference, tuple[int, asyncio.Future[bytes]]] = {}
         for link in list(self.links.values()) if links is None else links:
@@ -262,7 +261,9 @@ class Workers:
         self._asked.update(futures)
         try:
             with contextlib.suppress(TimeoutError):
-                async with patience.timeout(timeout_s):
+                async with patience.timeout(
+                    self.hub.settings.worker_answer_s if timeout_s is None else timeout_s
+                ):
                     await asyncio.wait([future for _, future in futures.values()])
         finally:
             for ref in futures:

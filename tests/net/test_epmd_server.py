@@ -380,10 +380,9 @@ async def test_a_port_that_is_none_in_the_environment(monkeypatch: pytest.Monkey
             NetSettings()
 
 
-async def test_a_caller_that_says_nothing_is_dropped(epmd_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a minute; a registered node is not."""
-    monkeypatch.setattr("pyglyn.net.epmd_server.IDLE_S", 0.1)
-    server = EpmdServer(epmd_port)
+async def test_a_caller_that_says_nothing_is_dropped(epmd_port: int) -> None:
+    """After a minute unless another time is given; a registered node is not."""
+    server = EpmdServer(epmd_port, idle_s=0.1)
     await server.start()
     registration = await epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", epmd_port)
     assert await ask(epmd_port, b"\0") == b""

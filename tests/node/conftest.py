@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from pyglyn.node import Node
+from pyglyn.node import Node, Settings
 from pyglyn.testing import Beam
 
 
@@ -23,8 +24,14 @@ def beam(shared_beam: Beam) -> Beam:
     return shared_beam
 
 
+@pytest.fixture
+def chosen() -> dict[str, Any]:
+    """What is chosen in the settings of the test's node; a test that needs something is parametrised with it."""
+    return {}
+
+
 @pytest_asyncio.fixture
-async def node(beam) -> AsyncIterator[Node]:
+async def node(beam: Beam, chosen: dict[str, Any]) -> AsyncIterator[Node]:
     """A running Python node with the cookie of ``beam``; not connected yet."""
-    async with Node(unique_name(), cookie=beam.cookie) as running:
+    async with Node(unique_name(), cookie=beam.cookie, settings=Settings(**chosen)) as running:
         yield running

@@ -83,10 +83,8 @@ async def test_after_a_kill_nothing_more_is_done(act: str, beam: Beam, node: Nod
     assert await beam.eval(asked, L=listener) == [0, [], []]
 
 
-async def test_a_body_that_swallows_the_end_is_silent_once_its_time_is_over(
-    beam: Beam, node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pyglyn.node.process.LAST_WORDS_S", 0.05)
+@pytest.mark.parametrize("chosen", [{"last_words_s": 0.05}], ids=["soon"])
+async def test_a_body_that_swallows_the_end_is_silent_once_its_time_is_over(beam: Beam, node: Node) -> None:
     said: list[object] = []
     done = asyncio.Event()
 
@@ -109,8 +107,8 @@ async def test_a_body_that_swallows_the_end_is_silent_once_its_time_is_over(
         "receive {'DOWN', Ref, process, Pid, R} -> R after 10000 -> none end",
         Pid=pid,
     )
-    assert down == Atom("enough")
     done.set()
+    assert down == Atom("enough")
     await eventually(lambda: said)
     assert said == [Atom("enough")]
     assert await beam.eval("process_info(L, links)", L=listener) == (Atom("links"), [])

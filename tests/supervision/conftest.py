@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from pyglyn import Atom, Node, Pid, Process
 from pyglyn.errors import CallFailed
+from pyglyn.node import Settings
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, eventually
 from tests.supervision.asking import Asked, asked_by
@@ -85,13 +86,17 @@ class Client:
         return {row[0]: row[1] for row in rows}
 
 
+@pytest.fixture
+def chosen() -> dict[str, Any]:
+    """What is chosen in the settings of the test's node; a test that needs something is parametrised with it."""
+    return {}
+
+
 @pytest_asyncio.fixture
-async def local(epmd: Any) -> AsyncIterator[Client]:
+async def local(epmd: Any, chosen: dict[str, Any]) -> AsyncIterator[Client]:
     """A node in this OS process."""
-    async with (
-        Node(f"sup_{secrets.token_hex(4)}@localhost", cookie="pyglyn_testing") as node,
-        node.process() as me,
-    ):
+    name = f"sup_{secrets.token_hex(4)}@localhost"
+    async with Node(name, cookie="pyglyn_testing", settings=Settings(**chosen)) as node, node.process() as me:
         yield Client(node, me)
 
 
@@ -122,9 +127,9 @@ class Program:
 
 
 @pytest_asyncio.fixture
-async def asked(shared_beam: Beam) -> AsyncIterator[Asked]:
+async def asked(shared_beam: Beam, chosen: dict[str, Any]) -> AsyncIterator[Asked]:
     """A node with a process of each kind, and the BEAM node that asks about them."""
-    async with asked_by(shared_beam) as each:
+    async with asked_by(shared_beam, Settings(**chosen)) as each:
         yield each
 
 

@@ -145,10 +145,8 @@ def _nobody_beside(pid: Pid) -> tuple[str, int, int, int]:
     return pid.node, pid.id + 1000, pid.serial, pid.creation
 
 
-async def test_who_asks_a_worker_is_answered_when_it_dies(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pyglyn.node.workers.ANSWER_TIMEOUT_S", 600.0)
+@pytest.mark.parametrize("chosen", [{"worker_answer_s": 600.0}], ids=["patient"])
+async def test_who_asks_a_worker_is_answered_when_it_dies(asked: Asked) -> None:
     a = asked.whereis("a")
     os_pid = await asked.node.call("a", Atom("os_pid"))
     os.kill(os_pid, signal.SIGSTOP)

@@ -12,7 +12,6 @@ import pytest
 
 from pyglyn import Atom, Pid
 from pyglyn.errors import CallFailed, ChildStartError
-from pyglyn.node import process
 from pyglyn.supervision import Backoff, ReadyLine, Supervisor, program, start, supervisor, worker
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.os import kernel
@@ -144,10 +143,8 @@ async def test_a_cancellation_or_interrupt_nobody_sent_is_a_crash(
     await local.restarted("a", old)
 
 
-async def test_an_exit_signal_ends_even_who_does_not_listen(
-    local: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(process, "LAST_WORDS_S", 0.3)  # the children are forks
+@pytest.mark.parametrize("chosen", [{"last_words_s": 0.3}], ids=["soon"])
+async def test_an_exit_signal_ends_even_who_does_not_listen(local: Client) -> None:
     script = "trap '' TERM; echo up; while :; do sleep 0.1; done"
     tree = Supervisor(name="top", intensity=20).add(worker(deaf, name="d"))
     tree.add(worker(deaf, name="l", isolation="task")).add(

@@ -29,20 +29,36 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 FORWARDED = Atom("pyglyn_forwarded")
 DOOR, STOP, GIVEN_UP = Atom("pyglyn_door"), Atom("stop"), Atom("given_up")
 DOORS = 10_000
-"""How many aggregates of a service have a name in the registry; the least recently used give theirs up."""
 LINGER_S = 5.0
-"""How long a process that gave up its name waits for messages of those who had looked it up before."""
 
 
 class Routing:
-    """A service's part: membership, passing on, names in the registry."""
+    """A service's part: membership, passing on, names in the registry.
 
-    def __init__(self, me: Process, scope: str, name: str, errands: Errands) -> None:
+    Args:
+        me, scope, name: the service, the scope it is in, and what it is called.
+        errands: passes messages on.
+        doors: how many aggregates have a name in the registry; the least recently used give theirs up.
+        linger_s: how long a process that gave up its name waits for messages of those who had looked it up.
+    """
+
+    def __init__(
+        self,
+        me: Process,
+        scope: str,
+        name: str,
+        errands: Errands,
+        *,
+        doors: int = DOORS,
+        linger_s: float = LINGER_S,
+    ) -> None:
         self._me = me
         self._errands = errands
         self._gone: set[Pid] = set()  # services that were not there, though the scope still has them
         self._scope = scope
         self._name = name
+        self._most_doors = doors
+        self._linger_s = linger_s
         self._doors: OrderedDict[str, Pid] = OrderedDict()
         self._ids: dict[Pid, str] = {}
         self._holder: Pid | None = None
@@ -54,7 +70,9 @@ class Routing:
         self._hold_name()
 
     def _hold_name(self) -> None:
-        self._holder = self._me.spawn_link(_hold_name, self._scope, self._name.encode(), self._me.pid)
+        self._holder = self._me.spawn_link(
+            _hold_name, self._scope, self._name.encode(), self._me.pid, self._linger_s
+        )
 
     def exited(self, pid: Pid) -> None:
         """A linked process ended, or gave up its name: it lost a conflict, or another node took the name."""
@@ -90,10 +108,10 @@ class Routing:
             self._doors.move_to_end(aggregate_id)
             return
         name = f"{self._name}/{aggregate_id}".encode()
-        door = self._me.spawn_link(_take_name, self._scope, name, self._me.pid)
+        door = self._me.spawn_link(_take_name, self._scope, name, self._me.pid, self._linger_s)
         self._doors[aggregate_id] = door
         self._ids[door] = aggregate_id
-        if len(self._doors) > DOORS:
+        if len(self._doors) > self._most_doors:
             _, pid = self._doors.popitem(last=False)
             del self._ids[pid]
             self._me.send(pid, (DOOR, STOP))
@@ -129,7 +147,7 @@ def opened(routing: Routing | None, original: Term) -> None:
         routing.open_door(id.decode(errors="replace"))
 
 
-async def _door(me: Process, tag: Term, service: Pid) -> None:
+async def _door(me: Process, tag: Term, service: Pid, linger_s: float) -> None:
     """Pass on what comes to a registered name; once it is another's, until nothing has come for a while."""
     me.trap_exit = True
     patience: float | None = None
@@ -140,7 +158,7 @@ async def _door(me: Process, tag: Term, service: Pid) -> None:
             return
         match message:
             case (Atom("pyglyn_door"), Atom("stop")) | (Atom("EXIT"), _, (Atom("syn_resolve_kill"), *_)):
-                patience = LINGER_S
+                patience = linger_s
                 me.exit(service, GIVEN_UP)
             case (Atom("EXIT"), _, _):
                 return
@@ -154,7 +172,7 @@ def _subject(me: Process) -> tuple[Term, Term]:
     return tag, ((Atom("subject"), me.pid, tag), None)
 
 
-async def _hold_name(me: Process, scope: str, name: bytes, service: Pid) -> None:
+async def _hold_name(me: Process, scope: str, name: bytes, service: Pid, linger_s: float) -> None:
     """Register the service's name; while another node has it, wait for that one to end."""
     while True:
         tag, meta = _subject(me)
@@ -165,7 +183,7 @@ async def _hold_name(me: Process, scope: str, name: bytes, service: Pid) -> None
             if holder is not None:
                 await _end_of(me, holder[0])
         else:
-            await _door(me, tag, service)
+            await _door(me, tag, service, linger_s)
             return
 
 
@@ -174,7 +192,7 @@ async def _end_of(me: Process, pid: Pid) -> None:
     await me.receive(lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref)
 
 
-async def _take_name(me: Process, scope: str, name: bytes, service: Pid) -> None:
+async def _take_name(me: Process, scope: str, name: bytes, service: Pid, linger_s: float) -> None:
     """Register the name of an aggregate that moved here; a former owner loses it."""
     tag, meta = _subject(me)
     for _ in range(3):
@@ -190,4 +208,4 @@ async def _take_name(me: Process, scope: str, name: bytes, service: Pid) -> None
             else:
                 if holder is not None:
                     me.send(holder[0], (DOOR, STOP))
-    await _door(me, tag, service)
+    await _door(me, tag, service, linger_s)

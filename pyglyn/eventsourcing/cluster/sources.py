@@ -40,7 +40,6 @@ REPAIR_S = 2.0
 MOST = 5000
 """Events in one answer at most."""
 FIRST_S = 1.5
-"""How long a reader waits for a service before it asks another one, if there is one."""
 _LARGEST = 2**63 - 1
 
 
@@ -112,16 +111,25 @@ class RemoteEvents:
         scope, group: as in the services' `GlynConfig`.
         events: the events' type or decoder.
         timeout: seconds to wait for an answer.
+        first_s: how long to wait for a service before another one is asked, if there is one.
     """
 
     def __init__(
-        self, me: Process, scope: str, group: str, events: object = None, *, timeout: float = 10.0
+        self,
+        me: Process,
+        scope: str,
+        group: str,
+        events: object = None,
+        *,
+        timeout: float = 10.0,
+        first_s: float = FIRST_S,
     ) -> None:
         self._me = me
         self._scope = scope
         self._group = group
         self._decode = wire.event_decoding(events)
         self._timeout = timeout
+        self._first_s = min(first_s, timeout)
         self._last = 0
         self._slow: set[Pid] = set()  # services that have kept us waiting: asked last
 
@@ -174,7 +182,7 @@ class RemoteEvents:
         pids = [pid for pid, _ in members]
         self._slow.intersection_update(pids)
         pids.sort(key=lambda pid: (pid in self._slow, pid.node != self._me.node))
-        first = [(pid, min(FIRST_S, self._timeout)) for pid in pids if pid not in self._slow]
+        first = [(pid, self._first_s) for pid in pids if pid not in self._slow]
         return [*(first if len(pids) > 1 else []), *((pid, self._timeout) for pid in pids)]
 
     def _event(self, term: Term) -> RecordedEvent[Any]:

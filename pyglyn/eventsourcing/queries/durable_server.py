@@ -51,6 +51,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
     PAUSED,
     STOPPED,
     STUCK,
+    UNAVAILABLE,
     Apply,
     Drive,
     Effect,
@@ -62,6 +63,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
     Wait,
     mark,
 )
+from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.stores.rows import storable_text
@@ -88,7 +90,6 @@ STAND_BACK_S = 0.12
 """For how long a query lets others write to a file with one writer: they look every 0.1 s."""
 
 LAST_EFFECT_S = 3.0
-"""How long a query that is to end waits for the effect that is under way."""
 
 
 class HeldUp(Exception):
@@ -98,11 +99,26 @@ class HeldUp(Exception):
 class DurableServer(QueryServer):
     """The process of a durable query: carries out what its `Projection` wants, and takes orders."""
 
-    async def init(self, query: DurableSpec) -> None:
-        """Join the group, and begin."""
+    async def init(
+        self,
+        query: DurableSpec,
+        *,
+        last_effect_s: float = LAST_EFFECT_S,
+        unavailable: FailurePolicy = UNAVAILABLE,
+    ) -> None:
+        """Join the group, and begin.
+
+        Args:
+            query: what is declared of it.
+            last_effect_s: how long it waits, when it is to end, for the effect that is under way.
+            unavailable: how often to try again what a store could not be reached for.
+        """
         await self.register(query.name)
         self.query = query
-        self.projection = Projection(query.name, limits=query.limits, policy=query.policy)
+        self.last_effect_s = last_effect_s
+        self.projection = Projection(
+            query.name, limits=query.limits, policy=query.policy, unavailable=unavailable
+        )
         self.calls = Calls(query.function, in_hub=self.in_hub)
         self.awake = asyncio.Event()
         self.own: dict[int, EventStore[Any, Any]] = {}
@@ -632,7 +648,7 @@ class DurableServer(QueryServer):
         self.stopping = True
         self.awake.set()
         if self.turn is not None and not self.running.done():
-            await asyncio.wait((self.running,), timeout=LAST_EFFECT_S)
+            await asyncio.wait((self.running,), timeout=self.last_effect_s)
             await self._stop_running()
             await self._save_what_was_done()
         await self._close()

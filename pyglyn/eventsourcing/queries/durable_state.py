@@ -61,7 +61,7 @@ LOOK_AGAIN_S = 5.0
 STANDBY_S = 1.0
 """How long an instance stands by, while another one has the effects, before it looks again."""
 
-_UNAVAILABLE = FailurePolicy(retries=None, first=0.05, longest=5.0)
+UNAVAILABLE = FailurePolicy(retries=None, first=0.05, longest=5.0)
 _EARLIER = "an earlier event of this aggregate is parked"
 
 Event: TypeAlias = RecordedEvent[Any]
@@ -169,7 +169,12 @@ class Projection:
     """
 
     def __init__(
-        self, name: str, *, limits: BatchLimits | None = None, policy: FailurePolicy | None = None
+        self,
+        name: str,
+        *,
+        limits: BatchLimits | None = None,
+        policy: FailurePolicy | None = None,
+        unavailable: FailurePolicy = UNAVAILABLE,
     ) -> None:
         self.name = name
         self.checkpoint = Checkpoint(name)
@@ -177,6 +182,7 @@ class Projection:
         self.processed = 0
         self._limits = limits or BatchLimits()
         self._policy = policy or FailurePolicy()
+        self._when_unavailable = unavailable
         self._doing: Effect = Load()
         self._resets: deque[str | None] = deque()
         self._driving: deque[ParkedEvent] = deque()
@@ -386,7 +392,7 @@ class Projection:
         self.error = error
         self._unavailable += 1
         self._forget()
-        pause = _UNAVAILABLE.pause(self._unavailable)
+        pause = self._when_unavailable.pause(self._unavailable)
         assert pause is not None
         return self._sleep(now, pause)
 

@@ -35,7 +35,6 @@ from pyglyn.node import Process
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 LEASE_S = 10.0
-"""How long an instance that cannot be reached any more keeps others from going on."""
 
 _NOPROC, _NOCONNECTION = Atom("noproc"), Atom("noconnection")
 
@@ -51,10 +50,14 @@ class Turn:
         database: where the lease is.
         query: the name of the query.
         me: the process of the instance.
+        lease_s: how long an instance that cannot be reached any more keeps others from going on.
     """
 
-    def __init__(self, database: EventStore[Any, Any], query: str, me: Process) -> None:
+    def __init__(
+        self, database: EventStore[Any, Any], query: str, me: Process, *, lease_s: float = LEASE_S
+    ) -> None:
         self._database = database
+        self._lease_s = lease_s
         self._name = f"query {query}"
         self._me = me
         self._owner = owner_name(me.pid)
@@ -71,16 +74,16 @@ class Turn:
             EventStoreError: the database cannot tell.
         """
         asked_at = time.monotonic()
-        if asked_at < self._until - LEASE_S / 2:
+        if asked_at < self._until - self._lease_s / 2:
             return
         try:
-            ours = await self._database.take_lease(self._name, self._owner, LEASE_S)
+            ours = await self._database.take_lease(self._name, self._owner, self._lease_s)
         except TransactionRolledBack:  # somebody else is taking it at this moment
             ours = False
         if not ours:
             self._until = float("-inf")
             raise NotOurTurn
-        self._until = asked_at + LEASE_S
+        self._until = asked_at + self._lease_s
 
     async def __aenter__(self) -> None:
         await self.take()
@@ -95,7 +98,7 @@ class Turn:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            await asyncio.sleep(self._lease_s / 3)
             try:
                 await self.take()
             except (EventStoreError, NotOurTurn) as error:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import psycopg
 
 PAGE = 5000
+"""How many events are read, and rows written, at once."""
 
 Progress = Callable[[int, int], None]
 """Told after each page: events done, and how many there are."""
@@ -75,9 +76,9 @@ class Database(abc.ABC):
     def insert(self, table: str, columns: Sequence[str], rows: list[Row]) -> None:
         """Write rows into a table, in the open transaction."""
 
-    def page(self, after: int, limit: int | None = None) -> list[Row]:
+    def page(self, after: int, limit: int = PAGE) -> list[Row]:
         """Return rows behind a position: position, time in ms, the columns of ``event`` (None: deleted)."""
-        return self.run(_PAGE, (after, limit or PAGE))
+        return self.run(_PAGE, (after, limit))
 
     def count(self, table: str = "event") -> int:
         """Count the rows of a table."""
@@ -281,16 +282,23 @@ class Copied:
     snapshots: int
 
 
-def copy(source_url: str, target_url: str, *, progress: Progress = lambda done, all: None) -> Copied:
+def copy(
+    source_url: str, target_url: str, *, progress: Progress = lambda done, all: None, page: int = PAGE
+) -> Copied:
     """Copy a store into an empty one, or go on with a copy.
+
+    Args:
+        source_url, target_url: see `opened`.
+        progress: told after each page.
+        page: how many events are copied at once, each time in a transaction.
 
     Raises:
         EventStoreError: the target has other events.
     """
-    return _copy(source_url, target_url, progress, archive=False)
+    return _copy(source_url, target_url, progress, page, archive=False)
 
 
-def _copy(source_url: str, target_url: str, progress: Progress, *, archive: bool) -> Copied:
+def _copy(source_url: str, target_url: str, progress: Progress, page: int, *, archive: bool) -> Copied:
     with opened(source_url) as source, opened(target_url, create=True) as target:
         source.number_events()
         target.number_events()
@@ -298,7 +306,7 @@ def _copy(source_url: str, target_url: str, progress: Progress, *, archive: bool
         after = _common(source, target, archive=archive)
         total, before = source.count(), done
         progress(done, total)
-        while rows := source.page(after):
+        while rows := source.page(after, page):
             after = rows[-1][0]
             events = [row for row in rows if row[2] is not None]
             if events:
@@ -417,7 +425,7 @@ def archive(url: str, target_url: str, *, until: int, progress: Progress = lambd
     deleted whose aggregate has a snapshot behind them. An aggregate can be loaded by its snapshot alone from
     then on, and queries that are reset get no archived events; they are read from the archive.
     """
-    _copy(url, target_url, progress, archive=True)
+    _copy(url, target_url, progress, PAGE, archive=True)
     condition = """
     WHERE EXISTS (
       SELECT 1 FROM pyglyn_position AS p WHERE p.aggregate_type = event.aggregate_type

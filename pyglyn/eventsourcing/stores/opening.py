@@ -29,8 +29,8 @@ def open_store(
         url: ``memory:``; ``sqlite:inventory.db`` (relative), ``sqlite:/var/lib/inventory.db``, with
             ``?synchronous=NORMAL&busy_timeout=10`` if wanted; ``postgresql://user@host/database`` (or
             ``postgres://``) with libpq's own parameters, and with ``pool_size``, ``timeout``,
-            ``prepare_threshold`` (a number or ``none``) and ``isolation``, which are those of
-            `PostgresStore`.
+            ``prepare_threshold`` (a number or ``none``), ``isolation`` and ``repair_s``, which are
+            those of `PostgresStore`.
         events: the union of event classes, or one; None for plain JSON values.
         aggregate_type: the constant in the Gleam store's column; None opens for reading only, all types.
         state: the class of the entity, needed for snapshots; None for plain JSON values.
@@ -123,4 +123,5 @@ _POSTGRES: dict[str, Callable[[str], Any]] = {
     "timeout": _seconds,
     "prepare_threshold": _threshold,
     "isolation": lambda text: text.replace("-", " ").lower(),
+    "repair_s": _seconds,
 }

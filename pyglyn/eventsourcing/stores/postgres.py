@@ -41,7 +41,6 @@ from pyglyn.errors import (
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.postgres_database import (
-    LOOK_S,
     REPAIR_S,
     PostgresDatabase,
     import_psycopg,
@@ -179,6 +178,7 @@ class PostgresStore(EventStore[E, S]):
         timeout: float = 3.0,
         prepare_threshold: int | None = 5,
         isolation: Isolation = "serializable",
+        repair_s: float = REPAIR_S,
     ) -> None:
         """Describe the store; it connects at the first use.
 
@@ -191,6 +191,8 @@ class PostgresStore(EventStore[E, S]):
             prepare_threshold: psycopg's; None for a server that keeps no prepared statements. A pooler is
                 recognised, and needs no setting.
             isolation: of transactions that do not say.
+            repair_s: after how many seconds a waiting reader looks for events that nobody announced, because
+                their writer died too early.
 
         Raises:
             EventStoreError: psycopg is not installed, or there is no such isolation.
@@ -203,6 +205,7 @@ class PostgresStore(EventStore[E, S]):
         self._pool_size = pool_size
         self._timeout = timeout
         self._prepare_threshold = prepare_threshold
+        self._repair_s = repair_s
         self._open: tuple[int, PostgresDatabase] | None = None
         if type(self).__init__ is PostgresStore.__init__:
             options: dict[str, Any] = {
@@ -210,6 +213,7 @@ class PostgresStore(EventStore[E, S]):
                 "timeout": timeout,
                 "prepare_threshold": prepare_threshold,
                 "isolation": isolation,
+                "repair_s": repair_s,
             }
             self.reopen = partial(type(self), conninfo, codec, **options)
 
@@ -225,6 +229,7 @@ class PostgresStore(EventStore[E, S]):
             pool_size=self._pool_size,
             timeout=self._timeout,
             prepare_threshold=self._prepare_threshold,
+            repair_s=self._repair_s,
         )
         self._open = (os.getpid(), database)
         return database
@@ -468,7 +473,7 @@ class PostgresStore(EventStore[E, S]):
             if await self._exists_behind(after):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(grown.wait(), LOOK_S if database.is_pooled else REPAIR_S)
+                await asyncio.wait_for(grown.wait(), database.look_s)
 
     async def _exists_behind(self, after: int) -> bool:
         while await self._assign_positions():

@@ -36,10 +36,9 @@ logger = logging.getLogger("pyglyn.eventsourcing")
 CHANNEL = "pyglyn_event"
 
 REPAIR_S = 5.0
-"""Seconds until a waiting reader looks for events that nobody announced: their writer died too early."""
 
 LOOK_S = 0.1
-"""The same behind a pooler, which does not deliver what is announced."""
+"""Seconds until a waiting reader looks behind a pooler, which does not deliver what is announced."""
 
 _ANNOUNCE_PAUSE_S = 0.01
 _FIRST_PAUSE_S = 0.05
@@ -115,7 +114,7 @@ class PostgresDatabase:
     """The connections of one store in one OS process and event loop."""
 
     def __init__(
-        self, conninfo: str, *, pool_size: int, timeout: float, prepare_threshold: int | None
+        self, conninfo: str, *, pool_size: int, timeout: float, prepare_threshold: int | None, repair_s: float
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.grown = asyncio.Event()  # replaced at each wake-up
@@ -123,12 +122,18 @@ class PostgresDatabase:
         self._pool_size = pool_size
         self._timeout = timeout
         self._prepare_threshold = prepare_threshold
+        self._repair_s = repair_s
         self.is_pooled = False  # there is a pooler in between
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] | None = None
         self._starting = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
         self._announcer: asyncio.Task[None] | None = None
         self._unannounced = False
+
+    @property
+    def look_s(self) -> float:
+        """Seconds until a waiting reader looks for events that it was told nothing of."""
+        return LOOK_S if self.is_pooled else self._repair_s
 
     async def start(self) -> None:
         """Create what is missing in the database and open the pool.

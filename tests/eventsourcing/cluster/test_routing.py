@@ -19,9 +19,11 @@ from pyglyn import gleam as values
 from pyglyn import glyn, supervision
 from pyglyn.errors import CallFailed, DomainError, EntityNotFound, EventStoreError, NoOwner
 from pyglyn.etf import Atom, Pid, Term, text
-from pyglyn.eventsourcing.cluster import owners, routing
+from pyglyn.eventsourcing.cluster import owners
+from pyglyn.eventsourcing.cluster.errands import Errands
+from pyglyn.eventsourcing.cluster.routing import Routing
 from pyglyn.groups import syn
-from pyglyn.node import Node
+from pyglyn.node import Caller, GenServer, Node
 from pyglyn.supervision import Supervisor
 from pyglyn.testing import Beam, eventually
 from pyglyn.testing.bank import (
@@ -283,25 +285,34 @@ async def test_the_names_go_when_the_service_ends(epmd, tmp_path):
         await eventually(none_named)
 
 
-async def test_of_many_aggregates_the_ones_used_last_have_names(epmd, tmp_path, monkeypatch):
-    monkeypatch.setattr(routing, "DOORS", 2)
-    monkeypatch.setattr(routing, "LINGER_S", 0.0)
+class Owner(GenServer):
+    """The part of a service that owns aggregates: it is told which ones are used."""
 
+    async def init(self) -> None:
+        self.me.trap_exit = True
+        self.routing = Routing(self.me, "example", "bank", Errands(self.me), doors=2, linger_s=0.0)
+        await self.routing.start()
+
+    async def handle_call(self, request: Any, caller: Caller) -> Term:
+        assert await self.routing.elsewhere(request.decode()) is None
+        return Atom("ok")
+
+    async def handle_info(self, message: Any) -> None:
+        self.routing.exited(message[1])
+
+
+async def test_of_many_aggregates_the_ones_used_last_have_names(epmd):
     async with Node(unique_name(), cookie="eventsourcing") as node:
-        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+        owner = await node.start(Owner)
 
         async def named(*ids: str) -> bool:
             found = [id for id in "abc" if await syn.lookup(node, "example", f"bank/{id}".encode())]
             return found == list(ids)
 
-        await bank_at(node).execute("a", OpenAccount("a"))
-        await bank_at(node).execute("b", OpenAccount("b"))
-        await eventually(lambda: named("a", "b"))
-        await bank_at(node).execute("a", DepositMoney(1.0))
-        await bank_at(node).execute("c", OpenAccount("c"))
-        await eventually(lambda: named("a", "c"))
-        await bank_at(node).execute("b", DepositMoney(1.0))
-        await eventually(lambda: named("b", "c"))
+        for used, kept in ((b"ab", "ab"), (b"ac", "ac"), (b"b", "bc")):
+            for id in used:
+                await node.call(owner, bytes((id,)))
+            await eventually(lambda kept=kept: named(*kept))
 
 
 async def owned_by(node: Node) -> str:

@@ -19,9 +19,9 @@ SCOPE, GROUP = "example", "bank"
 class Reader(GenServer):
     """Reads as a durable query does."""
 
-    async def init(self) -> None:
+    async def init(self, **times: float) -> None:
         await ensure_scope(self.me, SCOPE)
-        self.events = sources.RemoteEvents(self.me, SCOPE, GROUP, BankAccountEvent)
+        self.events = sources.RemoteEvents(self.me, SCOPE, GROUP, BankAccountEvent, **times)
 
     async def handle_call(self, request: Any, caller: Caller) -> Term:
         try:
@@ -78,13 +78,12 @@ async def test_an_event_that_cannot_be_sent_comes_as_undecodable_in_its_place(no
     assert await node.call(reader, Atom("last")) == 3
 
 
-async def test_one_service_that_hangs_costs_one_short_wait(node, store, monkeypatch):
-    monkeypatch.setattr(sources, "FIRST_S", 0.05)
+async def test_one_service_that_hangs_costs_one_short_wait(node, store):
     hanging: list[Term] = []
     for number in range(3):
         await node.start(Serving, store, hanging, False, name=f"hanging{number}")
     await node.start(Serving, store, [], name="serving")
-    reader = await node.start(Reader, name="reader")
+    reader = await node.start(Reader, name="reader", first_s=0.05)
     assert len(await node.call(reader, [0, 2], 3.0)) == 2
     once = len(hanging)
     assert once <= 3

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
-from pyglyn.eventsourcing.queries import turns
+from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
 from pyglyn.node import Node, Process
 from pyglyn.testing import eventually
@@ -46,7 +46,7 @@ async def two(node) -> AsyncIterator[tuple[Process, Process]]:
         yield first, second
 
 
-async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two, monkeypatch):
+async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two):
     first, second = (Turn(store, "q", process) for process in two)
     await first.take()
     await first.take()
@@ -57,8 +57,7 @@ async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two, mon
     await second.take()
     with pytest.raises(NotOurTurn):
         await first.take()
-    monkeypatch.setattr(turns, "LEASE_S", 0.05)
-    dying, next_one = (Turn(store, "r", process) for process in two)
+    dying, next_one = (Turn(store, "r", process, lease_s=0.05) for process in two)
     await dying.take()
 
     async def ours() -> bool:
@@ -72,8 +71,7 @@ async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two, mon
 
 
 async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
-    monkeypatch.setattr(turns, "LEASE_S", 0.3)
-    first, second = (Turn(store, "q", process) for process in two)
+    first, second = (Turn(store, "q", process, lease_s=0.3) for process in two)
     renewed = asyncio.Event()
     take, times = store.take_lease, 0
 
@@ -252,12 +250,8 @@ async def test_slow_effects_are_checkpointed_one_by_one(node, url):
 
 
 @pytest.mark.parametrize("patient", [True, False])
-async def test_an_orderly_stop_keeps_what_was_done(node, url, patient, monkeypatch):
+async def test_an_orderly_stop_keeps_what_was_done(node, url, patient):
     """Whether the effect under way ends in time, or has to be cancelled."""
-    from pyglyn.eventsourcing.queries import durable_server
-
-    if not patient:
-        monkeypatch.setattr(durable_server, "LAST_EFFECT_S", 0.01)
     store = bank(url)
     await deposits(store, "a", 9)
     seen: list[int] = []
@@ -270,7 +264,8 @@ async def test_an_orderly_stop_keeps_what_was_done(node, url, patient, monkeypat
         seen.append(envelopes[0].sequence)
 
     query = es.DurableQuery("totals", notice, store=store, limits=es.BatchLimits(seconds=60.0))
-    pid = await query.start(node)
+    limit = {} if patient else {"last_effect_s": 0.01}
+    pid = await node.start(DurableServer, query, name="totals", **limit)
     await begun.wait()
     node.system.exit(pid, "shutdown")
     if patient:

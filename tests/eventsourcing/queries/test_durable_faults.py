@@ -633,8 +633,7 @@ async def test_an_event_that_the_other_instance_was_first_to_process_does_not_fa
 
 async def test_a_reader_that_cannot_listen_finds_new_events_all_the_same(postgres, monkeypatch):
     """The server has no connection left for that."""
-    monkeypatch.setattr("pyglyn.eventsourcing.stores.postgres.REPAIR_S", 0.05)
-    store = bank(postgres)
+    store = bank(f"{postgres}{'&' if '?' in postgres else '?'}repair_s=0.05")
     assert await store.read() == []
 
     async def refuse(*_: Any, **__: Any) -> Any:

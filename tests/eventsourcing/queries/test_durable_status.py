@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.testing import eventually
 from tests.eventsourcing.queries.totals import QUICK, Totals, bank, close_opened, deposits, has_state, status
 
@@ -144,12 +145,7 @@ async def test_a_query_makes_its_tables_when_its_database_is_there(node, url):
     await totals.become({"a": (2, 2.0)})
 
 
-async def test_a_query_that_tries_again_complains_once(node, url, caplog, monkeypatch):
-    from pyglyn.eventsourcing.queries import durable_state
-
-    monkeypatch.setattr(
-        durable_state, "_UNAVAILABLE", es.FailurePolicy(retries=None, first=0.001, longest=0.002)
-    )
+async def test_a_query_that_tries_again_complains_once(node, url, caplog):
     caplog.set_level(logging.INFO, logger="pyglyn.eventsourcing")
     store = bank(url)
     attempts = 0
@@ -164,7 +160,8 @@ async def test_a_query_that_tries_again_complains_once(node, url, caplog, monkey
         pass
 
     query = es.DurableQuery("totals", function, store=store, into=store, prepare=prepare, policy=QUICK)
-    await query.start(node)
+    soon = es.FailurePolicy(retries=None, first=0.001, longest=0.002)
+    await node.start(DurableServer, query, name="totals", unavailable=soon)
     await has_state(node, "idle")
     lines = [record.getMessage() for record in caplog.records]
     assert lines.count("query totals: no connection") == 1

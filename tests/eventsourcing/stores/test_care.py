@@ -81,14 +81,13 @@ KINDS = ["sqlite", "postgres"]
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("into", KINDS)
 async def test_a_copy_has_everything_and_goes_on_where_it_was(
-    kind: str, into: str, address: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
+    kind: str, into: str, address: Callable[[str, str], str]
 ) -> None:
     source, target = address(kind, "source"), address(into, "target")
     await fill(source)
     Foreign(source).run(
         "DELETE FROM event WHERE aggregate_id = 'a2' AND sequence = 6"
     )  # positions have a gap
-    monkeypatch.setattr(care, "PAGE", 4)
     pages = 0
 
     def broken_off(done: int, total: int) -> None:
@@ -98,7 +97,7 @@ async def test_a_copy_has_everything_and_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        care.copy(source, target, progress=broken_off)
+        care.copy(source, target, progress=broken_off, page=4)
     assert care.stats(target)["events"] == 8
     assert pyglyn_store("copy", source, target) == "9 events copied, 8 were there; 3 snapshots\n"
     assert await contents(target) == await contents(source)

@@ -28,7 +28,7 @@ from pyglyn.eventsourcing.stores.facts.log import (
     read_tags,
     tags_text,
 )
-from pyglyn.eventsourcing.stores.postgres_database import LOOK_S, REPAIR_S, PostgresDatabase, translate
+from pyglyn.eventsourcing.stores.postgres_database import PostgresDatabase, translate
 from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.sql import NO_LIMIT, Row
 from pyglyn.eventsourcing.stores.sqlite import SqliteStore, wait_for_change
@@ -255,4 +255,4 @@ class PostgresFactLog(FactLog):
             if await self.last_position() > after:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(grown.wait(), LOOK_S if database.is_pooled else REPAIR_S)
+                await asyncio.wait_for(grown.wait(), database.look_s)
