@@ -45,7 +45,8 @@ class NetSettings:
     Attributes:
         channel: limits and ticks of each connection.
         listen_port: 0 for any free one.
-        setup_timeout_s: how long each step of a handshake may take, and each attempt to reach a host.
+        setup_timeout_s: how long each step of a handshake may take, and each attempt to reach a host; also a
+            worker to show the hub its token.
         busy_limit: from so many queued bytes on a connection is busy (OTP's dist_buf_busy_limit).
         write_buffer: bytes handed to the socket ahead of what it takes.
         max_handshakes: accepted connections that have not proved the cookie (fewer where the process may not

@@ -23,8 +23,6 @@ logger = logging.getLogger("pyglyn.node")
 
 MAX_UNKNOWN: Final = 64
 """Connections that have not shown the token yet; of more, the oldest go, once they have been read."""
-TOKEN_TIMEOUT_S: Final = 7.0
-"""How long a connection may take to show the token: as long as a step of a handshake between nodes."""
 ROOT: Final = 0
 
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -49,10 +47,12 @@ class Admission:
 
     Args:
         token: what has to be shown.
+        timeout_s: how long a connection may take to show it.
     """
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, timeout_s: float) -> None:
         self.token = token
+        self.timeout_s = timeout_s
         self.unknown: dict[Arriving, None] = {}
         self._said: set[str] = set()
 
@@ -110,7 +110,7 @@ class Arriving(LinkProtocol):
         if not may_talk(user):
             admission.refuse(self, f"it is of user {user}")
             return
-        self._timer = Patience(TOKEN_TIMEOUT_S, admission.refuse, self, "the token did not come in time")
+        self._timer = Patience(admission.timeout_s, admission.refuse, self, "the token did not come in time")
         admission.arrived(self)
 
     def data_received(self, data: bytes) -> None:

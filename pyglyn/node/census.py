@@ -28,7 +28,6 @@ from pyglyn.node.inspection import (
     rows,
 )
 from pyglyn.node.process_info import Facts
-from pyglyn.node.readiness import CHECK_TIMEOUT_S
 from pyglyn.node.reasons import KILL, UNDEFINED
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.worker_questions import (
@@ -42,9 +41,6 @@ from pyglyn.node.worker_questions import (
     infos,
 )
 from pyglyn.node.workers import Workers
-
-READINESS_S = 2 * CHECK_TIMEOUT_S
-"""How long a worker may take to run its checks before it counts as one that does not answer."""
 
 
 @attrs.frozen
@@ -213,7 +209,7 @@ class Census:
             "not stopping": "stopping" if self.hub.stopping.is_set() else "",
             "registered": self.hub.peers.name_problem,
         }
-        asked = self.workers.ask(READINESS, links, timeout_s=READINESS_S)
+        asked = self.workers.ask(READINESS, links, timeout_s=2 * self.hub.settings.check_timeout_s)
         here, answers = await asyncio.gather(self.hub.runtime.readiness.problems(), asked)
         found |= here
         for link in links:

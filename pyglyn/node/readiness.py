@@ -13,18 +13,19 @@ from typing import TypeAlias
 Check: TypeAlias = Callable[[], Awaitable[object]]
 """Raises, with a text for people, where something is not as it must be."""
 
-CHECK_TIMEOUT_S = 2.0
-"""How long a check may take before it counts as failed."""
-
 
 class Readiness:
     """What has to be so in one OS process before it is ready.
+
+    Args:
+        timeout_s: how long a check may take before it counts as failed.
 
     Attributes:
         on_required: called with the names of all checks when there are others than before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._waiting: dict[str, str] = {}
         self._checks: dict[str, Check] = {}
         self.on_required: Callable[[list[str]], None] = lambda names: None
@@ -57,10 +58,10 @@ class Readiness:
 
     async def _try(self, check: Check) -> str:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_S):
+            async with asyncio.timeout(self._timeout_s):
                 await check()
         except TimeoutError as error:
-            return str(error) or f"no answer within {CHECK_TIMEOUT_S:g} s"
+            return str(error) or f"no answer within {self._timeout_s:g} s"
         except Exception as error:
             return str(error) or type(error).__name__
         return ""

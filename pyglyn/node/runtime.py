@@ -160,7 +160,7 @@ class Runtime:
         self.group_leader: Pid | None = None
         self.busy = BusyNodes()
         self.belongings = Belongings()
-        self.readiness = Readiness()
+        self.readiness = Readiness(self.settings.check_timeout_s)
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).

@@ -79,6 +79,8 @@ class Settings:
         collector: thresholds of the garbage collector, and what it leaves alone.
         last_words_s: how long a process may clean up after an exit signal. Then it has ended, whatever its
             coroutine does.
+        check_timeout_s: how long a check of readiness may take before it counts as failed; a worker has twice
+            that to say how its own went.
         worker_answer_s: how long a worker may take to say what is in it, before it is left out.
     """
 
@@ -92,6 +94,7 @@ class Settings:
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
     collector: Collector = Collector()
     last_words_s: float = 5.0
+    check_timeout_s: float = 2.0
     worker_answer_s: float = 1.0
 
 

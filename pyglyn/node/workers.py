@@ -62,7 +62,7 @@ class Workers:
         self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
         self.token = secrets.token_hex(16)
-        self.admission = Admission(self.token.encode())
+        self.admission = Admission(self.token.encode(), hub.settings.net.setup_timeout_s)
         self.address = ""
         self._directory: str | None = None
         self._server: asyncio.Server | None = None

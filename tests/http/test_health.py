@@ -11,6 +11,7 @@ import pytest
 
 from pyglyn import Node, Process, http
 from pyglyn.errors import DistributionError
+from pyglyn.node import Settings
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.cli.test_cli import pyglyn
@@ -131,18 +132,16 @@ async def test_what_a_child_requires_counts_for_the_node(name, tmp_path, epmd_po
         assert await get(server.port, "/readyz") == (200, "[+]not stopping\n[+]registered\n[+]state\n")
 
 
-async def test_a_check_that_does_not_end_has_failed(name, epmd_port, monkeypatch):
-    monkeypatch.setattr("pyglyn.node.readiness.CHECK_TIMEOUT_S", 0.05)
-    async with Node(name, cookie="c") as node:
+async def test_a_check_that_does_not_end_has_failed(name, epmd_port):
+    async with Node(name, cookie="c", settings=Settings(check_timeout_s=0.05)) as node:
         server = await http.serve(node, "127.0.0.1", 0)
         await start(node, Supervisor("one_for_one").add(worker(stuck, id="stuck", start_timeout=20.0)))
         status, text = await get(server.port, "/readyz")
         assert (status, "[-]answers: no answer within 0.05 s\n" in text) == (503, True)
 
 
-async def test_a_worker_that_does_not_answer_has_nothing_in_order(name, epmd_port, monkeypatch):
-    monkeypatch.setattr("pyglyn.node.census.READINESS_S", 0.2)
-    async with Node(name, cookie="c") as node:
+async def test_a_worker_that_does_not_answer_has_nothing_in_order(name, epmd_port):
+    async with Node(name, cookie="c", settings=Settings(check_timeout_s=0.1)) as node:
         server = await http.serve(node, "127.0.0.1", 0)
         await start(
             node, Supervisor("one_for_one").add(worker(needing, "/", id="needing", start_timeout=20.0))

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 
+import attrs
 import pytest
 
 from pyglyn.etf import Atom
@@ -99,10 +100,8 @@ async def test_no_frame_of_a_stranger_is_waited_for(settings: Settings) -> None:
         sock.close()
 
 
-async def test_the_token_has_to_come_in_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(admission, "TOKEN_TIMEOUT_S", 0.01)
+async def test_the_token_has_to_come_in_time(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings = attrs.evolve(settings, net=attrs.evolve(settings.net, setup_timeout_s=0.01))
     async with Node(unique_name(), cookie="c", settings=settings) as node:
         await node.workers.start()
         sock = connected(node)
@@ -142,15 +141,15 @@ async def test_another_users_program_is_refused_with_the_token(settings: Setting
 async def test_a_hub_or_worker_of_another_user_is_refused_even_with_the_token(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which users there are is the kernel's business, so the hub takes itself for another one here."""
+    """Which users there are is the kernel's business, so it is what the kernel says that is another here."""
     caplog.set_level(logging.WARNING)
     async with Node(unique_name(), cookie="c", settings=settings) as node:
         await node.workers.start()
         sock = connected(node)
         assert admission.user_of(sock) is not None
         sock.close()
-        monkeypatch.setattr(admission, "ROOT", -1)
-        monkeypatch.setattr(admission.os, "geteuid", lambda: 54321)
+        for module in ("admission", "worker"):
+            monkeypatch.setattr(f"pyglyn.node.{module}.user_of", lambda sock: 54321)
         worker = Worker()
         with pytest.raises(PermissionError):
             await worker.connect(HubAddress(node.workers.address, node.workers.token), "w")
