@@ -9,17 +9,17 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import rich_click as click
 
-from pyglyn import logs
+from pyglyn import logs, patience
 from pyglyn.cli.network import net_settings, network_options
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
-from pyglyn.errors import ChildStartError
+from pyglyn.errors import ChildStartError, DistributionError
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Node, Settings
 from pyglyn.node.node import APP
@@ -29,6 +29,9 @@ from pyglyn.supervision.hub import trees
 from pyglyn.supervision.wording import reason_text
 
 logger = logging.getLogger("pyglyn.node")
+
+LONG_START_S = 10.0
+"""How long an app may start before a line says that nobody finds the node yet."""
 
 EXIT_KILLED = 3
 """The exit status when something had to be killed at the end."""
@@ -159,6 +162,9 @@ def node(
 ) -> None:
     """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once.
 
+    The cluster finds it, and it connects, once its app has started: when the function has returned and its
+    tree is up, or when it has called node.ready().
+
     Exit status: 0; 1 when the app failed or its supervision tree gave up; 3 when a child of the tree had to
     be killed because it did not stop in time.
     """
@@ -169,14 +175,19 @@ def node(
     settings = Settings(net=attrs.evolve(net_settings(), listen_port=port), observe=observe)
 
     async def go() -> int:
-        async with Node(full_name, cookie=cookie or None, hidden=hidden, settings=settings) as local:
+        async with Node(
+            full_name, cookie=cookie or None, hidden=hidden, settings=settings, announced=False
+        ) as local:
             if http is not None:
                 await _serve_http(local, *http)
             if function is not None:
                 local.readiness.waits_for(APP, "it has not started yet")
-            for peer in connect:
-                local.keep_connected(peer)
+            else:
+                local.ready()
+            announcing = asyncio.create_task(_announce(local, connect))
             status = await _serve(local, function)
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
         return status or (EXIT_KILLED if trees(local).forced else 0)
 
     sys.exit(run(go()))
@@ -200,6 +211,28 @@ def _node_name(sname: str | None, name: str | None) -> str:
     if not alive:
         raise click.UsageError(f"{given!r} is no node name: write name@host")
     return f"{alive}@{host}"
+
+
+async def _announce(local: Node, connect: Sequence[str]) -> None:
+    """Tell EPMD, and the nodes to connect to, that this one is there, once its app can take what they send.
+
+    Until then there is no thread either that looks up host names: the app's tree can be forked.
+    """
+    try:
+        async with patience.timeout(LONG_START_S):
+            await local.until_ready()
+    except TimeoutError:
+        logger.warning(
+            "%s is not announced yet: the app has neither returned nor called node.ready()", local.name
+        )
+        await local.until_ready()
+    try:
+        await local.announce()
+    except DistributionError as error:
+        local.fail(error)
+        return
+    for peer in connect:
+        local.keep_connected(peer)
 
 
 async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:

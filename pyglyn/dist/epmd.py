@@ -205,10 +205,13 @@ def decode_alive2_answer(data: bytes, name: str) -> int:
     if not data or len(data) < alive2_answer_size(data[0]):
         raise EpmdError("EPMD's answer to a registration ends early")
     if data[1]:
-        raise EpmdNameTaken(
-            f"the name {name!r} is taken: a node of that name is registered with EPMD already"
-        )
+        raise name_taken(name)
     return int.from_bytes(data[2 : alive2_answer_size(data[0])])
+
+
+def name_taken(name: str) -> EpmdNameTaken:
+    """What a node is told whose name another one has."""
+    return EpmdNameTaken(f"the name {name!r} is taken: a node of that name is registered with EPMD already")
 
 
 def encode_port2_answer(entry: NodeEntry | None) -> bytes:

@@ -156,20 +156,27 @@ class Peers:
         return self._connections.get(node)
 
     async def start(self) -> None:
-        """Listen and register with EPMD; the creation is known after that.
+        """`listen`, then `announce`; nothing is left of either if one fails."""
+        await self.listen()
+        try:
+            await self.announce()
+        except BaseException:
+            self._side = None
+            self._listener.close()
+            raise
+
+    async def listen(self) -> None:
+        """Listen for who knows the port, and be able to connect; the creation is known after that.
+
+        The creation is our own, not one from EPMD: processes have pids before the node has a name there.
 
         Raises:
             HandshakeError: the port cannot be listened on.
-            EpmdError: the name is taken, or there is no EPMD and we cannot be it.
         """
         if self._side is not None:
             raise LocalProtocolError("already started")
         await self._listener.start()
-        try:
-            self.local.creation = await self._registrar.start(self.port) or random_creation()
-        except BaseException:
-            self._listener.close()
-            raise
+        self.local.creation = random_creation()
         self._side = LocalSide(
             name=self.local.name,
             creation=self.local.creation,
@@ -177,6 +184,22 @@ class Peers:
             cookie=self.local.cookie.encode("latin-1"),
             required=self.settings.required_flags,
         )
+
+    async def announce(self) -> None:
+        """Register with EPMD: from now on the other nodes find this one by its name.
+
+        Raises:
+            EpmdError: the name is taken, or there is no EPMD and we cannot be it.
+        """
+        await self._registrar.start(self.port)
+
+    async def check_name(self) -> None:
+        """Find out before `announce` whether it would fail as things are now.
+
+        Raises:
+            EpmdError: the name is taken, or there is no EPMD and we may not be it.
+        """
+        await self._registrar.check()
 
     async def stop(self) -> None:
         """Unregister, close everything, and wait until the sockets are closed."""

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import secrets
 
-from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType
+from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType, name_taken
 from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError
 from pyglyn.net import epmd_client
 from pyglyn.net.epmd_client import Registration
@@ -33,7 +33,7 @@ _NOT_OUTSIDE = (
 
 
 def random_creation() -> int:
-    """Choose a creation where no EPMD gives one."""
+    """Choose a creation: another one than earlier nodes of the same name had, as good as certainly."""
     return secrets.randbelow(LAST_CREATION - FIRST_CREATION) + FIRST_CREATION
 
 
@@ -60,17 +60,32 @@ class Registrar:
             return ""
         return f"not registered with the EPMD on port {self._settings.epmd_port}"
 
-    async def start(self, port: int) -> int:
-        """Register the node as listening on a port.
+    async def check(self) -> None:
+        """Find out whether another node has the name, or nobody can be asked.
 
-        Returns:
-            The creation EPMD gave; a random one where the settings say that there is no EPMD.
+        Raises:
+            EpmdNameTaken: another node that lives has it.
+            EpmdUnreachable: there is no EPMD, and we may not be it.
+            NotEpmd: what answers is no EPMD.
+        """
+        name, port = self._local.alive_name, self._settings.epmd_port
+        if not port:
+            return
+        try:
+            if name in dict(await epmd_client.names("127.0.0.1", port)) and await self._is_held(name):
+                raise name_taken(name)
+        except EpmdUnreachable:
+            if not self._settings.embedded_epmd:
+                raise
+
+    async def start(self, port: int) -> None:
+        """Register the node as listening on a port, unless the settings say that there is no EPMD.
 
         Raises:
             EpmdError: the name is taken, or there is no EPMD and we may not or cannot be it.
         """
         if not self._settings.epmd_port:
-            return random_creation()
+            return
         node_type = NodeType.HIDDEN if self._local.hidden else NodeType.NORMAL
         self._entry = NodeEntry(name=self._local.alive_name, port=port, node_type=node_type)
         try:
@@ -86,7 +101,6 @@ class Registrar:
         )
         self._registered = True
         self._keeper = asyncio.create_task(self._keep(registration), name="pyglyn EPMD registration")
-        return registration.creation or random_creation()
 
     def met(self, node: str) -> None:
         """Look at a node that has connected: it may be registered here, but be meant for other machines."""

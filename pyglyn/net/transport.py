@@ -49,14 +49,30 @@ async def resolve(host: str, timeout_s: float) -> str:
         return str(ipaddress.ip_address(host))
     if host == "localhost":
         return "127.0.0.1"
+    answer, thread = _ask_the_system(host)
     try:
         async with patience.timeout(timeout_s):
-            return await _ask_the_system(host)
+            return await answer
     except (OSError, UnicodeError) as error:
         raise HandshakeError(f"the host name {host!r} cannot be resolved") from error
+    finally:
+        if answer.done() and not answer.cancelled():
+            _see_off(thread)
 
 
-def _ask_the_system(host: str) -> asyncio.Future[str]:
+def _see_off(thread: threading.Thread) -> None:
+    """Wait for the end of a thread that has nothing left to do, as the kernel sees it.
+
+    No process is forked beside a thread; who has resolved a name may do that next.
+    """
+    thread.join()
+    for _ in range(1000):
+        if not os.path.exists(f"/proc/self/task/{thread.native_id}"):
+            break
+        os.sched_yield()
+
+
+def _ask_the_system(host: str) -> tuple[asyncio.Future[str], threading.Thread]:
     """Resolve a name in a thread of its own.
 
     One of asyncio's pool would stay, where no process can be forked any more, and a program that ends would
@@ -82,8 +98,9 @@ def _ask_the_system(host: str) -> asyncio.Future[str]:
         with contextlib.suppress(RuntimeError):  # the event loop is gone
             loop.call_soon_threadsafe(settle, address, problem)
 
-    threading.Thread(target=ask, name=f"pyglyn resolves {host[:40]}", daemon=True).start()
-    return answer
+    thread = threading.Thread(target=ask, name=f"pyglyn resolves {host[:40]}", daemon=True)
+    thread.start()
+    return answer, thread
 
 
 async def dial(address: str, port: int, factory: Callable[[], P], timeout_s: float) -> P:

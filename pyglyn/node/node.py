@@ -72,6 +72,7 @@ class Node:
             names are not kept here, and nobody is told to connect; see ``pyglyn.node.global_names``.
         exports: the functions other nodes may call; by default those marked with ``@export``.
         settings: see ``Settings``.
+        announced: False keeps its name from EPMD until `announce`, for what takes long to be ready.
 
     Attributes:
         hub: what the parts of the node have in common.
@@ -86,8 +87,10 @@ class Node:
         hidden: bool = True,
         exports: Exports | None = None,
         settings: Settings | None = None,
+        announced: bool = True,
     ) -> None:
         self.settings = settings or Settings()
+        self._announced = announced
         self.local = LocalNode(name=name, cookie=find_cookie(cookie), hidden=hidden)
         self.peers = Peers(
             self.local,
@@ -107,6 +110,7 @@ class Node:
         self._changed: dict[str, asyncio.Event] = {}
         self._started = False
         self._collecting = False
+        self._app_started = asyncio.Event()
         self._failure: Exception | None = None
         self._failing = asyncio.Event()
 
@@ -172,6 +176,8 @@ class Node:
     async def start_node(self) -> None:
         """Listen, register at EPMD (starting one where none runs), and serve.
 
+        With ``announced=False`` nobody finds it by its name until `announce`; it can connect to others.
+
         Raises:
             EpmdError: the name is taken, or EPMD cannot be used.
             DistributionError: the port cannot be listened on.
@@ -186,8 +192,16 @@ class Node:
             )
         self.exports.check()
         self._started = True
-        await self.peers.start()
-        self._prepare()
+        try:
+            if not self._announced:
+                await self.peers.check_name()
+            await self.peers.listen()
+            self._prepare()
+            if self._announced:
+                await self.peers.announce()
+        except BaseException:
+            await self.stop()
+            raise
 
     def _prepare(self) -> None:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
@@ -201,6 +215,16 @@ class Node:
         self.hub.begin()
         garbage.begin(self.settings.collector)
         self._collecting = True
+
+    async def announce(self) -> None:
+        """Register at EPMD, for a node made with ``announced=False``: now others may find it, and it serves.
+
+        Raises:
+            EpmdError: the name is taken, or EPMD cannot be used.
+        """
+        if not self._announced:
+            self._announced = True
+            await self.peers.announce()
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
@@ -289,9 +313,15 @@ class Node:
     def ready(self) -> None:
         """Say that the app has started; for an ``async`` one that runs as long as the node does.
 
-        One that returns, be it with a tree, has started then. Until then ``/readyz`` says that it has not.
+        One that returns, be it with a tree, has started then. Until then ``/readyz`` says that it has not,
+        and a node that ``pyglyn node`` runs is not announced.
         """
         self.readiness.done(APP)
+        self._app_started.set()
+
+    async def until_ready(self) -> None:
+        """Wait for `ready`."""
+        await self._app_started.wait()
 
     def request_stop(self) -> None:
         """Make ``run`` return; from any thread."""

@@ -153,6 +153,78 @@ async def test_a_node_started_from_the_command_line_serves_the_cluster(beam, nam
     await eventually(lambda: beam.eval("nodes(hidden) =:= []"))
 
 
+SLOW_TO_START = """
+import asyncio, os
+from pyglyn.supervision import Supervisor, worker
+
+async def app(node):
+    print("starting", flush=True)
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+    greeting = "forked with"
+
+    async def clerk(me):  # local: no fresh interpreter could be given it
+        print(greeting, len(os.listdir(f"/proc/{os.getppid()}/task")), "thread", flush=True)
+        print("got", await me.receive(), flush=True)
+
+    return Supervisor().add(worker(clerk, name="clerk"))
+
+async def for_ever(node):
+    print("starting", flush=True)
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+    node.ready()
+    await asyncio.Event().wait()
+"""
+ORDER_AT_NODEUP = """
+spawn(fun() ->
+    ok = net_kernel:monitor_nodes(true, [{node_type, all}]), Test ! watching,
+    receive {nodeup, Node, _} -> {clerk, Node} ! {order, 7} end
+end), receive watching -> ok end
+"""
+
+
+async def test_a_node_is_announced_and_connects_when_its_app_has_started(beam, name, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_START)
+    await beam.eval("Test = self()," + ORDER_AT_NODEUP, Node=Atom(name))
+    unresolved = f"nobody@no-such-host-{secrets.token_hex(4)}"
+    args = ["--sname", name, "--cookie", beam.cookie, "--connect", beam.name, "--connect", unresolved]
+    async with pyglyn("node", *args, "--app", "slow:app", cwd=tmp_path) as node:
+        await node.says("starting")
+        assert name not in (await run("names"))[1]
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pang")
+        (tmp_path / "go").touch()
+        await node.says("forked with 1 thread")
+        await node.says(r"got .*order.* 7")
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pong")
+        await node.says(f"cannot connect to {unresolved}.*cannot be resolved")
+        assert node.output.index("forked with") < node.output.index("registered as")
+        assert node.output.index("registered as") < node.output.index("cannot connect to")
+
+
+async def test_an_app_that_does_not_return_is_announced_when_it_says_so(beam, name, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_START)
+    args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", "slow:for_ever"]
+    async with pyglyn(*args, cwd=tmp_path) as node:
+        await node.says("starting")
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pang")
+        (tmp_path / "go").touch()
+        await node.says("registered as")
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pong")
+
+
+async def test_a_second_node_of_a_name_ends_before_its_app_starts(beam, name, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_START)
+    (tmp_path / "go").touch()
+    args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", "slow:app"]
+    async with pyglyn(*args, cwd=tmp_path) as node:
+        await node.says("registered as")
+        status, output = await run(*args, cwd=tmp_path)
+        assert status == 1
+        assert "is taken" in output
+        assert "starting" not in output
+
+
 async def test_a_blocking_function_that_still_runs_does_not_keep_the_node_from_stopping(beam, name, tmp_path):
     service = tmp_path / "stuck.py"
     service.write_text(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 
 import attrs
 import pytest
@@ -20,7 +22,7 @@ from pyglyn.errors import (
     WrongCookie,
 )
 from pyglyn.etf import encode_parts
-from pyglyn.net import Connection, LocalNode, NetSettings, Peers
+from pyglyn.net import Connection, LocalNode, NetSettings, Peers, transport
 from pyglyn.testing import eventually, free_port, no_leaks
 from tests.net.conftest import Recorder, StartNode
 
@@ -476,3 +478,11 @@ class TestFlow:
         await a.peers.connect("b@localhost")
         a.send("b@localhost", b.pid(), 1)
         assert await b.has_received(1) == [1]
+
+
+async def test_no_thread_is_left_of_a_name_that_was_resolved_or_was_not() -> None:
+    before = set(os.listdir("/proc/self/task"))
+    for host in [socket.gethostname(), "no-such-host", "."] * 20:
+        with contextlib.suppress(HandshakeError):
+            await transport.resolve(host, 20.0)
+        assert set(os.listdir("/proc/self/task")) <= before
