@@ -29,6 +29,7 @@ from pyglyn.node.census import Census
 from pyglyn.node.exports import Badarg
 from pyglyn.node.hub import Hub
 from pyglyn.node.inspection import own_share_of_memory, resident_memory
+from pyglyn.node.reasons import UNDEFINED
 from pyglyn.node.runtime import MAX_PID_ID
 from pyglyn.node.tools import clocks
 from pyglyn.node.tools.terms import Functions, text
@@ -41,7 +42,6 @@ NATIVE: Final = Atom("native")
 START_TIME: Final = -576460752303423488
 """``system_info(start_time)`` of every 64-bit BEAM; tools subtract their own from a peer's time."""
 ALLOCATORS: Final = (Atom("hub"), Atom("workers"))
-_UNDEFINED: Final = Atom("undefined")
 _MAX_ATOMS: Final = 2**31
 _FLAGS: Final = ("scheduler_wall_time", "microstate_accounting")
 
@@ -120,7 +120,7 @@ class System:
             case (Atom("allocator"), which):
                 return await self._allocator_sizes(which)
             case (Atom("cpu_topology"), _):
-                return _UNDEFINED
+                return UNDEFINED
         raise Badarg("system_info: no such item")
 
     def _asked(self) -> dict[str, Callable[[], Awaitable[Term]]]:
@@ -329,7 +329,7 @@ _FIXED: dict[str, Callable[[], Term]] = {
     "ets_limit": lambda: ETS_LIMIT,
     "dist_buf_busy_limit": lambda: 1024 * 1024,
     "alloc_util_allocators": lambda: [*ALLOCATORS],
-    "allocator": lambda: (Atom("undefined"), [], [*ALLOCATORS], []),
+    "allocator": lambda: (UNDEFINED, [], [*ALLOCATORS], []),
     "build_type": lambda: Atom("opt"),
     "emu_flavor": lambda: Atom("emu"),
     "emu_type": lambda: Atom("opt"),
@@ -340,7 +340,7 @@ _FIXED: dict[str, Callable[[], Term]] = {
     "tolerant_timeofday": lambda: Atom("disabled"),
     "os_system_time_source": lambda: _clock("CLOCK_REALTIME", time.time_ns),
     "os_monotonic_time_source": lambda: _clock("CLOCK_MONOTONIC", time.monotonic_ns),
-    "cpu_topology": lambda: _UNDEFINED,
+    "cpu_topology": lambda: UNDEFINED,
     "message_queue_data": lambda: Atom("on_heap"),
     "heap_type": lambda: Atom("private"),
     "port_parallelism": lambda: False,
