@@ -10,6 +10,9 @@ trust each other. A frame that does not parse closes the link.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from typing import Final, cast
@@ -26,6 +29,8 @@ from pyglyn.node.exits import atom_of
 
 HUB: Final = Atom("hub")
 MAX_FRAME: Final = 2**32 - 1
+_MOST_READS = 1024
+_REST_SIZE = 256 * 1024
 _LENGTH = struct.Struct(">I")
 
 
@@ -131,6 +136,7 @@ class LinkProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.busy = False
         self._turn = loop_turn.current()
+        self._closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
@@ -156,9 +162,22 @@ class LinkProtocol(asyncio.Protocol):
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._closed:
+            self._read_the_rest()
         forks.shut_down_transport(self.transport)
         self.transport = None
         self._on_closed()
+
+    def _read_the_rest(self) -> None:
+        """Take what the other end said last: a write that fails since it has ended closes before all is read."""
+        assert self.transport is not None
+        with contextlib.suppress(OSError, ValueError, PyglynError):
+            with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as rest:
+                for _ in range(_MOST_READS):
+                    data = rest.recv(_REST_SIZE, socket.MSG_DONTWAIT)
+                    if not data:
+                        return
+                    self.data_received(data)
 
     def pause_writing(self) -> None:
         self.busy = True
@@ -206,7 +225,8 @@ class LinkProtocol(asyncio.Protocol):
             self.transport.abort()
 
     def close(self) -> None:
-        """Close after what is waiting has been written."""
+        """Close after what is waiting has been written; nothing more is read."""
+        self._closed = True
         self.flush()
         if self.transport is not None:
             self.transport.close()

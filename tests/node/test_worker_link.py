@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,27 @@ def test_frames_are_found_in_whatever_pieces_they_come(step: int) -> None:
 def test_what_is_no_frame_is_refused(header: bytes) -> None:
     with pytest.raises(PyglynError):
         FrameReader().receive_data(len(header).to_bytes(4) + header)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_a_worker_says_last_is_read_though_a_write_to_it_fails(loop: str) -> None:
+    """Its exits and messages would be lost whenever somebody sends to it in the moment it ends."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def run() -> list[object]:
+        got: list[object] = []
+        gone = asyncio.Event()
+        ours, theirs = socket.socketpair()
+        link = LinkProtocol(lambda frame: got.append(frame.request), gone.set)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+        theirs.sendall(b"".join(map(encode_request, range(2000))))
+        theirs.close()
+        assert link.transport is not None
+        link.request(Atom("question"))  # before anything was read
+        link.flush()
+        await gone.wait()
+        return got
+
+    factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(run()) == list(range(2000))
