@@ -130,7 +130,12 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     "--http",
     metavar="HOST:PORT",
     callback=_http_address,
-    help="Serve /livez and /readyz there; needs pyglyn[http]. [default: off]",
+    help="Serve /livez, /readyz and /metrics (Prometheus) there; needs pyglyn[http]. [default: off]",
+)
+@click.option(
+    "--heartbeat-file",
+    metavar="FILE",
+    help="Write starting, ready or stopping there, anew every two seconds, for probes that look at a file.",
 )
 @log_level_option("info")
 @click.option(
@@ -156,6 +161,7 @@ def node(
     hidden: bool,
     http: tuple[str, int] | None,
     observe: Observe,
+    heartbeat_file: str | None,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -172,7 +178,8 @@ def node(
     set_up_logging(log_level, log_format, log_config, node=full_name)
     sys.path.insert(0, "")
     function = load_app(app) if app else None
-    settings = Settings(net=attrs.evolve(net_settings(), listen_port=port), observe=observe)
+    net = attrs.evolve(net_settings(), listen_port=port)
+    settings = Settings(net=net, observe=observe, heartbeat_file=heartbeat_file)
 
     async def go() -> int:
         async with Node(

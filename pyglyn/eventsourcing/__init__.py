@@ -39,6 +39,7 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing.cluster.client import Service
+from pyglyn.eventsourcing.cluster.reachable import must_be_reachable
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, Domain, SystemStats
 from pyglyn.eventsourcing.domain.causation import caused_by, event_id
@@ -157,6 +158,7 @@ __all__ = [
     "event",
     "event_id",
     "kebab_case",
+    "must_be_reachable",
     "open_facts",
     "open_log",
     "open_store",

@@ -33,8 +33,10 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from pyglyn import counters
 from pyglyn.errors import (
     CommandRepeated,
+    DomainError,
     EntityNotFound,
     EventDecodeError,
     EventEncodeError,
@@ -131,6 +133,7 @@ class CommandExecutor(Generic[S, C, E]):
         unavailable_s: float = UNAVAILABLE_S,
         cached: int = 1000,
         write: Callable[[E], Any] | None = None,
+        name: str = "",
     ) -> None:
         """Bring store and domain together.
 
@@ -144,6 +147,7 @@ class CommandExecutor(Generic[S, C, E]):
             cached: how many aggregates are kept in memory, so that their next command needs no load.
             write: makes of each event what is sent after the commit. It is called before the commit: an
                 event that cannot be sent, about which it raises, is not committed either.
+            name: of the service, for the counts of what happened.
         """
         self._store = store
         self._domain = domain
@@ -153,6 +157,7 @@ class CommandExecutor(Generic[S, C, E]):
         self._unavailable_s = unavailable_s
         self._cached = cached
         self._write = write
+        self._name = name
         self._remembered: OrderedDict[str, _Remembered[S, E]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._unavailable: tuple[float, str] | None = None  # since when, and why
@@ -191,10 +196,26 @@ class CommandExecutor(Generic[S, C, E]):
         """
         pairs = metadata_pairs(metadata)
         came_at = time.monotonic() if came_at is None else came_at
-        give_up_at = came_at + self._unavailable_s
         if command_id is None:
             command_id = next((value for key, value in pairs if key == COMMAND_ID), None)
         request = _Request(aggregate_id, command, pairs, expected, command_id)
+        outcome = "failed"
+        try:
+            executed = await self._execute(request, came_at)
+            outcome = "done"
+            return executed
+        except DomainError:
+            outcome = "refused"
+            raise
+        finally:
+            took = time.monotonic() - came_at
+            counters.add("pyglyn_commands_total", service=self._name, outcome=outcome)
+            counters.add("pyglyn_command_seconds_total", took, service=self._name)
+
+    async def _execute(self, request: _Request[C], came_at: float) -> Executed[S, E]:
+        """Carry out a command, in its aggregate's turn, as often as it takes."""
+        aggregate_id = request.aggregate_id
+        give_up_at = came_at + self._unavailable_s
         async with self._turn(aggregate_id):
             self._check_patience(came_at, give_up_at)
             conflicts, pause = 0, 0.0
@@ -207,9 +228,11 @@ class CommandExecutor(Generic[S, C, E]):
                     pass  # at the same moment, by somebody else: now it is known
                 except (VersionConflict, TransactionRolledBack):
                     conflicts += 1
+                    counters.add("pyglyn_command_conflicts_total", service=self._name)
                     if conflicts > self._conflict_retries:
                         raise
                 except StoreUnavailable as error:
+                    counters.add("pyglyn_store_unavailable_total", service=self._name)
                     if error.outcome_unknown:
                         raise
                     self._unavailable = (time.monotonic(), error.text)
@@ -310,6 +333,7 @@ class CommandExecutor(Generic[S, C, E]):
             envelopes = await self._append(decision, request, None)  # if it was an event, it says so again
             logger.warning("no snapshot of %s at %d: %s", snapshot.aggregate_id, snapshot.sequence, error)
         if envelopes:
+            counters.add("pyglyn_events_total", len(envelopes), service=self._name)
             self._remember(_Remembered(decision.after, envelopes[-1]))
         return Executed(decision.after, envelopes, decision.written)
 

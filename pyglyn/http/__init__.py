@@ -1,4 +1,4 @@
-"""A node over HTTP: ``/livez`` and ``/readyz``, for orchestrators. Layer: http.
+"""A node over HTTP: ``/livez``, ``/readyz`` and ``/metrics``, for orchestrators and Prometheus. Layer: http.
 
 Off unless asked for (``pyglyn node --http HOST:PORT``, or `serve`), and in the extra ``pyglyn[http]``. It
 listens in the node's own OS process and knows no password: bind it to loopback, or to a network that

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyglyn import forks
 from pyglyn.errors import DistributionError, LocalProtocolError
-from pyglyn.http import health
+from pyglyn.http import health, metrics
 from pyglyn.net.transport import bound, explain, resolve
 from pyglyn.node import Node
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Routes: TypeAlias = "Callable[[Node], Iterable[web.RouteDef]]"
 """What answers to some paths of a node, as ``[web.get("/tree", handler), …]``."""
 
-ROUTES: Sequence[Routes] = (health.routes,)
+ROUTES: Sequence[Routes] = (health.routes, metrics.routes)
 """What every server has."""
 
 SHUTDOWN_S = 1.0
@@ -49,7 +49,7 @@ class HttpServer:
     """Serves one node until it is stopped.
 
     Args:
-        routes: what answers beside ``/livez`` and ``/readyz``.
+        routes: what answers beside ``/livez``, ``/readyz`` and ``/metrics``.
     """
 
     def __init__(self, node: Node, routes: Iterable[Routes] = ()) -> None:

@@ -12,6 +12,8 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
+import attrs
+
 from pyglyn import forks, loop_turn
 from pyglyn.dist import (
     Acceptor,
@@ -49,6 +51,26 @@ _MANY_PACKETS = 64
 
 _COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written, larger ones are written as they are."""
+
+
+@attrs.frozen(kw_only=True)
+class Traffic:
+    """What has gone over a connection, and what has not yet.
+
+    Attributes:
+        received_bytes, sent_bytes: since the handshake, as handed to and by the socket.
+        received: packets, ticks included.
+        sent: messages.
+        queued_bytes: not yet handed to the socket.
+        unwritten_bytes: handed to the socket, which has not taken them.
+    """
+
+    received_bytes: int
+    received: int
+    sent_bytes: int
+    sent: int
+    queued_bytes: int
+    unwritten_bytes: int
 
 
 class HandshakeDriver(asyncio.Protocol):
@@ -278,6 +300,8 @@ class Connection(asyncio.BufferedProtocol):
         self._held: list[MessageReceived] = []  # received, but reading is paused
         self._resuming = False
         self._closed = False
+        self._received_bytes = len(complete.trailing_data)
+        self._sent_bytes = self._sent = 0
         self.down_reason = ""
 
     def __repr__(self) -> str:
@@ -312,8 +336,22 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def queued_bytes(self) -> int:
         """Bytes that are not written to the socket yet."""
-        unwritten = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return self._channel.queued_bytes + unwritten
+        return self._channel.queued_bytes + self._unwritten_bytes()
+
+    def _unwritten_bytes(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """How much has gone over the connection so far."""
+        return Traffic(
+            received_bytes=self._received_bytes,
+            received=self._channel.packets,
+            sent_bytes=self._sent_bytes,
+            sent=self._sent,
+            queued_bytes=self._channel.queued_bytes,
+            unwritten_bytes=self._unwritten_bytes(),
+        )
 
     def send(
         self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
@@ -327,6 +365,7 @@ class Connection(asyncio.BufferedProtocol):
             EncodeError: a field of the control message is no term.
         """
         self._send(control, payload, sender=sender)
+        self._sent += 1
         self._flush_soon()
         if not self.busy and self._channel.queued_bytes >= self._settings.busy_limit:
             self.busy = True
@@ -377,6 +416,7 @@ class Connection(asyncio.BufferedProtocol):
         All that a read brings is dispatched in one turn of the event loop, while others wait: so what is
         bounded is the number of packets.
         """
+        self._received_bytes += nbytes
         packets = self._channel.packets
         began = self._turn.begin()
         try:
@@ -451,6 +491,7 @@ class Connection(asyncio.BufferedProtocol):
         assert self._transport is not None
         small: list[Buffer] = []
         for piece in pieces:
+            self._sent_bytes += len(piece)
             if len(piece) < _COPY_BELOW:
                 small.append(piece)
                 continue

@@ -151,6 +151,11 @@ class Peers:
         """The connections that are up."""
         return list(self._connections.values())
 
+    @property
+    def dialling(self) -> list[str]:
+        """The nodes that an attempt to reach is under way for."""
+        return [node for node in self._dials if node not in self._connections]
+
     def get(self, node: str) -> Connection | None:
         """The connection with a node, if it is up."""
         return self._connections.get(node)

@@ -27,6 +27,7 @@ from pyglyn.node.inspection import (
     resident_memory,
     rows,
 )
+from pyglyn.node.measures import Measures, measure, now_ns
 from pyglyn.node.process_info import Facts
 from pyglyn.node.reasons import KILL, UNDEFINED
 from pyglyn.node.worker_link import WorkerLink
@@ -34,6 +35,7 @@ from pyglyn.node.worker_questions import (
     CHILDREN,
     INFO_OF,
     INFOS,
+    MEASURE,
     PIDS,
     READINESS,
     ROWS,
@@ -41,6 +43,40 @@ from pyglyn.node.worker_questions import (
     infos,
 )
 from pyglyn.node.workers import Workers
+
+HUB_NAME = "hub"
+"""What the node's own OS process is called among its workers."""
+
+
+@attrs.frozen
+class Look:
+    """What is seen of an OS process, or of several of one name.
+
+    Attributes:
+        measures: what it says of itself; None where it (or one of them) does not answer, or is a program.
+        memory: bytes in memory.
+        queued: bytes that the hub has queued for it.
+        is_worker: it runs Python processes, and is not the hub.
+        os_processes: how many they are.
+    """
+
+    name: str
+    measures: Measures | None = attrs.field(default=None, kw_only=True)
+    memory: int = attrs.field(kw_only=True)
+    queued: int = attrs.field(default=0, kw_only=True)
+    is_worker: bool = attrs.field(default=False, kw_only=True)
+    os_processes: int = attrs.field(default=1, kw_only=True)
+
+    def with_(self, other: Look) -> Look:
+        """Both of the same name as one."""
+        both = None if self.measures is None or other.measures is None else self.measures + other.measures
+        return attrs.evolve(
+            self,
+            measures=both,
+            memory=self.memory + other.memory,
+            queued=self.queued + other.queued,
+            os_processes=self.os_processes + other.os_processes,
+        )
 
 
 @attrs.frozen
@@ -197,6 +233,33 @@ class Census:
             self.hub.system.exit(pid, KILL)
         return True
 
+    # --- measures ---------------------------------------------------------------------------------
+
+    async def look(self) -> list[Look]:
+        """Measure every OS process of the node; those of the same name are one."""
+        asked_ns = now_ns()
+        await asyncio.sleep(0)
+        here = measure(self.hub.runtime, asked_ns)  # after one turn of the event loop
+        answers = await self.workers.ask((MEASURE, now_ns()))
+        rows = self._told([tables for _, tables in answers.values()])
+        names = {row[OS_PID]: row for row in rows if isinstance(row.get(OS_PID), int)}
+        looks = {HUB_NAME: Look(HUB_NAME, measures=here, memory=_memory(os.getpid()))}
+        for link in self.workers.links.values():
+            row = names.pop(link.os_pid, {})
+            measures = Measures.from_term(answers[link.serial][0]) if link.serial in answers else None
+            look = Look(
+                str(row.get(Atom("id"), link.title)),
+                measures=measures,
+                memory=_memory(link.os_pid),
+                queued=link.protocol.queued_bytes,
+                is_worker=True,
+            )
+            looks[look.name] = look if look.name not in looks else looks[look.name].with_(look)
+        for os_pid, row in names.items():  # programs, and workers that are only starting
+            look = Look(str(row[Atom("id")]), memory=_memory(os_pid))
+            looks[look.name] = look if look.name not in looks else looks[look.name].with_(look)
+        return list(looks.values())
+
     # --- readiness --------------------------------------------------------------------------------
 
     async def readiness(self) -> dict[str, str]:
@@ -278,6 +341,11 @@ def _with_os_process(link: WorkerLink, pid: Pid, pairs: list[Any]) -> list[Any]:
     if isinstance(memory, int):
         values[process_info.MEMORY] = memory
     return [(key, values.get(key, value) if isinstance(key, Atom) else value) for key, value in pairs]
+
+
+def _memory(os_pid: int) -> int:
+    resident = resident_memory(os_pid)
+    return resident if isinstance(resident, int) else 0
 
 
 def _list(value: Any) -> list[Any]:

@@ -169,10 +169,11 @@ class LinkProtocol(asyncio.Protocol):
         self._on_closed()
 
     def _read_the_rest(self) -> None:
-        """Take what the other end said last: a write that fails since it has ended closes before all is read."""
+        """Take what the other end said last: a write fails when it has ended, and closes the link."""
         assert self.transport is not None
         with contextlib.suppress(OSError, ValueError, PyglynError):
-            with socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno())) as rest:
+            fd = os.dup(self.transport.get_extra_info("socket").fileno())
+            with socket.socket(fileno=fd) as rest:
                 for _ in range(_MOST_READS):
                     data = rest.recv(_REST_SIZE, socket.MSG_DONTWAIT)
                     if not data:

@@ -26,6 +26,7 @@ from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame
+from pyglyn.node.notify import LifeSigns
 from pyglyn.node.process import Process
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, NODEDOWN, SHUTDOWN
@@ -267,6 +268,8 @@ class Node:
         SIGHUP stays ignored where it is, as below ``nohup``. Outside the main thread, which alone can handle
         signals, none is handled: only ``request_stop`` and `fail` end it.
 
+        systemd is told of it (``Type=notify``, ``WatchdogSec=``), and the heartbeat file is kept.
+
         Raises:
             Exception: what `fail` was given, before or now: without it the node is of no use. A supervision
                 tree that ended by itself is a `TreeEnded`.
@@ -287,6 +290,9 @@ class Node:
             handled.append(signal.SIGHUP)
         for number in handled:
             loop.add_signal_handler(number, on_signal, number)
+        signs = LifeSigns(self.readiness, self.hub.stopping, self.settings.heartbeat_file)
+        signs.start()
+        self.before_stop.insert(0, signs.stop)
         try:
             await self._stopping_or_failure()
         finally:

@@ -28,15 +28,24 @@ class Readiness:
         self._timeout_s = timeout_s
         self._waiting: dict[str, str] = {}
         self._checks: dict[str, Check] = {}
+        self._begun = asyncio.Event()
+        self._begun.set()
         self.on_required: Callable[[list[str]], None] = lambda names: None
 
     def waits_for(self, what: str, why: str = "not yet") -> None:
         """Not be ready until `done` says so."""
         self._waiting[what] = why
+        self._begun.clear()
 
     def done(self, what: str) -> None:
         """What was waited for is there."""
         self._waiting.pop(what, None)
+        if not self._waiting:
+            self._begun.set()
+
+    async def begun(self) -> None:
+        """Wait until nothing is waited for."""
+        await self._begun.wait()
 
     def require(self, what: str, check: Check) -> Callable[[], None]:
         """Be ready only while a check succeeds; returns what takes the requirement back."""

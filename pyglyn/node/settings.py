@@ -71,6 +71,7 @@ class Settings:
             read (64 MiB).
         calls_of_a_node: calls and spawn requests of one other node that may run here at once; to further ones
             the answer is ``system_limit``.
+        heartbeat_file: a file that ``Node.run`` writes every two seconds; see ``notify``. None for none.
         limits: depth, count and size of the terms accepted from peers.
         observe: what Observer, etop, LiveDashboard and the like get from this node: ``read`` answers all that
             changes nothing, ``full`` also ``exit/2``, ``sys:suspend`` and ``init:stop/0`` as functions,
@@ -90,6 +91,7 @@ class Settings:
     send_limit: int = 256 * 1024 * 1024
     worker_queue_limit: int = 64 * 1024 * 1024
     calls_of_a_node: int = 10_000
+    heartbeat_file: str | None = None
     limits: etf.Limits = attrs.field(factory=etf.Limits)
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
     collector: Collector = Collector()

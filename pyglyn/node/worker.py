@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from pyglyn import logs
+from pyglyn import counters, logs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
@@ -28,6 +28,9 @@ from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
 from pyglyn.node.settings import Settings, from_bytes
 from pyglyn.node.worker_questions import INFO, answer, answer_later, takes_a_while
+
+COUNTED_S = 0.1
+"""How long what was counted waits for more of it before the hub is told."""
 
 
 @attrs.frozen
@@ -130,6 +133,7 @@ class Worker:
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._count_due = False
         self._closing = False
         self._drained = asyncio.Event()
         self._drained.set()
@@ -209,6 +213,7 @@ class Worker:
 
     async def close(self) -> None:
         """Say everything that is still to say, then leave the node."""
+        self._tell_counts()
         self._closing = True
         self._protocol.flush()
         transport = self._protocol.transport
@@ -235,13 +240,34 @@ class Worker:
                 if takes_a_while(question):
                     self._start(self._answer_later(ref))
                 else:
+                    self._tell_counts()
                     self.request((INFO, ref, answer(self.runtime, self.on_info, question)))
+            case Atom("count"):
+                counters.when_changed(self._counted)
             case (Atom("node_down"), Atom() as node):
                 self.runtime.node_down(node.name)
             case (Atom("busy"), Atom() as node, bool() as busy):
                 self._set_busy(node.name, busy)
             case (Atom("log_level"), bytes() as level):
                 logs.set_level(level.decode())
+
+    def _counted(self) -> None:
+        """Something was counted, on whatever thread: tell the hub soon, with what is counted till then."""
+        if not self._count_due:
+            self._count_due = True
+            self.runtime.home.soon(self._tell_counts_later)
+
+    def _tell_counts_later(self) -> None:
+        asyncio.get_running_loop().call_later(COUNTED_S, self._tell_counts)
+
+    def _tell_counts(self) -> None:
+        self._count_due = False
+        counts: Term = [
+            (name.encode(), [(key.encode(), value.encode(errors="replace")) for key, value in labels], amount)
+            for name, labels, amount in counters.take()
+        ]
+        if counts:
+            self.request((Atom("counted"), counts))
 
     async def _answer_later(self, ref: Reference) -> None:
         encoded = await answer_later(self.runtime)

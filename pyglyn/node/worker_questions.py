@@ -14,6 +14,7 @@ from pyglyn import etf
 from pyglyn.etf import Atom, Limits, Pid, Term
 from pyglyn.node import process_info, sockets
 from pyglyn.node.inspection import OS_PID, PID, rows
+from pyglyn.node.measures import measure
 from pyglyn.node.process import Host, Process
 from pyglyn.node.reasons import UNDEFINED
 
@@ -26,6 +27,8 @@ PIDS: Final = Atom("pids")
 """The pids of all processes."""
 INFO_OF: Final = Atom("process_info")
 """``{process_info, Pid, Items}``: pairs, or ``undefined`` if there is no such process."""
+MEASURE: Final = Atom("measure")
+"""``{measure, AskedNs}``: what ``measures`` says of it, and what each on_info said."""
 READINESS: Final = Atom("readiness")
 """What is required here, and why it is not so; see ``readiness``."""
 INFOS: Final = Atom("process_infos")
@@ -61,6 +64,8 @@ def _answer(runtime: Host, on_info: OnInfo, question: Term) -> Term:
             return [about() for about in on_info]
         case Atom("pids"):
             return [process.pid for process in runtime.processes.values()]
+        case (Atom("measure"), int() as asked_ns):
+            return (measure(runtime, asked_ns).term(), [about() for about in on_info])
         case (Atom("process_info"), Pid() as pid, list() as items):
             process = runtime.processes.get(pid.id) if runtime.is_here(pid) else None
             if process is None:

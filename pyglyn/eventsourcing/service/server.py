@@ -40,6 +40,7 @@ from pyglyn.eventsourcing.cluster import sources
 from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.errands import Done, Errands, handed_on
+from pyglyn.eventsourcing.cluster.reachable import must_be_reachable
 from pyglyn.eventsourcing.cluster.routing import FORWARDED, opened, passed_on, start_routing
 from pyglyn.eventsourcing.commands import UNAVAILABLE_S, CommandExecutor, Executed, OutboxFor
 from pyglyn.eventsourcing.domain import wire
@@ -90,6 +91,7 @@ class ServiceSpec(Generic[S, C, E]):
     unavailable_s: float = UNAVAILABLE_S
     outbox: OutboxFor[Any] | None = None
     cached: int = 1000
+    required: bool = False
 
     def types(self) -> wire.Types:
         """Derive how values are read and written; done anew in each OS process.
@@ -128,6 +130,7 @@ def service(
     outbox: OutboxFor[E] | None = None,
     conflict_retries: int = 50,
     cached: int = 1000,
+    required: bool = False,
 ) -> ServiceSpec[S, C, E]:
     """Describe a service; the arguments are those of `supervised`."""
     if workers and isinstance(eventstore, MemoryStore):
@@ -150,6 +153,7 @@ def service(
         outbox=outbox,
         conflict_retries=conflict_retries,
         cached=cached,
+        required=required,
     )
     made.types()  # refuses what cannot travel, here and not in the OS process of the service
     return made
@@ -173,6 +177,7 @@ def supervised(
     outbox: OutboxFor[E] | None = None,
     conflict_retries: int = 50,
     cached: int = 1000,
+    required: bool = False,
 ) -> ChildSpec:
     """Specify a service for a supervision tree.
 
@@ -197,6 +202,7 @@ def supervised(
             the commit, which are written with the events.
         conflict_retries: how often a command is decided anew before its VersionConflict is the answer.
         cached: how many aggregates are kept in memory, so that their next command needs no load.
+        required: the node counts as ready for work (``/readyz``) only while the store answers.
 
     Raises:
         EventStoreError: a memory store with workers; snapshots of a state that the store cannot keep.
@@ -219,6 +225,7 @@ def supervised(
         outbox=outbox,
         conflict_retries=conflict_retries,
         cached=cached,
+        required=required,
     )
     tree = Supervisor("one_for_one")
     for query in made.queries:
@@ -267,6 +274,8 @@ class AggregateServer(GenServer):
         if bind is not None:
             await bind(self.me)
         await self._start_store()
+        if spec.required:
+            must_be_reachable(self.me, self.store, f"store of {spec.name}")
         self.errands = Errands(self.me)
         scope = spec.scope if not spec.workers else None
         self.routing = await start_routing(self.me, scope, spec.name, self.errands)
@@ -279,6 +288,7 @@ class AggregateServer(GenServer):
             cached=spec.cached,
             unavailable_s=spec.unavailable_s,
             write=self.write,
+            name=spec.name,
         )
 
     async def _start_store(self) -> None:
