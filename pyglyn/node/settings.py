@@ -101,6 +101,7 @@ class Settings:
 
 
 HUB_ONLY: Final = {
+    "heartbeat_file": "it says whether the hub lives",
     "net.allowed": "a function of the hub's program; only the hub accepts connections",
     "net.tls": "only the hub makes and accepts connections, and a key's password is nobody else's business",
     "net.address_of": "a function of the hub's program; only the hub makes connections",
