@@ -112,7 +112,7 @@ HUB_ONLY: Final = {
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     left_out: dict[type, dict[str, Any]] = {}
-    for path in HUB_ONLY:
+    for path in sorted(HUB_ONLY, key=lambda path: -path.count(".")):  # what is inside must be known before
         *above, name = path.split(".")
         left_out.setdefault(_class_at(above), {})[name] = override(omit=True)
     for kind, omit in left_out.items():
