@@ -122,7 +122,7 @@ LAYERS = {
     "eventsourcing/cluster": _ES_CLUSTER,
     "eventsourcing/queries": _ES_QUERIES,
     "eventsourcing/service": _ES_SERVICE,
-    "http": _ES_SERVICE | {"logs", "_version"},
+    "http": _NODE | _ES_SERVICE | {"logs", "_version"},
     "eventsourcing/glyn": _ES_SERVICE | {"eventsourcing/service"},
 }
 """What each part may import besides itself. Those not listed stand above all of these."""
