@@ -28,7 +28,7 @@ def row(process: Process) -> Row:
     """One process as a map."""
     return {
         PID: process.pid,
-        Atom("name"): atom_of(process.names[0]) if process.names else UNDEFINED,
+        Atom("name"): UNDEFINED if process.name is None else atom_of(process.name),
         Atom("label"): process.label.encode(),
         Atom("parent"): process.parent or UNDEFINED,
         OS_PID: os.getpid(),

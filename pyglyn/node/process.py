@@ -106,7 +106,7 @@ class Process:
 
     Attributes:
         pid: its pid.
-        names: what it is registered as.
+        names: what it is registered as, the first one first; a set in that order.
         label: what it runs, for people.
         group_leader: the pid that answers its I/O requests.
         pending: the answers it waits for.
@@ -127,7 +127,7 @@ class Process:
         self.runtime = runtime
         self.pid = pid
         self.label = label
-        self.names: list[str] = []
+        self.names: dict[str, None] = {}
         self.aliases: set[Reference] = set()
         self.signals = Signals(pid)
         self.group_leader: Pid | None = runtime.group_leader
@@ -153,8 +153,13 @@ class Process:
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
-        name = f" {self.names[0]}" if self.names else ""
+        name = f" {self.name}" if self.names else ""
         return f"<Process {self.pid}{name} {self.label}>"
+
+    @property
+    def name(self) -> str | None:
+        """What it was registered as first; None if it is not registered."""
+        return next(iter(self.names), None)
 
     @property
     def node(self) -> str:
@@ -238,7 +243,7 @@ class Process:
     def _log_end(self, error: BaseException | None) -> None:
         if self.quiet or is_clean(self.exit_reason):
             return
-        who = f"{self.pid} ({self.names[0] if self.names else self.label})"
+        who = f"{self.pid} ({self.name or self.label})"
         if error is not None and not isinstance(error, exits.Exit):
             logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=error)
         elif logger.isEnabledFor(logging.INFO):

@@ -84,7 +84,7 @@ def facts(process: Process, os_pid: int | None = None) -> Facts:
     task = process.task
     memory = 0 if os_pid is None else resident_memory(os_pid)
     return Facts(
-        names=process.names,
+        names=[*process.names],
         label=process.label,
         links=[pid for pid, state in process.signals.links.items() if state == 0],
         monitors=list(process.signals.monitors.values()),
@@ -108,7 +108,7 @@ def _ancestors(process: Process) -> list[Term]:
     while process.parent is not None:
         pid = process.parent
         here = process.runtime.processes.get(pid.id) if process.runtime.is_here(pid) else None
-        found.append(atom_of(here.names[0]) if here is not None and here.names else pid)
+        found.append(atom_of(here.name) if here is not None and here.name is not None else pid)
         if here is None or here is process:
             break
         process = here

@@ -267,7 +267,7 @@ class Runtime:
         if process is None:
             raise ProcessError(f"cannot register {name!r}: {pid} is not a live process here")
         self.claim_name(name, pid)
-        process.names.append(name)
+        process.names[name] = None
 
     def claim_name(self, name: str, pid: Pid) -> None:
         """Enter a name in the table, for a process here or (in the hub) in a worker."""
@@ -305,7 +305,7 @@ class Runtime:
             return
         process = self.processes.get(pid.id) if self.is_here(pid) else None
         if process is not None:
-            process.names.remove(name)
+            process.names.pop(name, None)
         if self.on_unregistered is not None:
             self.on_unregistered(name, pid)
 

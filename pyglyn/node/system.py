@@ -53,9 +53,10 @@ class Releases(Protocol):
 class Shown(Calling, Protocol):
     """What of a process is shown or answers; ``Process`` has it."""
 
-    names: list[str]
     parent: Pid | None
 
+    @property
+    def name(self) -> str | None: ...
     @property
     def runtime(self) -> Releases: ...
 
@@ -129,7 +130,7 @@ class SystemSide:
 
     def _status(self) -> Term:
         me = self._me
-        name = me.names[0] if me.names else str(me.pid)
+        name = me.name or str(me.pid)
         parent = me.parent or me.pid
         sys_state = SUSPENDED if self.suspended else RUNNING
         state, error = self._look()

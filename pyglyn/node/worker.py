@@ -93,7 +93,7 @@ class WorkerRuntime(Runtime):
                 return
             if registering.alive:
                 self.names[name] = pid
-                registering.names.append(name)
+                registering.names[name] = None
             else:
                 self.worker.request((Atom("unregister"), name.encode()))
 

@@ -232,7 +232,7 @@ class SupervisorServer(GenServer):
         return {"supervisor": self._own_name(), "child": shown(run.child.spec)}
 
     def _own_name(self) -> str:
-        return self.me.names[0] if self.me.names else self.me.label
+        return self.me.name or self.me.label
 
     # --- starting ----------------------------------------------------------------------------------
 
