@@ -120,6 +120,8 @@ Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
 _TICK_RECEIVED: Final = TickReceived()
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
+_KNOWN_SIZE: Final = 1024
+"""Bytes of a control message that is kept; real ones have fewer than 200, and a field may be any term."""
 
 
 class Channel:
@@ -242,7 +244,7 @@ class Channel:
                 return MessageReceived(known, packet[end:])
         control, end = decode_control(packet, 3, self.settings.control_limits)
         message = self._message(control, packet, end)
-        if op == 22 or op == 6:
+        if (op == 22 or op == 6) and end <= _KNOWN_SIZE:
             if len(self._known_controls) >= _KNOWN_CONTROLS:
                 self._known_controls.clear()
             self._known_controls[packet[3:end]] = message.control

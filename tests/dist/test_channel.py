@@ -40,6 +40,7 @@ from pyglyn.dist.control import (
 )
 from pyglyn.errors import LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, encode_bare, encode_parts
+from pyglyn.etf.terms import atom_count
 
 A = Pid("a@host", 1, 0, 5)
 A2 = Pid("a@host", 2, 0, 5)
@@ -730,3 +731,24 @@ def test_many_different_senders_do_not_fill_the_memory() -> None:
         a.send(Send(Pid("a@host", number, 0, 5), B), encode_parts(number))
     assert [payload for _, payload in received(b, wire(a))] == list(range(3000))
     assert len(b._known_controls) <= 512
+
+
+def test_a_known_control_message_is_a_small_one() -> None:
+    """A field of a registered send that nobody looks at may be any term, and a peer may send ever new ones."""
+    channel = pair()[1]
+    for number in range(20):
+        unused = Atom("x" * 200), [Atom(f"{number}-{each}" + "y" * 200) for each in range(20)]
+        head = b"\x83D\0" + encode_bare((6, A, unused, Atom("name")))
+        (event,) = channel.receive_data(packet(head, encode_bare(1)))
+        assert isinstance(event, MessageReceived)
+    assert sum(map(len, channel._known_controls)) < 512 * 1024
+    assert not channel._known_controls
+
+
+def test_atoms_of_a_peer_do_not_stay() -> None:
+    channel = pair()[1]
+    before = atom_count()
+    for number in range(20_000):
+        control = (6, A, Atom(""), Atom(f"{number}" + "z" * 200))
+        channel.receive_data(packet(b"\x83D\0" + encode_bare(control) + encode_bare(Atom(f"p{number}"))))
+    assert atom_count() < before + 5_000

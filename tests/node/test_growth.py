@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from pyglyn.dist.control import DemonitorP, Link, LinkExit, MonitorP, UnlinkId
-from pyglyn.etf import Atom, Pid, Reference, encode_bare
+from pyglyn.etf import Atom, Pid, Reference, decode_bare, encode_bare
 from pyglyn.groups.pg_state import PgState
 from pyglyn.groups.syn_pg_state import SynGroups
 from pyglyn.groups.syn_registry_state import SynRegistry
@@ -108,7 +108,8 @@ async def test_names_aliases_timers_and_own_links(node: Node) -> None:
             lambda n: kept.append((me.alias(), me.send_after(1000, me.pid, n), me.monitor(far(n)))),
             lambda n: me.link(far(n)),
             lambda n: node.runtime.unregister(f"n{count - 1 - n}"),
-            lambda n: (me.unalias(kept[n][0]), me.cancel_timer(kept[n][1]), me.demonitor(kept[n][2])),
+            lambda n: (me.unalias(kept[n][0]), me.cancel_timer(kept[n][1])),
+            lambda n: me.demonitor(kept[n][2]),
             lambda n: me.unlink(far(n)),
             lambda n: me.die(Atom("normal")) if n == 0 else None,
         )
@@ -145,7 +146,7 @@ async def test_pending_calls() -> None:
 
 async def test_a_mailbox_that_is_taken_from_behind() -> None:
     def make(count: int) -> Work:
-        mailbox = Mailbox()
+        mailbox = Mailbox(decode_bare)
         for number in range(count):
             mailbox.put(number)
         last = lambda message: message == count - 1  # noqa: E731
