@@ -9,7 +9,8 @@ The tree::
                             EpmdError > EpmdUnreachable, EpmdNameTaken
                             LocalProtocolError (our caller's fault),
                             RemoteProtocolError (the peer's fault), NodeDisconnected(node, reason)
-      ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy
+      ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy,
+                            WrongThread, CopiedNode
       RemoteError           BadRpc(reason), RemoteException(kind, reason, stack)
       GleamError            DecodeErrors(errors), ValueEncodeError(expected, found, path),
                             UnsupportedType
@@ -197,6 +198,13 @@ class WrongThread(ProcessError, RuntimeError):
 
     ``send``, ``cast`` and ``call`` work from every thread. For all else have the loop do it:
     ``asyncio.run_coroutine_threadsafe``, or ``loop.call_soon_threadsafe``.
+    """
+
+
+class CopiedNode(ProcessError, RuntimeError):
+    """A node was used in a fork of its operating-system process, where it is a copy without connections.
+
+    A child of a supervision tree that captured it is one. There, ``me`` does what the node would.
     """
 
 

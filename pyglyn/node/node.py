@@ -126,12 +126,26 @@ class Node:
     @property
     def system(self) -> Process:
         """The process that calls and sends on behalf of no process in particular."""
-        return self.hub.system
+        return self._own().system
 
     @property
     def runtime(self) -> Runtime:
-        """The processes of the node's own operating-system process, once it has been started."""
-        return self.hub.runtime
+        """The processes of the node's own operating-system process, once it has been started.
+
+        Raises:
+            CopiedNode: this is a fork of that operating-system process.
+        """
+        return self._own().runtime
+
+    def _own(self) -> Hub:
+        """The hub, unless what code in a fork has is a copy: that knows nothing new, and tells nobody.
+
+        Raises:
+            CopiedNode: it is one.
+        """
+        if hasattr(self.hub, "runtime"):
+            self.hub.runtime.home.check_no_copy()
+        return self.hub
 
     @property
     def exports(self) -> Exports:
@@ -228,7 +242,12 @@ class Node:
             await self.peers.announce()
 
     async def stop(self) -> None:
-        """Stop: processes get exit signal ``shutdown``, connections close, the name is given up."""
+        """Stop: processes get exit signal ``shutdown``, connections close, the name is given up.
+
+        In a fork of its operating-system process it does nothing.
+        """
+        if hasattr(self.hub, "runtime") and self.hub.runtime.home.copied:
+            return
         self.hub.stopping.set()
         for task in self._keepers.values():
             task.cancel()
@@ -344,19 +363,19 @@ class Node:
         Raises:
             HandshakeError, EpmdError: one sentence that says why not.
         """
-        await self.peers.connect(node)
+        await self._own().peers.connect(node)
 
     def disconnect(self, node: str) -> None:
         """Close the connection to a node, if there is one."""
-        self.peers.disconnect(node)
+        self._own().peers.disconnect(node)
 
     def nodes(self) -> list[str]:
         """The names of the connected nodes."""
-        return self.hub.nodes()
+        return self._own().nodes()
 
     def is_hidden(self, node: str) -> bool:
         """Whether the connection to a connected node is a hidden one."""
-        return self.hub.is_hidden(node)
+        return self._own().is_hidden(node)
 
     def keep_connected(self, node: str) -> None:
         """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``."""
@@ -476,7 +495,7 @@ class Node:
 
     def whereis(self, name: str) -> Pid | None:
         """The pid registered under a name of this node."""
-        return self.hub.whereis(name)
+        return self._own().whereis(name)
 
     def send(self, to: Destination, message: Term) -> None:
         """Send a message from no process in particular; from any thread."""

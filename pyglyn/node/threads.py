@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import queue
 import threading
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from pyglyn.errors import WrongThread
+from pyglyn.errors import CopiedNode, WrongThread
 
 MAX_THREADS = 256
 """So many calls run at the same time, and one of each function. Others wait. A thread costs some 10 KiB."""
@@ -24,12 +26,35 @@ MAX_THREADS = 256
 T = TypeVar("T")
 
 
+_homes: weakref.WeakSet[Home] = weakref.WeakSet()
+
+
+def _become_copies() -> None:
+    for home in list(_homes):
+        home.become_a_copy()
+    _homes.clear()
+
+
+os.register_at_fork(after_in_child=_become_copies)
+
+
 class Home:
-    """The event loop a runtime belongs to, and its thread: the one in which the runtime was made."""
+    """The event loop a runtime belongs to, and its thread: the one in which the runtime was made.
+
+    Attributes:
+        copied: this operating-system process is a fork of the one it belongs to.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        self.copied = False
+        _homes.add(self)
+
+    def become_a_copy(self) -> None:
+        """In a fork: from now on no thread is the one."""
+        self.copied = True
+        self._thread = 0
 
     def is_here(self) -> bool:
         """Whether this code runs in that thread."""
@@ -40,11 +65,25 @@ class Home:
 
         Raises:
             WrongThread: this is another.
+            CopiedNode: this is a fork of its operating-system process.
         """
         if threading.get_ident() != self._thread:
+            self.check_no_copy()
             raise WrongThread(
                 "called from another thread than the node's, where only send, cast and call work; "
                 "for all else use asyncio.run_coroutine_threadsafe or loop.call_soon_threadsafe"
+            )
+
+    def check_no_copy(self) -> None:
+        """Refuse everything in a fork.
+
+        Raises:
+            CopiedNode: this is one.
+        """
+        if self.copied:
+            raise CopiedNode(
+                "this node is a copy: it was captured by code that now runs in a fork of its "
+                "operating-system process. In a child of a tree use `me`: me.send, me.call, pg.join(me, …)"
             )
 
     def soon(self, function: Callable[..., object], *args: Any) -> None:
@@ -52,7 +91,9 @@ class Home:
 
         Raises:
             WrongThread: its event loop is closed.
+            CopiedNode: this is a fork.
         """
+        self.check_no_copy()
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError as error:
@@ -63,7 +104,9 @@ class Home:
 
         Raises:
             WrongThread: its event loop is closed.
+            CopiedNode: this is a fork.
         """
+        self.check_no_copy()
         if self._loop.is_closed():
             raise WrongThread("the node of this process has ended")
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(make(), self._loop))

@@ -18,11 +18,12 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 import attrs
 
-from pyglyn.errors import ChildStartError
+from pyglyn.errors import ChildStartError, UnsupportedType
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision.os.command import ProgramStart
 from pyglyn.supervision.spec import CallableStart, ChildSpec, ExportStart, Start, SupervisorStart
@@ -54,8 +55,50 @@ class ExportedChildren:
         if self._table.setdefault((module, name), target) is not target:
             raise ValueError(f"{module}:{name} is exported as a child already")
 
-    def _find(self, start: ExportStart) -> Callable[..., Any] | None:
-        return self._table.get((start.module.name, start.function.name))
+    def check(self) -> None:
+        """Look up what the return annotations name: by now all is defined.
+
+        Raises:
+            UnsupportedType: one names nothing that is visible in its module.
+        """
+        for module, name in self._table:
+            self._makes_specification(module, name)
+
+    def _makes_specification(self, module: str, name: str) -> bool:
+        """Whether what is exported is a function that returns the specification, not the child itself.
+
+        Raises:
+            UnsupportedType: its annotation names nothing that is visible in its module.
+        """
+        target = self._table[module, name]
+        if inspect.isclass(target) or inspect.iscoroutinefunction(target):
+            return False
+        returned = getattr(target, "__annotations__", {}).get("return")
+        if not isinstance(returned, str):
+            return returned is ChildSpec
+        globals = getattr(inspect.unwrap(target), "__globals__", {})
+        try:
+            hints = typing.get_type_hints(SimpleNamespace(__annotations__={"": returned}), globals)
+        except NameError as error:
+            raise UnsupportedType(
+                f"{module}:{name}: what it returns is annotated {returned!r}, and {error.name!r} names "
+                "nothing visible in its module; import or define it there, not for type checking only and "
+                "not within a function"
+            ) from error
+        return hints[""] is ChildSpec
+
+    def _find(self, start: ExportStart) -> tuple[Callable[..., Any], bool] | None:
+        """What is exported for a start, and whether it makes the specification; None if it does not fit.
+
+        Raises:
+            UnsupportedType: its annotation names nothing that is visible in its module.
+        """
+        key = (start.module.name, start.function.name)
+        target = self._table.get(key)
+        if target is None:
+            return None
+        makes = self._makes_specification(*key)
+        return (target, makes) if not makes or _takes(target, start.args) else None
 
     def resolve(self, spec: ChildSpec, extra: Sequence[Any] = ()) -> tuple[ChildSpec, Start]:
         """What to start for a specification, with the arguments of a dynamic child after its own.
@@ -63,6 +106,7 @@ class ExportedChildren:
         Raises:
             ChildStartError: ``{'EXIT', {undef, Stack}}`` for what is not exported, as OTP's; ``badarg`` for
                 arguments that do not fit.
+            UnsupportedType: the annotation of what is exported names nothing that is visible in its module.
         """
         start = spec.start
         if isinstance(start, ExportStart):
@@ -79,22 +123,23 @@ class ExportedChildren:
 
         None where a function or class is the child itself, and where the start will fail.
         """
-        target = self._find(start)
-        if target is None or not _makes_specification(target) or not _takes(target, start.args):
-            return None
         try:
-            made = target(*start.args)
+            found = self._find(start)
+            if found is None or not found[1]:
+                return None
+            made = found[0](*start.args)
         except Exception:
             return None
         return made if isinstance(made, ChildSpec) else None
 
     def _resolve_export(self, spec: ChildSpec, start: ExportStart) -> tuple[ChildSpec, Start]:
-        target = self._find(start)
-        if target is None or not _takes(target, start.args):
+        found = self._find(start)
+        if found is None:
             undef: Term = (Atom("undef"), [(start.module, start.function, start.args, [])])
             named = f"{start.module}:{start.function}/{len(start.args)}"
             raise _error(spec, (Atom("EXIT"), undef), f"{named} is not exported as a child")
-        if not _makes_specification(target):
+        target, makes = found
+        if not makes:
             return spec, CallableStart(target, tuple(start.args))
         made: ChildSpec = target(*start.args)
         return _merged(spec, made), made.start
@@ -136,11 +181,6 @@ def _error(spec: ChildSpec, reason: Term, text: str) -> ChildStartError:
     return ChildStartError(text, child_id=spec.id, reason=reason)
 
 
-def _makes_specification(target: Callable[..., Any]) -> bool:
-    """Whether what is exported is a function that returns the specification, not the child itself."""
-    return not inspect.isclass(target) and typing.get_type_hints(target).get("return") is ChildSpec
-
-
 def _says_nothing(target: Callable[..., Any]) -> bool:
     return (
         inspect.isroutine(target)
@@ -151,8 +191,6 @@ def _says_nothing(target: Callable[..., Any]) -> bool:
 
 def _takes(target: Callable[..., Any], args: Sequence[Term]) -> bool:
     """Whether a function that returns a specification can be called with so many arguments."""
-    if not _makes_specification(target):
-        return True
     try:
         inspect.signature(target).bind(*args)
     except TypeError:

@@ -25,6 +25,7 @@ from pyglyn.node.reasons import SHUTDOWN
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.child import run_child
 from pyglyn.supervision.declaration import supervisor
+from pyglyn.supervision.exported import EXPORTED
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.place import Place
 from pyglyn.supervision.running import Running
@@ -85,6 +86,7 @@ class Trees:
 
     async def _prepare(self) -> Process:
         node = self.node
+        EXPORTED.check()
         await node.workers.start()
         if self._place is None:
             address = HubAddress(node.workers.address, node.workers.token)

@@ -9,6 +9,7 @@ links; so a restart never meets what is left of its predecessor.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import time
 import weakref
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyglyn import counters
+from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import atom_of
@@ -23,6 +25,7 @@ from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import Row
 from pyglyn.node.process import PRIVATE
 from pyglyn.node.reasons import KILL, KILLED, SHUTDOWN, UNDEFINED, is_clean
+from pyglyn.node.rpc import rpc
 from pyglyn.node.signals import ExitSignal
 from pyglyn.patience import Patience
 from pyglyn.supervision.effects import (
@@ -65,6 +68,8 @@ from pyglyn.supervision.words import ChildType, ShutdownWord
 
 ROOT = "pyglyn_sup"
 """The name of the hub's own supervisor, above all others of the node."""
+ALIVE_TIMEOUT_S = 2.0
+"""How long the node may take to say whether a process lives that is not a child."""
 FORCED = Atom("$forced")
 
 
@@ -86,7 +91,7 @@ class SupervisorServer(GenServer):
             auto_shutdown=declaration.auto_shutdown,
             children=declaration.children,
             described=place.exported.described,
-            is_alive=lambda pid: self.me.runtime.is_here(pid) and pid.id in self.me.runtime.processes,
+            is_alive=self._is_alive,
         )
         self._runs: dict[object, Running] = {}
         self._by_pid: dict[Pid, Running] = {}
@@ -102,6 +107,7 @@ class SupervisorServer(GenServer):
         self._timers: dict[int, Patience] = {}
         self._handover: weakref.WeakKeyDictionary[Child, Term] = weakref.WeakKeyDictionary()
         self._stop_reason: Term = None
+        self._alive_elsewhere: Pid | None = None
         place.supervisors[self.me.pid] = self
         self._carry_out(self.policy.start(self._now()))
 
@@ -116,8 +122,24 @@ class SupervisorServer(GenServer):
     # --- what arrives -----------------------------------------------------------------------------
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
+        match request:
+            case (Atom("terminate_child" | "get_childspec"), Pid() as pid) if self.policy.is_simple:
+                await self._look_elsewhere(pid)
         self._carry_out(receive_request(self.policy, caller, request, self._now()))
         return self._outcome()
+
+    def _is_alive(self, pid: Pid) -> bool:
+        runtime = self.me.runtime
+        return pid.id in runtime.processes if runtime.is_here(pid) else pid == self._alive_elsewhere
+
+    async def _look_elsewhere(self, pid: Pid) -> None:
+        """Ask the node whether a process of another OS process of it lives: the policy will want to know."""
+        self._alive_elsewhere = None
+        if pid.node != self.me.node or self.me.runtime.is_here(pid) or pid in self.policy.dynamics:
+            return
+        with contextlib.suppress(PyglynError):
+            if await rpc(self.me, self.me.node, "erlang", "is_process_alive", [pid], ALIVE_TIMEOUT_S) is True:
+                self._alive_elsewhere = pid
 
     async def handle_info(self, message: Any) -> Any:
         match message:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pyglyn.errors import ChildStartError
+from pyglyn.errors import ChildStartError, UnsupportedType
 from pyglyn.etf import Atom
 from pyglyn.supervision import ChildSpec, program, supervisor, worker
 from pyglyn.supervision.exported import ExportedChildren
@@ -54,6 +54,34 @@ def test_a_function_that_says_nothing_of_what_it_returns_is_refused() -> None:
     with pytest.raises(TypeError, match=r"shop:unclear .* write `-> ChildSpec`"):
         table.add("shop", "unclear", unclear)
     table.add("shop", "child", child)
+
+
+def test_what_is_returned_may_be_named_before_it_is_defined_but_has_to_be_in_the_end() -> None:
+    module: dict[str, Any] = {"worker": worker, "job": job}
+    source = """
+def parts(me: Unknown, items: AlsoUnknown) -> None: ...
+def later(items: Unknown) -> Spec: return worker(job, items)
+async def child(me: Unknown) -> Unknown: ...
+"""
+    exec("from __future__ import annotations" + source, module)
+    table = ExportedChildren()
+    table.add("shop", "parts", module["parts"])
+    table.add("shop", "later", module["later"])
+    message = (
+        r"^shop:later: what it returns is annotated 'Spec', and 'Spec' names nothing visible in its module; "
+        r"import or define it there, not for type checking only and not within a function$"
+    )
+    with pytest.raises(UnsupportedType, match=message):
+        table.check()
+    with pytest.raises(UnsupportedType, match=message):
+        table.resolve(from_erlang("later", 1))
+    assert table.described(from_erlang("later", 1).start) is None  # type: ignore[arg-type]
+    assert table.resolve(from_erlang("parts", 1))[1] == CallableStart(module["parts"], (1,))
+    module["Spec"] = ChildSpec
+    table.check()
+    assert table.resolve(from_erlang("later", 1))[1] == CallableStart(job, (1,))
+    table.add("shop", "child", module["child"])  # async: it is the child itself, whatever it returns
+    table.check()
 
 
 def test_the_child_itself_gets_the_arguments_and_those_of_start_child(exported: ExportedChildren) -> None:

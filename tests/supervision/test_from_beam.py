@@ -18,7 +18,7 @@ from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, factory, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
 from tests.supervision.conftest import Client, Start
-from tests.supervision.service import Probe, blocking_echo, echo, member, stubborn
+from tests.supervision.service import Probe, blocking_echo, echo, member, returns, stubborn
 
 LINK = """
 process_flag(trap_exit, true), link(Pid),
@@ -143,6 +143,24 @@ async def test_what_is_not_exported_cannot_be_started(beam: Beam, local: Client)
             pass
         case other:
             pytest.fail(f"started or other error: {other}")
+
+
+async def test_a_factory_says_of_processes_that_are_not_its_children_what_otp_says(
+    beam: Beam, local: Client
+) -> None:
+    await start(local.node, tree())
+    ok, not_found = Atom("ok"), (Atom("error"), Atom("not_found"))
+    hub = local.node.spawn(echo)
+    dead = local.node.spawn(returns)
+    await eventually(lambda: not local.node.runtime.processes.get(dead.id))
+    text = "supervisor:terminate_child({many, Node}, P)"
+    where = {"Node": Atom(local.node.name)}
+    for pid, answer in ((hub, not_found), (local.node.whereis("a"), not_found), (dead, ok)):
+        assert await beam.eval(text, P=pid, **where) == answer
+    look = "element(1, supervisor:get_childspec({many, Node}, P))"
+    assert await beam.eval(look, P=hub, **where) is Atom("error")
+    assert await beam.eval(look, P=dead, **where) is Atom("ok")
+    assert local.node.whereis("a") is not None
 
 
 async def test_a_factory_starts_children_for_erlang(beam: Beam, local: Client) -> None:
