@@ -61,7 +61,7 @@ class Program:
             self.output += decoder.decode(data)
 
     async def ends(self) -> int:
-        status = await asyncio.wait_for(self.process.wait(), 20)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         await self._reader
         return status
 
@@ -71,7 +71,7 @@ class Program:
             assert match, self.output
             return match
 
-        return await eventually(found, timeout=20)
+        return await eventually(found, timeout=60)
 
 
 @asynccontextmanager
