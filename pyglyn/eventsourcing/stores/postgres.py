@@ -260,7 +260,7 @@ class PostgresStore(EventStore[E, S]):
         # Events committed since that statement come along: the log only grows, so the sum is a later moment.
         after = snapshot.sequence if snapshot is not None else 0
         rows = await database.query(SELECT_EVENTS, (*key, after, NO_LIMIT))
-        return Loaded(snapshot, [self._codec.envelope(EventRow(*row)) for row in rows])
+        return Loaded(snapshot, list(self._codec.event_rows(rows)))
 
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
@@ -268,7 +268,7 @@ class PostgresStore(EventStore[E, S]):
         most = NO_LIMIT if limit is None else max(limit, 0)
         parameters = (*self._codec.key(aggregate_id), start_from, most)
         rows = await self.database().query(SELECT_EVENTS, parameters)
-        return [self._codec.envelope(EventRow(*row)) for row in rows]
+        return list(self._codec.event_rows(rows))
 
     async def last_sequence(self, aggregate_id: str) -> int:
         rows = await self.database().query(SELECT_SEQUENCE, self._codec.key(aggregate_id))

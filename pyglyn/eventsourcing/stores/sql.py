@@ -217,7 +217,7 @@ class SqlTransaction(Transaction[E, S]):
             snapshot = self._codec.usable_snapshot(SnapshotRow(*rows[0]) if rows else None)
         after = snapshot.sequence if snapshot is not None else 0
         rows, _ = await self._run(SELECT_EVENTS, (*key, after, NO_LIMIT))
-        return Loaded(snapshot, [self._codec.envelope(EventRow(*row)) for row in rows])
+        return Loaded(snapshot, list(self._codec.event_rows(rows)))
 
     async def append(
         self,

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
-from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.sql import (
+    EVENT_COLUMNS,
     INSERT_EVENT,
     NO_LIMIT,
     SELECT_CHECKPOINT,
@@ -70,6 +71,8 @@ S = TypeVar("S")
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
+_WORTH_A_LOOK = 8
+"""Rows from which on it is worth while to find out where events are."""
 
 
 def _q(statement: str) -> str:
@@ -166,14 +169,14 @@ class SqliteStore(EventStore[E, S]):
             return snapshot, _events(connection, *key, after, NO_LIMIT)
 
         snapshot, rows = await self.database().read(select)
-        return Loaded(snapshot, [codec.envelope(EventRow(*row)) for row in rows])
+        return Loaded(snapshot, list(codec.event_rows(rows)))
 
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
     ) -> list[EventEnvelope[E]]:
         key, most = self._codec.key(aggregate_id), NO_LIMIT if limit is None else max(limit, 0)
         rows = await self.database().read(lambda c: _events(c, *key, start_from, most))
-        return [self._codec.envelope(EventRow(*row)) for row in rows]
+        return list(self._codec.event_rows(rows))
 
     async def last_sequence(self, aggregate_id: str) -> int:
         rows = await self._select(_SELECT_SEQUENCE, self._codec.key(aggregate_id))
@@ -229,10 +232,9 @@ class SqliteStore(EventStore[E, S]):
         if limit <= 0:
             return []
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
-        statement = positioned_statement(by_type=by_type, by_id=by_id)
-        keys = read_keys(self.aggregate_type, aggregate_id)
+        page = _Page(by_type=by_type, by_id=by_id, keys=read_keys(self.aggregate_type, aggregate_id))
         while True:
-            rows = await self._select(_q(statement), (after, *keys, limit))
+            rows = await self.database().read(partial(page.rows, after=after, limit=limit))
             found = self._codec.recorded_rows(rows)
             if found or len(rows) < limit:
                 return found
@@ -363,6 +365,45 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         self.check()
         result: tuple[list[Row], int] = await self._in_thread(operation)
         return result
+
+
+class _Page:
+    """Reads events by position; ``keys`` are the values of the type and the id that it is limited to.
+
+    The way from a position to its event is by three columns of text. As both tables grow by one row at a
+    time, the rowid of an event usually is its position plus a number that many rows have in common, and the
+    way by the rowid costs a third. It is only taken where the three columns say that it is the right event;
+    where one is not, all are looked for by the columns. (Deletions, VACUUM and imports change rowids.)
+    """
+
+    def __init__(self, *, by_type: bool, by_id: bool, keys: Sequence[str]) -> None:
+        self._keys = keys
+        conditions = " AND aggregate_type = ?" if by_type else ""
+        conditions += " AND aggregate_id = ?" if by_id else ""
+        self._by_columns = _q(positioned_statement(by_type=by_type, by_id=by_id))
+        self._distance = f"""
+        SELECT e.rowid - p.position
+        FROM (SELECT * FROM pyglyn_position WHERE position > ?{conditions} ORDER BY position LIMIT 1) AS p
+        JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
+        """
+        columns = ", ".join(f"e.{column}" for column in EVENT_COLUMNS.split(", "))
+        conditions = conditions.replace("aggregate", "p.aggregate")
+        self._by_rowid = f"""
+        SELECT p.position, p.recorded_at, {columns} FROM pyglyn_position AS p LEFT JOIN event AS e
+        ON e.rowid = p.position + ? AND e.sequence = p.sequence AND e.aggregate_id = p.aggregate_id
+        AND e.aggregate_type = p.aggregate_type
+        WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
+        """
+
+    def rows(self, connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
+        """Return the rows behind a position."""
+        if limit >= _WORTH_A_LOOK:
+            found, _ = fetch(connection, self._distance, (after, *self._keys))
+            if found:
+                rows, _ = fetch(connection, self._by_rowid, (found[0][0], after, *self._keys, limit))
+                if all(row[2] is not None for row in rows):
+                    return rows
+        return fetch(connection, self._by_columns, (after, *self._keys, limit))[0]
 
 
 def _ended(connection: sqlite3.Connection) -> bool:

@@ -89,6 +89,7 @@ class Everything:
 
 
 EVERYTHING: es.JsonCodec[Everything] = es.JsonCodec(Everything)
+EXACT_EVERYTHING: es.JsonCodec[Everything] = es.JsonCodec(Everything, exact=True)
 floats = strategies.floats(allow_nan=False, allow_infinity=False)
 texts = strategies.text(strategies.characters(exclude_categories=["Cs"]))
 points = strategies.builds(Point, floats, texts)
@@ -112,6 +113,70 @@ everything = strategies.builds(
     many=strategies.frozensets(strategies.integers()),
     box=strategies.builds(Box, strategies.integers()),
 )
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """List each container of a JSON value with each of its keys or indexes."""
+    inside = list(value.items() if isinstance(value, dict) else enumerate(value))
+    here = [(value, key) for key, _ in inside]
+    return here + [place for _, each in inside if isinstance(each, dict | list) for place in places(each)]
+
+
+others = strategies.one_of(
+    strategies.none(),
+    strategies.booleans(),
+    strategies.integers(),
+    strategies.just(2**53 + 1),
+    strategies.just(float("inf")),
+    floats,
+    strategies.just("leaf"),
+    texts,
+    strategies.builds(list),
+    strategies.builds(dict),
+)
+
+
+@given(everything, strategies.data())
+def test_what_is_read_quickly_is_what_is_read_with_care(value: Everything, data: Any) -> None:
+    """Of a value in which one thing is another one, or missing, or too much."""
+    for codec in (EVERYTHING, EXACT_EVERYTHING):
+        written, read = codec._quick
+        plain: Any = written(value)
+        assert plain == codec._encode(value)
+        assert codec._decode is not None
+        assert read(plain) == codec._decode(plain) == value
+        container, key = data.draw(strategies.sampled_from(places(plain)))
+        match data.draw(strategies.sampled_from(["replace", "remove", "add"])):
+            case "replace":
+                container[key] = data.draw(others)
+            case "remove":
+                del container[key]
+            case "add" if isinstance(container, dict):
+                container["more"] = data.draw(others)
+            case _:
+                container.append(data.draw(others))
+        try:
+            quickly = read(plain)
+        except Exception:
+            continue
+        carefully = codec._decode(plain)
+        assert (quickly, repr(quickly)) == (carefully, repr(carefully))
+
+
+@attrs.frozen
+class Node:
+    name: str
+    inside: list[Node]
+
+
+def test_a_fault_deep_inside_is_looked_for_once() -> None:
+    codec: es.JsonCodec[Node] = es.JsonCodec(Node)
+    value: Any = {"name": 7, "inside": []}
+    for _ in range(50):
+        value = {"name": "n", "inside": [value]}
+    text = json.dumps(value)
+    with pytest.raises(es.EventDecodeError, match="expected a string, got an integer"):
+        codec.decode(text)
 
 
 @given(everything)

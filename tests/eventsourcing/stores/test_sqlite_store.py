@@ -434,3 +434,45 @@ os.kill(os.getpid(), 9)
     for folder in ("moved", "copy"):
         async with bank(tmp_path / folder / "bank.db") as store:
             assert await store.last_position() == 8000
+
+
+async def test_events_are_found_however_rowids_have_moved(tmp_path):
+    """By deletions, by VACUUM, by an import: the way by rowids is a short cut only."""
+    path = tmp_path / "bank.db"
+    async with bank(path) as store, es.open_store(f"sqlite:{path}", aggregate_type="Other") as other:
+        for n in range(20):
+            await store.append(f"a{n}", [AccountOpened(f"a{n}")], expected=0)
+            await other.append(f"o{n}", [{"n": n}], expected=0)
+
+        async def read_both_ways() -> list[tuple[int, str]]:
+            found: list[list[tuple[int, str]]] = []
+            for limit in (1, 9, 100):
+                after, events = 0, list[tuple[int, str]]()
+                while batch := await store.read(after, limit=limit):
+                    events += [(event.position, event.envelope.payload.account_id) for event in batch]
+                    after = batch[-1].position
+                found.append(events)
+            assert found[0] == found[1] == found[2]
+            return found[0]
+
+        expected = [(2 * n + 1, f"a{n}") for n in range(20)]
+        assert await read_both_ways() == expected
+        with sqlite3.connect(path) as connection:
+            connection.execute("DELETE FROM event WHERE aggregate_id IN ('o3', 'a7', 'o19')")
+        assert await read_both_ways() == [each for each in expected if each[1] != "a7"]
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("VACUUM")
+        await store.append("late", [AccountOpened("late")], expected=0)
+        assert await read_both_ways() == [*(each for each in expected if each[1] != "a7"), (41, "late")]
+        with sqlite3.connect(path) as connection:  # rows change places, so that rowids say other events
+            connection.execute("CREATE TABLE old AS SELECT * FROM event")
+            triggers = connection.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+            ).fetchall()
+            for name, _ in triggers:
+                connection.execute(f"DROP TRIGGER {name}")
+            connection.execute("DELETE FROM event")
+            connection.execute("INSERT INTO event SELECT * FROM old ORDER BY aggregate_id DESC")
+            for _, sql in triggers:
+                connection.execute(sql)
+        assert await read_both_ways() == [*(each for each in expected if each[1] != "a7"), (41, "late")]

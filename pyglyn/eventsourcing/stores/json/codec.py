@@ -33,6 +33,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import functools
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ import cattrs
 from cattrs.dispatch import MultiStrategyDispatch
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from pyglyn.errors import EventDecodeError, EventEncodeError
+from pyglyn.errors import EventDecodeError, EventEncodeError, UnsupportedType
 from pyglyn.eventsourcing.domain.evolution import Evolution, Upcaster, evolution_of
 from pyglyn.eventsourcing.stores.json.collections import (
     ARRAYS,
@@ -56,8 +57,9 @@ from pyglyn.eventsourcing.stores.json.collections import (
     mapping,
     plain,
 )
+from pyglyn.eventsourcing.stores.json.quick import Quick, QuickFunctions
 from pyglyn.eventsourcing.stores.json.scalars import SCALARS, kind_of, shown
-from pyglyn.eventsourcing.stores.json.text import JsonValue, dump, load
+from pyglyn.eventsourcing.stores.json.text import JsonValue, dump, load, scan_once
 from pyglyn.eventsourcing.stores.json.upcasting import Upcasting
 from pyglyn.gleam.annotations import is_union, name_of, resolved
 
@@ -142,24 +144,45 @@ class JsonCodec(Generic[T]):
         self._decode: Callable[[Any], Any] | None = None
         self._upcasting: Upcasting | None = None
         self._earlier: list[JsonCodec[T]] = []
+        self._quick_of: Callable[[QuickFunctions], tuple[Quick, Quick]] | None = None
         if of is None:
             return
-        converter = _Converter(self.style, exact=exact)
+        self._converter = converter = _Converter(self.style, exact=exact)
         of = resolved(of)
         self._earlier = [
             JsonCodec(of, each, tagged=tagged, exact=exact) for each in (style.earlier if style else ())
         ]
         if tagged:
-            self._encode, from_json = _tagged(converter, _members(of), self.style.tag_key)
+            members, tag_key = _members(of), self.style.tag_key
+            self._encode, from_json = _tagged(converter, members, tag_key)
+            tags = converter.tags(members)
+            self._quick_of = lambda quick: (
+                quick.tagged_writer(tag_key, tags),
+                quick.tagged_reader(tag_key, tags),
+            )
             self._upcasting = Upcasting.of_events(
                 self.style.tag_key, _tags(self.style, _members(of)), self.style.upcasters
             )
         else:
             self._encode, from_json = converter.pair(of)
+            self._quick_of = lambda quick: (quick.writer(of), quick.reader(of))
             if _is_record(of) and evolution_of(_origin(of)).version > 1:
                 self._upcasting = Upcasting.of_state(evolution_of(_origin(of)))
                 self._encode = self._upcasting.marking(self._encode)
         self._decode = lambda value: from_json(value, of)
+
+    @functools.cached_property
+    def _quick(self) -> tuple[Quick, Quick]:
+        """What writes and reads right values quickly, and raises at others."""
+        if self._quick_of is None or self._decode is None:
+            return self._encode, self._decode or _refuse
+        try:
+            write, read = self._quick_of(QuickFunctions(self._converter))
+        except UnsupportedType:  # a type that only cattrs can resolve
+            return self._encode, self._decode
+        if self._upcasting is not None and self._upcasting.tag_key is None:
+            write = self._upcasting.marking(write)
+        return write, read
 
     def encode(self, value: T) -> str:
         """Write a value.
@@ -167,6 +190,10 @@ class JsonCodec(Generic[T]):
         Raises:
             EventEncodeError: it is not of the type.
         """
+        try:
+            return dump(self._quick[0](value))
+        except Exception:  # the long way, which says what is wrong
+            pass
         try:
             written = self._encode(value)
         except EventEncodeError:
@@ -189,6 +216,16 @@ class JsonCodec(Generic[T]):
         if self._decode is None:
             return load(text, check_floats=True)  # type: ignore[return-value]
         try:
+            value, end = scan_once(text, 0)
+            if end == len(text):
+                read = self._quick[1]
+                quick: T = (
+                    read(value) if self._upcasting is None else self._upcasting.read(value, version, read)
+                )
+                return quick
+        except Exception:  # the long way, which says what is wrong
+            pass
+        try:
             return self._read(text, version)
         except EventDecodeError:
             for codec in self._earlier:
@@ -209,6 +246,10 @@ class JsonCodec(Generic[T]):
         except Exception as error:
             raise EventDecodeError(_faults(error), payload=text) from error
         return value
+
+
+def _refuse(_value: Any) -> Any:
+    raise TypeError("there is no quick way to read it")
 
 
 def _faults(error: Exception) -> list[str]:
@@ -264,6 +305,25 @@ class _Converter(cattrs.Converter):
         if of not in self._pairs:
             self._pairs[of] = self._derived(of)
         return self._pairs[of]
+
+    @property
+    def own(self) -> Mapping[type, Any]:
+        return self.style.codecs
+
+    def key(self, field: str) -> str:
+        return self.style.key_spelling(field)
+
+    def nested_tags(self, members: list[Any]) -> tuple[str, dict[str, tuple[Any, bool]]]:
+        return self.style.nested_tag_key, self.tags(members)
+
+    def tags(self, members: list[Any]) -> dict[str, tuple[Any, bool]]:
+        """Return each tag of a union with its class, and whether it is the one that is written."""
+        found: dict[str, tuple[Any, bool]] = {}
+        for member in members:
+            tag = _tag_of(self.style, _origin(member))
+            for name in (tag, *evolution_of(_origin(member)).aliases):
+                found[name] = member, name == tag
+        return found
 
     def inside(self, of: Any) -> Callable[[], Pair]:
         """Return what gives the pair of a type inside another; derived now if the other one is already."""

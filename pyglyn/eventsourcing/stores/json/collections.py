@@ -43,10 +43,11 @@ def array(of: Any, lookup: Lookup) -> Pair:
     def read(value: Any, _of: Any) -> Any:
         _check_array(value)
         from_json = inside()[1]
+        found = _each(of, ((n, each, element, from_json) for n, each in enumerate(value)))
         try:
-            return kind([from_json(each, element) for each in value])
-        except Exception as error:
-            raise _located(of, ((n, each, element, from_json) for n, each in enumerate(value))) from error
+            return kind(found)
+        except TypeError as error:  # a set of what has no hash
+            raise TypeError(f"no {name_of(of)}") from error
 
     return write, read
 
@@ -65,14 +66,8 @@ def _fixed(of: Any, elements: tuple[Any, ...], lookup: Lookup) -> Pair:
         _check_array(value)
         if len(value) != size:
             raise ValueError(f"expected an array of {size}, got one of {len(value)}")
-        places = [
-            (n, each, element, pair()[1])
-            for n, (each, element, pair) in enumerate(zip(value, elements, inside, strict=True))
-        ]
-        try:
-            return tuple([from_json(each, element) for _, each, element, from_json in places])
-        except Exception as error:
-            raise _located(of, places) from error
+        places = enumerate(zip(value, elements, inside, strict=True))
+        return tuple(_each(of, ((n, each, element, pair()[1]) for n, (each, element, pair) in places)))
 
     return write, read
 
@@ -82,18 +77,23 @@ def _check_array(value: Any) -> None:
         raise TypeError(f"expected an array, got {kind_of(value)}")
 
 
-def _located(of: Any, places: Iterable[tuple[Any, Any, Any, FromJson]]) -> Exception:
-    """Read each place again and gather the faults, each with its place."""
+def _each(of: Any, places: Iterable[tuple[Any, Any, Any, FromJson]]) -> list[Any]:
+    """Read what is in each place, once: what is nested n deep would otherwise be read 2ⁿ times.
+
+    Raises:
+        IterableValidationError: all faults, each with its place.
+    """
+    found: list[Any] = []
     faults: list[Exception] = []
     for index, value, type_, from_json in places:
         try:
-            from_json(value, type_)
+            found.append(from_json(value, type_))
         except Exception as error:
             error.add_note(IterableValidationNote(f"@ {index!r}", index, type_))
             faults.append(error)
-    if not faults:  # each by itself is right, all together are not: a set of what has no hash
-        return TypeError(f"no {name_of(of)}")
-    return IterableValidationError(f"while reading {name_of(of)}", faults, of)
+    if faults:
+        raise IterableValidationError(f"while reading {name_of(of)}", faults, of)
+    return found
 
 
 def mapping(of: Any, lookup: Lookup) -> Pair:
@@ -123,12 +123,10 @@ def mapping(of: Any, lookup: Lookup) -> Pair:
         if type(value) is not dict:
             raise TypeError(f"expected an object, got {kind_of(value)}")
         key_from_json, from_json = of_key()[1], of_value()[1]
-        try:
-            return {key_from_json(key, key_type): from_json(each, value_type) for key, each in value.items()}
-        except Exception as error:
-            keys = [(key, key, key_type, key_from_json) for key in value]
-            values = [(key, each, value_type, from_json) for key, each in value.items()]
-            raise _located(of, keys + values) from error
+        keys = [(key, key, key_type, key_from_json) for key in value]
+        values = [(key, each, value_type, from_json) for key, each in value.items()]
+        found = _each(of, keys + values)
+        return dict(zip(found[: len(value)], found[len(value) :], strict=True))
 
     return write, read
 

@@ -93,13 +93,14 @@ def _refuse_overflow(text: str) -> float:
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _checking_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_refuse_overflow)
-_scan_once: Any = _decoder.scan_once  # type: ignore[attr-defined]
+scan_once: Any = _decoder.scan_once  # type: ignore[attr-defined]
+"""Reads the value at a place of a text, and returns where it ends; StopIteration where there is none."""
 
 
 def _scan(text: str) -> tuple[JsonValue, int]:
     """Read the value at the start of the text: what the decoder does, without looking for blanks."""
     try:
-        found: tuple[JsonValue, int] = _scan_once(text, 0)
+        found: tuple[JsonValue, int] = scan_once(text, 0)
     except StopIteration:
         return _decoder.decode(text), len(text)
     return found
