@@ -9,7 +9,10 @@ import attrs
 from pyglyn import etf
 from pyglyn.dist.control import Control
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.net import LocalNode, Peers
 from pyglyn.node import Process, Settings
+from pyglyn.node.exports import Exports
+from pyglyn.node.hub import Hub
 from pyglyn.node.runtime import Identity, Parts, Runtime
 
 NODE, PEER = "py@h", "erl@h"
@@ -58,3 +61,19 @@ def noted(serial: int = 0, **settings: Any) -> Noted:
 def mailbox(process: Process) -> list[Any]:
     """The messages that wait, without taking them."""
     return process.waiting_messages
+
+
+def hub(here: Noted | None = None, exports: Exports | None = None) -> Hub:
+    """A hub around a runtime, that has not begun to listen or to connect."""
+    here = here or noted()
+    local = LocalNode(name=NODE, cookie="c", creation=CREATION)
+    settings = here.runtime.settings
+    peers = Peers(local, _nothing, _nothing, _nothing, _nothing, settings.net)
+    made = Hub(local, settings, peers, exports or Exports())
+    made.runtime = here.runtime
+    made.begin()
+    return made
+
+
+def _nothing(*_: object) -> None:
+    pass

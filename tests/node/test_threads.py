@@ -26,25 +26,29 @@ async def test_a_function_in_a_thread_sees_the_context_of_its_caller() -> None:
     assert await Threads().run(asked.get) == "me"
 
 
-async def test_calls_of_one_function_use_no_more_threads_than_the_limit() -> None:
+async def test_of_the_calls_of_one_function_no_more_run_at_once_than_the_limit() -> None:
     threads = Threads(limit=2)
-    assert len({await threads.run(threading.get_ident) for _ in range(5)}) <= 2
-    both, release = threading.Barrier(3), threading.Event()
-    entered: list[int] = []
+    both, release, lock = threading.Barrier(3), threading.Event(), threading.Lock()
+    began, running, most = 0, 0, 0
 
-    def held() -> int:
-        entered.append(threading.get_ident())
-        if len(entered) <= 2:
+    def held() -> None:
+        nonlocal began, running, most
+        with lock:
+            began, running = began + 1, running + 1
+            most = max(most, running)
+            is_first = began <= 2
+        if is_first:
             both.wait()
             release.wait()
-        return threading.get_ident()
+        with lock:
+            running -= 1
 
-    running = [asyncio.ensure_future(threads.run(held)) for _ in range(5)]
+    calls = [asyncio.ensure_future(threads.run(held)) for _ in range(9)]
     await asyncio.to_thread(both.wait)
-    assert len(entered) == 2
+    assert (began, most) == (2, 2)
     release.set()
-    assert len({*await asyncio.gather(*running)}) <= 2
-    assert len(entered) == 5
+    await asyncio.gather(*calls)
+    assert (began, most) == (9, 2)
 
 
 async def test_a_function_has_one_thread_however_many_calls_of_others_hang() -> None:
