@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from pyglyn import etf, gleam
+from pyglyn import etf
 from pyglyn.errors import GleamError, PyglynError, UnsupportedType
 from pyglyn.etf import Term
 from pyglyn.node.destinations import name_of
@@ -99,9 +99,9 @@ def _inspect(function: Callable[..., Any]) -> Exported:
     wants_process = bool(parameters) and hints.get(parameters[0].name) is Process
     if wants_process:
         parameters = parameters[1:]
-    decoders = tuple(_codec(hints.get(p.name), gleam.decoder) for p in parameters)
+    decoders = tuple(_codec(hints.get(p.name), "decoder") for p in parameters)
     minimum = sum(p.default is p.empty for p in parameters)
-    encoder = _codec(hints.get("return"), gleam.encoder)
+    encoder = _codec(hints.get("return"), "encoder")
     return Exported(function, decoders, encoder, minimum, wants_process)
 
 
@@ -137,10 +137,13 @@ def _qualname(function: Callable[..., Any]) -> str:
     return getattr(annotated, "__qualname__", repr(annotated))
 
 
-def _codec(annotation: Any, make: Callable[[Any], Any]) -> Any:
+def _codec(annotation: Any, which: str) -> Any:
+    """The ``decoder`` or ``encoder`` of an annotation; None where none is needed."""
     if annotation is None or annotation is Any or annotation is Term:
         return None
-    return make(type(None) if annotation is type(None) else annotation)
+    from pyglyn import gleam  # late: most nodes export no function with other annotations
+
+    return getattr(gleam, which)(type(None) if annotation is type(None) else annotation)
 
 
 def _where(function: Callable[..., Any]) -> tuple[str | None, str]:

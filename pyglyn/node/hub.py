@@ -11,7 +11,6 @@ import functools
 import platform
 import time
 from collections.abc import Callable
-from importlib import metadata
 
 import attrs
 
@@ -52,6 +51,8 @@ def _version(package: str) -> str:
         return platform.python_version()
     if package == "pyglyn":
         return __version__
+    from importlib import metadata  # late: it imports much, and only Observer and the like ask
+
     try:
         return metadata.version(package)
     except (metadata.PackageNotFoundError, ValueError):

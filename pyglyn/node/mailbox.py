@@ -216,7 +216,7 @@ class Mailbox:
         if self._waits:
             raise RuntimeError("two coroutines of one process wait for its messages at the same time")
         waiter = self._waiter
-        if waiter is None or waiter.get_loop() is not asyncio.get_running_loop():
+        if waiter is None:
             waiter = self._waiter = Waiter()
         self._waits = True
         expired = False

@@ -8,15 +8,17 @@ it stays.
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
-import cattrs
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from pyglyn import etf
 from pyglyn.net import NetSettings
+
+if TYPE_CHECKING:
+    import cattrs
 
 Observe: TypeAlias = Literal["full", "read", "off"]
 
@@ -109,7 +111,12 @@ HUB_ONLY: Final = {
 """Settings that do not reach the workers, each with the reason; they have their default there."""
 
 
-def _make_converter() -> cattrs.Converter:
+@functools.cache
+def _converter() -> cattrs.Converter:
+    """Imports what only a node with workers needs, late: it is much for a node without them."""
+    import cattrs
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
     converter = cattrs.Converter(forbid_extra_keys=True)
     left_out: dict[type, dict[str, Any]] = {}
     for path in sorted(HUB_ONLY, key=lambda path: -path.count(".")):  # what is inside must be known before
@@ -129,14 +136,11 @@ def _class_at(path: list[str]) -> type:
     return type(here)
 
 
-_CONVERTER = _make_converter()
-
-
 def to_bytes(settings: Settings) -> bytes:
     """The settings as a worker gets them."""
-    return json.dumps(_CONVERTER.unstructure(settings)).encode()
+    return json.dumps(_converter().unstructure(settings)).encode()
 
 
 def from_bytes(data: bytes) -> Settings:
     """The settings that the hub has sent."""
-    return _CONVERTER.structure(json.loads(data), Settings)
+    return _converter().structure(json.loads(data), Settings)

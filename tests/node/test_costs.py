@@ -1,0 +1,104 @@
+"""What one message costs besides time: system calls, and memory blocks while it waits. No clock has a part in it.
+
+Each bound is a little above what was counted when it was last changed (Python 3.11, Linux).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pyglyn.dist.control import Send
+from pyglyn.etf import Atom, Pid, Term, encode_bare
+from pyglyn.node import Caller, GenServer, Node, Process
+from pyglyn.node.runtime import Identity, Runtime
+from pyglyn.testing import Beam, eventually, require
+
+CALLS = 500
+EVENT: Term = (
+    Atom("event"), b"bank", b"account-17", 12345, [(Atom("deposited"), 100, b"EUR"), (Atom("noted"), 1.5)],
+)  # fmt: skip
+
+
+class Echo(GenServer):
+    async def handle_call(self, request: Term, caller: Caller) -> Term:
+        return request
+
+
+async def test_a_call_takes_one_read_one_write_and_one_poll(beam: Beam, node: Node, tmp_path: Path) -> None:
+    """Counted by ``strace`` in the node's OS process, which is this one."""
+    strace = shutil.which("strace")
+    require(strace, "counting system calls takes strace (the Debian package of that name)")
+    pid = await node.start(Echo)
+    code = "[ok = gen_server:call(Pid, ok) || _ <- lists:seq(1, N)], ok"
+    await beam.eval(code, Pid=pid, N=1)
+    log = tmp_path / "calls"
+    tracing = await asyncio.create_subprocess_exec(
+        str(strace), "-c", "-o", str(log), "-p", str(os.getpid()), stderr=subprocess.DEVNULL
+    )
+    try:
+        status = Path("/proc/self/status")
+        untraced = "TracerPid:\t0\n"
+        await eventually(lambda: untraced not in status.read_text() or tracing.returncode is not None)
+        require(tracing.returncode is None, "this OS process may not be traced")
+        await beam.eval(code, Pid=pid, N=CALLS)
+    finally:
+        if tracing.returncode is None:
+            tracing.terminate()
+        await tracing.wait()
+    counted = {
+        name: int(calls)
+        for calls, name in re.findall(
+            r"^ *\S+ +\S+ +\S+ +(\d+) +(?:\d+ +)?(\w+)$", log.read_text(), re.MULTILINE
+        )
+    }
+    per_call = {
+        name: calls / CALLS for name, calls in counted.items() if calls > CALLS / 4 and name != "total"
+    }
+    assert set(per_call) <= {"recvfrom", "sendto", "epoll_wait", "getpid"}, per_call
+    assert all(calls <= 1.2 for calls in per_call.values()), per_call
+
+
+def blocks(runtime: Runtime, process: Process, count: int, message: Callable[[], bytes]) -> float:
+    """Memory blocks for each message that waits."""
+    control = Send(None, process.pid)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(count):
+        runtime.receive_encoded(control, message())
+    return (sys.getallocatedblocks() - before) / count
+
+
+async def test_a_message_that_waits_is_one_block_and_nothing_for_the_collector() -> None:
+    """One is the bytes themselves, and every 64 of them share a block of the queue."""
+    runtime = Runtime(Identity("n@h", 1), lambda control, parts, node: None)
+    process = runtime.attach("receiver")
+    data = encode_bare(EVENT)
+    tracked = len(gc.get_objects())
+    assert blocks(runtime, process, 10_000, lambda: data[:-1] + data[-1:]) <= 1.1
+    assert len(gc.get_objects()) - tracked < 100
+    assert process.message_queue_len == 10_000
+    assert await process.receive() == EVENT
+
+
+@pytest.mark.parametrize("waiting", [100, 100_000])
+async def test_a_long_queue_starts_no_collection(waiting: int) -> None:
+    runtime = Runtime(Identity("n@h", 1), lambda control, parts, node: None)
+    process = runtime.attach("receiver")
+    control, data = Send(Pid("p@h", 1, 0, 1), process.pid), encode_bare(EVENT)
+    for _ in range(waiting):
+        runtime.receive_encoded(control, data)
+    gc.collect()
+    before = [generation["collections"] for generation in gc.get_stats()]
+    for _ in range(2_000):
+        runtime.receive_encoded(control, data)
+    assert [generation["collections"] for generation in gc.get_stats()] == before
