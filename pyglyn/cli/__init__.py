@@ -66,6 +66,10 @@ COMMANDS = {
         "tree:tree",
         "Show the supervision tree and all other processes of NODE.",
     ),
+    "top": (
+        "top:top",
+        "Show who on NODE uses CPU and memory, and whose mailbox is full; again and again on a terminal.",
+    ),
     "stop": (
         "tree:stop",
         "Stop NODE as SIGTERM does: its trees first, each child in its turn.",

@@ -56,12 +56,12 @@ async def overview(local: Node, node: str, timeout: float) -> list[Scope]:
     else:
         return [Scope(kind.name, name.decode(), groups) for kind, name, groups in answer]
     try:
-        await local.erpc(node, "erlang", "system_info", [Atom("otp_release")], timeout)
+        await local.erpc(node, "pyglyn", "log_level", [], timeout)
     except RemoteException as error:
-        if error.reason is UNDEF:
-            return []  # a pyglyn node that runs no scope
-        raise
-    return await _beam_overview(local, node, timeout)
+        if error.reason is not UNDEF:
+            raise
+        return await _beam_overview(local, node, timeout)
+    return []  # a pyglyn node that runs no scope
 
 
 async def _beam_overview(local: Node, node: str, timeout: float) -> list[Scope]:

@@ -82,6 +82,7 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("erlang", name, "node")
     table.add("erlang", nodes)
     table.add("erlang", whereis)
+    table.add("erlang", registered)
     table.add("pyglyn", tree)
     table.add("pyglyn", kill)
     table.add("pyglyn", stop)
@@ -89,7 +90,7 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("logger", get_primary_config)
     table.add("logger", set_primary_config)
     if hub.settings.observe != "off":
-        for function in (registered, processes, is_process_alive, process_info, memory):
+        for function in (processes, is_process_alive, process_info, memory):
             table.add("erlang", function)
         add_answers(table, hub, census)
     return table

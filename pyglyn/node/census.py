@@ -183,7 +183,7 @@ class Census:
         """Every process of the node as a map, with what their supervisors know about them.
 
         Children that do not run have a row too, with ``undefined`` as their pid; a worker that does not
-        answer has one with status ``no_answer``.
+        answer has one with status ``no_answer``. ``memory`` and ``cpu_us`` are those of the OS process.
         """
         answers = await self.workers.ask(ROWS)
         found = rows(self.hub.runtime)
@@ -196,11 +196,12 @@ class Census:
         for each in found:
             each.update(children.get(each[PID], {}))
         found += [row for row in told if row[PID] is UNDEFINED]
-        memory = {
-            os_pid: resident_memory(os_pid) for row in found if isinstance(os_pid := row.get(OS_PID), int)
-        }
+        os_pids = {os_pid for row in found if isinstance(os_pid := row.get(OS_PID), int)}
+        memory = {os_pid: resident_memory(os_pid) for os_pid in os_pids}
+        cpu = {os_pid: cpu_use(os_pid).own_us for os_pid in os_pids}
         for each in found:
             each[Atom("memory")] = memory.get(each.get(OS_PID, 0), UNDEFINED)
+            each[Atom("cpu_us")] = cpu.get(each.get(OS_PID, 0), UNDEFINED)
         return found
 
     def _told(self, from_workers: list[Any]) -> list[Any]:

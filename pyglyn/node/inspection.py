@@ -43,6 +43,27 @@ def rows(runtime: Host) -> list[Row]:
     return [row(process) for process in runtime.processes.values()]
 
 
+def owners(found: list[Row]) -> dict[int, Any]:
+    """By OS process, the pid that it is there for: the child of a supervisor, in the hub the system process.
+
+    The others of it are beside that one. Memory and CPU time are told of each, and are the OS process's.
+    """
+    by_pid = {row[PID]: row for row in found}
+    chosen: dict[int, Row] = {}
+    for each in found:
+        os_pid = each.get(OS_PID)
+        parent = by_pid.get(each.get(Atom("parent")), {})
+        if isinstance(os_pid, int) and os_pid != parent.get(OS_PID) and each[PID] is not UNDEFINED:
+            known = chosen.get(os_pid)
+            if known is None or _claim(each) > _claim(known):
+                chosen[os_pid] = each
+    return {os_pid: each[PID] for os_pid, each in chosen.items()}
+
+
+def _claim(of: Row) -> tuple[bool, bool]:
+    return Atom("restarts") in of, of.get(Atom("label")) == b"system"
+
+
 def resident_memory(os_pid: int) -> int | Atom:
     """Bytes an OS process has in memory; ``undefined`` where that cannot be told."""
     try:

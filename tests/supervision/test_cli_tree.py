@@ -11,9 +11,12 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
+from pyglyn import Atom, Pid
+from pyglyn.cli import top
 from pyglyn.testing import eventually
 from tests.supervision.conftest import ROOT, Program, Start
 
@@ -158,3 +161,39 @@ async def test_stop_stops_the_node_and_waits_for_it(program: Start) -> None:
     assert await pyglyn("stop", node.name) == (0, "")
     assert await node.wait() == 0
     assert node.text().count("ended (") == 5
+
+
+async def test_top_tells_the_cpu_and_memory_of_each_os_process_once_and_sorts(program: Start) -> None:
+    node = await program("three")
+    status, text = await pyglyn("top", node.name, "--interval", "0.2", "--sort", "name")
+    assert status == 0, text
+    head, columns, *lines = text.splitlines()
+    assert "5 OS processes" in head
+    assert columns.split()[:6] == ["name", "pid", "os", "pid", "cpu", "memory"]
+    names = [line.split()[0] for line in lines]
+    assert names == sorted(names, key=str.lower)
+    assert sum("MiB" in line for line in lines) == 5
+    a = row(text, "a")
+    assert int(a[2]) == await node.os_pid("a")
+    assert a[3].endswith("%")
+    assert a[5] == "MiB"
+    _, text = await pyglyn("top", node.name, "--interval", "0.2", "--sort", "memory")
+    sizes = [float(line.split("%")[1].split()[0]) for line in text.splitlines() if "MiB" in line]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_top_counts_cpu_between_two_looks_and_puts_the_busiest_first() -> None:
+    pid = [Pid("n@h", number, number, 1) for number in range(4)]
+    before = [_row(pid[1], 11, 1_000_000), _row(pid[2], 12, 5_000_000)]
+    now = [_row(pid[1], 11, 1_500_000, waiting=3), _row(pid[2], 12, 7_000_000), _row(pid[3], 13, 900_000)]
+    now.append({**_row(pid[0], 11, 1_500_000), Atom("parent"): pid[1]})  # beside the first one
+    found = top.uses(before, now, 4.0)
+    assert [use.cpu for use in found] == [0.125, 0.5, None, None]
+    assert [use.memory for use in found] == [1 << 20, 1 << 20, 1 << 20, None]
+    assert [use.row[Atom("pid")] for use in top.order(found, "cpu")][:2] == [pid[2], pid[1]]
+    assert top.order(found, "mailbox")[0].row[Atom("pid")] == pid[1]
+
+
+def _row(pid: Pid, os_pid: int, cpu_us: int, waiting: int = 0) -> dict[Any, Any]:
+    row: dict[Any, Any] = {Atom("pid"): pid, Atom("os_pid"): os_pid, Atom("cpu_us"): cpu_us}
+    return row | {Atom("memory"): 1 << 20, Atom("message_queue_len"): waiting}
