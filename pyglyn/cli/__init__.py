@@ -70,6 +70,10 @@ COMMANDS = {
         "top:top",
         "Show who on NODE uses CPU and memory, and whose mailbox is full; again and again on a terminal.",
     ),
+    "observe": (
+        "observe:observe",
+        "Serve a page that shows NODEs, live, until Ctrl-C; prints its address, with the token in it.",
+    ),
     "stop": (
         "tree:stop",
         "Stop NODE as SIGTERM does: its trees first, each child in its turn.",

@@ -18,6 +18,7 @@ import rich_click as click
 
 from pyglyn import logs, patience
 from pyglyn.cli.network import net_settings, network_options
+from pyglyn.cli.observe import address, http_address, new_token
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError, DistributionError
 from pyglyn.etf import Atom, Term
@@ -79,24 +80,16 @@ def _load_file(path: Path) -> Any:
     return module
 
 
-def _http_address(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> tuple[str, int] | None:
-    if value is None:
-        return None
-    from pyglyn.http import address_of
-
-    try:
-        return address_of(value)
-    except ValueError as error:
-        raise click.UsageError(f"--http: {error}", context) from error
-
-
 async def _serve_http(local: Node, host: str, port: int) -> None:
-    from pyglyn.http import serve
+    from pyglyn.http import Observer, serve
+    from pyglyn.http.pages import routes
 
-    server = await serve(local, host, port)
+    token, observe = new_token(), local.settings.observe
+    observer = Observer(local, [local.name], may_change=observe == "full")
+    server = await serve(local, host, port, routes=[] if observe == "off" else [routes(observer, token)])
     logger.info("serves HTTP at %s, port %d", host, server.port)
+    if observe != "off":
+        click.echo(f"observe at {address(host, server.port, token)}", err=True)
 
 
 @click.command()
@@ -129,8 +122,8 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
 @click.option(
     "--http",
     metavar="HOST:PORT",
-    callback=_http_address,
-    help="Serve /livez, /readyz and /metrics (Prometheus) there; needs pyglyn[http]. [default: off]",
+    callback=http_address,
+    help="Serve a page to look at the node, /livez, /readyz and /metrics (Prometheus) there; needs pyglyn[http]. [default: off]",
 )
 @click.option(
     "--heartbeat-file",

@@ -6,6 +6,7 @@ only those who may look can reach. Further routes are a function of the node tha
 ``RouteDef``s.
 """
 
+from pyglyn.http.observer import Observer
 from pyglyn.http.server import HttpServer, Routes, address_of, serve
 
-__all__ = ["HttpServer", "Routes", "address_of", "serve"]
+__all__ = ["HttpServer", "Observer", "Routes", "address_of", "serve"]

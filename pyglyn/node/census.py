@@ -44,6 +44,7 @@ from pyglyn.node.worker_questions import (
 )
 from pyglyn.node.workers import Workers
 
+NO_ANSWER = Atom("no_answer")
 HUB_NAME = "hub"
 """What the node's own OS process is called among its workers."""
 
@@ -194,7 +195,8 @@ class Census:
         found += [_silent(link) for link in links if link.serial not in answers and link.main]
         children = {row[PID]: row for row in told if row[PID] is not UNDEFINED}
         for each in found:
-            each.update(children.get(each[PID], {}))
+            told_of_it = children.get(each[PID], {})
+            each.update({key: value for key, value in told_of_it.items() if each.get(key) is not NO_ANSWER})
         found += [row for row in told if row[PID] is UNDEFINED]
         os_pids = {os_pid for row in found if isinstance(os_pid := row.get(OS_PID), int)}
         memory = {os_pid: resident_memory(os_pid) for os_pid in os_pids}
@@ -360,5 +362,5 @@ def _silent(link: WorkerLink) -> Row:
         Atom("label"): link.title.encode(),
         Atom("parent"): UNDEFINED,
         OS_PID: link.os_pid,
-        Atom("status"): Atom("no_answer"),
+        Atom("status"): NO_ANSWER,
     }

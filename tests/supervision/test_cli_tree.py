@@ -168,11 +168,11 @@ async def test_top_tells_the_cpu_and_memory_of_each_os_process_once_and_sorts(pr
     status, text = await pyglyn("top", node.name, "--interval", "0.2", "--sort", "name")
     assert status == 0, text
     head, columns, *lines = text.splitlines()
-    assert "5 OS processes" in head
+    assert "6 OS processes" in head
     assert columns.split()[:6] == ["name", "pid", "os", "pid", "cpu", "memory"]
     names = [line.split()[0] for line in lines]
     assert names == sorted(names, key=str.lower)
-    assert sum("MiB" in line for line in lines) == 5
+    assert sum("MiB" in line for line in lines) == 6
     a = row(text, "a")
     assert int(a[2]) == await node.os_pid("a")
     assert a[3].endswith("%")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pyglyn import Atom, Pid
+from pyglyn.node.census import Census
 from pyglyn.node.process_info import DEFAULT_ITEMS
 from pyglyn.testing import eventually
 from tests.supervision.asking import SHAPES, Asked
@@ -138,6 +139,9 @@ async def test_a_worker_that_is_stuck_costs_its_own_rows_only(asked: Asked) -> N
     assert pairs[Atom("registered_name")] is Atom("a")
     assert pairs[Atom("status")] is Atom("running")
     assert pairs[Atom("links")] == [kinds["top"]]
+    rows = await Census(asked.node.hub, asked.node.workers).tree()
+    (stuck,) = [row for row in rows if row[Atom("status")] is Atom("no_answer")]
+    assert (stuck[Atom("pid")], stuck[Atom("id")]) == (kinds["a"], Atom("a"))
     assert await asked.erlang("is_process_alive", Pid(*_nobody_beside(kinds["a"]))) is False
 
 

@@ -1,0 +1,237 @@
+"""What the page shows of a node, as JSON: asked of the node itself or over the distribution. Layer: http.
+
+Each look asks anew and has a deadline. A node that is not there, or does not answer in time, is told as such.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+from pyglyn import etf
+from pyglyn.errors import CallFailed, CallTimeout, EtfError, PyglynError, RemoteException
+from pyglyn.etf import Atom, Pid, Term
+from pyglyn.node import Node
+from pyglyn.node.exits import ErlangError
+from pyglyn.node.inspection import owners
+from pyglyn.node.reasons import UNDEFINED
+
+LOOK_S: Final = 3.0
+"""How long a node may take for everything that is asked in one look."""
+QUERY_S: Final = 1.0
+"""How long one query may take to say where it stands."""
+QUERIES: Final = "pyglyn_query_"
+"""What the registered names of queries begin with."""
+MOST_PARKED: Final = 50
+TERM_CHARACTERS: Final = 2000
+_UNDEF: Final = Atom("undef")
+_VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
+
+Json = dict[str, Any]
+
+
+class Observed:
+    """One node that is looked at, by a node that may be the same.
+
+    Args:
+        local: who asks.
+        name: who is asked.
+    """
+
+    def __init__(self, local: Node, name: str) -> None:
+        self.local = local
+        self.name = name
+        self.pids: dict[Pid, str] = {}
+        """The children of its supervisors at the last look, with their names."""
+
+    async def look(self) -> Json:
+        """Everything about it; where it cannot be asked, why."""
+        found: Json = {"name": self.name, "state": "up", "error": ""}
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return found | await self._everything()
+        except (TimeoutError, CallTimeout):
+            return found | {"state": "slow", "error": f"no answer within {LOOK_S:g} s"}
+        except RemoteException as error:
+            gone = self.name not in self.local.nodes() and self.name != self.local.name
+            return found | {"state": "closed" if gone else "refuses", "error": str(error)}
+        except PyglynError as error:
+            return found | {"state": "closed", "error": str(error)}
+
+    async def _everything(self) -> Json:
+        if self.name != self.local.name:
+            await self.local.connect(self.name)
+        try:
+            rows = await self._ask("pyglyn", "tree")
+        except (RemoteException, ErlangError) as error:
+            if error.reason is not _UNDEF:
+                raise
+            return {"kind": "beam", **await self._about(), "processes": [], "groups": [], "queries": []}
+        about, groups, queries = await asyncio.gather(self._about(), self._groups(), self._queries())
+        return {
+            "kind": "pyglyn",
+            **about,
+            "processes": self._processes(rows),
+            "groups": groups,
+            "queries": queries,
+        }
+
+    async def _ask(self, module: str, function: str, *args: Term) -> Any:
+        if self.name != self.local.name:
+            return await self.local.erpc(self.name, module, function, args, LOOK_S)
+        table = self.local.hub.builtins
+        found = table.find(Atom(module), Atom(function), len(args))
+        if found is None:
+            raise ErlangError(_UNDEF)
+        return await found.run(self.local.system, list(args))
+
+    async def _ask_or(self, default: Any, module: str, function: str, *args: Term) -> Any:
+        """As `_ask`; the default where the node has no such function."""
+        try:
+            return await self._ask(module, function, *args)
+        except (RemoteException, ErlangError):
+            return default
+
+    async def _about(self) -> Json:
+        version, memory, visible, hidden = await asyncio.gather(
+            self._ask_or([], "erlang", "system_info", Atom("system_version")),
+            self._ask_or([], "erlang", "memory"),
+            self._ask_or([], "erlang", "nodes", _VISIBLE),
+            self._ask_or([], "erlang", "nodes", _HIDDEN),
+        )
+        peers = [{"name": node.name, "hidden": False} for node in visible]
+        peers += [{"name": node.name, "hidden": True} for node in hidden]
+        return {
+            "version": bytes(c for c in version if isinstance(c, int) and c < 256).decode("latin-1").strip(),
+            "memory": dict(memory).get(Atom("total"), 0),
+            "connected": [peer for peer in peers if peer["name"] != self.local.name],
+        }
+
+    # --- processes --------------------------------------------------------------------------------
+
+    def _processes(self, rows: list[Any]) -> list[Json]:
+        own = set(owners(rows).values())
+        self.pids = {
+            row[Atom("pid")]: name_of(row)
+            for row in rows
+            if isinstance(row[Atom("pid")], Pid) and Atom("restarts") in row
+        }
+        return [self._process(row, row[Atom("pid")] in own) for row in rows]
+
+    def _process(self, row: Any, own: bool) -> Json:
+        def value(key: str) -> Any:
+            found = row.get(Atom(key), UNDEFINED)
+            return None if found is UNDEFINED else found
+
+        return {
+            "pid": pid_text(value("pid")),
+            "parent": pid_text(value("parent")),
+            "name": name_of(row),
+            "label": (value("label") or b"").decode(errors="replace"),
+            "status": str(value("status") or ""),
+            "type": str(value("type") or "process"),
+            "restarts": value("restarts"),
+            "os_pid": value("os_pid"),
+            "memory": value("memory") if own else None,
+            "cpu_us": value("cpu_us") if own else None,
+            "mailbox": value("message_queue_len"),
+            "uptime_ms": value("uptime_ms"),
+        }
+
+    # --- groups -----------------------------------------------------------------------------------
+
+    async def _groups(self) -> list[Json]:
+        scopes = await self._ask_or([], "pyglyn", "groups")
+        return [
+            {"kind": kind.name, "scope": name.decode(), "groups": [_group(*group) for group in groups]}
+            for kind, name, groups in scopes
+        ]
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    async def _queries(self) -> list[Json]:
+        registered = await self._ask_or([], "erlang", "registered")
+        names = sorted(name.name for name in registered if isinstance(name, Atom))
+        found = [name.removeprefix(QUERIES) for name in names if name.startswith(QUERIES)]
+        return list(await asyncio.gather(*map(self._query, found)))
+
+    async def _query(self, name: str) -> Json:
+        try:
+            status: Any = await self.tell_query(name, Atom("status"))
+            told = {key.name: _plain(value) for key, value in status.items()}
+            events: Any = await self.tell_query(name, Atom("parked")) if told.get("parked") else []
+        except PyglynError as error:
+            return {"name": name, "kind": "-", "state": "no answer", "error": str(error), "events": []}
+        return {**told, "name": name, "events": [_parked(event) for event in events[:MOST_PARKED]]}
+
+    async def tell_query(self, name: str, request: Term) -> Term:
+        """A request to a query, as ``pyglyn queries`` makes it.
+
+        Raises:
+            CallFailed: there is no such query, or it refuses; the text says why.
+            CallTimeout: it is busy.
+        """
+        answer = await self.local.call((QUERIES + name, self.name), request, QUERY_S)
+        match answer:
+            case (Atom("error"), reason):
+                raise CallFailed(_text_of(reason), reason=reason)
+        return answer
+
+
+def name_of(row: Any) -> str:
+    """The registered name, else the child's id, else what it runs."""
+    for key in ("name", "id"):
+        value = row.get(Atom(key), UNDEFINED)
+        if value is not UNDEFINED:
+            return str(value)
+    label: bytes = row.get(Atom("label"), b"")
+    return label.decode(errors="replace")
+
+
+def pid_text(pid: Any) -> str | None:
+    """A pid within its node: ``<id.serial>``."""
+    return f"<{pid.id}.{pid.serial}>" if isinstance(pid, Pid) else None
+
+
+def _group(name: Term, members: list[Any]) -> Json:
+    return {
+        "name": _text_of(name),
+        "members": [
+            {"pid": pid_text(pid), "node": pid.node, "meta": None if meta is UNDEFINED else _text_of(meta)}
+            for pid, meta in members
+        ],
+    }
+
+
+def _parked(event: Any) -> Json:
+    told = {key.name: value for key, value in event.items()}
+    known: dict[str, Callable[[Any], Any]] = {
+        "id": _plain,
+        "aggregate_id": _plain,
+        "sequence": _plain,
+        "attempts": _plain,
+        "error": _plain,
+    }
+    found = {key: make(told[key]) for key, make in known.items() if key in told}
+    raw = told.get("raw", b"")
+    if told.get("format") is not Atom("json"):
+        with contextlib.suppress(EtfError):
+            raw = etf.text.format(etf.decode(raw), limit=TERM_CHARACTERS).encode()
+    return found | {"raw": _text_of(raw)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (bool, int, float)):
+        return value
+    return None if value is None or value is Atom("none") else _text_of(value)
+
+
+def _text_of(term: Any) -> str:
+    """A term in Erlang syntax, binaries that are text as they are."""
+    if isinstance(term, bytes):
+        return term.decode("utf-8", "backslashreplace")[:TERM_CHARACTERS]
+    return etf.text.format(term, limit=TERM_CHARACTERS)

@@ -1,0 +1,235 @@
+"""The page in a browser, of a real tree under real deaths, and its JSON API."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from pyglyn import Node
+from pyglyn import eventsourcing as es
+from pyglyn.errors import DomainError
+from pyglyn.etf import Atom
+from pyglyn.groups import pg
+from pyglyn.http import HttpServer, Observer, serve
+from pyglyn.http.pages import routes
+from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.testing import eventually
+from pyglyn.testing.bank import BankAccount, BankAccountEvent, OpenAccount, apply, handle
+from tests.cli.test_cli import pyglyn
+from tests.eventsourcing.handles import bank_at
+from tests.http.browser import Page, chromium, tab
+from tests.supervision.service import Probe
+
+TOKEN = "a_token_for_this_test_alone"
+
+
+class Served:
+    """A node with a tree and a page.
+
+    Attributes:
+        url: of the page, with the token.
+    """
+
+    def __init__(self, node: Node, server: HttpServer) -> None:
+        self.node = node
+        self.base = f"http://127.0.0.1:{server.port}"
+        self.url = f"{self.base}/#{TOKEN}"
+
+    async def os_pid(self, name: str) -> int:
+        found: Any = await self.node.call(name, Atom("os_pid"))
+        return found
+
+    async def get(self, path: str, token: str = TOKEN) -> tuple[int, Any]:
+        async with aiohttp.ClientSession() as session:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with session.get(self.base + path, headers=headers) as answer:
+                return answer.status, await answer.json()
+
+    async def order(self, **what: Any) -> tuple[int, Any]:
+        async with aiohttp.ClientSession() as session:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            async with session.post(self.base + "/api/queries", json=what, headers=headers) as answer:
+                return answer.status, await answer.json()
+
+
+@pytest_asyncio.fixture
+async def served(epmd: Any, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    """The node's own page; indirect parameters are whether it may change something and who else is shown."""
+    may_change, *others = getattr(request, "param", (False,))
+    async with Node(f"page_{secrets.token_hex(4)}@localhost", cookie="page") as node:
+        observer = Observer(node, [node.name, *others], may_change=may_change)
+        server = await serve(node, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
+        tree = Supervisor("one_for_one", intensity=50, name="top").add(worker(Probe, name="a"))
+        await start(node, tree.add(worker(Probe, name="stuck")))
+        yield Served(node, server)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with chromium(tmp_path_factory.mktemp("chromium")) as port:
+        yield port
+
+
+@pytest_asyncio.fixture
+async def page(browser: int) -> AsyncIterator[Page]:
+    async with tab(browser) as each:
+        yield each
+
+
+async def test_a_death_is_on_the_page_with_its_reason_and_the_restart_without_a_reload(
+    served: Served, page: Page
+) -> None:
+    await page.open(served.url)
+    tree = await page.shows("stuck", "#tree")
+    assert "top" in tree
+    os_pid = await served.os_pid("a")
+    assert str(os_pid) in tree
+    assert TOKEN not in await page.eval("location.href")
+    await page.eval("window.notLoadedAgain = true")
+    os.kill(os_pid, signal.SIGKILL)
+    deaths = await page.shows("{signal,9}", "#deaths")
+    assert "a <" in deaths
+    await page.shows("1 restarts", "#tree")
+    assert str(await served.os_pid("a")) in await page.shows("a\n", "#tree")
+    assert await page.eval("window.notLoadedAgain") is True
+
+
+async def test_the_tree_is_walked_and_folded_by_keyboard(served: Served, page: Page) -> None:
+    await page.open(served.url)
+    await page.shows("stuck", "#tree")
+    await page.eval("document.querySelector('[role=treeitem][tabindex=\"0\"]').focus()")
+    names = []
+    for _ in range(4):
+        names.append(await page.eval("document.activeElement.querySelector('.name').textContent"))
+        await page.press("ArrowDown")
+    assert len(set(names)) == 4
+    await page.press("Home")
+    await page.press("ArrowLeft")
+    assert await page.eval("document.activeElement.getAttribute('aria-expanded')") == "false"
+    await page.shows(names[0], "#tree")
+    assert names[1] not in (await page.eval("document.querySelector('#tree').innerText")).split()
+    await page.press("ArrowRight")
+    assert await page.eval("document.activeElement.getAttribute('aria-expanded')") == "true"
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("dark", [False, True])
+async def test_nothing_is_wider_than_the_window_in_both_colours(
+    served: Served, page: Page, width: int, dark: bool
+) -> None:
+    await page.size(width, 900, dark)
+    await page.open(served.url)
+    await page.shows("stuck", "#tree")
+    assert await page.eval("document.documentElement.scrollWidth") <= width
+    ground, ink = await page.eval(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    brightness = [sum(map(int, colour[4:-1].split(", "))) for colour in (ground, ink)]
+    assert (brightness[0] < brightness[1]) is dark
+    asked = await page.eval(
+        "performance.getEntriesByType('resource').map((each) => new URL(each.name).origin)"
+    )
+    assert set(asked) == {served.base}
+
+
+@pytest.mark.parametrize("served", [(False, "nobody_there@localhost")], indirect=True)
+async def test_the_page_says_what_is_wrong(served: Served, page: Page) -> None:
+    await page.open(f"{served.base}/#not_the_token_of_this_server")
+    await page.shows("wrong token", "#link")
+    await page.eval(f"document.querySelector('#token').value = '{TOKEN}'")
+    await page.eval("document.querySelector('#login button').click()")
+    await page.shows("live", "#link")
+    await page.shows("nobody_there@localhost\nclosed:", "#nodes")
+    served.node.cast("stuck", Atom("busy"))
+    await page.shows("no_answer", "#tree")  # one worker, not the page
+    await page.shows("live", "#link")
+
+
+async def test_a_server_that_is_gone_is_said(epmd: Any, page: Page) -> None:
+    async with Node(f"page_{secrets.token_hex(4)}@localhost", cookie="page") as node:
+        observer = Observer(node, [node.name])
+        server = await serve(node, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
+        await page.open(f"http://127.0.0.1:{server.port}/#{TOKEN}")
+        await page.shows("live", "#link")
+    await page.shows("trying again", "#link")
+
+
+@pytest.mark.parametrize("served", [(True,)], indirect=True)
+async def test_an_event_is_parked_driven_and_all_are_replayed_on_the_page(
+    served: Served, page: Page, tmp_path: Path
+) -> None:
+    url = f"sqlite:{tmp_path}/bank.db"
+    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+    bank = es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount(), queries=[])
+    await es.start(served.node, bank)
+    failing = True
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        if failing and envelope.aggregate_id == "b":
+            raise DomainError("not b")
+
+    async def undo(tx: es.Transaction[Any, Any], aggregate_id: str | None) -> None:
+        pass
+
+    policy = es.FailurePolicy(retries=0)
+    query = es.DurableQuery("levels", project, store=store, into=store, policy=policy, on_reset=undo)
+    await query.start(served.node)
+    for id in ("a", "b"):
+        await bank_at(served.node).execute(id, OpenAccount(id))
+    await page.open(served.url)
+    await page.shows("1 parked", "#queries")
+    raw = await page.eval("document.querySelector('#queries details').textContent")
+    assert "not b" in raw
+    assert '"event-type":"account-opened"' in raw.replace(": ", ":")
+    failing = False
+    await page.eval("document.querySelector('[data-key^=\"levels drive null\"]').click()")
+    await page.shows("0 parked", "#queries")
+    await page.eval("document.querySelector('[data-key^=\"levels replay\"]').click()")
+    await page.shows("lag 0", "#queries")
+    assert await page.eval("document.querySelector('#queries progress').value") == 2
+    await page.eval("document.querySelector('[data-key^=\"levels pause\"]').click()")
+    await page.shows("paused", "#queries")
+
+
+async def test_groups_are_shown_with_their_members(served: Served, page: Page) -> None:
+    scope = f"scope_{secrets.token_hex(4)}"
+    pg.start(served.node, scope)
+    a = served.node.whereis("a")
+    assert a is not None
+    await pg.join(served.node, b"shoppers", a, scope=scope)
+    await page.open(served.url)
+    assert f"pg {scope}" in await page.shows("shoppers", "#groups")
+
+
+async def test_the_api_tells_nothing_without_the_token_and_changes_nothing_unasked(served: Served) -> None:
+    for token in ("", "wrong", TOKEN + "x"):
+        assert (await served.get("/api/nodes", token))[0] == 401
+    status, found = await served.get("/api/nodes")
+    assert status == 200
+    (node,) = found["nodes"]
+    assert node["name"] == served.node.name
+    assert {"a", "stuck", "top"} < {process["name"] for process in node["processes"]}
+    status, error = await served.order(node=served.node.name, query="levels", order="pause")
+    assert (status, error) == (403, {"error": "this page only reads"})
+
+
+async def test_observe_shows_a_node_from_outside(served: Served) -> None:
+    args = ("observe", served.node.name, "--cookie", "page")
+    async with pyglyn(*args, env={"PYGLYN_HTTP_TOKEN": TOKEN}) as program:
+        base = (await program.says(rf"(http://127\.0\.0\.1:\d+)/#{TOKEN}"))[1]
+        there = Served(served.node, HttpServer(served.node))
+        there.base = base
+
+        async def seen() -> Any:
+            _, found = await there.get("/api/nodes")
+            return "stuck" in {process["name"] for process in found["nodes"][0]["processes"]}
+
+        await eventually(seen, 30)
