@@ -183,7 +183,7 @@ function drawTree(node) {
       process.memory !== null ? bytes(process.memory) : null,
       process.cpu !== null && process.cpu !== undefined ? `${(100 * process.cpu).toFixed(1)} %` : null,
       span(process.uptime_ms) || null,
-    ].filter(Boolean).join("  ");
+    ].filter(Boolean).join(" · ");
     return element(
       "li",
       {
