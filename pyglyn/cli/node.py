@@ -123,7 +123,8 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     "--http",
     metavar="HOST:PORT",
     callback=http_address,
-    help="Serve a page to look at the node, /livez, /readyz and /metrics (Prometheus) there; needs pyglyn[http]. [default: off]",
+    help="Serve a page to look at the node, /livez, /readyz and /metrics (Prometheus) there; needs "
+    "pyglyn[http]. [default: off]",
 )
 @click.option(
     "--heartbeat-file",
