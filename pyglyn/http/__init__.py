@@ -2,8 +2,8 @@
 
 Off unless asked for (``pyglyn node --http HOST:PORT``, or `serve`), and in the extra ``pyglyn[http]``. It
 listens in the node's own OS process. The page wants a token (see ``pages``), the others know no password:
-bind it to loopback, or to a network that only those who may look can reach. Further routes are a function of the node that returns aiohttp's
-``RouteDef``s.
+bind it to loopback, or to a network that only those who may look can reach. Further routes are a function of
+the node that returns aiohttp's ``RouteDef``s.
 """
 
 from pyglyn.http.observer import Observer
