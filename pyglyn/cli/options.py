@@ -14,6 +14,7 @@ from pyglyn import logs
 from pyglyn.cli.network import net_settings, network_options
 from pyglyn.errors import CallTimeout
 from pyglyn.node import Node, Settings
+from pyglyn.node.hiding import hide_arguments
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -28,6 +29,12 @@ def in_utf8(context: click.Context, parameter: click.Parameter, value: str | Non
     return value
 
 
+def _hidden(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Callback of ``--cookie``: take it out of what ``ps`` shows."""
+    hide_arguments([value])
+    return value
+
+
 def cookie_option(function: F) -> F:
     """``--cookie``: with no value, or left out, the environment and the file decide."""
     return click.option(
@@ -36,8 +43,10 @@ def cookie_option(function: F) -> F:
         flag_value="",
         default="",
         metavar="[COOKIE]",
+        callback=_hidden,
+        is_eager=True,
         help="The cluster's cookie. Without it (or without a value): PYGLYN_COOKIE, then ~/.erlang.cookie or "
-        "$XDG_CONFIG_HOME/erlang/.erlang.cookie, as OTP has it; created if absent.",
+        "$XDG_CONFIG_HOME/erlang/.erlang.cookie, as OTP has it; created if absent. For a moment ps shows it.",
     )(function)
 
 

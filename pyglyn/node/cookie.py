@@ -16,6 +16,7 @@ import string
 from pathlib import Path
 
 from pyglyn.errors import DistributionError
+from pyglyn.node.hiding import take_from_environment
 
 COOKIE_LENGTH = 20
 FILE_NAME = ".erlang.cookie"
@@ -33,12 +34,14 @@ class CookieError(DistributionError):
 def find_cookie(given: str | None = None) -> str:
     """The cookie to use: the given one, the environment's, or that of OTP's file.
 
+    The environment's is taken out of it: programs that are started have no business with it.
+
     Raises:
         CookieError: the file cannot be read or made, is open to others, or has no cookie in it.
     """
+    from_environment = take_from_environment("PYGLYN_COOKIE")
     if given:
         return given
-    from_environment = os.environ.get("PYGLYN_COOKIE")
     if from_environment:
         return from_environment
     at_home, in_config = cookie_files()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pyglyn.errors import PyglynError
+from pyglyn.node import hiding
 from pyglyn.node.cookie import CookieError, find_cookie
 from pyglyn.testing import Otp, PrivateEpmd
 
@@ -44,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home folder, and nothing in the environment that says where a cookie is."""
     for name in ("PYGLYN_COOKIE", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hiding, "_taken", {})
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
