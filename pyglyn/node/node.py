@@ -35,6 +35,7 @@ from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.services import Services
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import ExitSignal
+from pyglyn.node.stalls import StallWatch
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
@@ -227,6 +228,8 @@ class Node:
         self.hub.builtins = builtins(self.hub, self.workers)
         self.services = Services(self.hub)
         self.services.start()
+        self._stalls = StallWatch(self.net_ticktime / 4, self.net_ticktime)
+        self._stalls.start()
         self.hub.begin()
         garbage.begin(self.settings.collector)
         self._collecting = True
@@ -255,6 +258,7 @@ class Node:
         for stop in reversed(self.before_stop):
             await stop()
         if hasattr(self.hub, "runtime"):
+            self._stalls.stop()
             await self._stop_processes()
         await self.workers.stop()
         await self.router.stop()
