@@ -63,3 +63,12 @@ def test_every_command_is_named_in_the_readme() -> None:
 def test_links_lead_to_files() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_a_script_beside_a_clone_imports_the_package(tmp_path: Path) -> None:
+    """A folder of the package's name, which a clone is, hides a package that is installed by an import hook."""
+    (tmp_path / "pyglyn").mkdir()
+    (tmp_path / "first.py").write_text("from pyglyn import Atom, Node, Process; print(Atom)")
+    command = [sys.executable, str(tmp_path / "first.py")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr

@@ -15,10 +15,15 @@ from pyglyn.testing import require
 ROOT = Path(__file__).parent.parent
 
 
-COMMANDS = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+COMMANDS = [
+    ["ruff", "check", "."],
+    ["ruff", "format", "--check", "."],
+    ["mypy"],
+    ["mypy", "tests/typed_program.py"],
+]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=["ruff-check", "ruff-format", "mypy"])
+@pytest.mark.parametrize("command", COMMANDS, ids=["ruff-check", "ruff-format", "mypy", "typed-program"])
 def test_nothing_is_found_by(command: list[str]) -> None:
     require(importlib.util.find_spec(command[0]), f"{command[0]} is not installed (pip install -e '.[test]')")
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)

@@ -95,10 +95,12 @@ async def _demo(otp: Otp) -> int:
     exports.add("pricing", quote)
     suffix = secrets.token_hex(2)
     async with Node(f"inventory_{suffix}@localhost", cookie=secrets.token_hex(8), exports=exports) as node:
-        console.print(f"[bold cyan]{node.name}[/] is up: a hidden node written in Python")
+        console.print(f"[bold cyan]{node.name}[/] is up: a hidden node written in Python", soft_wrap=True)
         await node.start(Stock, {b"laptop": 10}, name="stock")
         node.spawn(_inventory, console, name="inventory")
-        console.print(f"[bold magenta]order_{suffix}@localhost[/] starts: OTP {otp.release}\n")
+        console.print(
+            f"[bold magenta]order_{suffix}@localhost[/] starts: OTP {otp.release}\n", soft_wrap=True
+        )
         return await _run_beam(otp, f"order_{suffix}@localhost", node, console)
 
 
@@ -108,7 +110,7 @@ async def _inventory(me: Process, console: Console) -> None:
         match await me.receive():
             case (Pid() as sender, event):
                 order = decoder.decode(event)
-                console.print(f"  [cyan]python received[/] {order}")
+                console.print(f"  [cyan]python received[/] {order}", soft_wrap=True)
                 confirmed = (Atom("order_confirmed"), order.id)
                 me.send(sender, confirmed)
             case Atom("stop"):
@@ -130,7 +132,7 @@ async def _run_beam(otp: Otp, name: str, node: Node, console: Console) -> int:
             async for line in program.stdout:
                 text = line.decode().rstrip("\n")
                 style = "bold green" if text.startswith("     ") else "magenta"
-                console.print(text, style=style, markup=False)
+                console.print(text, style=style, markup=False, soft_wrap=True)
             return await program.wait()
     except TimeoutError:
         program.kill()

@@ -245,7 +245,10 @@ class Process:
             return
         who = f"{self.pid} ({self.name or self.label})"
         if error is not None and not isinstance(error, exits.Exit):
-            logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=error)
+            trace = (
+                None if getattr(error, "stack", None) is not None else error
+            )  # it says where it was, itself
+            logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=trace)
         elif logger.isEnabledFor(logging.INFO):
             reason = etf.text.format(self.exit_reason, limit=MAX_LOGGED_REASON)
             logger.info("process %s ended: %s", who, reason)

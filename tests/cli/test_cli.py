@@ -405,11 +405,12 @@ async def test_help_and_version():
     assert (await run("--version"))[1].strip().endswith(__version__)
 
 
-async def test_the_demo_runs(epmd):
-    status, output = await run("demo")
+async def test_the_demo_runs_and_keeps_a_line_whole(epmd):
+    status, output = await run("demo", env={"COLUMNS": "40"})
     assert status == 0
-    for expected in ("pong", "59.97", "order_confirmed", "{badrpc,undef}", "OrderCreated("):
+    for expected in ("pong", "59.97", "order_confirmed", "{badrpc,undef}"):
         assert expected in output
+    assert re.search(r"^  python received OrderCreated\(.*, total=40\)$", output, re.MULTILINE), output
 
 
 async def test_an_epmd_that_cannot_serve_says_so_in_one_line(epmd):
