@@ -120,6 +120,8 @@ Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
 _TICK_RECEIVED: Final = TickReceived()
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
+_OP_AT: Final = 6
+"""Where the number of the operation is, after the header, the tag and the size of a tuple and a tag."""
 _KNOWN_SIZE: Final = 1024
 """Bytes of a control message that is kept; real ones have fewer than 200, and a field may be any term."""
 
@@ -190,7 +192,16 @@ class Channel:
                 self._reader.receive_into(packets, data)
             finally:
                 self.packets += len(packets)
+                ends, controls = self._known_ends, self._known_controls
                 for packet in packets:
+                    # The form of nearly every packet: 131 68 0, a control message seen before, and a payload.
+                    if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and len(packet) > _OP_AT:
+                        end = ends.get(packet[_OP_AT])
+                        if end is not None and end < len(packet):
+                            known = controls.get(packet[3:end])
+                            if known is not None:
+                                events.append(MessageReceived(known, packet[end:]))
+                                continue
                     if not packet:
                         events.append(_TICK_RECEIVED)
                         if self._ticker.answer_tick() and not self._queue.size:
@@ -234,14 +245,10 @@ class Channel:
     def _receive_normal(self, packet: bytes) -> MessageReceived:
         """Read 131 68 0 control [payload], the form of nearly every packet.
 
-        A control message of the same bytes as an earlier one is not decoded again: its object is shared.
+        Messages that have the same bytes for a control message as an earlier one share its object, and do
+        not come here.
         """
-        op = packet[6] if len(packet) > 6 else 0
-        end = self._known_ends.get(op)
-        if end is not None and end < len(packet) < LARGE:
-            known = self._known_controls.get(packet[3:end])
-            if known is not None:
-                return MessageReceived(known, packet[end:])
+        op = packet[_OP_AT] if len(packet) > _OP_AT else 0
         control, end = decode_control(packet, 3, self.settings.control_limits)
         message = self._message(control, packet, end)
         if (op == 22 or op == 6) and end <= _KNOWN_SIZE:

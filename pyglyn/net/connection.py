@@ -433,7 +433,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def receive(self, data: bytes) -> None:
         """Dispatch what came from the peer."""
-        events = self._channel.receive_data(data)
+        channel = self._channel
+        events = channel.receive_data(data)
         if self._held:
             self._held += [event for event in events if isinstance(event, MessageReceived)]
             events = [event for event in events if not isinstance(event, MessageReceived)]
@@ -441,8 +442,11 @@ class Connection(asyncio.BufferedProtocol):
             if self._closed:
                 return
             if isinstance(event, MessageReceived):
-                if self._channel.reading:
-                    self._dispatch(event)
+                if channel.reading:
+                    try:
+                        self._on_message(self, event.control, event.payload)
+                    except Exception:
+                        logger.exception("a message from %s could not be handled", self.name)
                 else:
                     self._held.append(event)
             elif isinstance(event, ProtocolBroken):

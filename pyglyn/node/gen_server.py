@@ -230,7 +230,11 @@ class _Loop:
         await self.after(outcome)
         while True:
             try:
-                message = await self.me.receive(self._wanted, None if self.system.suspended else self.timeout)
+                message = await (
+                    self.me.receive(is_system_message)
+                    if self.system.suspended
+                    else self.me.receive(timeout=self.timeout)
+                )
             except TimeoutError:
                 message = TIMEOUT
             if not is_system_message(
@@ -238,9 +242,6 @@ class _Loop:
             ):  # after a look into the server its timeout starts again, as in OTP
                 self.timeout = None
             await self.handle(message)
-
-    def _wanted(self, message: Term) -> bool:
-        return not self.system.suspended or is_system_message(message)
 
     async def after(self, outcome: Any) -> None:
         """Act on what a handler returned besides a reply: timeout, continuation, stop."""

@@ -33,7 +33,8 @@ _SYSTEM: Final = tuple(head + atom for head in _tuple(3) for atom in _atom(b"sys
 
 def is_system_message(message: bytes | memoryview) -> bool:
     """Whether it is ``{system, _, _}``."""
-    return bytes(message[:_LONGEST]).startswith(_SYSTEM)
+    head = message if type(message) is bytes else bytes(message[:_LONGEST])
+    return head.startswith(_SYSTEM)
 
 
 def reference_of_answer(message: bytes | memoryview) -> Reference | None:

@@ -20,10 +20,11 @@ from typing import Final, cast
 import attrs
 
 from pyglyn import etf, forks, loop_turn
-from pyglyn.dist.control import Control, from_term, to_term
+from pyglyn.dist.control import Control, Send, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
+from pyglyn.dist.framing import LARGE
 from pyglyn.errors import PyglynError, RemoteProtocolError
-from pyglyn.etf import Atom, Term
+from pyglyn.etf import Atom, Pid, Term
 from pyglyn.net.transport import read_in_small_pieces
 from pyglyn.node.exits import atom_of
 
@@ -32,6 +33,8 @@ MAX_FRAME: Final = 2**32 - 1
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _LENGTH = struct.Struct(">I")
+_MOST_KNOWN: Final = 512
+_MOST_ENDS: Final = 4
 
 
 @attrs.define
@@ -47,19 +50,44 @@ class Frame:
 
     control: Control | None
     node: str | None = None
-    payload: memoryview | None = None
+    payload: bytes | memoryview | None = None
     request: Term = None
 
 
-def encode_frame(
-    control: Control, node: str | None, parts: Sequence[bytes | memoryview] | None
-) -> list[bytes | memoryview]:
-    """Write a signal; large parts stay uncopied."""
+class FrameWriter:
+    """Writes signals as frames.
+
+    Most messages go from and to whom one before went: such a header is not encoded again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Pid | None, Pid, str | None], bytes] = {}
+
+    def write(
+        self, control: Control, node: str | None, parts: Sequence[bytes | memoryview] | None
+    ) -> list[bytes | memoryview]:
+        """Write a signal; large parts stay uncopied."""
+        header = self._header(control, node)
+        if not parts:
+            return [_LENGTH.pack(len(header)) + header]
+        size = len(header) + sum(map(len, parts))
+        return [_LENGTH.pack(size) + header, *parts]
+
+    def _header(self, control: Control, node: str | None) -> bytes:
+        if type(control) is not Send or control.token is not None:
+            return _encode_header(control, node)
+        ends = (control.sender, control.to, node)
+        header = self._known.get(ends)
+        if header is None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            header = self._known[ends] = _encode_header(control, node)
+        return header
+
+
+def _encode_header(control: Control, node: str | None) -> bytes:
     where = None if node is None else atom_of(node)
-    header = etf.encode_bare((where, to_term(control, RECOMMENDED)))
-    payload = parts or ()
-    size = len(header) + sum(len(part) for part in payload)
-    return [_LENGTH.pack(size) + header, *payload]
+    return etf.encode_bare((where, to_term(control, RECOMMENDED)))
 
 
 def encode_request(request: Term) -> bytes:
@@ -69,10 +97,15 @@ def encode_request(request: Term) -> bytes:
 
 
 class FrameReader:
-    """Splits a byte stream into frames."""
+    """Splits a byte stream into frames.
+
+    A header of the bytes of an earlier one is not decoded again: the control message is the same object.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._known: dict[bytes, tuple[Control, str | None]] = {}
+        self._ends: set[int] = set()  # how long these are
 
     def receive_data(self, data: bytes) -> list[Frame]:
         """Take bytes as they come; returns the frames that are complete.
@@ -88,22 +121,42 @@ class FrameReader:
             (size,) = _LENGTH.unpack_from(buffer, offset)
             if len(buffer) - offset - 4 < size:
                 break
-            frames.append(_parse(bytes(memoryview(buffer)[offset + 4 : offset + 4 + size])))
+            frames.append(self._read(bytes(memoryview(buffer)[offset + 4 : offset + 4 + size])))
             offset += 4 + size
         if offset:
             del buffer[:offset]
         return frames
 
+    def _read(self, body: bytes) -> Frame:
+        for end in self._ends:
+            known = self._known.get(body[:end])
+            if known is not None:
+                return Frame(known[0], known[1], _payload(body, end))
+        frame, end = _parse(body)
+        if type(frame.control) is Send:
+            if len(self._known) >= _MOST_KNOWN or len(self._ends) >= _MOST_ENDS:
+                self._known.clear()
+                self._ends.clear()
+            self._known[body[:end]] = (frame.control, frame.node)
+            self._ends.add(end)
+        return frame
 
-def _parse(body: bytes) -> Frame:
+
+def _payload(body: bytes, at: int) -> bytes | memoryview | None:
+    if at >= len(body):
+        return None
+    return memoryview(body)[at:] if len(body) - at >= LARGE else body[at:]
+
+
+def _parse(body: bytes) -> tuple[Frame, int]:
+    """Read a frame; returns also where its header ends."""
     header, end = etf.decode_bare(body)
     match header:
         case (Atom("hub"), request):
-            return Frame(None, request=request)
+            return Frame(None, request=request), end
         case (node, tuple() as control):
             name = node.name if isinstance(node, Atom) else None
-            payload = memoryview(body)[end:] if end < len(body) else None
-            return Frame(from_term(control), name, payload)
+            return Frame(from_term(control), name, _payload(body, end)), end
         case _:
             raise RemoteProtocolError("not a frame of a hub or worker")
 
@@ -131,6 +184,7 @@ class LinkProtocol(asyncio.Protocol):
         self._on_busy = on_busy
         self._high_water = high_water
         self._reader = FrameReader()
+        self._writer = FrameWriter()
         self._out: list[bytes | memoryview] = []
         self._out_size = 0
         self.transport: asyncio.Transport | None = None
@@ -194,7 +248,7 @@ class LinkProtocol(asyncio.Protocol):
         What is sent in one turn of the event loop goes out in one write: a system call costs more than
         the frames.
         """
-        self._put(encode_frame(control, node, parts))
+        self._put(self._writer.write(control, node, parts))
 
     def request(self, request: Term) -> None:
         """Send a private message."""

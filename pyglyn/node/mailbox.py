@@ -58,6 +58,7 @@ class Mailbox:
         "_held",
         "_looked_at",
         "_remaining",
+        "_sleeps",
         "_streak",
         "_waiter",
         "_waits",
@@ -71,6 +72,7 @@ class Mailbox:
         self._remaining = 0  # how many of these are not taken
         self._waiter: Waiter[None] | None = None  # the last one
         self._waits = False
+        self._sleeps = False  # who waits has not been woken
         self._failure: BaseException | None = None
         self._held = False
         self._streak = 0
@@ -94,18 +96,19 @@ class Mailbox:
 
     def put(self, message: Term) -> None:
         """Append a message and wake the receiver."""
-        self._append(_Bytes(message) if isinstance(message, (bytes, memoryview)) else message)
+        self._fresh.append(_Bytes(message) if isinstance(message, (bytes, memoryview)) else message)
+        if self._sleeps:
+            self._wake()
 
     def put_encoded(self, message: bytes | memoryview) -> None:
         """Append a message that is decoded when it is taken, and wake the receiver."""
-        self._append(message)
-
-    def _append(self, entry: Any) -> None:
-        self._fresh.append(entry)
-        self._wake()
+        self._fresh.append(message)
+        if self._sleeps:
+            self._wake()
 
     def _wake(self) -> None:
         waiter = self._waiter
+        self._sleeps = False
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -175,6 +178,23 @@ class Mailbox:
                 return True, message
         return False, None
 
+    def next(self) -> tuple[bool, Term]:
+        """Take the first message, where nobody has to wait and it is not the others' turn; see ``get``."""
+        fresh = self._fresh
+        if not fresh or self._remaining or self._held or self._streak >= FAIRNESS - 1:
+            return False, None
+        self._streak += 1
+        message = fresh.popleft()
+        kind = type(message)
+        if kind is bytes or kind is memoryview:
+            try:
+                message = self._decode(message)
+            except DecodeError:
+                return False, None
+        elif kind is _Bytes:
+            message = message.message
+        return True, message
+
     async def get(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the first message that matches; wait for it at most ``timeout`` seconds.
 
@@ -232,6 +252,7 @@ class Mailbox:
             while True:
                 if (self._held or not self._fresh) and not expired:  # some may have come during a look
                     waiter.reset()
+                    self._sleeps = True
                     await waiter
                 last = expired
                 found, message = self._take_looked_at(match) if unseen else (False, None)
@@ -243,6 +264,6 @@ class Mailbox:
                 if last:
                     raise TimeoutError(f"no message within {timeout} s")
         finally:
-            self._waits = False
+            self._waits = self._sleeps = False
             if timer is not None:
                 timer.cancel()

@@ -13,29 +13,33 @@ Answer: TypeAlias = "Waiter[tuple[bool, Any]]"
 
 
 class Pending:
-    """References with a future for the answer each."""
+    """References with a future for the answer each.
 
-    __slots__ = ("_futures",)
+    Attributes:
+        futures: both.
+    """
+
+    __slots__ = ("futures",)
 
     def __init__(self) -> None:
-        self._futures: dict[Reference, Answer] = {}
+        self.futures: dict[Reference, Answer] = {}
 
     def __len__(self) -> int:
-        return len(self._futures)
+        return len(self.futures)
 
     def expect(self, ref: Reference) -> Answer:
         """Wait for an answer with this reference, until ``forget``."""
         future: Answer = Waiter()
-        self._futures[ref] = future
+        self.futures[ref] = future
         return future
 
     def expects(self, ref: Reference) -> bool:
         """Whether somebody still waits for an answer with this reference."""
-        return ref in self._futures
+        return ref in self.futures
 
     def forget(self, ref: Reference) -> None:
         """Nobody waits any more; what comes late is no answer."""
-        self._futures.pop(ref, None)
+        self.futures.pop(ref, None)
 
     def answer(self, message: Term) -> bool:
         """Take ``{Ref, Reply}`` or ``{[alias|Ref], Reply}`` for whoever waits for it; False of all else."""
@@ -44,7 +48,7 @@ class Pending:
         tag = message[0]
         if type(tag) is ImproperList:
             tag = tag.tail
-        future = self._futures.get(tag) if type(tag) is Reference else None
+        future = self.futures.get(tag) if type(tag) is Reference else None
         if future is None or future.done():
             return False
         future.set_result((True, message[1]))
@@ -52,12 +56,12 @@ class Pending:
 
     def awaits(self, message: bytes | memoryview) -> bool:
         """Whether an encoded message is an answer that somebody waits for, by its tag."""
-        future = self._futures.get(heads.reference_of_answer(message))  # type: ignore[arg-type]
+        future = self.futures.get(heads.reference_of_answer(message))  # type: ignore[arg-type]
         return future is not None and not future.done()
 
     def fail(self, ref: Reference, reason: Term) -> bool:
         """The process that was to answer has ended; False if nobody waits for it."""
-        future = self._futures.get(ref)
+        future = self.futures.get(ref)
         if future is None:
             return False
         if not future.done():
@@ -66,6 +70,6 @@ class Pending:
 
     def close(self, reason: Term) -> None:
         """The waiting process itself has ended."""
-        for ref in self._futures:
+        for ref in self.futures:
             self.fail(ref, reason)
-        self._futures.clear()
+        self.futures.clear()

@@ -274,7 +274,7 @@ class Process:
 
     def put(self, message: Term) -> None:
         """A message arrives; replies to pending calls go to the waiting call."""
-        if self.pending and self.pending.answer(message):
+        if self.pending.futures and self.pending.answer(message):
             return
         if is_system_message(message) and not self.answers_system_messages:
             self._take_system_message(message)
@@ -363,6 +363,10 @@ class Process:
         self._check_alive()
         if self._waits:
             await self.drain()
+        if match is None:
+            found, message = self._mailbox.next()
+            if found:
+                return message
         return await self._mailbox.get(match, timeout)
 
     def send_after(self, seconds: float, to: Destination, message: Term) -> Reference:

@@ -204,6 +204,9 @@ class Router:
 
     def from_peer(self, connection: Connection, control: Control, payload: bytes | memoryview | None) -> None:
         """Pass on what a peer sent. The channel has seen to it that nothing is in another node's name."""
+        if not self.workers.links and type(control) is not SpawnRequest:
+            self.hub.runtime.receive_encoded(control, payload)
+            return
         link = self._into_node(control, payload)
         if link is not None:
             link.hold_back(connection)

@@ -393,6 +393,10 @@ class Runtime:
 
     def receive_encoded(self, control: Control, payload: bytes | memoryview | None) -> None:
         """Take a signal from outside for this runtime, its term still encoded."""
+        if type(control) is Send and payload is not None:
+            if self.is_here(control.to):
+                self._receive_message(control, control.to, payload)
+            return
         dest = destination(control)
         if not isinstance(dest, (Pid, Reference)):
             pid = self.resolve(control, dest)
@@ -446,7 +450,7 @@ class Runtime:
         if process is None:
             return
         pending = process.pending
-        awaited = pending and (pending.expects(dest) or pending.awaits(payload))  # type: ignore[arg-type]
+        awaited = pending.futures and (pending.expects(dest) or pending.awaits(payload))  # type: ignore[arg-type]
         if not awaited and (process.answers_system_messages or not heads.is_system_message(payload)):
             process.put_encoded(payload)
             return

@@ -61,7 +61,7 @@ def test_of_any_term_it_sees_what_is_seen_of_the_decoded_one(term: Term) -> None
         data = encode_bare(message)
         assert heads.is_system_message(data) == is_system_message(decode_bare(data)[0])
         pending = Pending()
-        pending._futures[REF] = future = Unsettled()  # type: ignore[assignment]
+        pending.futures[REF] = future = Unsettled()  # type: ignore[assignment]
         assert pending.awaits(data) == pending.answer(decode_bare(data)[0])
         del future
 

@@ -8,7 +8,7 @@ from pyglyn import etf
 from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom
-from pyglyn.node.link import Frame, FrameReader, encode_frame, encode_request
+from pyglyn.node.link import Frame, FrameReader, FrameWriter, encode_request
 from tests.node.runtimes import NODE, REF, THEM
 
 NAMED = RegSend(THEM, Atom("shop"))
@@ -23,9 +23,9 @@ def bytes_of(body: object) -> bytes:
 def frames() -> bytes:
     """Three frames, with and without a term and a node."""
     sent = [
-        encode_frame(Send(THEM, THEM), None, etf.encode_parts([1, b"two"])),
-        encode_frame(NAMED, NODE, [b"abc", memoryview(b"def")]),
-        encode_frame(Link(THEM, THEM), None, None),
+        FrameWriter().write(Send(THEM, THEM), None, etf.encode_parts([1, b"two"])),
+        FrameWriter().write(NAMED, NODE, [b"abc", memoryview(b"def")]),
+        FrameWriter().write(Link(THEM, THEM), None, None),
         [encode_request((Atom("whereis"), REF, b"shop"))],
     ]
     return b"".join(bytes(part) for frame in sent for part in frame)

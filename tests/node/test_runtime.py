@@ -163,7 +163,7 @@ async def test_a_name_is_one_live_processs_and_free_when_that_ends() -> None:
     here.runtime.unregister("shop")
     here.runtime.unregister("shop")
     assert freed == [("shop", me.pid), ("shop", other.pid)]
-    assert other.names == []
+    assert list(other.names) == []
 
 
 async def test_a_process_whose_name_is_taken_does_not_start() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pyglyn.errors import NodeBusy, PyglynError
 from pyglyn.etf import Atom, Limits, Pid, encode_bare
 from pyglyn.node import Process
 from pyglyn.node.admission import Admission, Arriving
-from pyglyn.node.link import Frame, FrameReader, LinkProtocol, encode_frame, encode_request
+from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request
 from pyglyn.node.settings import Settings, to_bytes
 from pyglyn.node.worker import HubAddress, Worker
 
@@ -31,7 +32,7 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
                 protocol.request((Atom("node_down"), Atom("other@localhost")))
                 protocol.request((Atom("busy"), Atom("slow@localhost"), False))
 
-        protocol = Arriving(Admission(b"token"), on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token", 5.0), on_frame, lambda: None)
         return protocol
 
     settings = Settings(limits=Limits(depth=7))
@@ -72,7 +73,7 @@ async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_ou
             assert protocol.transport is not None
             protocol.transport.pause_reading()
 
-        protocol = Arriving(Admission(b"token"), on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token", 5.0), on_frame, lambda: None)
         hubs.append(protocol)
         return protocol
 
@@ -100,10 +101,10 @@ def test_frames_are_found_in_whatever_pieces_they_come(step: int) -> None:
     a, b = Pid("a@h", 1, 4, 1), Pid("b@h", 1, 0, 1)
     data = b"".join(
         [
-            *encode_frame(Send(a, b), None, [b"\x61", b"\x07"]),
-            *encode_frame(RegSend(a, Atom("n")), "b@h", [b"x" * 1000]),
+            *FrameWriter().write(Send(a, b), None, [b"\x61", b"\x07"]),
+            *FrameWriter().write(RegSend(a, Atom("n")), "b@h", [b"x" * 1000]),
             encode_request((Atom("main"), a)),
-            *encode_frame(Link(a, b), None, None),
+            *FrameWriter().write(Link(a, b), None, None),
         ]
     )
     reader = FrameReader()
@@ -116,6 +117,31 @@ def test_frames_are_found_in_whatever_pieces_they_come(step: int) -> None:
         (None, None, None, (Atom("main"), a)),
         (Link(a, b), None, None, None),
     ]
+
+
+def test_headers_that_are_known_read_and_write_the_same_as_new_ones() -> None:
+    """More senders than are kept, names of several lengths, with and without a payload, in changing order."""
+    pids = [Pid(f"{'n' * (1 + number % 7)}@h", number, number % 3, 1) for number in range(600)]
+    shared = Send(pids[0], pids[1])
+    signals = [
+        (control, node, payload)
+        for number, (one, other) in enumerate(itertools.pairwise(pids * 2))
+        for control, node, payload in (
+            (Send(one, other), None, b"\x61\x07"),
+            (shared, None, b"x" * (number % 3) * 70_000),
+            (Send(one, other), "b@h", b"\x61\x08"),
+            (Send(None, other), None, b""),
+            (RegSend(one, Atom("n")), "b@h", b"\x61\x09"),
+            (Link(one, other), None, None),
+        )
+    ]
+    writer, reader = FrameWriter(), FrameReader()
+    for control, node, payload in signals:
+        data = b"".join(writer.write(control, node, None if payload is None else (payload,)))
+        assert data == b"".join(FrameWriter().write(control, node, None if payload is None else (payload,)))
+        [frame] = reader.receive_data(data)
+        assert (frame.control, frame.node, bytes(frame.payload or b"")) == (control, node, payload or b"")
+    assert max(len(writer._known), len(reader._known)) <= 512
 
 
 @pytest.mark.parametrize(
