@@ -128,7 +128,7 @@ class Process:
         self.pid = pid
         self.label = label
         self.names: dict[str, None] = {}
-        self.aliases: set[Reference] = set()
+        self.aliases: dict[Reference, None] = {}
         self.signals = Signals(pid)
         self.group_leader: Pid | None = runtime.group_leader
         self.dictionary: dict[str, Any] = {}
@@ -411,11 +411,11 @@ class Process:
         return self._drop_alias(alias)
 
     def _drop_alias(self, alias: Reference) -> bool:
-        self.aliases.discard(alias)
+        self.aliases.pop(alias, None)
         return self.runtime.aliases.pop(alias, None) is not None
 
     def _add_alias(self, ref: Reference) -> None:
-        self.aliases.add(ref)
+        self.aliases[ref] = None
         self.runtime.aliases[ref] = self
 
     # --- links, monitors, exits -------------------------------------------------------------------

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,24 @@ async def test_a_long_queue_starts_no_collection(waiting: int) -> None:
     for _ in range(2_000):
         runtime.receive_encoded(control, data)
     assert [generation["collections"] for generation in gc.get_stats()] == before
+
+
+async def test_a_light_process_that_waits_takes_four_kibibytes() -> None:
+    runtime = Runtime(Identity("n@h", 1), lambda control, parts, node: None)
+
+    async def waits(me: Process) -> None:
+        await me.receive()
+
+    runtime.spawn(waits)
+    await asyncio.sleep(0)
+    tracemalloc.start(1)
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(2_000):
+            runtime.spawn(waits)
+        await asyncio.sleep(0)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        runtime.kill_all(None)
+    assert (taken - before) / 2_000 <= 4_096 + 150
