@@ -53,7 +53,6 @@ from pyglyn.eventsourcing.domain.envelope import (
 from pyglyn.eventsourcing.domain.evolution import Several, Upcaster, event, state
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.queries.durable import DurableQuery, durable_query
-from pyglyn.eventsourcing.queries.durable_calls import Cursor
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.live import QuerySpec
@@ -78,6 +77,7 @@ from pyglyn.eventsourcing.stores.rows import RowCodec
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     CommandRecord,
+    Cursor,
     EventStore,
     Loaded,
     OutboxEntry,

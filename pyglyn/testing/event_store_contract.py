@@ -45,6 +45,7 @@ from pyglyn.eventsourcing import (
     Checkpoint,
     CommandExecutor,
     CommandRecord,
+    Cursor,
     EventStore,
     OutboxMessage,
     ParkedEvent,
@@ -726,6 +727,41 @@ class EventStoreContract:
         taken = await asyncio.gather(*(side_tables.take_outbox("t", limit=10) for _ in range(4)))
         bodies = [entry.body for entries in taken for entry in entries]
         assert len(bodies) == len(set(bodies))
+
+    async def test_a_plain_function_sees_the_transaction(self, side_tables: Store) -> None:
+        store = side_tables
+        if not store.has_sql:
+            return
+        async with store.transaction() as tx:
+            await tx.execute("CREATE TABLE level (product text PRIMARY KEY, n int)")
+
+        def fill(cursor: Cursor) -> int:
+            cursor.execute("INSERT INTO level VALUES ('laptop', 1)")
+            cursor.execute("UPDATE level SET n = n + 1")
+            cursor.check()
+            found = cursor.execute("SELECT n FROM level")[0][0]
+            assert isinstance(found, int)
+            return found
+
+        def fail(cursor: Cursor) -> None:
+            cursor.execute("UPDATE level SET n = 100")
+            raise UnicodeError("the application's own")
+
+        def mistake(cursor: Cursor) -> None:
+            with pytest.raises(EventStoreError):
+                cursor.execute("SELECT nothing FROM nowhere")
+
+        async with store.transaction() as tx:
+            assert await tx.call(fill) == 2
+            assert await tx.execute("SELECT n FROM level") == [(2,)]
+        with pytest.raises(UnicodeError, match="the application's own"):
+            async with store.transaction() as tx:
+                await tx.call(fail)
+        with contextlib.suppress(EventStoreError):  # PostgreSQL has undone it all
+            async with store.transaction() as tx:
+                await tx.call(mistake)
+        async with store.transaction() as tx:
+            assert await tx.call(lambda cursor: cursor.execute("SELECT n FROM level")) == [(2,)]
 
     async def test_own_statements_run_in_the_transaction(self, side_tables: Store) -> None:
         store = side_tables

@@ -15,28 +15,12 @@ from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBa
 from pyglyn.eventsourcing.domain.causation import caused_by
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, expanded
 from pyglyn.eventsourcing.queries.live import is_async
-from pyglyn.eventsourcing.stores.store import RecordedEvent, Transaction
+from pyglyn.eventsourcing.stores.store import Cursor, RecordedEvent, Transaction
 
 Project: TypeAlias = Callable[..., "Awaitable[None] | None"]
 
 PASSING = (StoreUnavailable, TransactionRolledBack)
 """What goes wrong with the database is no failure of the function."""
-
-
-class Cursor:
-    """A transaction for plain functions: ``execute`` waits for the database and returns the rows."""
-
-    def __init__(self, tx: Transaction[Any, Any], loop: asyncio.AbstractEventLoop) -> None:
-        self._tx = tx
-        self._loop = loop
-
-    def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Run a statement; see `Transaction.execute`."""
-        future = asyncio.run_coroutine_threadsafe(self._execute(statement, parameters), self._loop)
-        return future.result()
-
-    async def _execute(self, statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
-        return await self._tx.execute(statement, parameters)
 
 
 class EffectFailed(Exception):
@@ -84,8 +68,7 @@ class Calls:
     ) -> int:
         """Call the function for each event, until ``is_over()`` after one of them; return for how many."""
         if not is_async(self.function):
-            loop = asyncio.get_running_loop()
-            return await asyncio.to_thread(self._project_in_thread, tx, events, loop, is_over)
+            return await tx.call(lambda cursor: self._project_in_thread(cursor, events, is_over))
         for index, event in enumerate(events):
             with failing_at(index, *PASSING):
                 for envelope in envelopes_of(event):
@@ -96,19 +79,14 @@ class Calls:
         return len(events)
 
     def _project_in_thread(
-        self,
-        tx: Transaction[Any, Any],
-        events: Sequence[RecordedEvent[Any]],
-        loop: asyncio.AbstractEventLoop,
-        is_over: Callable[[], bool],
+        self, cursor: Cursor, events: Sequence[RecordedEvent[Any]], is_over: Callable[[], bool]
     ) -> int:
-        cursor = Cursor(tx, loop)
         for index, event in enumerate(events):
             try:
                 for envelope in envelopes_of(event):
                     with caused_by(envelope):
                         self.function(cursor, envelope)
-                tx.check()
+                cursor.check()
             except PASSING:
                 raise
             except (Exception, SystemExit) as error:

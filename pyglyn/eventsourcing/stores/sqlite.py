@@ -12,6 +12,7 @@ times a second, less often the longer nothing happens, and not at all while nobo
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -52,11 +53,12 @@ from pyglyn.eventsourcing.stores.sql import (
     select_parked,
     snapshot_parameters,
 )
-from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabase, execute, fetch
+from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabase, execute, fetch, ours
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     CommandRecord,
+    Cursor,
     EventStore,
     Isolation,
     Loaded,
@@ -68,6 +70,7 @@ from pyglyn.eventsourcing.stores.store import (
 
 E = TypeVar("E")
 S = TypeVar("S")
+T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
@@ -292,7 +295,7 @@ class SqliteStore(EventStore[E, S]):
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Transaction[E, S]]:
         async with self.database().transaction() as run:
-            tx = _SqliteTransaction(self._codec, run)
+            tx = _SqliteTransaction(self._codec, self.path, run)
             try:
                 yield tx
             finally:
@@ -332,8 +335,11 @@ async def _change(database: SqliteDatabase, has_grown: Callable[[], Awaitable[bo
 class _SqliteTransaction(SqlTransaction[E, S]):
     _now = NOW
 
-    def __init__(self, codec: RowCodec[E, S], run: Callable[[Operation[Any]], Awaitable[Any]]) -> None:
+    def __init__(
+        self, codec: RowCodec[E, S], path: str, run: Callable[[Operation[Any]], Awaitable[Any]]
+    ) -> None:
         super().__init__(codec)
+        self._path = path
         self._in_thread = run
         self.ended = False
         self._fault: EventStoreError | None = None
@@ -348,22 +354,52 @@ class _SqliteTransaction(SqlTransaction[E, S]):
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return (await self._carry_out(execute, inside(statement), parameters))[0]
 
+    async def call(self, work: Callable[[Cursor], T]) -> T:
+        context = contextvars.copy_context()
+
+        def operation(connection: sqlite3.Connection) -> Callable[[], T]:
+            def run(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+                with ours(self._path):
+                    self._check_open()
+                    return self._checked(connection, execute, inside(statement), parameters)[0]
+
+            try:
+                result = context.run(work, Cursor(run, self.check))
+            except BaseException as error:  # the application's: not to be taken for one of the database
+                return partial(_raise, error)
+            return lambda: result
+
+        outcome: Callable[[], T] = await self._in_thread(operation)
+        return outcome()
+
     async def _carry_out(
         self, how: Callable[..., tuple[list[Row], int]], statement: str, parameters: Sequence[object]
     ) -> tuple[list[Row], int]:
-        def operation(connection: sqlite3.Connection) -> tuple[list[Row], int]:
-            if _ended(connection):  # the disk was full: SQLite has rolled back by itself
-                raise StoreUnavailable("the transaction was rolled back by SQLite")
-            result = how(connection, statement, parameters)
-            if _ended(connection):
-                self._fault = EventStoreError("a statement has ended the transaction that it is part of")
-                raise self._fault
-            return result
+        self._check_open()
+        result: tuple[list[Row], int] = await self._in_thread(
+            lambda connection: self._checked(connection, how, statement, parameters)
+        )
+        return result
 
+    def _check_open(self) -> None:
         if self.ended:
             raise EventStoreError("the transaction has ended")
         self.check()
-        result: tuple[list[Row], int] = await self._in_thread(operation)
+
+    def _checked(
+        self,
+        connection: sqlite3.Connection,
+        how: Callable[..., tuple[list[Row], int]],
+        statement: str,
+        parameters: Sequence[object],
+    ) -> tuple[list[Row], int]:
+        """In the writer's thread: run a statement, and see that the transaction is still there."""
+        if _ended(connection):  # the disk was full: SQLite has rolled back by itself
+            raise StoreUnavailable("the transaction was rolled back by SQLite")
+        result = how(connection, statement, parameters)
+        if _ended(connection):
+            self._fault = EventStoreError("a statement has ended the transaction that it is part of")
+            raise self._fault
         return result
 
 
@@ -404,6 +440,10 @@ class _Page:
                 if all(row[2] is not None for row in rows):
                     return rows
         return fetch(connection, self._by_columns, (after, *self._keys, limit))[0]
+
+
+def _raise(error: BaseException) -> Any:
+    raise error
 
 
 def _ended(connection: sqlite3.Connection) -> bool:

@@ -29,7 +29,7 @@ import sqlite3
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -268,10 +268,8 @@ class SqliteDatabase:
 
     async def _in_thread(self, executor: ThreadPoolExecutor, operation: Operation[T]) -> T:
         def call() -> T:
-            try:
+            with ours(self.path):
                 return operation(self._connection(executor))
-            except (sqlite3.Error, UnicodeError, OverflowError) as error:
-                raise _ours(error, self.path) from error
 
         return await self.loop.run_in_executor(executor, call)
 
@@ -337,6 +335,15 @@ def _ours(error: Exception, path: str) -> EventStoreError:
     if isinstance(error, sqlite3.Error):
         return translate(error, path)
     return EventStoreError(f"{path}: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def ours(path: str) -> Iterator[None]:
+    """Make what the driver raises one of our errors."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeError, OverflowError) as error:
+        raise _ours(error, path) from error
 
 
 class _Failure:

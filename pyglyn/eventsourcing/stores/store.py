@@ -30,6 +30,7 @@ Layer: stores know nothing of nodes; they work without a cluster.
 from __future__ import annotations
 
 import abc
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -42,6 +43,7 @@ from pyglyn.errors import EventDecodeError
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 
+T = TypeVar("T")
 E = TypeVar("E")
 S = TypeVar("S")
 
@@ -344,6 +346,46 @@ class Transaction(SideTables, Generic[E, S]):
         Raises:
             EventStoreError: the statement failed, or the store has no SQL.
         """
+
+    async def call(self, work: Callable[[Cursor], T]) -> T:
+        """Call a plain function in a thread, with this transaction as it sees it; return what it returns.
+
+        Where the database has a thread of its own (SQLite), it is that one, so that no statement has to be
+        handed over. The function may block; who cancels this call has to wait for its end, or for the next
+        statement, which raises.
+        """
+        loop = asyncio.get_running_loop()
+
+        def execute(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+            return asyncio.run_coroutine_threadsafe(_execute(self, statement, parameters), loop).result()
+
+        return await asyncio.to_thread(work, Cursor(execute, self.check))
+
+
+async def _execute(
+    tx: Transaction[Any, Any], statement: str, parameters: Sequence[object]
+) -> list[tuple[object, ...]]:
+    return await tx.execute(statement, parameters)
+
+
+class Cursor:
+    """A transaction for plain functions: ``execute`` waits for the database and returns the rows."""
+
+    def __init__(
+        self,
+        execute: Callable[[str, Sequence[object]], list[tuple[object, ...]]],
+        check: Callable[[], None],
+    ) -> None:
+        self._execute = execute
+        self._check = check
+
+    def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Run a statement; see `Transaction.execute`."""
+        return self._execute(statement, parameters)
+
+    def check(self) -> None:
+        """Check that the transaction can be committed; see `Transaction.check`."""
+        self._check()
 
 
 class EventStore(SideTables, Generic[E, S]):

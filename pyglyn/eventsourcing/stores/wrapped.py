@@ -7,7 +7,7 @@ no write lock, for example). Layer: eventsourcing, stores.
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     CommandRecord,
+    Cursor,
     EventStore,
     Isolation,
     Loaded,
@@ -30,6 +31,7 @@ from pyglyn.eventsourcing.stores.store import (
 
 E = TypeVar("E")
 S = TypeVar("S")
+T = TypeVar("T")
 
 
 class WrappedSideTables(SideTables):
@@ -138,6 +140,9 @@ class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
             written=written,
             command_id=command_id,
         )
+
+    async def call(self, work: Callable[[Cursor], T]) -> T:
+        return await self.underlying.call(work)
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
         await self.underlying.require(aggregate_id, sequence)

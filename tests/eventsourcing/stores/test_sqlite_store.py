@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -476,3 +477,47 @@ async def test_events_are_found_however_rowids_have_moved(tmp_path):
             for _, sql in triggers:
                 connection.execute(sql)
         assert await read_both_ways() == [*(each for each in expected if each[1] != "a7"), (41, "late")]
+
+
+async def test_a_plain_function_runs_in_the_thread_that_writes(tmp_path):
+    """Each statement that is handed over to another thread costs many times what the statement does."""
+    async with bank(tmp_path / "bank.db") as store, store.transaction() as tx:
+        names = await tx.call(
+            lambda cursor: {threading.current_thread().name for _ in cursor.execute("SELECT 1")}
+        )
+    assert len(names) == 1
+    assert names.pop().startswith("pyglyn-sqlite-writer")
+
+
+async def test_a_plain_function_of_a_cancelled_transaction_ends_at_its_next_statement(tmp_path):
+    go_on, begun = threading.Event(), asyncio.Event()
+    ended, transactions = list[str](), list[Any]()
+    loop = asyncio.get_running_loop()
+
+    def work(cursor: es.Cursor) -> None:
+        cursor.execute("CREATE TABLE level (n int)")
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(20)
+        try:
+            cursor.execute("INSERT INTO level VALUES (1)")
+        except es.EventStoreError as error:
+            ended.append(str(error))
+            raise
+
+    async with bank(tmp_path / "bank.db") as store:
+
+        async def transact() -> None:
+            async with store.transaction() as tx:
+                transactions.append(tx)
+                await tx.call(work)
+
+        task = asyncio.create_task(transact())
+        await begun.wait()
+        task.cancel()
+        await eventually(lambda: transactions[0].ended)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == ["the transaction has ended"]
+        async with store.transaction() as tx:
+            assert await tx.execute("SELECT name FROM sqlite_master WHERE name = 'level'") == []
