@@ -377,3 +377,70 @@ def test_queries_are_values() -> None:
     make: Callable[..., Any] = Query
     with pytest.raises(TypeError):
         make(["a"], "b")
+
+
+# --- versions -----------------------------------------------------------------------------------------------
+
+
+@es.event("seat_sold", aliases=["seatSold"])
+@attrs.frozen
+class OldSale:
+    seat: str
+
+
+def _split(old: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"event-type": "seat_sold", "seat": seat, "cents": 100} for seat in old["seat"].split()]
+
+
+@es.event("seat_sold", version=2, aliases=["seatSold"], upcasters={1: _split})
+@attrs.frozen
+class Sale:
+    seat: str
+    cents: int
+
+
+def _sales(seats: tuple[str, ...], event: Sale) -> tuple[str, ...]:
+    return (*seats, event.seat)
+
+
+SALES: es.Domain[tuple[str, ...], str, Sale] = es.Domain(
+    lambda seats, seat: [] if seat in seats else [Sale(seat, 7)], _sales, ()
+)
+
+
+async def test_facts_have_the_version_and_the_name_of_their_class(url: str) -> None:
+    """What is written is read as it is, what was written before as it has become: none, one or several."""
+    async with es.open_log(url) as log:
+        old = es.FactStore[OldSale](log, events=OldSale, tags=lambda event: ["show:h"])
+        new = es.FactStore[Sale](log, events=Sale, tags=lambda event: ["show:h"])
+        concerned = Query([Sale], tags=["show:h"])
+        written = [
+            NewFact(type="seatSold", data=b'{"event-type":"seatSold","seat":"A1 A2"}', tags=["show:h"])
+        ]
+        await log.append(written)
+        await old.append([OldSale("A3"), OldSale("")])
+        assert (await new.decide(concerned, SALES, "A4")).state == ("A1", "A2", "A3", "A4")
+        assert (await new.decide(concerned, SALES, "A2")).facts == []
+        assert [(raw.type, raw.version) for raw in await log.read()] == [
+            ("seatSold", 1),
+            ("seat_sold", 1),
+            ("seat_sold", 1),
+            ("seat_sold", 2),
+        ]
+        expected = [Sale("A1", 100), Sale("A2", 100), Sale("A3", 100), Sale("A4", 7)]
+        assert [fact.payload for fact in await new.read(concerned)] == expected
+        assert [fact.position for fact in await new.read(concerned)][:2] == [1, 1]
+        followed: list[Sale] = []
+        async for facts in new.follow(concerned, batch=1):
+            followed += [fact.payload for fact in facts]
+            if len(followed) == len(expected):
+                break
+        assert followed == expected
+
+
+async def test_a_decision_rests_on_a_last_fact_that_has_become_none(url: str) -> None:
+    async with es.open_log(url) as log:
+        await es.FactStore[OldSale](log, events=OldSale, tags=lambda event: ["show:h"]).append([OldSale("")])
+        new = es.FactStore[Sale](log, events=Sale, tags=lambda event: ["show:h"])
+        decided = await new.decide(Query([Sale], tags=["show:h"]), SALES, "A1", retries=0)
+        assert (decided.state, decided.position) == (("A1",), 2)

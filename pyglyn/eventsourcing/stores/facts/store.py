@@ -23,6 +23,7 @@ import attrs
 from pyglyn.errors import AppendConditionFailed, EventDecodeError, TransactionRolledBack
 from pyglyn.eventsourcing.domain.aggregate import Domain
 from pyglyn.eventsourcing.domain.envelope import Metadata
+from pyglyn.eventsourcing.domain.evolution import each, evolution_of
 from pyglyn.eventsourcing.stores.facts.log import (
     STREAM,
     Criterion,
@@ -31,7 +32,7 @@ from pyglyn.eventsourcing.stores.facts.log import (
     Query,
     RawFact,
 )
-from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle
+from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle, tag_of
 from pyglyn.eventsourcing.stores.rows import shown
 from pyglyn.eventsourcing.stores.store import BATCH
 
@@ -62,6 +63,15 @@ class Decided(Generic[S, E]):
     state: S
     facts: list[Fact[E]]
     position: int
+
+
+@attrs.frozen
+class _Page(Generic[E]):
+    """What was read: facts, of how many in the log, and up to which position."""
+
+    facts: list[Fact[E]]
+    count: int
+    end: int
 
 
 class FactStore(Generic[E]):
@@ -102,36 +112,52 @@ class FactStore(Generic[E]):
     def type_of(self, event: object) -> str:
         """Return the type of a fact: the tag of a class, or of an event's class."""
         cls = event if isinstance(event, type) else type(event)
-        style = self._codec.style
-        return style.tags.get(cls) or style.tag_spelling(cls.__name__)
+        return tag_of(self._codec.style, cls)
 
     def _named(self, query: Query | None) -> Query | None:
         if query is None:
             return None
         return Query.of(
-            Criterion([each if isinstance(each, str) else self.type_of(each) for each in one.types], one.tags)
+            Criterion([name for of in one.types for name in self._names(of)], one.tags)
             for one in query.criteria
         )
+
+    def _names(self, of: object) -> Iterable[str]:
+        """Return the type of a class, and those that it had before."""
+        if isinstance(of, str):
+            return (of,)
+        cls = of if isinstance(of, type) else type(of)
+        return (self.type_of(cls), *evolution_of(cls).aliases)
 
     async def read(
         self, query: Query | None = None, *, after: int = 0, limit: int | None = None
     ) -> list[Fact[E]]:
-        """Return facts that match, in order.
+        """Return facts that match, in order; one of an earlier version may have become none, or several.
+
+        Args:
+            query: what to return; None for everything.
+            after: the position behind which to begin.
+            limit: so many facts as they are in the log, at most.
 
         Raises:
             EventDecodeError: one does not decode.
         """
-        return [self._fact(raw) for raw in await self.log.read(self._named(query), after=after, limit=limit)]
+        return (await self._page(query, after, limit)).facts
 
-    def _fact(self, raw: RawFact) -> Fact[E]:
+    async def _page(self, query: Query | None, after: int, limit: int | None) -> _Page[E]:
+        found = await self.log.read(self._named(query), after=after, limit=limit)
+        facts = [fact for raw in found for fact in self._facts(raw)]
+        return _Page(facts, len(found), found[-1].position if found else after)
+
+    def _facts(self, raw: RawFact) -> list[Fact[E]]:
         try:
-            payload = self._codec.decode(raw.data.decode())
+            payload = self._codec.decode(raw.data.decode(), raw.version)
         except (EventDecodeError, UnicodeDecodeError) as error:
             errors = error.errors if isinstance(error, EventDecodeError) else [str(error)]
             raise EventDecodeError(
                 errors, payload=shown(raw.data), aggregate_id=raw.stream, sequence=raw.revision, what="fact"
             ) from error
-        return self._with(raw, payload)
+        return [self._with(raw, event) for event in each(payload)]
 
     def _with(self, raw: RawFact, payload: E) -> Fact[E]:
         return Fact(
@@ -165,6 +191,7 @@ class FactStore(Generic[E]):
             NewFact(
                 type=self.type_of(event),
                 data=self._codec.encode(event).encode(),
+                version=evolution_of(type(event)).version,
                 tags=self._tags(event),
                 metadata=pairs,
             )
@@ -200,9 +227,9 @@ class FactStore(Generic[E]):
         pairs, pause = list(metadata), 0.0
         state, position = domain.empty_state, 0
         for attempt in range(retries + 1):
-            new = await self.read(query, after=position)
-            state = domain.fold(state, (fact.payload for fact in new))
-            position = new[-1].position if new else position
+            new = await self._page(query, position, None)
+            state = domain.fold(state, (fact.payload for fact in new.facts))
+            position = new.end
             events = domain.decide(state, command)
             try:
                 facts = await self.append(
@@ -223,9 +250,9 @@ class FactStore(Generic[E]):
         """Yield the facts behind a position that match, in batches: what is there, then what comes."""
         while True:
             last = await self.log.last_position()
-            facts = await self.read(query, after=after, limit=batch)
-            if facts:
-                yield facts
-            after = facts[-1].position if len(facts) == batch else max(last, after)
-            if len(facts) < batch:
+            page = await self._page(query, after, batch)
+            if page.facts:
+                yield page.facts
+            after = page.end if page.count == batch else max(last, after)
+            if page.count < batch:
                 await self.log.wait(after)

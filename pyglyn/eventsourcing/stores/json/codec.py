@@ -320,7 +320,7 @@ class _Converter(cattrs.Converter):
         """Return each tag of a union with its class, and whether it is the one that is written."""
         found: dict[str, tuple[Any, bool]] = {}
         for member in members:
-            tag = _tag_of(self.style, _origin(member))
+            tag = tag_of(self.style, _origin(member))
             for name in (tag, *evolution_of(_origin(member)).aliases):
                 found[name] = member, name == tag
         return found
@@ -454,13 +454,14 @@ def _bound(inside: Callable[[], Pair], of: Any) -> Pair:
     return (lambda value: inside()[0](value)), (lambda value, _of: inside()[1](value, of))
 
 
-def _tag_of(style: JsonStyle, origin: type) -> str:
+def tag_of(style: JsonStyle, origin: type) -> str:
+    """Return the tag under which a class is written."""
     return style.tags.get(origin) or evolution_of(origin).name or style.tag_spelling(origin.__name__)
 
 
 def _tags(style: JsonStyle, members: list[Any]) -> dict[str, Evolution]:
     """What is declared of the events, by the tag that they have now."""
-    return {_tag_of(style, _origin(member)): evolution_of(_origin(member)) for member in members}
+    return {tag_of(style, _origin(member)): evolution_of(_origin(member)) for member in members}
 
 
 def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
@@ -472,7 +473,7 @@ def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
         if not _is_record(member):
             raise TypeError(f"expected an attrs class or dataclass in the union, got {member!r}")
         origin = _origin(member)
-        tag = _tag_of(style, origin)
+        tag = tag_of(style, origin)
         for name in (tag, *evolution_of(origin).aliases):
             if name in readers:
                 other = _origin(readers[name][0]).__name__
