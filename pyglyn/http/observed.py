@@ -22,6 +22,12 @@ LOOK_S: Final = 3.0
 """How long a node may take for everything that is asked in one look."""
 QUERY_S: Final = 1.0
 """How long one query may take to say where it stands."""
+COUNTED: Final = {
+    "commands": b"pyglyn_commands_total",
+    "events": b"pyglyn_events_total",
+    "restarts": b"pyglyn_child_restarts_total",
+}
+"""What the page shows the rates of, by the names of the counters."""
 QUERIES: Final = "pyglyn_query_"
 """What the registered names of queries begin with."""
 MOST_PARKED: Final = 50
@@ -95,17 +101,22 @@ class Observed:
             return default
 
     async def _about(self) -> Json:
-        version, memory, visible, hidden = await asyncio.gather(
+        version, memory, visible, hidden, counts = await asyncio.gather(
             self._ask_or([], "erlang", "system_info", Atom("system_version")),
             self._ask_or([], "erlang", "memory"),
             self._ask_or([], "erlang", "nodes", _VISIBLE),
             self._ask_or([], "erlang", "nodes", _HIDDEN),
+            self._ask_or([], "pyglyn", "counts"),
         )
         peers = [{"name": node.name, "hidden": False} for node in visible]
         peers += [{"name": node.name, "hidden": True} for node in hidden]
         return {
             "version": bytes(c for c in version if isinstance(c, int) and c < 256).decode("latin-1").strip(),
             "memory": dict(memory).get(Atom("total"), 0),
+            "counts": {
+                shown: sum(amount for name, _, amount in counts if name == counter)
+                for shown, counter in COUNTED.items()
+            },
             "connected": [peer for peer in peers if peer["name"] != self.local.name],
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyglyn import logs
+from pyglyn import counters, logs
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.census import MEMORY_TYPES, Census
 from pyglyn.node.destinations import name_of
@@ -56,6 +56,10 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     async def tree() -> Term:
         return [*await census.tree()]
 
+    async def counts() -> Term:
+        workers.count()
+        return [_count(*each) for each in counters.counted()]
+
     async def kill(wanted: Term) -> Term:
         text = wanted.decode(errors="replace") if isinstance(wanted, bytes) else str(wanted)
         return census.kill(text)
@@ -84,6 +88,7 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("erlang", whereis)
     table.add("erlang", registered)
     table.add("pyglyn", tree)
+    table.add("pyglyn", counts)
     table.add("pyglyn", kill)
     table.add("pyglyn", stop)
     table.add("pyglyn", log_level)
@@ -105,6 +110,11 @@ _LEVELS_OF_OTP = {
     "none": "critical",
 }
 """Levels of OTP's logger that Python has not got: the next one that loses nothing, or nothing but noise."""
+
+
+def _count(name: str, labels: counters.Labels, amount: float) -> Term:
+    """``{Name, [{Label, Value}], Amount}``, names and values as binaries."""
+    return (name.encode(), [(key.encode(), value.encode()) for key, value in labels], amount)
 
 
 def _set_log_level(workers: Workers, level: Term) -> None:

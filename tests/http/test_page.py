@@ -153,6 +153,20 @@ async def test_the_page_says_what_is_wrong(served: Served, page: Page) -> None:
     await page.shows("live", "#link")
 
 
+async def test_a_node_that_stands_still_and_one_that_ends_are_said(served: Served, page: Page) -> None:
+    name = f"still_{secrets.token_hex(4)}@localhost"
+    async with pyglyn("node", "--sname", name, "--cookie", "page") as program:
+        observer = Observer(served.node, [name])
+        server = await serve(served.node, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
+        await page.open(f"http://127.0.0.1:{server.port}/#{TOKEN}")
+        await page.shows(f"{name}\npyglyn", "#nodes")
+        program.process.send_signal(signal.SIGSTOP)
+        await page.shows("slow: no answer within", "#nodes")
+        assert "net_kernel" in await page.shows("net_kernel", "#tree")  # what was known last
+        program.process.kill()
+        await page.shows("closed:", "#nodes")
+
+
 async def test_a_server_that_is_gone_is_said(epmd: Any, page: Page) -> None:
     async with Node(f"page_{secrets.token_hex(4)}@localhost", cookie="page") as node:
         observer = Observer(node, [node.name])
@@ -186,6 +200,7 @@ async def test_an_event_is_parked_driven_and_all_are_replayed_on_the_page(
         await bank_at(served.node).execute(id, OpenAccount(id))
     await page.open(served.url)
     await page.shows("1 parked", "#queries")
+    assert "0.0 events a second (2 so far)" in await page.shows("0.0 events", "#rates")
     raw = await page.eval("document.querySelector('#queries details').textContent")
     assert "not b" in raw
     assert '"event-type":"account-opened"' in raw.replace(": ", ":")

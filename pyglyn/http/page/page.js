@@ -1,6 +1,6 @@
 // The page of a pyglyn node: reads /api/stream, draws what is so, and says what is wrong.
 const $ = (id) => document.getElementById(id);
-const state = { nodes: [], deaths: [], chosen: null, mayChange: false, folded: new Set(), focus: null, before: new Map(), cpu: new Map() };
+const state = { nodes: [], deaths: [], chosen: null, mayChange: false, folded: new Set(), focus: null, before: new Map(), cpu: new Map(), counts: new Map() };
 let token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
 
 function element(tag, attributes = {}, ...children) {
@@ -91,8 +91,14 @@ function take(event, data) {
   }
 }
 
-// CPU between two looks.
+// CPU and rates between two looks.
 function measure(node, at) {
+  const last = state.counts.get(node.name);
+  node.rates = {};
+  for (const [what, count] of Object.entries(node.counts ?? {})) {
+    node.rates[what] = last && at > last.at && what in last.counts ? Math.max(0, (count - last.counts[what]) / (at - last.at)) : null;
+  }
+  if (node.counts) state.counts.set(node.name, { counts: node.counts, at });
   for (const process of node.processes ?? []) {
     if (process.cpu_us === null) continue;
     const key = `${node.name} ${process.os_pid}`;
@@ -117,6 +123,7 @@ function draw() {
   drawNodes();
   drawMap();
   const node = chosen();
+  drawRates(node);
   drawTree(node);
   drawQueries(node);
   drawGroups(node);
@@ -136,6 +143,12 @@ function drawNodes() {
     node.name,
     element("small", { class: node.state === "up" ? "" : "bad" }, node.state === "up" ? `${node.version} · ${bytes(node.memory)}` : `${node.state}: ${node.error}`),
   )));
+}
+
+function drawRates(node) {
+  const shown = (what) => (node?.rates?.[what] === null || node?.rates?.[what] === undefined ? "-" : node.rates[what].toFixed(1));
+  const parts = ["commands", "events"].map((what) => `${shown(what)} ${what} a second (${node?.counts?.[what] ?? 0} so far)`);
+  fill($("rates"), element("p", {}, `${parts.join(", ")}, ${node?.counts?.restarts ?? 0} restarts`));
 }
 
 function drawMap() {
