@@ -49,12 +49,24 @@ def http_address(
     show_default=True,
     help="Where the page is; port 0 is any free one.",
 )
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="STORE-URL",
+    help="Show the last events of this store, with what caused what; repeatable.",
+)
 @click.option("--allow-changes", is_flag=True, help="Let the page pause, resume, replay and drive queries.")
 @cookie_option
 @network_options
 @log_level_option("error")
 def observe(
-    nodes: tuple[str, ...], http: tuple[str, int], allow_changes: bool, cookie: str, log_level: str
+    nodes: tuple[str, ...],
+    http: tuple[str, int],
+    stores: tuple[str, ...],
+    allow_changes: bool,
+    cookie: str,
+    log_level: str,
 ) -> None:
     """Serve a page that shows NODEs, live, until Ctrl-C; prints its address, with the token in it.
 
@@ -69,7 +81,7 @@ def observe(
         token = new_token()
         settings = Settings(net=net_settings(), observe="off")
         async with Node(own_name(nodes[0]), cookie=cookie or None, settings=settings) as local:
-            observer = Observer(local, nodes, may_change=allow_changes)
+            observer = Observer(local, nodes, may_change=allow_changes, stores=stores)
             server = await serve(local, *http, routes=[routes(observer, token)])
             click.echo(address(http[0], server.port, token))
             await local.run()

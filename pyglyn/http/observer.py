@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final
 
 from pyglyn.etf import Atom, Pid, Reference
+from pyglyn.http.events import Events
 from pyglyn.http.observed import Json, Observed, pid_text
 from pyglyn.node import Node, Process
 from pyglyn.node.exits import Exit
@@ -34,10 +35,14 @@ class Observer:
         local: the node that asks.
         names: whom.
         may_change: whether the page may pause, resume, replay and drive queries.
+        stores: URLs of stores whose last events are shown; they are read in threads.
     """
 
-    def __init__(self, local: Node, names: Iterable[str], *, may_change: bool = False) -> None:
+    def __init__(
+        self, local: Node, names: Iterable[str], *, may_change: bool = False, stores: Iterable[str] = ()
+    ) -> None:
         self.local = local
+        self.stores = [Events(url) for url in stores]
         self.nodes = {name: Observed(local, name) for name in names}
         self.may_change = may_change
         self.deaths: deque[Json] = deque(maxlen=DEATHS)
@@ -50,7 +55,8 @@ class Observer:
     async def look(self) -> Json:
         """What is so now."""
         nodes = await asyncio.gather(*(node.look() for node in self.nodes.values()))
-        return {"at": time.time(), "may_change": self.may_change, "nodes": nodes}
+        stores = [await store.look() for store in self.stores]
+        return {"at": time.time(), "may_change": self.may_change, "nodes": nodes, "stores": stores}
 
     async def events(self) -> AsyncGenerator[tuple[str, str], None]:
         """Names and data of what happens, beginning with what is so."""

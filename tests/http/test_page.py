@@ -214,6 +214,31 @@ async def test_an_event_is_parked_driven_and_all_are_replayed_on_the_page(
     await page.shows("paused", "#queries")
 
 
+async def test_the_last_events_of_a_store_are_below_what_caused_them(
+    served: Served, page: Page, tmp_path: Path
+) -> None:
+    url = f"sqlite:{tmp_path}/bank.db"
+
+    async def gift(id: str, envelopes: list[Any]) -> None:
+        if id == "a":
+            await bank_at(served.node).execute("b", OpenAccount("b"))
+
+    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+    empty = BankAccount()
+    await es.start(
+        served.node,
+        es.service("bank", store, handle=handle, apply=apply, empty_state=empty, queries=[("gift", gift)]),
+    )
+    await bank_at(served.node).execute("a", OpenAccount("a"))
+    observer = Observer(served.node, [served.node.name], stores=[url, f"sqlite:{tmp_path}/missing.db"])
+    server = await serve(served.node, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
+    await page.open(f"http://127.0.0.1:{server.port}/#{TOKEN}")
+    await page.shows("BankAccount/b/1", "#events ul ul")
+    await bank_at(served.node).execute("c", OpenAccount("c"))
+    await page.shows("BankAccount/c/1", "#events")
+    assert "there is no file" in await page.shows("missing.db", "#events")
+
+
 async def test_groups_are_shown_with_their_members(served: Served, page: Page) -> None:
     scope = f"scope_{secrets.token_hex(4)}"
     pg.start(served.node, scope)

@@ -86,6 +86,7 @@ function take(event, data) {
     const known = new Map(state.nodes.map((node) => [node.name, node]));
     state.nodes = data.nodes.map((node) => (node.state === "up" ? node : { ...known.get(node.name), ...node }));
     state.mayChange = data.may_change;
+    drawEvents(data.stores);
     state.chosen ??= state.nodes[0]?.name;
     draw();
   }
@@ -281,6 +282,15 @@ function drawQueries(node) {
       element("pre", { class: "reason" }, event.error ?? ""), element("pre", {}, event.raw))),
   ));
   fill($("queries"), ...(found.length ? found : [element("p", { class: "none" }, "None.")]));
+}
+
+function drawEvents(stores) {
+  const item = (event) => element("li", {}, element("strong", {}, event.name), ` ${event.id}${event.node ? ` on ${event.node}` : ""} `,
+    event.at ? element("time", {}, new Date(event.at * 1000).toLocaleTimeString()) : null,
+    event.caused.length ? element("ul", {}, ...event.caused.map(item)) : null);
+  $("stores").hidden = stores.length === 0;
+  fill($("events"), ...stores.flatMap((store) => [element("h3", {}, store.store),
+    store.error ? element("p", { class: "reason" }, store.error) : element("ul", {}, ...store.trees.map(item))]));
 }
 
 function drawGroups(node) {
