@@ -18,7 +18,7 @@ import rich_click as click
 
 from pyglyn import logs, patience
 from pyglyn.cli.network import net_settings, network_options
-from pyglyn.cli.observe import address, http_address, new_token
+from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError, DistributionError
 from pyglyn.etf import Atom, Term
@@ -88,8 +88,8 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     observer = Observer(local, [local.name], may_change=observe == "full")
     server = await serve(local, host, port, routes=[] if observe == "off" else [routes(observer, token)])
     logger.info("serves HTTP at %s, port %d", host, server.port)
-    if observe != "off":
-        click.echo(f"observe at {address(host, server.port, token)}", err=True)
+    if observe != "off" and TOKEN_VARIABLE not in os.environ:
+        click.echo(f"observe at {address(host, server.port, token)}")  # no log line: there is a secret in it
 
 
 @click.command()

@@ -261,6 +261,22 @@ async def test_the_api_tells_nothing_without_the_token_and_changes_nothing_unask
     assert (status, error) == (403, {"error": "this page only reads"})
 
 
+async def test_a_node_prints_the_address_of_its_page_unless_it_was_given_the_token() -> None:
+    for env in ({}, {"PYGLYN_HTTP_TOKEN": TOKEN}):
+        name = f"printed_{secrets.token_hex(4)}@localhost"
+        args = ("node", "--sname", name, "--cookie", "page", "--http", "127.0.0.1:0")
+        async with pyglyn(*args, env=env) as program:
+            port = int((await program.says(r"serves HTTP at 127\.0\.0\.1, port (\d+)"))[1])
+            if not env:
+                token = (await program.says(rf"observe at http://127\.0\.0\.1:{port}/#(\S{{20,}})"))[1]
+            else:
+                token = TOKEN
+            there = Served(None, HttpServer(None))  # type: ignore[arg-type]
+            there.base = f"http://127.0.0.1:{port}"
+            assert (await there.get("/api/nodes", token))[0] == 200
+            assert "observe at" not in program.output or not env
+
+
 async def test_observe_shows_a_node_from_outside(served: Served) -> None:
     args = ("observe", served.node.name, "--cookie", "page")
     async with pyglyn(*args, env={"PYGLYN_HTTP_TOKEN": TOKEN}) as program:
