@@ -378,6 +378,10 @@ class SupervisorServer(GenServer):
         elif run.pid is not None:
             self._carry_out(self.policy.child_exited(run.pid, reason, self._now()))
 
+    def format_state(self) -> Term:
+        """What ``sys:get_state`` shows: its strategy, and its children as tools see them."""
+        return {Atom("strategy"): Atom(self.policy.strategy.value), Atom("children"): self.children()}
+
     def child_ended(self, run: Running, reason: Term) -> None:
         """A child that had started has ended; for subclasses."""
 

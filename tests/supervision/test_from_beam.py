@@ -97,6 +97,14 @@ async def test_sys_looks_into_children_of_every_kind(beam: Beam, local: Client, 
     }
     assert states.pop("server")[Atom("count")] == 0
     assert states == {"function": {}, "light": {}, "blocking": {}}
+    shown = await beam.eval("sys:get_state({top, Node})", Node=Atom(local.node.name))
+    assert set(shown) == {Atom("strategy"), Atom("children")}
+    assert [row[Atom("id")].name for row in shown[Atom("children")]] == [
+        "server",
+        "function",
+        "light",
+        "blocking",
+    ]
     text = """
         ok = sys:suspend({P, Node}), {P, Node} ! {ping, self()},
         {status, _, _, [_, suspended | _]} = sys:get_status({P, Node}),
