@@ -44,11 +44,20 @@ def network_options(function: F) -> F:
         )
     function = click.option(
         "--proto-dist",
-        type=click.Choice(["inet_tcp", "inet_tls"]),
+        type=click.Choice(["inet_tcp", "inet_tls", "inet6_tcp", "inet6_tls"]),
         expose_value=False,
         callback=_keep,
         help="What the nodes of the cluster speak, as OTP's -proto_dist. [default: inet_tls where an option "
         "for TLS is given]",
+    )(function)
+    function = click.option(
+        "--dist-port",
+        metavar="PORT",
+        type=click.IntRange(1, 65535),
+        expose_value=False,
+        callback=_keep,
+        help="No EPMD: all nodes of the cluster listen at this port, as with OTP's -start_epmd false "
+        "-erl_epmd_port PORT. [default: ERL_DIST_PORT, else EPMD is asked]",
     )(function)
     return click.option(
         "--net-ticktime",
@@ -63,26 +72,34 @@ def network_options(function: F) -> F:
 
 
 def net_settings() -> NetSettings:
-    """What the options of the running command say."""
+    """What the options of the running command say; for a node that listens at any port."""
     context = click.get_current_context()
     assert context is not None
     kept: dict[str, Any] = context.meta[_KEPT]
     settings = NetSettings()
     channel = attrs.evolve(settings.channel, net_ticktime_s=kept["net_ticktime"])
-    return attrs.evolve(settings, channel=channel, tls=_tls(kept))
+    return attrs.evolve(
+        settings,
+        channel=channel,
+        tls=_tls(kept),
+        ipv6=(kept["proto_dist"] or "").startswith("inet6"),
+        dist_port=kept["dist_port"] or settings.dist_port,
+        listen_port=0,
+    )
 
 
 def _tls(kept: dict[str, Any]) -> TlsSettings | None:
     optfile, cert, key, ca = (kept[name] for name in ("ssl_dist_optfile", "tls_cert", "tls_key", "tls_ca"))
     given = [option for option, _, _ in _TLS if kept[option.strip("-").replace("-", "_")]]
-    if kept["proto_dist"] == "inet_tcp" and given:
-        raise click.UsageError(f"{given[0]} is for --proto-dist inet_tls")
+    proto = kept["proto_dist"] or ""
+    if proto.endswith("_tcp") and given:
+        raise click.UsageError(f"{given[0]} is for --proto-dist {proto.replace('tcp', 'tls')}")
     if optfile:
         if len(given) > 1:
             raise click.UsageError(f"{given[1]} and --ssl-dist-optfile exclude each other")
         return read_option_file(optfile)
     if cert:
         return TlsSettings.of(cert, key, ca)
-    if given or kept["proto_dist"] == "inet_tls":
+    if given or proto.endswith("_tls"):
         raise click.UsageError("TLS needs a certificate: --tls-cert, or --ssl-dist-optfile")
     return None

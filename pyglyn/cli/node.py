@@ -106,7 +106,9 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     "function that is the app itself; also path.py:function.",
 )
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="TCP port to listen on. [default: any]"
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="TCP port to listen on. [default: that of --dist-port, else any]",
 )
 @click.option(
     "--hidden/--visible", default=True, show_default=True, help="How the node shows in the cluster."
@@ -151,7 +153,7 @@ def node(
     cookie: str,
     connect: tuple[str, ...],
     app: str | None,
-    port: int,
+    port: int | None,
     hidden: bool,
     http: tuple[str, int] | None,
     observe: Observe,

@@ -13,6 +13,7 @@ import rich_click as click
 from pyglyn import logs
 from pyglyn.cli.network import net_settings, network_options
 from pyglyn.errors import CallTimeout
+from pyglyn.net.settings import LOOPBACK_HOSTS
 from pyglyn.node import Node, Settings
 from pyglyn.node.hiding import hide_arguments
 
@@ -87,7 +88,7 @@ def own_name(peer: str) -> str:
     _, _, host = peer.partition("@")
     if not host:
         raise click.UsageError(f"{peer!r} is no node name: write name@host, as in inventory@localhost")
-    if host not in ("localhost", "127.0.0.1"):
+    if host not in LOOPBACK_HOSTS:
         import socket
 
         full = socket.getfqdn() if "." in host else socket.gethostname().split(".")[0]

@@ -16,7 +16,7 @@ logger = logging.getLogger("pyglyn.net")
 class Listener:
     """The port at which other nodes reach this one.
 
-    Binds loopback only where the host part of the name is ``localhost`` or ``127.0.0.1``, else all
+    Binds loopback only where the host part of the name is ``localhost``, ``127.0.0.1`` or ``::1``, else all
     interfaces, and says so.
     """
 
@@ -39,13 +39,12 @@ class Listener:
         Raises:
             HandshakeError: the port is in use, or may not be bound.
         """
-        address = "127.0.0.1" if self._local.loopback_only else "0.0.0.0"
+        net = self._settings
+        address = net.loopback if self._local.loopback_only else net.everywhere
         try:
-            self._sockets = await listen([address], self._settings.listen_port, self._factory)
+            self._sockets = await listen([address], net.port, self._factory)
         except OSError as error:
-            raise HandshakeError(
-                f"cannot listen on {address}:{self._settings.listen_port}: {explain(error)}"
-            ) from error
+            raise HandshakeError(f"cannot listen on {address}:{net.port}: {explain(error)}") from error
         if self._local.loopback_only:
             logger.info("%s listens on %s:%d", self._local.name, address, self.port)
         else:

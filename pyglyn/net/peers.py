@@ -307,10 +307,12 @@ class Peers:
         known = self.settings.address_of(node) if self.settings.address_of is not None else None
         alive_name, _, host = node.partition("@")
         if known is not None:
-            return await transport.resolve(known[0], timeout_s), known[1]
-        if not self.settings.epmd_port:
+            return await transport.resolve(known[0], timeout_s, ipv6=self.settings.ipv6), known[1]
+        if not self.settings.epmd_port and not self.settings.dist_port:
             raise HandshakeError(f"there is no EPMD to ask where {node} is")
-        address = await transport.resolve(host, timeout_s)
+        address = await transport.resolve(host, timeout_s, ipv6=self.settings.ipv6)
+        if self.settings.dist_port:
+            return address, self.settings.dist_port
         entry = await epmd_client.lookup(alive_name, address, self.settings.epmd_port, timeout_s=timeout_s)
         return address, entry.port
 

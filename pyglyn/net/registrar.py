@@ -56,7 +56,7 @@ class Registrar:
     @property
     def problem(self) -> str:
         """Why other nodes do not find this one by its name now; empty where they do."""
-        if self._registered or not self._settings.epmd_port:
+        if self._registered or not self._settings.has_epmd:
             return ""
         return f"not registered with the EPMD on port {self._settings.epmd_port}"
 
@@ -84,7 +84,7 @@ class Registrar:
         Raises:
             EpmdError: the name is taken, or there is no EPMD and we may not or cannot be it.
         """
-        if not self._settings.epmd_port:
+        if not self._settings.has_epmd:
             return
         node_type = NodeType.HIDDEN if self._local.hidden else NodeType.NORMAL
         self._entry = NodeEntry(name=self._local.alive_name, port=port, node_type=node_type)
@@ -118,7 +118,7 @@ class Registrar:
             return
         timeout_s = self._settings.setup_timeout_s
         with contextlib.suppress(HandshakeError, EpmdError):
-            address = await resolve(self._local.host, timeout_s)
+            address = await resolve(self._local.host, timeout_s, ipv6=self._settings.ipv6)
             try:
                 await epmd_client.names(address, self._settings.epmd_port, timeout_s=timeout_s)
             except EpmdUnreachable as error:
@@ -157,7 +157,7 @@ class Registrar:
         try:
             entry = await epmd_client.lookup(name, "127.0.0.1", self._settings.epmd_port)
             async with asyncio.timeout(_PATIENCE_S):
-                _, writer = await asyncio.open_connection("127.0.0.1", entry.port)
+                _, writer = await asyncio.open_connection(self._settings.loopback, entry.port)
         except (EpmdError, ConnectionRefusedError):
             return False
         except OSError:

@@ -1,6 +1,6 @@
 """What a caller may choose about a node's connections. Layer: net.
 
-``ERL_EPMD_PORT`` and ``ERL_EPMD_ADDRESS`` are read here, as real nodes read them.
+``ERL_EPMD_PORT``, ``ERL_EPMD_ADDRESS`` and ``ERL_DIST_PORT`` are read here, as real nodes read them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyglyn.dist.epmd import DEFAULT_PORT
 from pyglyn.errors import LocalProtocolError
 from pyglyn.net.tls import TlsSettings
 
-LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1"))
+LOOPBACK_HOSTS = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 def epmd_port_from_environment() -> int:
@@ -32,6 +32,20 @@ def epmd_port_from_environment() -> int:
     return int(text)
 
 
+def dist_port_from_environment() -> int:
+    """The port of all nodes of a cluster without EPMD: ``ERL_DIST_PORT``, else 0.
+
+    Raises:
+        LocalProtocolError: the variable does not hold a port.
+    """
+    text = os.environ.get("ERL_DIST_PORT", "")
+    if not text:
+        return 0
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise LocalProtocolError(f"ERL_DIST_PORT must be a port number, got {text!r}")
+    return int(text)
+
+
 def epmd_addresses_from_environment() -> tuple[str, ...]:
     """Where an EPMD of ours listens beside loopback: ``ERL_EPMD_ADDRESS``, addresses with commas between."""
     text = os.environ.get("ERL_EPMD_ADDRESS", "")
@@ -44,7 +58,10 @@ class NetSettings:
 
     Attributes:
         channel: limits and ticks of each connection.
-        listen_port: 0 for any free one.
+        listen_port: 0 for any free one; None for ``dist_port`` where there is one, else any.
+        dist_port: the port at which all other nodes listen, and no EPMD is asked or told (OTP's ``-start_epmd
+            false -erl_epmd_port N``); 0 for EPMD.
+        ipv6: connect and listen over IPv6 alone, as OTP's ``-proto_dist inet6_tcp``.
         setup_timeout_s: how long each step of a handshake may take, and each attempt to reach a host; also a
             worker to show the hub its token.
         busy_limit: from so many queued bytes on a connection is busy (OTP's dist_buf_busy_limit).
@@ -65,7 +82,9 @@ class NetSettings:
     """
 
     channel: ChannelSettings = attrs.field(factory=ChannelSettings)
-    listen_port: int = 0
+    listen_port: int | None = None
+    dist_port: int = attrs.field(factory=dist_port_from_environment)
+    ipv6: bool = False
     setup_timeout_s: float = 7.0
     busy_limit: int = 1024 * 1024
     write_buffer: int = 128 * 1024
@@ -81,6 +100,26 @@ class NetSettings:
     tls: TlsSettings | None = None
     flags: DistFlags = RECOMMENDED
     required_flags: DistFlags = MANDATORY_25
+
+    @property
+    def port(self) -> int:
+        """Where to listen; 0 for any free port."""
+        return self.dist_port if self.listen_port is None else self.listen_port
+
+    @property
+    def has_epmd(self) -> bool:
+        """Whether nodes are found by EPMD."""
+        return bool(self.epmd_port) and not self.dist_port
+
+    @property
+    def loopback(self) -> str:
+        """This machine's address for itself alone."""
+        return "::1" if self.ipv6 else "127.0.0.1"
+
+    @property
+    def everywhere(self) -> str:
+        """The address of all interfaces."""
+        return "::" if self.ipv6 else "0.0.0.0"
 
 
 @attrs.define(kw_only=True)

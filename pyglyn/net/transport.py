@@ -1,7 +1,6 @@
 """Sockets: dialling, listening, resolving. Layer: net.
 
-IPv4 between nodes, as OTP's ``inet_tcp`` has it; EPMD is served on IPv6 loopback too. Not supported: IPv6
-distribution (``inet6_tcp``), TLS.
+IPv4 between nodes, as OTP's ``inet_tcp`` has it, or IPv6, as ``inet6_tcp``; EPMD is served on both loopbacks.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ def explain(error: OSError) -> str:
     return str(error) or type(error).__name__
 
 
-async def resolve(host: str, timeout_s: float) -> str:
-    """Find the IPv4 address of a host; an address stays what it is.
+async def resolve(host: str, timeout_s: float, *, ipv6: bool = False) -> str:
+    """Find the IPv4 address of a host, or the IPv6 one; an address stays what it is.
 
     Raises:
         HandshakeError: the name does not resolve.
@@ -48,13 +47,14 @@ async def resolve(host: str, timeout_s: float) -> str:
     with contextlib.suppress(ValueError):
         return str(ipaddress.ip_address(host))
     if host == "localhost":
-        return "127.0.0.1"
-    answer, thread = _ask_the_system(host)
+        return "::1" if ipv6 else "127.0.0.1"
+    answer, thread = _ask_the_system(host, socket.AF_INET6 if ipv6 else socket.AF_INET)
     try:
         async with patience.timeout(timeout_s):
             return await answer
     except (OSError, UnicodeError) as error:
-        raise HandshakeError(f"the host name {host!r} cannot be resolved") from error
+        kind = " to an IPv6 address" if ipv6 else ""
+        raise HandshakeError(f"the host name {host!r} cannot be resolved{kind}") from error
     finally:
         if answer.done() and not answer.cancelled():
             _see_off(thread)
@@ -72,7 +72,7 @@ def _see_off(thread: threading.Thread) -> None:
         os.sched_yield()
 
 
-def _ask_the_system(host: str) -> tuple[asyncio.Future[str], threading.Thread]:
+def _ask_the_system(host: str, family: socket.AddressFamily) -> tuple[asyncio.Future[str], threading.Thread]:
     """Resolve a name in a thread of its own.
 
     One of asyncio's pool would stay, where no process can be forked any more, and a program that ends would
@@ -92,7 +92,7 @@ def _ask_the_system(host: str) -> tuple[asyncio.Future[str], threading.Thread]:
     def ask() -> None:
         address, problem = "", None
         try:
-            address = str(socket.getaddrinfo(host, 0, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+            address = str(socket.getaddrinfo(host, 0, family, socket.SOCK_STREAM)[0][4][0])
         except Exception as error:
             problem = error
         with contextlib.suppress(RuntimeError):  # the event loop is gone

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -388,14 +389,14 @@ class Node:
 
     async def _keep(self, node: str) -> None:
         policy = self.settings.reconnect
-        wait = policy.first
+        attempts = 0
         changed = self._changed.setdefault(node, asyncio.Event())
         said = ""
         while True:
             changed.clear()
             try:
                 await self.peers.connect(node)
-                wait, said = policy.first, ""
+                attempts, said = 0, ""
                 if self.peers.get(node) is not None:
                     await changed.wait()
                 continue
@@ -404,9 +405,9 @@ class Node:
                     logger.warning("cannot connect to %s, trying again: %s", node, error)
                 said = str(error)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                attempts += 1
+                async with asyncio.timeout(policy.wait(attempts, random.random())):
                     await changed.wait()
-            wait = min(wait * policy.factor, policy.longest)
 
     def on_node_event(self, listener: Callable[[NodeEvent], None]) -> Callable[[], None]:
         """Call ``listener`` at each node up and down, before anything of that node; returns its removal."""

@@ -30,12 +30,20 @@ class Reconnect:
     Attributes:
         first: seconds before the second attempt.
         factor: each wait is so many times the one before.
+        jitter: by up to which part a wait is made shorter, at random: nodes that lost the same one do not all
+            come back in the same moment.
         longest: seconds a wait has at most.
     """
 
     first: float = 0.25
     factor: float = 2.0
     longest: float = 15.0
+    jitter: float = 0.5
+
+    def wait(self, attempts: int, random: float) -> float:
+        """How long to wait after so many attempts that failed, given a random number from 0 to 1."""
+        longest = min(self.first * self.factor ** min(attempts - 1, 64), self.longest)
+        return longest * (1 - self.jitter * random)
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,7 @@ _LOG_TAIL_BYTES = 20_000
 
 # No shell, and no spinning of idle schedulers: several nodes share the machine with the test.
 _QUIET = ("-noinput", "-boot", "start_clean", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none")
-_LOOPBACK = ("-kernel", "inet_dist_use_interface", "{127,0,0,1}")
+_INTERFACE = ("-kernel", "inet_dist_use_interface")
 
 
 class BeamError(Exception):
@@ -93,8 +93,9 @@ class Beam:
         self._down = False
         self._suspended = False
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        loopback = "{0,0,0,0,0,0,0,1}" if any(each.startswith("inet6_") for each in args) else "{127,0,0,1}"
         naming = (
-            (self._name_option(), name, "-setcookie", cookie, "-start_epmd", "false", *_LOOPBACK)
+            (self._name_option(), name, "-setcookie", cookie, "-start_epmd", "false", *_INTERFACE, loopback)
             if distributed
             else ()
         )
