@@ -16,15 +16,21 @@ from pyglyn.testing import free_port
 from tests.cli.test_cli import run
 from tests.node.conftest import unique_name
 
-IPV6 = ("-proto_dist", "inet6_tcp")
+
+@pytest.fixture
+def ipv6(tmp_path) -> tuple[str, ...]:
+    """Arguments of `erl`, to which localhost has an IPv6 address whatever the machine's own table says."""
+    table = tmp_path / "inetrc"
+    table.write_text('{host, {0,0,0,0,0,0,0,1}, ["localhost"]}.\n{lookup, [file, native]}.\n')
+    return ("-proto_dist", "inet6_tcp", "-kernel", "inetrc", f'"{table}"')
 
 
 def over_ipv6(**more: object) -> Settings:
     return Settings(net=NetSettings(ipv6=True, **more))
 
 
-async def test_a_node_speaks_ipv6_with_otp_both_ways(beams):
-    beam = await beams.start(args=IPV6)
+async def test_a_node_speaks_ipv6_with_otp_both_ways(beams, ipv6):
+    beam = await beams.start(args=ipv6)
     async with Node(unique_name(), cookie=beam.cookie, settings=over_ipv6()) as node:
         assert await node.ping(beam.name)
         family = "{ok, I} = net_kernel:node_info(N), element(5, proplists:get_value(address, I))"
@@ -37,15 +43,15 @@ async def test_a_node_speaks_ipv6_with_otp_both_ways(beams):
         ) is Atom(node.name)
 
 
-async def test_a_node_of_ipv6_is_not_reached_over_ipv4(beams):
-    beam = await beams.start(args=IPV6)
+async def test_a_node_of_ipv6_is_not_reached_over_ipv4(beams, ipv6):
+    beam = await beams.start(args=ipv6)
     async with Node(unique_name(), cookie=beam.cookie) as node:
         with pytest.raises(HandshakeError, match="connection refused"):
             await node.connect(beam.name)
 
 
-async def test_commands_speak_ipv6_too(beams):
-    beam = await beams.start(args=IPV6)
+async def test_commands_speak_ipv6_too(beams, ipv6):
+    beam = await beams.start(args=ipv6)
     status, output = await run("ping", beam.name, "--cookie", beam.cookie, "--proto-dist", "inet6_tcp")
     assert (status, output[:4]) == (0, "pong")
 
