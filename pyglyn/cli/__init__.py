@@ -15,6 +15,7 @@ import rich_click as click
 
 from pyglyn import _standard
 from pyglyn._version import __version__
+from pyglyn.cli import configuration
 from pyglyn.errors import PyglynError
 
 click.rich_click.TEXT_MARKUP = "markdown"
@@ -132,23 +133,35 @@ class LazyGroup(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that is called, and import it."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load_command(command.name or ""), rest
+        if command is not None:
+            command = load_command(command.name or "")
+            configuration.check(ctx, command)
+        return name, command, rest
 
 
 def load_command(name: str) -> click.Command:
     """Import a command of the table."""
     module, attribute = COMMANDS[name][0].split(":")
     command: click.Command = getattr(importlib.import_module(f"pyglyn.cli.{module}"), attribute)
-    return command
+    return configuration.with_variables(command)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pyglyn")
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="PYGLYN_CONFIG",
+    expose_value=False,
+    callback=configuration.read,
+    help="Options of the commands, as docs/settings.md has them. [default: pyglyn.toml, then pyproject.toml]",
+)
 def cli() -> None:
     """Python services inside Erlang, Gleam and Elixir clusters.
 
     Start a node with `pyglyn node --sname inventory@localhost --app my_service:app`, look around with
-    `pyglyn names`, `pyglyn ping` and `pyglyn call`.
+    `pyglyn names`, `pyglyn ping` and `pyglyn call`. Every option can also be given as
+    `PYGLYN_<OPTION>`, and in a file.
     """
 
 

@@ -71,11 +71,17 @@ def network_options(function: F) -> F:
     )(function)
 
 
-def net_settings() -> NetSettings:
-    """What the options of the running command say; for a node that listens at any port."""
+def network_values() -> dict[str, Any]:
+    """The values of these options of the running command, by name."""
     context = click.get_current_context()
     assert context is not None
     kept: dict[str, Any] = context.meta[_KEPT]
+    return kept
+
+
+def net_settings() -> NetSettings:
+    """What the options of the running command say; for a node that listens at any port."""
+    kept = network_values()
     settings = NetSettings()
     channel = attrs.evolve(settings.channel, net_ticktime_s=kept["net_ticktime"])
     return attrs.evolve(

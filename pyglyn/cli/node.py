@@ -15,13 +15,16 @@ from typing import Any
 
 import attrs
 import rich_click as click
+from click.core import ParameterSource
 
 from pyglyn import logs, patience
-from pyglyn.cli.network import net_settings, network_options
+from pyglyn.cli import configuration
+from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError, DistributionError
 from pyglyn.etf import Atom, Term
+from pyglyn.net import LocalNode
 from pyglyn.node import Node, Settings
 from pyglyn.node.node import APP
 from pyglyn.node.settings import Observe
@@ -133,6 +136,9 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     metavar="FILE",
     help="Write starting, ready or stopping there, anew every two seconds, for probes that look at a file.",
 )
+@click.option(
+    "--print-config", is_flag=True, help="Print what holds, with where it came from, and start nothing."
+)
 @log_level_option("info")
 @click.option(
     "--log-format",
@@ -158,6 +164,7 @@ def node(
     http: tuple[str, int] | None,
     observe: Observe,
     heartbeat_file: str | None,
+    print_config: bool,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -170,12 +177,21 @@ def node(
     Exit status: 0; 1 when the app failed or its supervision tree gave up; 3 when a child of the tree had to
     be killed because it did not stop in time.
     """
+    sname, name = _closer(sname, name)
+    if print_config:
+        _print_config(sname=sname, name=name, print_config=False)
+        return
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
     sys.path.insert(0, "")
     function = load_app(app) if app else None
     net = attrs.evolve(net_settings(), listen_port=port)
     settings = Settings(net=net, observe=observe, heartbeat_file=heartbeat_file)
+
+    if not LocalNode(name=full_name, cookie="").loopback_only and net.tls is None:
+        logger.warning(
+            "traffic with other machines is in the clear: --ssl-dist-optfile or --tls-cert gives TLS"
+        )
 
     async def go() -> int:
         async with Node(
@@ -194,6 +210,32 @@ def node(
         return status or (EXIT_KILLED if trees(local).forced else 0)
 
     sys.exit(run(go()))
+
+
+def _closer(sname: str | None, name: str | None) -> tuple[str | None, str | None]:
+    """Of two names of different kinds, the one from the command line, else the environment, else a file."""
+    context = click.get_current_context()
+    assert context is not None
+    first, second = (_SOURCES.index(context.get_parameter_source(each)) for each in ("sname", "name"))
+    if first == second:
+        return sname, name
+    return (sname, None) if first < second else (None, name)
+
+
+_SOURCES = (
+    ParameterSource.COMMANDLINE,
+    ParameterSource.ENVIRONMENT,
+    ParameterSource.DEFAULT_MAP,
+    ParameterSource.DEFAULT,
+)
+"""The closest first."""
+
+
+def _print_config(**changed: Any) -> None:
+    context = click.get_current_context()
+    assert context is not None
+    for line in configuration.lines(context, {**context.params, **network_values(), **changed}):
+        click.echo(line)
 
 
 def _node_name(sname: str | None, name: str | None) -> str:

@@ -1,0 +1,141 @@
+"""Options from the command line, the environment and files: which of them holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pyglyn.cli import COMMANDS, load_command
+from pyglyn.cli.configuration import FOR_ALL, options_of
+
+FILE = """
+net-ticktime = 11
+cookie = "from-the-file"
+
+[node]
+sname = "filed@localhost"
+connect = ["a@localhost", "b@localhost"]
+log-level = "warning"
+hidden = false
+"""
+
+
+def pyglyn(*words: str, where: Path, **env: str) -> tuple[int, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYGLYN_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pyglyn", *words],
+        cwd=where, env={**clean, **env}, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pyglyn.toml").write_text(FILE)
+    return tmp_path
+
+
+def test_what_holds_is_printed_with_where_it_came_from_and_without_secrets(folder: Path) -> None:
+    words = ("node", "--log-format", "json", "--print-config")
+    env = {"PYGLYN_NODE_LOG_LEVEL": "debug", "PYGLYN_DIST_PORT": "4711", "PYGLYN_NODE_PORT": "4712"}
+    status, output = pyglyn(*words, where=folder, **env)
+    assert status == 0, output
+    for line in (
+        'sname = "filed@localhost"  # pyglyn.toml',
+        'cookie = "***"  # pyglyn.toml',
+        'connect = ["a@localhost", "b@localhost"]  # pyglyn.toml',
+        "hidden = false  # pyglyn.toml",
+        "net-ticktime = 11.0  # pyglyn.toml",
+        'log-level = "debug"  # environment, PYGLYN_NODE_LOG_LEVEL',
+        "dist-port = 4711  # environment, PYGLYN_DIST_PORT",
+        "port = 4712  # environment, PYGLYN_NODE_PORT",
+        'log-format = "json"  # command line',
+        "# http is not set",
+    ):
+        assert line in output.splitlines(), (line, output)
+    assert "from-the-file" not in output
+
+
+def test_what_is_printed_is_a_file_that_says_the_same(folder: Path) -> None:
+    first = pyglyn("node", "--print-config", where=folder)[1]
+    (folder / "again.toml").write_text("[node]\n" + first)
+    second = pyglyn("--config", "again.toml", "node", "--print-config", where=folder)[1]
+    assert [line.partition("  #")[0] for line in first.splitlines()] == [
+        line.partition("  #")[0] for line in second.splitlines()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "holds"),
+    [
+        (("--net-ticktime", "14"), {"PYGLYN_NET_TICKTIME": "12", "PYGLYN_NODE_NET_TICKTIME": "13"}, "14.0"),
+        ((), {"PYGLYN_NET_TICKTIME": "12", "PYGLYN_NODE_NET_TICKTIME": "13"}, "13.0"),
+        ((), {"PYGLYN_NET_TICKTIME": "12"}, "12.0"),
+        ((), {}, "11.0"),
+    ],
+)
+def test_the_command_line_comes_before_the_environment_and_that_before_the_file(
+    folder, words, env, holds
+) -> None:
+    assert f"net-ticktime = {holds}  #" in pyglyn("node", *words, "--print-config", where=folder, **env)[1]
+
+
+def test_a_name_given_closer_by_wins_over_one_of_the_other_kind(folder: Path) -> None:
+    status, output = pyglyn("node", "--name", "long@127.0.0.1", "--print-config", where=folder)
+    assert status == 0
+    assert 'name = "long@127.0.0.1"  # command line' in output
+    assert "# sname is not set" in output
+
+
+def test_a_project_file_serves_as_well_and_a_file_that_is_named_before_both(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.other]\nx = 1\n[tool.pyglyn]\nnet-ticktime = 21\n")
+    assert "net-ticktime = 21.0  # pyproject.toml" in pyglyn("node", "--print-config", where=tmp_path)[1]
+    (tmp_path / "named.toml").write_text("net-ticktime = 22\n")
+    named = pyglyn("node", "--print-config", where=tmp_path, PYGLYN_CONFIG="named.toml")[1]
+    assert "net-ticktime = 22.0  # named.toml" in named
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("colour = 1", "pyglyn.toml: colour is no setting for all commands: give it in a table"),
+        ("[ping]\ncolour = 1", "pyglyn.toml: pyglyn ping has no option --colour"),
+        ("timeout = 'soon'", "Invalid value for '--timeout'"),
+        ("timeout =", "pyglyn.toml: "),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_said_in_one_line(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "pyglyn.toml").write_text(text)
+    status, output = pyglyn("ping", "nobody@localhost", where=tmp_path)
+    assert (status, output.count("\n")) == (2, 1)
+    assert output.startswith(f"pyglyn: {sentence}")
+
+
+def test_a_table_of_another_command_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "pyglyn.toml").write_text("[epmd]\ncolour = 1\n[node]\nsname = 'x@localhost'\n")
+    assert pyglyn("node", "--print-config", where=tmp_path)[0] == 0
+
+
+def test_a_variable_with_a_wrong_value_is_named(tmp_path: Path) -> None:
+    status, output = pyglyn("ping", "nobody@localhost", where=tmp_path, PYGLYN_TIMEOUT="soon")
+    assert (status, output.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_every_command_has_its_variables(name: str) -> None:
+    command = load_command(name)
+    for option in options_of(command):
+        assert option.envvar == [
+            f"PYGLYN_{name}_{option.name}".upper().replace("-", "_"),
+            f"PYGLYN_{option.name}".upper(),
+        ]
+
+
+def test_what_is_for_all_is_what_most_commands_have() -> None:
+    having = [{option.name for option in options_of(load_command(name))} for name in COMMANDS]
+    for option in FOR_ALL:
+        assert sum(option in names for names in having) > len(COMMANDS) / 2, option
