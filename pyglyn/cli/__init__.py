@@ -47,6 +47,10 @@ COMMANDS = {
         "call:ping",
         "Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1.",
     ),
+    "doctor": (
+        "doctor:doctor",
+        "Find out why NODE is not reached: name, host, EPMD, port, TLS and handshake, cookie, groups, in turn.",
+    ),
     "call": (
         "call:call",
         "Call MODULE:FUNCTION on NODE with arguments in Erlang syntax and print the result in it.",
