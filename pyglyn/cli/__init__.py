@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "doctor": (
         "doctor:doctor",
-        "Find out why NODE is not reached: name, host, EPMD, port, TLS and handshake, cookie, groups, in turn.",
+        "Find out why NODE is not reached: name, host, EPMD, port, TLS and handshake, cookie, groups, in turn.",  # noqa: E501
     ),
     "call": (
         "call:call",
