@@ -179,7 +179,8 @@ def node(
     """
     sname, name = _closer(sname, name)
     if print_config:
-        _print_config(sname=sname, name=name, print_config=False)
+        served = None if http is None else _host_and_port(*http)
+        _print_config(sname=sname, name=name, http=served, print_config=False)
         return
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
@@ -229,6 +230,10 @@ _SOURCES = (
     ParameterSource.DEFAULT,
 )
 """The closest first."""
+
+
+def _host_and_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _print_config(**changed: Any) -> None:

@@ -61,7 +61,8 @@ def test_what_holds_is_printed_with_where_it_came_from_and_without_secrets(folde
 
 
 def test_what_is_printed_is_a_file_that_says_the_same(folder: Path) -> None:
-    first = pyglyn("node", "--print-config", where=folder)[1]
+    first = pyglyn("node", "--http", "[::1]:9568", "--print-config", where=folder)[1]
+    assert 'http = "[::1]:9568"  # command line' in first
     (folder / "again.toml").write_text("[node]\n" + first)
     second = pyglyn("--config", "again.toml", "node", "--print-config", where=folder)[1]
     assert [line.partition("  #")[0] for line in first.splitlines()] == [
