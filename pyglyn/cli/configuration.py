@@ -21,7 +21,7 @@ FOR_ALL = frozenset(
         "tls_ca", "tls_cert", "tls_key",
     )
 )  # fmt: skip
-"""What may stand above the tables of a file: options that most commands have; others do without."""
+"""What may stand above the tables of a file: options that many commands have; others do without."""
 
 SECRET = frozenset(("cookie",))
 """What is never shown."""
