@@ -36,9 +36,9 @@ def variables(command: str, option: str) -> list[str]:
 
 
 def options_of(command: click.Command) -> Iterator[click.Option]:
-    """The options of a command that are settings."""
+    """The options of a command, which all are settings."""
     for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.is_eager:
+        if isinstance(parameter, click.Option):
             yield parameter
 
 
