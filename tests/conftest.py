@@ -104,7 +104,7 @@ def syn_beam(syn_beams: SynBeams) -> Beam:
 
 @pytest.fixture(scope="session")
 def gleam_programs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The compiled programs of `interop/gleam`, as a list of `ebin` folders."""
+    """The compiled programs of `pyglyn/interop/gleam`, as a list of `ebin` folders."""
     return build_gleam_programs(tmp_path_factory.mktemp("gleam"))
 
 

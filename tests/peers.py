@@ -15,6 +15,7 @@ import pytest
 from pyglyn.testing import Beam, Beams
 
 INTEROP = Path(__file__).parent.parent / "interop"
+PROGRAMS = Path(__file__).parent.parent / "pyglyn" / "interop" / "gleam"
 
 SYN_EBIN = "PYGLYN_SYN_EBIN"
 """The environment variable with the `ebin` folders of compiled syn releases, separated by ``:``."""
@@ -61,7 +62,7 @@ class SynBeams:
 
 @attrs.frozen
 class GleamBeams:
-    """Starts nodes that can run the programs of `interop/gleam`, as Erlang modules ``pyglyn_interop@…``."""
+    """Starts nodes that can run the programs of `pyglyn/interop/gleam`, as Erlang modules ``pyglyn_interop@…``."""
 
     beams: Beams
     ebins: Sequence[Path]
@@ -110,11 +111,11 @@ def build_gleam_services(folder: Path) -> list[Path]:
 
 
 def build_gleam_programs(folder: Path) -> list[Path]:
-    """Compile a copy of `interop/gleam` in ``folder`` and return all its `ebin` folders, syn's included.
+    """Compile a copy of `pyglyn/interop/gleam` in ``folder`` and return all its `ebin` folders, syn's included.
 
     Skips the running test where there is no compiler, no way to the packages, or no syn.
     """
-    return _build(INTEROP / "gleam", folder / "gleam")
+    return _build(PROGRAMS, folder / "gleam")
 
 
 def _build(source: Path, project: Path) -> list[Path]:

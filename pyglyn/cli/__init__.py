@@ -43,6 +43,10 @@ COMMANDS = {
         "certs:certs",
         "Make a CA in DIR, and a certificate for each NODE (NAME@HOST) with an option file for both worlds.",
     ),
+    "interop": (
+        "interop:interop",
+        "Write the Erlang and Gleam files that the documentation speaks of into DIR.",
+    ),
     "ping": (
         "call:ping",
         "Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1.",

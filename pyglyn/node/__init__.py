@@ -1,5 +1,10 @@
 """A running node: processes, signals, routing, and what other nodes expect of any node. Layer: node."""
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("pyglyn.node needs POSIX (forks, signals, Unix sockets): on Windows it runs in WSL")
+
 from pyglyn.node.calls import Caller
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import Exports, export

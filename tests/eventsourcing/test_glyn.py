@@ -1,7 +1,7 @@
 """Events over Glyn: the two services of ``examples/distributed_nodes`` beside peers that play either role.
 
 The Erlang peer speaks what the wire shows of syn and of glyn 2.0.3 (`interop/erlang/glyn_peer.erl`); the Gleam
-peers are the programs of `interop/gleam` on the published packages and a real syn.
+peers are the programs of `pyglyn/interop/gleam` on the published packages and a real syn.
 """
 
 from __future__ import annotations

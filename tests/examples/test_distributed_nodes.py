@@ -164,7 +164,7 @@ async def test_the_gleam_services_answer_as_recorded(service_beams):
     assert answered == RECORDED.read_text().splitlines()
 
 
-# --- with the programs of interop/gleam ------------------------------------------------------------------
+# --- with the programs of pyglyn/interop/gleam ------------------------------------------------------------------
 
 
 async def test_the_python_inventory_hears_another_gleam_order_service(gleam_beams):

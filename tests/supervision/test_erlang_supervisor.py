@@ -1,4 +1,4 @@
-"""An Erlang supervisor has Python processes as its children, by ``interop/erlang/pyglyn_child.erl``."""
+"""An Erlang supervisor has Python processes as its children, by ``pyglyn/interop/pyglyn_child.erl``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Both:
 async def both(shared_beam: Beam) -> AsyncIterator[Both]:
     async with Node(f"child_{secrets.token_hex(4)}@localhost", cookie=shared_beam.cookie) as node:
         await start(node, workers)
-        await shared_beam.load(ROOT / "interop" / "erlang" / "pyglyn_child.erl")
+        await shared_beam.load(ROOT / "pyglyn" / "interop" / "pyglyn_child.erl")
         await shared_beam.load(ROOT / "tests" / "supervision" / "plain_supervisor.erl")
         await shared_beam.eval("logger:set_primary_config(level, none)")
         yield Both(shared_beam, node)
