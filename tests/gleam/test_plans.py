@@ -214,7 +214,7 @@ def _variants(term: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("type_", "value"), VALUES, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("type_", "value"), VALUES, ids=[str(type_)[:40] for type_, _ in VALUES])
 def test_what_fits_and_what_does_not_are_the_same_as_in_python(type_: Any, value: Any) -> None:
     decoder: Any = gleam.decoder(type_)
     encoder: Any = gleam.encoder(type_)
