@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,8 @@ from tests.peers import (
     syn_ebins,
 )
 
-# A loaded machine is slow for reasons that no example is to blame for.
+# A loaded machine is slow for reasons that no test and no example is to blame for.
+os.environ.setdefault("PYGLYN_TEST_PATIENCE", "6")
 hypothesis.settings.register_profile(
     "pyglyn", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

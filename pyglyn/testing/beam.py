@@ -23,6 +23,7 @@ from pyglyn.etf import Atom, Limits, Term, decode, encode
 from pyglyn.testing import driver, loading
 from pyglyn.testing.epmd import PrivateEpmd
 from pyglyn.testing.otp import Otp, find_otps
+from pyglyn.testing.waiting import patiently
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
@@ -148,7 +149,7 @@ class Beam:
             BeamDown: it ended, or did not greet in time; the text has what it printed.
         """
         try:
-            _status, _term = self._greeting.result(_START_TIMEOUT_S)
+            _status, _term = self._greeting.result(patiently(_START_TIMEOUT_S))
         except (BeamDown, TimeoutError) as error:
             self.kill()
             raise BeamDown(f"{self.name} ({self.installation.erl}) did not start:\n{self.log()}") from error
@@ -164,7 +165,8 @@ class Beam:
 
         Args:
             text: expressions separated by commas; the full stop may be left out.
-            timeout: seconds until the evaluation is killed; None for no limit.
+            timeout: seconds until the evaluation is killed (times ``PYGLYN_TEST_PATIENCE``, see
+                `pyglyn.testing.eventually`); None for no limit.
             bindings: values for the variables used in ``text``, by their Erlang names (``Pid=pid``).
 
         Raises:
@@ -207,6 +209,7 @@ class Beam:
                 raise BeamDown(f"{self.name} is down:\n{self.log()}")
             self._waiting[request_id] = answer
         self._requests.put(driver.evaluate_request(request_id, text, variables))
+        timeout = None if timeout is None else patiently(timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await asyncio.wrap_future(answer)

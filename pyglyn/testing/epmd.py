@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from pyglyn.testing.otp import find_otps
+from pyglyn.testing.waiting import patiently
 
 EPMD_PORT = "ERL_EPMD_PORT"
 """The environment variable with which OTP, and pyglyn, are told the port of EPMD."""
@@ -96,7 +97,7 @@ class PrivateEpmd:
 
     def _wait_until_open(self) -> bool:
         assert self._holder is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
+        deadline = time.monotonic() + patiently(_START_TIMEOUT_S)
         while time.monotonic() < deadline:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1.0):

@@ -61,7 +61,7 @@ class Program:
             self.output += decoder.decode(data)
 
     async def ends(self) -> int:
-        status = await asyncio.wait_for(self.process.wait(), 60)
+        status = await asyncio.wait_for(self.process.wait(), 180)
         await self._reader
         return status
 

@@ -184,7 +184,7 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
     for name in names:
         await bank_at(node).execute(name, OpenAccount(name))
     deposits = [bank_at(node).execute(name, DepositMoney(13.0), timeout=60) for name in names]
-    outcomes = await asyncio.wait_for(asyncio.gather(*deposits, return_exceptions=True), 30)
+    outcomes = await asyncio.wait_for(asyncio.gather(*deposits, return_exceptions=True), 180)
     assert [type(outcome) for outcome in outcomes] == [CallFailed] * 4
     assert all("that had the command ended" in str(outcome) for outcome in outcomes)
 
@@ -196,7 +196,7 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
     await eventually(again, timeout=20)
     actor = (gleam.NamedSubject[Any](Atom("bank")), node.name)
     with pytest.raises(EventStoreError, match="that had the command ended"):
-        await asyncio.wait_for(bank_at(node, actor).execute("account-0", DepositMoney(13.0), timeout=60), 30)
+        await asyncio.wait_for(bank_at(node, actor).execute("account-0", DepositMoney(13.0), timeout=60), 180)
 
 
 async def test_a_memory_store_is_not_shared_by_workers():

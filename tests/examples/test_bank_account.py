@@ -23,7 +23,7 @@ async def run(*args: str) -> list[str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(PROGRAM), *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 180)
     assert (process.returncode, err) == (0, b"")
     return sorted(out.decode().splitlines())
 
@@ -50,6 +50,6 @@ async def test_what_is_no_store_is_said_without_a_traceback(epmd_port, args, sta
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(PROGRAM), *args, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    printed = b"".join(await asyncio.wait_for(process.communicate(), 30)).decode()
+    printed = b"".join(await asyncio.wait_for(process.communicate(), 180)).decode()
     assert (process.returncode, says in printed) == (status, True), printed
     assert "Traceback" not in printed

@@ -103,7 +103,7 @@ async def acting(node: Recorder, act: Callable[[RawPeer], Awaitable[None]]) -> A
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         node.ports.append(server.sockets[0].getsockname()[1])  # type: ignore[attr-defined]
         yield
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(180):
         await asyncio.gather(*tasks)
 
 
@@ -112,7 +112,7 @@ async def calling(node: Recorder) -> AsyncIterator[RawPeer]:
     """Connect to the node as a peer that is about to shake hands."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.peers.port)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(180):
             yield RawPeer(reader, writer)
     finally:
         writer.transport.abort()
@@ -419,7 +419,7 @@ async def test_messages_to_many_unknown_nodes_do_not_open_as_many_sockets(
         epmd_port=0, max_dials=6, max_dials_to_host=2, address_of=lambda name: ("127.0.0.1", port)
     )
     node = await start_node("py@localhost", COOKIE, settings=settings)
-    async with no_leaks(), asyncio.timeout(60):
+    async with no_leaks(), asyncio.timeout(180):
         attempts = [node.peers.connect(f"n{number}@host{number % hosts}") for number in range(100)]
         results = await asyncio.gather(*attempts, return_exceptions=True)
     assert all(isinstance(result, HandshakeError) for result in results)

@@ -37,7 +37,7 @@ async def ask(port: int, request: bytes, host: str = "127.0.0.1") -> bytes:
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(request)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(180):
             return await reader.read(-1)
     finally:
         writer.transport.abort()
@@ -161,7 +161,7 @@ async def test_it_is_killed_only_while_no_node_is_registered(server: EpmdServer)
     registration.close()
     await eventually(lambda: not server.nodes)
     assert await epmd_client.kill("127.0.0.1", server.port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(180):
         await server.killed()
     with pytest.raises(EpmdUnreachable):
         await epmd_client.names("127.0.0.1", server.port)
@@ -172,7 +172,7 @@ async def test_nodes_are_stopped_by_name_where_that_is_allowed(epmd_port: int) -
     await server.start()
     registration = await epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", server.port)
     assert await ask(server.port, request(b"spy")) == b"STOPPED"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(180):
         await registration.lost()
     registration.close()
     assert await ask(server.port, request(b"spy")) == b"NOEXISTSTOPPED"
@@ -254,7 +254,7 @@ async def run_epmd(program: str, port: int, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         program, "-port", str(port), *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 10)
+    output, _ = await asyncio.wait_for(process.communicate(), 180)
     return output.decode()
 
 
@@ -273,7 +273,7 @@ async def test_the_epmd_program_kills_it_politely(server: EpmdServer, epmd_progr
     registration.close()
     await eventually(lambda: not server.nodes)
     assert await run_epmd(epmd_program, server.port, "-kill") == "Killed\n"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(180):
         await server.killed()
 
 

@@ -48,7 +48,7 @@ class Hostile:
 
     async def received(self) -> tuple[Control, bytes | memoryview | None]:
         """The next message of the node."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(180):
             while True:
                 data = await self.reader.read(65536)
                 assert data, "the node closed the connection"

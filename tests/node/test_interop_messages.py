@@ -189,7 +189,7 @@ async def test_a_python_caller_learns_at_once_that_the_link_is_lost(beam, node):
         await asyncio.sleep(0)
         beam.kill()
         with pytest.raises(CallFailed) as lost:
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 180)
     assert lost.value.reason == (Atom("nodedown"), Atom(beam.name))
 
 

@@ -63,7 +63,7 @@ async def test_messages_of_another_thread_wake_an_idle_loop_in_their_order(beam:
 
     thread = threading.Timer(0.05, work)  # the loop is idle by then, or the order of the two does not matter
     thread.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         got = [await arrived.get() for _ in range(101)]
     assert got == [*range(100), (Atom("$gen_cast"), Atom("done"))]
     ask = "sink ! {get, self()}, receive {got, L} -> L end"

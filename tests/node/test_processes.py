@@ -67,7 +67,7 @@ async def test_a_process_that_is_killed_while_it_lets_the_others_run_stops_recei
         await asyncio.sleep(0)
         alone.system.exit(me.pid, Atom("kill"))
         with pytest.raises(Exit):
-            await asyncio.wait_for(receiving, 5)
+            await asyncio.wait_for(receiving, 180)
 
 
 async def test_a_call_to_a_node_with_arguments_that_are_no_terms_leaves_nothing_behind(alone):

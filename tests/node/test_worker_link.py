@@ -40,7 +40,7 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
     server = await asyncio.get_running_loop().create_unix_server(hub, path)
     async with server:
         worker = Worker()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(180):
             await worker.connect(HubAddress(path, "token"), "worker")
         assert worker.runtime.serial == 7
         assert not worker.runtime.busy
@@ -81,7 +81,7 @@ async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_ou
     server = await asyncio.get_running_loop().create_unix_server(hub, path)
     async with server:
         worker = Worker()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(180):
             await worker.connect(HubAddress(path, "token"), "worker")
         me, far = worker.runtime.attach("test"), Pid("far@localhost", 1, 0, 1)
         with pytest.raises(NodeBusy, match="are queued for the hub"):

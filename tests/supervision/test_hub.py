@@ -75,7 +75,7 @@ async def test_a_tree_that_gives_up_ends_the_run_of_its_node_with_an_error(local
     running = asyncio.ensure_future(local.node.run())
     local.me.cast("a", Atom("sigkill"))
     with pytest.raises(TreeEnded, match="top has ended by itself") as caught:
-        await asyncio.wait_for(running, 60.0)
+        await asyncio.wait_for(running, 180)
     assert (caught.value.tree, caught.value.reason) == (Atom("top"), SHUTDOWN)
     with pytest.raises(TreeEnded):  # also when it is run only now
         await local.node.run()

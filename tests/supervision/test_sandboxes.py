@@ -111,7 +111,7 @@ async def test_its_children_start_start_again_and_end_with_it(
         assert tree.returncode == 0
         assert all(kind in shown.decode() for kind in KINDS)
         node.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(node.wait(), 60.0) == 0
+        assert await asyncio.wait_for(node.wait(), 180) == 0
         for os_pid in again.values():
             await eventually(lambda os_pid=os_pid: not exists(os_pid), timeout=60.0)
         assert "Traceback" not in said()

@@ -63,7 +63,7 @@ async def test_it_runs_and_nothing_is_written_into_what_got_their_numbers(
             await eventually(path.exists, timeout=60.0)
             assert path.read_text() == " ".join([os.devnull] * 3)
         node.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(node.wait(), 60.0) == 0
+        assert await asyncio.wait_for(node.wait(), 180) == 0
     finally:
         if node.returncode is None:
             node.kill()

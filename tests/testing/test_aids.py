@@ -35,8 +35,12 @@ async def test_eventually_awaits_an_async_predicate() -> None:
     assert await eventually(predicate) == 7
 
 
-async def test_eventually_gives_up_at_the_deadline_and_says_what_it_saw() -> None:
-    with pytest.raises(AssertionError, match=r"not true within 0\.02 s: last value 0"):
+@pytest.mark.parametrize(("patience", "seconds"), [("", r"0\.02"), ("1", r"0\.02"), ("2.5", r"0\.05")])
+async def test_eventually_gives_up_at_the_deadline_and_says_what_it_saw(
+    monkeypatch: pytest.MonkeyPatch, patience: str, seconds: str
+) -> None:
+    monkeypatch.setenv("PYGLYN_TEST_PATIENCE", patience)
+    with pytest.raises(AssertionError, match=rf"not true within {seconds} s: last value 0"):
         await eventually(lambda: 0, timeout=0.02)
 
 

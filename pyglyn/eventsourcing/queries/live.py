@@ -307,9 +307,13 @@ class LiveQuery(QueryServer):
     # --- what the command line asks -------------------------------------------------------------------
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
-        """Answer tools; parked messages are driven in between two others, by the task that processes them."""
+        """Answer tools; what has to come in between two messages is done by the task that processes them.
+
+        Parked messages are driven there, and ``pause`` answers there: no effect follows its answer.
+        """
         match request:
-            case (Atom("drive"), *_):
+            case (Atom("drive"), *_) | Atom("pause"):
+                self.paused = self.paused or request is Atom("pause")  # nothing begins before it is answered
                 self.orders.append((request, caller))
                 self.awake.set()
                 return NoReply

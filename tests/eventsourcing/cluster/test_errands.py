@@ -49,7 +49,7 @@ async def test_an_answered_request_is_done_and_the_others_fail_with_their_carrie
             errands.hand_on(KIND, to, call_from(me.pid, tag), done=lambda tag=tag: events.append(tag))
 
     node.spawn(front, use)
-    match await asyncio.wait_for(me.receive(), 10):
+    match await asyncio.wait_for(me.receive(), 180):
         case (Atom("second"), (Atom("error"), (Atom("worker_ended"), reason))):
             assert isinstance(reason, tuple)
         case other:
@@ -69,7 +69,7 @@ async def test_a_request_that_nobody_received_is_handed_to_somebody_else(node: N
         errands.hand_on(KIND, "nobody", call_from(me.pid, "b"))
 
     node.spawn(front, use)
-    answer = await asyncio.wait_for(me.receive(), 10)
+    answer = await asyncio.wait_for(me.receive(), 180)
     assert answer == (Atom("b"), (wire.ERROR, (wire.WORKER_ENDED, Atom("noproc"))))
     assert again == ["a"]
 

@@ -379,7 +379,7 @@ async def test_a_command_passed_on_to_an_owner_that_dies_is_answered_at_once(
         await bank_at(second, name).execute(id, OpenAccount(id))
         deposit = bank_at(second, name).execute(id, DepositMoney(13.0), timeout=None)
         with pytest.raises((CallFailed, EventStoreError), match="ended; it may have been carried out"):
-            await asyncio.wait_for(deposit, 30)
+            await asyncio.wait_for(deposit, 180)
 
 
 async def test_a_command_passed_on_to_a_node_that_goes_away_is_answered_at_once(epmd) -> None:
@@ -396,7 +396,7 @@ async def test_a_command_passed_on_to_a_node_that_goes_away_is_answered_at_once(
         await eventually(lambda: store.waiting == [id])
         second.disconnect(first.name)
         with pytest.raises(CallFailed, match="ended; it may have been carried out"):
-            await asyncio.wait_for(opening, 30)
+            await asyncio.wait_for(opening, 180)
         store.open.set()
 
 

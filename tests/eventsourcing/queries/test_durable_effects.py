@@ -84,7 +84,7 @@ async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
 
     monkeypatch.setattr(store, "take_lease", counted)
     async with first:
-        await asyncio.wait_for(renewed.wait(), 20)
+        await asyncio.wait_for(renewed.wait(), 180)
         with pytest.raises(NotOurTurn):
             await second.take()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -184,6 +185,34 @@ async def test_what_somebody_else_has_driven_holds_nothing_up(node, tmp_path):
     await parking.close()
     node.send("query", message("a", 2, "2"))
     await eventually(lambda: query.seen == ["a2 2"])
+
+
+async def test_no_effect_follows_the_answer_to_pause(node):
+    begun, go_on = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def slow(id: str, envelopes: list[Any]) -> None:
+        begun.set()
+        assert go_on.wait(180)
+        seen.append(id)
+
+    await start(node, slow)
+    for id in ("a", "b"):
+        node.send("query", message(id, 1, "1"))
+    await asyncio.to_thread(begun.wait, 180)
+    try:
+        pausing = asyncio.ensure_future(node.call("query", Atom("pause"), timeout=180))
+
+        async def is_told() -> bool:
+            return (await status(node)).state == "paused"
+
+        await eventually(is_told)
+        assert not pausing.done()
+    finally:
+        go_on.set()
+    assert await pausing == Atom("ok")
+    assert seen == ["a"]
+    assert ((await status(node)).state, (await status(node)).lag) == ("paused", 1)
 
 
 async def test_a_query_that_tries_again_for_ever_answers_and_keeps_the_order(node):

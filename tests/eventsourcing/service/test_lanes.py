@@ -40,7 +40,7 @@ async def test_a_piece_that_fails_or_says_it_was_cancelled_does_not_hold_up_the_
     lanes.put("a", fail)
     lanes.put("a", lambda: work(1))
     lanes.put("b", lambda: work(2))
-    await asyncio.wait_for(lanes.drain(), 5)
+    await asyncio.wait_for(lanes.drain(), 180)
     assert sorted(done) == [1, 2]
     assert "work for 'a'" in caplog.text
 
@@ -63,7 +63,7 @@ async def test_stopping_cancels_what_runs_and_forgets_what_waits() -> None:
     lanes.put("a", work)
     lanes.put("b", work)
     await begun.wait()
-    await asyncio.wait_for(lanes.stop(), 5)
+    await asyncio.wait_for(lanes.stop(), 180)
     assert (cancelled.is_set(), done.is_set()) == (True, False)
     lanes.put("a", work)
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 180)

@@ -114,7 +114,7 @@ async def test_readers_that_give_positions_at_once_agree(postgres: str) -> None:
 
         followers = [asyncio.create_task(follow(store)) for store in stores]
         await asyncio.gather(*(write(n) for n in range(8)))
-        logs = await asyncio.wait_for(asyncio.gather(*followers), 30)
+        logs = await asyncio.wait_for(asyncio.gather(*followers), 180)
     assert all(log == logs[0] for log in logs)
     assert [position for position, _, _ in logs[0]] == list(range(1, 321))
     for n in range(8):
@@ -152,7 +152,7 @@ async def test_a_store_is_independent_of_the_defaults_of_its_database(postgres: 
         for sequence in range(15):
             async with second.transaction() as tx:
                 await tx.append("last", [AccountOpened("x")], expected=sequence)
-        await asyncio.wait_for(following, 60)
+        await asyncio.wait_for(following, 180)
         assert read[0] == read[1]
         assert len(set(read[0])) == 60
         await store.put_outbox([es.OutboxMessage("t", "b")])
@@ -171,7 +171,7 @@ async def test_a_gleam_service_in_line_for_the_table_is_no_deadlock(
         gleam = asyncio.create_task(asyncio.to_thread(database.execute, "g", 1.0))
         await eventually(lambda: _is_waiting_for_a_lock(database))
         await tx.append("t", [AccountOpened("a")], expected=(await tx.load("t")).sequence)
-    await asyncio.wait_for(asyncio.gather(append, gleam), 60)
+    await asyncio.wait_for(asyncio.gather(append, gleam), 180)
     assert {event.aggregate_id for event in await store.read()} == {"a", "g", "t"}
 
 
@@ -214,7 +214,7 @@ async def test_our_open_transaction_makes_a_gleam_service_wait_and_see_its_event
         gleam = asyncio.create_task(asyncio.to_thread(database.execute, "a", 2.0))
         await eventually(lambda: _is_waiting_for_a_lock(database))
         await tx.append("a", [CustomerDepositedCash(1.0, 1.0)], expected=1)
-    await asyncio.wait_for(gleam, 20)
+    await asyncio.wait_for(gleam, 180)
     assert (await store.load("a")).envelopes[-1].payload == CustomerDepositedCash(2.0, 3.0)
 
 

@@ -139,7 +139,7 @@ async def test_a_writer_that_waits_too_long_says_so_and_the_command_is_tried_aga
             assert await store.read() == []  # readers do not wait for a writer
             executing = asyncio.create_task(executor.execute("a", OpenAccount("a")))
             assert (await asyncio.wait([executing], timeout=0.3))[0] == set()
-        assert (await asyncio.wait_for(executing, 20)).aggregate.sequence == 1
+        assert (await asyncio.wait_for(executing, 180)).aggregate.sequence == 1
         with locked(path), pytest.raises(es.StoreUnavailable):
             await es.CommandExecutor(store, BANK_ACCOUNT, unavailable_s=0).execute("a", DepositMoney(1.0))
 

@@ -126,7 +126,7 @@ def report_itself(side: ChildSide) -> None:
         handled = asyncio.Event()
         loop.add_signal_handler(signal.SIGUSR1, handled.set)
         os.kill(os.getpid(), signal.SIGUSR1)
-        await asyncio.wait_for(handled.wait(), 5)
+        await asyncio.wait_for(handled.wait(), 180)
         await asyncio.sleep(0.001)
         return {"tasks": len(asyncio.all_tasks())}
 
