@@ -10,17 +10,22 @@ import rich_click as click
 from rich.console import Console
 
 from pyglyn.testing import PrivateEpmd, find_otps
+from tests.benchmarks import soak
 from tests.benchmarks.all import BENCHMARKS
 from tests.benchmarks.harness import QUICK, Measurement, Scale, bench, save, show
 
 
 @click.command()
-@click.argument("only", nargs=-1, type=click.Choice(list(BENCHMARKS)))
+@click.argument("only", nargs=-1, type=click.Choice([*BENCHMARKS, "soak"]))
 @click.option("--quick", is_flag=True, help="Only see that everything runs.")
 @click.option("--otp", type=int, help="The OTP release to compare with.")
+@click.option("--minutes", type=float, default=30.0, show_default=True, help="How long to soak.")
 @click.option("--json", type=click.Path(path_type=Path), help="Also write the measurements to this file.")
-def main(only: tuple[str, ...], quick: bool, otp: int | None, json: Path | None) -> None:
-    """Measure pyglyn against a hidden BEAM peer in the same run."""
+def main(only: tuple[str, ...], quick: bool, otp: int | None, minutes: float, json: Path | None) -> None:
+    """Measure pyglyn against a hidden BEAM peer in the same run.
+
+    With ``soak``, have one node work for long, and show the first and the last quarter of the time.
+    """
     found = [installed for installed in find_otps() if otp in (None, installed.release)]
     if not found:
         raise click.UsageError("no such OTP release here")
@@ -31,12 +36,15 @@ def main(only: tuple[str, ...], quick: bool, otp: int | None, json: Path | None)
         with PrivateEpmd() as epmd:
             os.environ.update(epmd.env)
             async with bench(epmd, chosen, QUICK if quick else Scale()) as started:
-                for name in only or BENCHMARKS:
+                if "soak" in only:
+                    soak.show(await soak.Soak(started, minutes * 60).run(), Console())
+                for name in [each for each in only or BENCHMARKS if each != "soak"]:
                     measurements += [m async for m in BENCHMARKS[name](started)]
         return measurements
 
     measurements = asyncio.run(run())
-    show(measurements, Console(), chosen.release)
+    if measurements:
+        show(measurements, Console(), chosen.release)
     if json:
         save(measurements, json)
 

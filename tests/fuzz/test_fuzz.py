@@ -6,7 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from pyglyn.testing import require
+from tests.fuzz import structured
 from tests.fuzz.building import build, environment
 from tests.fuzz.generate import Terms, inputs
 
@@ -40,3 +43,10 @@ def test_generated_terms_have_every_shape() -> None:
         look(terms.term())
     expected = "Atom BitString Export ImproperList NoneType Pid Port Reference TermMap bool bytes float int list tuple"
     assert seen >= set(expected.split())
+
+
+@pytest.mark.parametrize("machine", structured.MACHINES)
+def test_what_is_nearly_right_is_refused_in_words_and_answered_with_little(machine: str) -> None:
+    done, refused = structured.run(machine, seed=11, count=1500)
+    assert done >= 1500
+    assert refused < done
