@@ -37,7 +37,7 @@ from pyglyn.groups.pg_state import PgState
 from pyglyn.groups.syn_pg_state import SynGroups
 from pyglyn.groups.syn_registry_state import SynRegistry
 from pyglyn.node.calls import Caller
-from pyglyn.node.link import FrameReader, encode_frame, encode_request
+from pyglyn.node.link import FrameReader, FrameWriter, encode_request
 from pyglyn.node.pending import Pending
 from tests.fuzz.generate import Terms
 
@@ -219,16 +219,16 @@ def link(inputs: Inputs) -> Feed:
     """Frames between hub and worker."""
     from pyglyn.dist.control import Link, RegSend, Send
 
-    reader = FrameReader()
+    reader, writer = FrameReader(), FrameWriter()
 
     def feed() -> tuple[int, int]:
         rng = inputs.rng
         term = encode_bare(inputs.terms.term(3))
         data = rng.choice(
             (
-                b"".join(encode_frame(Send(THEM, SELF), None, [term])),
-                b"".join(encode_frame(RegSend(THEM, Atom("n")), PEER, [term])),
-                b"".join(encode_frame(Link(THEM, SELF), None, None)),
+                b"".join(writer.write(Send(THEM, SELF), None, [term])),
+                b"".join(writer.write(RegSend(THEM, Atom("n")), PEER, [term])),
+                b"".join(writer.write(Link(THEM, SELF), None, None)),
                 encode_request(inputs.wrong((Atom("reply"), Reference(OWN, 1, (1, 2, 3)), 1))),
             )
         )
