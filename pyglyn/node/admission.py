@@ -131,9 +131,10 @@ class Arriving(LinkProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         admission = self._admission
-        self._be_known()
         if admission is not None:
+            self._closed = True  # no frame of a stranger is read, also not what it said last
             admission.left(self)
+        self._be_known()
         super().connection_lost(exc)
 
     def _be_known(self) -> None:

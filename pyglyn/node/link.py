@@ -216,11 +216,13 @@ class LinkProtocol(asyncio.Protocol):
             self._on_frame(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._closed:
-            self._read_the_rest()
-        forks.shut_down_transport(self.transport)
-        self.transport = None
-        self._on_closed()
+        try:
+            if not self._closed:
+                self._read_the_rest()
+        finally:
+            forks.shut_down_transport(self.transport)
+            self.transport = None
+            self._on_closed()
 
     def _read_the_rest(self) -> None:
         """Take what the other end said last: a write fails when it has ended, and closes the link."""

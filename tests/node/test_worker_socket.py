@@ -86,6 +86,21 @@ async def test_who_has_a_wrong_token_is_closed_before_a_frame_is_read(settings: 
         sock.close()
 
 
+async def test_what_a_stranger_has_sent_is_not_read_when_it_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have said all it wants to say before anybody looks at it."""
+    async with Node(unique_name(), cookie="c", settings=settings) as node:
+        await node.workers.start()
+        welcomed = node.workers._next_serial
+        monkeypatch.setattr("pyglyn.node.admission.user_of", lambda sock: 54321)
+        other = connected(node)
+        other.send(HELLO)
+        assert await is_closed(other)
+        other.close()
+        assert node.workers._next_serial == welcomed
+
+
 async def test_no_frame_of_a_stranger_is_waited_for(settings: Settings) -> None:
     """A frame may announce 4 GiB; of somebody unknown, not more than the token is ever kept."""
     async with Node(unique_name(), cookie="c", settings=settings) as node:
