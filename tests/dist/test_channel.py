@@ -517,6 +517,26 @@ class TestLimits:
         assert "more than 3" in broken(events)
 
 
+@pytest.mark.parametrize("kind", [68, 69, 70])
+def test_a_packet_begins_with_the_version(kind: int) -> None:
+    a, b = pair()
+    a.send(Send(A, B), encode_parts(1))
+    data = bytearray(b"".join(a.data_to_send()))
+    data[4:6] = bytes((0, kind))
+    [event] = b.receive_data(bytes(data))
+    assert isinstance(event, ProtocolBroken)
+    assert "expected a distribution header" in str(event.error)
+
+
+def test_a_message_without_its_payload_is_refused_also_behind_one_like_it() -> None:
+    a, _ = pair()
+    for _ in range(2):
+        with pytest.raises(LocalProtocolError):
+            a.send(Send(A, B), None)
+        a.send(Send(A, B), encode_parts(1))
+    assert a.flags == RECOMMENDED
+
+
 # --- what was not negotiated ---------------------------------------------------------------------------------
 
 FORMS = {

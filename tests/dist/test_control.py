@@ -185,6 +185,12 @@ def test_any_term_is_a_control_message_or_refused(term: Term) -> None:
 class TestFallbacks:
     """What a peer that lacks a capability gets instead (erl_dist_protocol, "Distribution Flags")."""
 
+    def test_a_message_to_an_alias_needs_the_flag(self) -> None:
+        without = RECOMMENDED & ~DistFlags.ALIAS
+        with pytest.raises(LocalProtocolError, match="ALIAS"):
+            to_term(AliasSend(A, REF), without)
+        assert to_term(AliasSend(A, REF), RECOMMENDED) == (33, A, REF)
+
     def test_send_without_send_sender(self) -> None:
         assert to_term(Send(A, B), OLD) == (2, NONE, B)
         assert to_term(Send(A, B, TOKEN), OLD) == (12, NONE, B, TOKEN)
@@ -231,4 +237,14 @@ def test_ops_with_a_payload_are_those_of_the_specification() -> None:
         name
         for name in Op.__members__
         if name.startswith(("SEND", "REG_SEND", "PAYLOAD_", "SPAWN_REQUEST", "ALIAS_SEND", "ALTACT"))
+    }
+
+
+def test_the_bits_of_altact_send_are_otps() -> None:
+    assert {bit.name: int(bit) for bit in Altact} == {
+        "PRIORITY": 1,
+        "TOKEN": 2,
+        "ALIAS": 4,
+        "NAME": 8,
+        "EXIT": 16,
     }

@@ -95,3 +95,15 @@ def test_every_prefix_of_an_entry_is_refused() -> None:
             epmd.decode_port2_answer(b"\x77\0" + PY_BYTES[:size])
         with pytest.raises(RemoteProtocolError):
             epmd.decode_alive2(b"\x78" + PY_BYTES[:size])
+
+
+def test_requests_are_written_as_the_specification_says() -> None:
+    assert epmd.encode_names() == b"\0\1n"
+    assert epmd.encode_kill() == b"\0\1k"
+    assert epmd.encode_port_please2("shop") == b"\0\5zshop"
+    assert epmd.DEFAULT_PORT == 4369
+
+
+def test_creations_are_of_32_bits_and_above_those_of_old_nodes() -> None:
+    """1 to 3 are those that a daemon gives nodes before OTP 23."""
+    assert (epmd.FIRST_CREATION, epmd.LAST_CREATION) == (4, 2**32 - 1)

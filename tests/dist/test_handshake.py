@@ -25,7 +25,7 @@ from pyglyn.dist import (
     NokReceived,
     is_node_name,
 )
-from pyglyn.dist.handshake import MAX_PACKET, State, digest
+from pyglyn.dist.handshake import MAX_PACKET, State, digest, is_own_name
 from pyglyn.errors import (
     HandshakeError,
     LocalProtocolError,
@@ -279,6 +279,84 @@ def test_an_answer_from_a_cluster_of_the_other_kind_of_names_says_so() -> None:
         a.receive_data(challenge_message(name=b"b@host"))
 
 
+@pytest.mark.parametrize("answerer", ["c@host.domain", "b@other.domain"])
+def test_another_name_of_the_same_kind_has_no_hint(answerer: str) -> None:
+    a = Initiator(attrs.evolve(A, name="a@host.domain"), "b@host.domain", 1)
+    a.receive_data(packet(b"sok"))
+    with pytest.raises(HandshakeError, match=f"but {answerer} answered$"):
+        a.receive_data(challenge_message(name=answerer.encode()))
+
+
+def test_numbers_of_four_bytes_are_read_and_answered_whole() -> None:
+    creation, challenge = 0x81828384, 0xF1F2F3F4
+    b = acceptor()
+    assert b.receive_data(name_message(creation=creation)) == [NameReceived("a@host", creation, RECOMMENDED)]
+    a = initiator()
+    a.receive_data(packet(b"sok"))
+    a.data_to_send()
+    head = b"N" + int(RECOMMENDED).to_bytes(8) + challenge.to_bytes(4) + creation.to_bytes(4)
+    a.receive_data(packet(head + (6).to_bytes(2) + b"b@host"))
+    assert a.data_to_send() == packet(b"r" + CHALLENGE_A.to_bytes(4) + digest(SECRET.encode(), challenge))
+    assert a.receive_data(ACK) == [HandshakeComplete("b@host", creation, RECOMMENDED)]
+
+
+@pytest.mark.parametrize("answer", [b"smaybe", b"strue.", b"s"])
+def test_an_answer_to_alive_that_is_none_is_refused(answer: bytes) -> None:
+    machine = reach(State.AWAIT_ALIVE_ANSWER)
+    with pytest.raises(HandshakeError, match="expected true or false"):
+        machine.receive_data(packet(answer))
+
+
+@pytest.mark.parametrize(
+    ("length_size", "why"),
+    [(2, "it may speak TLS, or be no node"), (4, "it may not accept this node's certificate")],
+)
+def test_a_peer_that_closes_without_an_answer_may_have_a_reason(length_size: int, why: str) -> None:
+    a = Initiator(A, "b@host", CHALLENGE_A, length_size=length_size)
+    with pytest.raises(HandshakeError, match=f"without answering the handshake: {why}"):
+        a.receive_eof()
+
+
+def test_the_longest_message_and_the_longest_name_are_taken_and_no_longer_ones() -> None:
+    with pytest.raises(HandshakeError, match="expected a name of") as caught:
+        acceptor().receive_data(packet(b"N".ljust(MAX_PACKET, b"\xff")))
+    assert "is announced" not in str(caught.value)
+    with pytest.raises(HandshakeError, match=f"a message of {MAX_PACKET + 1} bytes is announced"):
+        acceptor().receive_data((MAX_PACKET + 1).to_bytes(2))
+    longest = "a@" + "h" * 253
+    assert acceptor().receive_data(name_message(name=longest.encode()))
+    with pytest.raises(HandshakeError, match="a node name of 256 bytes"):
+        acceptor().receive_data(name_message(name=longest.encode() + b"h"))
+
+
+def test_a_name_that_is_given_is_no_longer_than_others() -> None:
+    b = acceptor()
+    b.receive_data(name_message(int(RECOMMENDED | DistFlags.NAME_ME), b"host"))
+    with pytest.raises(LocalProtocolError, match="too long"):
+        b.send_named("a@" + "h" * 254, 1)
+    b.send_named("a@" + "h" * 253, 1)
+    with pytest.raises(LocalProtocolError, match="did not ask"):
+        b.send_named("a@h", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("a@h", True),
+        ("A-b_9@h.domain", True),
+        ("a.b@h", False),
+        ("\u00e4@h", False),
+        ("a b@h", False),
+        ("a@h@h", False),
+        ("@h", False),
+        ("a@" + "h" * 253, True),
+        ("a@" + "h" * 254, False),
+    ],
+)
+def test_a_node_of_ours_has_a_name_that_otp_would_start(name: str, ours: bool) -> None:
+    assert is_own_name(name) is ours
+
+
 @pytest.mark.parametrize("record", [b"\x15\x03\x03\0\2", b"\x16\x03\x01\0\2"], ids=["alert", "hello"])
 def test_a_peer_that_speaks_tls_is_told_apart(record: bytes) -> None:
     for machine in (initiator(), acceptor()):
@@ -404,13 +482,15 @@ def test_an_unknown_status_is_not_sent() -> None:
 
 # Shorter than these a message is incomplete; a status or an old name cut further back is another one.
 WHOLE_FROM = {"old name": 10, "ok_simultaneous": 2}
+EARLY = "ends early|expected a name of|a node name of 0 bytes"
+CUT_SHORT = {"name": EARLY, "challenge": EARLY, "reply": EARLY}
 
 
 @pytest.mark.parametrize(("state", "name"), list(LEGAL), ids=str)
 def test_a_message_cut_short_is_refused(state: State, name: str) -> None:
     for size in range(1, WHOLE_FROM.get(name, len(INPUTS[name]) - 2)):
         machine = reach(state)
-        with pytest.raises(HandshakeError):
+        with pytest.raises(HandshakeError, match=CUT_SHORT.get(name)):
             machine.receive_data(packet(INPUTS[name][2 : 2 + size]))
 
 

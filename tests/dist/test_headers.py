@@ -220,6 +220,62 @@ def test_a_channel_reads_fragments_with_cached_atoms() -> None:
     assert messages(channel, data) == [(Send(A, B), b"between"), (Send(A, B), term)]
 
 
+def tagged(tag: int, *parts: bytes) -> bytes:
+    return bytes((tag, *b"".join(parts)))
+
+
+NODE_REF, ATOM = b"R\0", b"w\1n"  # a reference into the header, and the atom it stands for
+OLD_AND_NEW = [
+    *(tagged(70 if size == 8 else 97 if size == 1 else 98 if size == 4 else 99, b"x" * size) for size in (8, 1, 4, 31)),
+    tagged(106),
+    tagged(77, b"\0\0\0\2", b"\3", b"xx"),
+    *(tagged(tag, b"\0\2", b"xx") for tag in (100, 107, 118)),
+    tagged(109, b"\0\0\0\2", b"xx"),
+    *(tagged(tag, b"\2", b"xx") for tag in (115, 119)),
+    tagged(110, b"\2", b"\0", b"xx"),
+    tagged(111, b"\0\0\0\2", b"\0", b"xx"),
+    tagged(104, b"\2", b"jj"),
+    tagged(105, b"\0\0\0\2", b"jj"),
+    tagged(108, b"\0\0\0\2", b"jjj"),
+    tagged(116, b"\0\0\0\1", b"jj"),
+]
+
+
+@pytest.mark.parametrize("text", ["x" * 254, "x" * 255, "\u00e9" * 127, "\u00e9" * 128, "\u6f22" * 255])
+def test_an_atom_of_the_header_is_one_again_however_long_its_text_is(text: str) -> None:
+    data = text.encode()
+    header = b"\1\x18\0" + len(data).to_bytes(2) + data
+    atoms, at = AtomCache().read_refs(header + b"rest", 0)
+    assert at == len(header)
+    assert [decode_bare(atom)[0] for atom in atoms] == [Atom(text)]
+    for end in range(1, len(header), 50):
+        with pytest.raises(RemoteProtocolError):
+            AtomCache().read_refs(header[:end], 0)
+
+
+@pytest.mark.parametrize("term", OLD_AND_NEW, ids=lambda term: str(term[0]))
+def test_terms_without_atoms_are_copied_to_their_last_byte(term: bytes) -> None:
+    data = tagged(104, b"\2", term, NODE_REF)
+    assert spell_atoms(data + b"rest", 0, [ATOM], ROOM) == (tagged(104, b"\2", term, ATOM), len(data))
+    for end in range(1, len(data)):
+        with pytest.raises(RemoteProtocolError):
+            spell_atoms(data[:end], 0, [ATOM], ROOM)
+
+
+@pytest.mark.parametrize(
+    ("tag", "before", "after"),
+    [
+        *((tag, b"", b"x" * size) for tag, size in ((88, 12), (89, 8), (101, 5), (102, 5), (103, 9), (120, 12))),
+        (90, b"\0\2", b"x" * 12),
+        (114, b"\0\2", b"x" * 9),
+    ],
+)
+def test_identifiers_have_their_nodes_name_spelled(tag: int, before: bytes, after: bytes) -> None:
+    data = tagged(104, b"\2", tagged(tag, before, NODE_REF, after), NODE_REF)
+    spelled = tagged(104, b"\2", tagged(tag, before, ATOM, after), ATOM)
+    assert spell_atoms(data, 0, [ATOM], ROOM) == (spelled, len(data))
+
+
 # --- what was not negotiated, and what grows -------------------------------------------------------
 
 
