@@ -15,10 +15,10 @@ from pyglyn.dist.control import (
     AltactSend,
     Control,
     DemonitorP,
-    LinkExit,
     Exit2,
     GroupLeader,
     Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     Op,
@@ -30,11 +30,12 @@ from pyglyn.dist.control import (
     Unlink,
     UnlinkId,
     UnlinkIdAck,
+    decode_control,
     from_term,
     to_term,
 )
-from pyglyn.errors import LocalProtocolError, RemoteProtocolError
-from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
+from pyglyn.etf import Atom, Limits, Pid, Reference, Term, encode_bare
 from tests.strategies import terms
 
 A = Pid("a@host", 1, 0, 5)
@@ -238,6 +239,43 @@ def test_ops_with_a_payload_are_those_of_the_specification() -> None:
         for name in Op.__members__
         if name.startswith(("SEND", "REG_SEND", "PAYLOAD_", "SPAWN_REQUEST", "ALIAS_SEND", "ALTACT"))
     }
+
+
+DEEP: Term = [[[[[[[[[[[[1]]]]]]]]]]]]
+FEW = Limits(depth=8)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [(3, A, B), (8, A, B), (13, A, B, TOKEN), (18, A, B, TOKEN), (21, A, B, REF)],
+    ids=lambda before: str(before[0]),
+)
+def test_a_reason_beyond_the_limits_is_replaced_and_all_before_it_kept(before: tuple[Term, ...]) -> None:
+    data = b"head" + encode_bare((*before, DEEP))
+    term, end = decode_control(data, 4, FEW)
+    assert isinstance(term, tuple)
+    assert (term[:-1], end) == (before, len(data))
+    assert isinstance(term[-1], tuple)
+    assert term[-1][0] is Atom("undecodable")
+    assert from_term(term).reason == term[-1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        (1, A, DEEP),
+        (3, A, DEEP),
+        (3, A, B, 1, DEEP),
+        (Atom("x"), A, B, DEEP),
+        (DEEP,),
+        [3, A, B, DEEP],
+        (3, DEEP, B, 1),
+    ],
+    ids=repr,
+)
+def test_anything_else_beyond_the_limits_is_an_error(term: Term) -> None:
+    with pytest.raises(LimitExceeded):
+        decode_control(encode_bare(term), 0, FEW)
 
 
 def test_the_bits_of_altact_send_are_otps() -> None:

@@ -360,7 +360,9 @@ def test_a_node_of_ours_has_a_name_that_otp_would_start(name: str, ours: bool) -
 @pytest.mark.parametrize("record", [b"\x15\x03\x03\0\2", b"\x16\x03\x01\0\2"], ids=["alert", "hello"])
 def test_a_peer_that_speaks_tls_is_told_apart(record: bytes) -> None:
     for machine in (initiator(), acceptor()):
-        with pytest.raises(HandshakeError, match=r" speaks TLS \(-proto_dist inet_tls\), this connection is plain"):
+        with pytest.raises(
+            HandshakeError, match=r" speaks TLS \(-proto_dist inet_tls\), this connection is plain"
+        ):
             machine.receive_data(record)
 
 

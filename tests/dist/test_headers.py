@@ -226,7 +226,10 @@ def tagged(tag: int, *parts: bytes) -> bytes:
 
 NODE_REF, ATOM = b"R\0", b"w\1n"  # a reference into the header, and the atom it stands for
 OLD_AND_NEW = [
-    *(tagged(70 if size == 8 else 97 if size == 1 else 98 if size == 4 else 99, b"x" * size) for size in (8, 1, 4, 31)),
+    *(
+        tagged(70 if size == 8 else 97 if size == 1 else 98 if size == 4 else 99, b"x" * size)
+        for size in (8, 1, 4, 31)
+    ),
     tagged(106),
     tagged(77, b"\0\0\0\2", b"\3", b"xx"),
     *(tagged(tag, b"\0\2", b"xx") for tag in (100, 107, 118)),
@@ -265,7 +268,10 @@ def test_terms_without_atoms_are_copied_to_their_last_byte(term: bytes) -> None:
 @pytest.mark.parametrize(
     ("tag", "before", "after"),
     [
-        *((tag, b"", b"x" * size) for tag, size in ((88, 12), (89, 8), (101, 5), (102, 5), (103, 9), (120, 12))),
+        *(
+            (tag, b"", b"x" * size)
+            for tag, size in ((88, 12), (89, 8), (101, 5), (102, 5), (103, 9), (120, 12))
+        ),
         (90, b"\0\2", b"x" * 12),
         (114, b"\0\2", b"x" * 9),
     ],
@@ -284,7 +290,9 @@ def the_error(events: list[Any]) -> str:
     return str(events[-1].error)
 
 
-@pytest.mark.parametrize("kind", [b"\x83D", b"\x83E" + bytes(7) + b"\1" + bytes(7) + b"\2"], ids=["one", "first of two"])
+@pytest.mark.parametrize(
+    "kind", [b"\x83D", b"\x83E" + bytes(7) + b"\1" + bytes(7) + b"\2"], ids=["one", "first of two"]
+)
 def test_references_that_were_not_negotiated_are_not_even_read(
     kind: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
