@@ -1,6 +1,6 @@
 """Who looks for the test of a module finds it: by its name, or in the table here.
 
-``pyglyn/node/router.py`` has ``tests/node/test_router.py``, or the table says which files test it. An entry is for a
+``pyglyn/node/runtime.py`` has ``tests/node/test_runtime.py``, or the table says which files test it. An entry is for a
 module whose rules show only together with others, in real nodes, OS processes or databases; what decides
 something by itself has a file of its own.
 """
