@@ -113,6 +113,7 @@ ELSEWHERE = {
     "groups/syn.py": "groups/test_syn_live.py",
     "groups/syn_scope.py": "groups/test_syn_live.py groups/test_hostile_peers.py",
     "groups/watch.py": "groups/test_pg_live.py groups/test_syn_live.py",
+    "http/events.py": "http/test_page.py",
     "http/exposition.py": "http/test_metrics.py",
     "http/observed.py": "http/test_page.py",
     "http/observer.py": "http/test_page.py",
