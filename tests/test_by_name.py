@@ -33,6 +33,7 @@ ELSEWHERE = {
     "cli/epmd.py": "net/test_epmd_server.py",
     "cli/eventsourcing.py": "cli/test_eventsourcing_commands.py",
     "cli/groups.py": "cli/test_groups_commands.py",
+    "cli/interop.py": "test_packages.py",
     "cli/network.py": "cli/test_cli.py",
     "cli/node.py": "cli/test_cli.py supervision/test_nothing_left.py",
     "cli/observe.py": "http/test_page.py",
