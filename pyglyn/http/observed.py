@@ -34,6 +34,9 @@ MOST_PARKED: Final = 50
 TERM_CHARACTERS: Final = 2000
 _UNDEF: Final = Atom("undef")
 _VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
+_LARGEST: Final = 2**63
+_ODD: Final = (TypeError, ValueError, AttributeError, LookupError)
+"""What reading an answer of another shape raises."""
 
 Json = dict[str, Any]
 
@@ -50,11 +53,12 @@ class Observed:
         self.local = local
         self.name = name
         self.pids: dict[Pid, str] = {}
-        """The children of its supervisors at the last look, with their names."""
+        """The children of its supervisors with their names; none where the last look did not get them."""
 
     async def look(self) -> Json:
         """Everything about it; where it cannot be asked, why."""
         found: Json = {"name": self.name, "state": "up", "error": ""}
+        self.pids = {}
         try:
             async with asyncio.timeout(LOOK_S):
                 return found | await self._everything()
@@ -65,6 +69,9 @@ class Observed:
             return found | {"state": "closed" if gone else "refuses", "error": str(error)}
         except PyglynError as error:
             return found | {"state": "closed", "error": str(error)}
+        except _ODD as error:
+            text = f"its answer is not understood: {type(error).__name__}: {error}"
+            return found | {"state": "refuses", "error": text[:TERM_CHARACTERS]}
 
     async def _everything(self) -> Json:
         if self.name != self.local.name:
@@ -112,9 +119,9 @@ class Observed:
         peers += [{"name": node.name, "hidden": True} for node in hidden]
         return {
             "version": bytes(c for c in version if isinstance(c, int) and c < 256).decode("latin-1").strip(),
-            "memory": dict(memory).get(Atom("total"), 0),
+            "memory": _number(dict(memory).get(Atom("total"), 0)),
             "counts": {
-                shown: sum(amount for name, _, amount in counts if name == counter)
+                shown: _number(sum(amount for name, _, amount in counts if name == counter))
                 for shown, counter in COUNTED.items()
             },
             "connected": [peer for peer in peers if peer["name"] != self.local.name],
@@ -125,9 +132,9 @@ class Observed:
     def _processes(self, rows: list[Any]) -> list[Json]:
         own = set(owners(rows).values())
         self.pids = {
-            row[Atom("pid")]: name_of(row)
+            pid: name_of(row)
             for row in rows
-            if isinstance(row[Atom("pid")], Pid) and Atom("restarts") in row
+            if isinstance(pid := row[Atom("pid")], Pid) and pid.node == self.name and Atom("restarts") in row
         }
         return [self._process(row, row[Atom("pid")] in own) for row in rows]
 
@@ -143,12 +150,12 @@ class Observed:
             "label": (value("label") or b"").decode(errors="replace"),
             "status": str(value("status") or ""),
             "type": str(value("type") or "process"),
-            "restarts": value("restarts"),
-            "os_pid": value("os_pid"),
-            "memory": value("memory") if own else None,
-            "cpu_us": value("cpu_us") if own else None,
-            "mailbox": value("message_queue_len"),
-            "uptime_ms": value("uptime_ms"),
+            "restarts": _number(value("restarts")),
+            "os_pid": _number(value("os_pid")),
+            "memory": _number(value("memory")) if own else None,
+            "cpu_us": _number(value("cpu_us")) if own else None,
+            "mailbox": _number(value("message_queue_len")),
+            "uptime_ms": _number(value("uptime_ms")),
         }
 
     # --- groups -----------------------------------------------------------------------------------
@@ -173,7 +180,7 @@ class Observed:
             status: Any = await self.tell_query(name, Atom("status"))
             told = {key.name: _plain(value) for key, value in status.items()}
             events: Any = await self.tell_query(name, Atom("parked")) if told.get("parked") else []
-        except PyglynError as error:
+        except (PyglynError, *_ODD) as error:
             return {"name": name, "kind": "-", "state": "no answer", "error": str(error), "events": []}
         return {**told, "name": name, "events": [_parked(event) for event in events[:MOST_PARKED]]}
 
@@ -237,8 +244,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (bool, int, float)):
-        return value
+        return value if isinstance(value, bool) else _number(value)
     return None if value is None or value is Atom("none") else _text_of(value)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number that JSON has, and JavaScript in about that size."""
+    fits = isinstance(value, (int, float)) and -_LARGEST <= value <= _LARGEST
+    return value if fits else None
 
 
 def _text_of(term: Any) -> str:

@@ -50,7 +50,7 @@ class Observer:
         self._latest: str | None = None
         self._task: asyncio.Task[None] | None = None
         self._now = asyncio.Event()
-        self._monitored: dict[Pid, Reference] = {}
+        self._monitored: dict[Pid, tuple[Reference, str]] = {}
 
     async def look(self) -> Json:
         """What is so now."""
@@ -101,25 +101,23 @@ class Observer:
                 self._latest = None
 
     def _monitor(self, me: Process) -> None:
-        wanted = {pid for node in self.nodes.values() for pid in node.pids}
-        for pid in wanted - self._monitored.keys():
-            self._monitored[pid] = me.monitor(pid)
-        for pid in self._monitored.keys() - wanted:
-            if pid.node in self.nodes and self.nodes[pid.node].pids:
-                me.demonitor(self._monitored.pop(pid), flush=True)
+        wanted = {pid: name for node in self.nodes.values() for pid, name in node.pids.items()}
+        for pid in wanted.keys() - self._monitored.keys():
+            self._monitored[pid] = me.monitor(pid), wanted[pid]
+        for pid in self._monitored.keys() - wanted.keys():
+            if self.nodes[pid.node].pids:  # else it did not answer: its deaths are yet to be told
+                me.demonitor(self._monitored.pop(pid)[0], flush=True)
 
     async def _take_deaths(self, me: Process) -> None:
-        names: dict[Pid, str] = {}
         with contextlib.suppress(Exit):
             while True:
                 message = await me.receive()
                 match message:
                     case (Atom("DOWN"), ref, Atom("process"), Pid() as pid, reason):
-                        if self._monitored.get(pid) != ref:
-                            continue
-                        del self._monitored[pid]
-                        names.update(self.nodes[pid.node].pids)
-                        self._tell_death(pid, names.pop(pid, ""), reason)
+                        expected, name = self._monitored.get(pid, (None, ""))
+                        if expected == ref:
+                            del self._monitored[pid]
+                            self._tell_death(pid, name, reason)
 
     def _tell_death(self, pid: Pid, name: str, reason: Any) -> None:
         death = {

@@ -32,7 +32,8 @@ _FILES: Final = {
     "/page.js": ("page.js", "text/javascript"),
 }
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
 )
 _ALL: Final = Atom("all")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,7 +45,7 @@ def routes(observer: Observer, token: str) -> Callable[[Node], Iterable[web.Rout
     def guarded(handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), token.encode()):
+            if not hmac.compare_digest(_bytes(given), _bytes(token)):
                 return web.json_response({"error": "wrong token"}, status=401)
             return await handler(request)
 
@@ -77,6 +78,11 @@ def routes(observer: Observer, token: str) -> Callable[[Node], Iterable[web.Rout
     return of
 
 
+def _bytes(text: str) -> bytes:
+    """As it came: a header, and a variable, may be no UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def _file(name: str, content_type: str) -> Handler:
     """A file of the bundle, read once: the hub has no thread for it later."""
     text = importlib.resources.files("pyglyn.http").joinpath("page", name).read_text("utf-8")
@@ -95,11 +101,11 @@ async def _order(observer: Observer, request: web.Request) -> web.Response:
         asked = await request.json()
         node, query = observer.nodes[asked["node"]], str(asked["query"])
         order = _request(asked["order"], asked.get("id"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return web.json_response({"error": "node, query and order are needed"}, status=400)
     try:
         await node.tell_query(query, order)
-    except PyglynError as error:
+    except (PyglynError, ValueError) as error:  # the latter: no process can have that name
         return web.json_response({"error": str(error)}, status=409)
     finally:
         observer.soon()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import secrets
 import signal
@@ -40,6 +42,7 @@ class Served:
 
     def __init__(self, node: Node, server: HttpServer) -> None:
         self.node = node
+        self.port = server.port
         self.base = f"http://127.0.0.1:{server.port}"
         self.url = f"{self.base}/#{TOKEN}"
 
@@ -259,6 +262,28 @@ async def test_the_api_tells_nothing_without_the_token_and_changes_nothing_unask
     assert {"a", "stuck", "top"} < {process["name"] for process in node["processes"]}
     status, error = await served.order(node=served.node.name, query="levels", order="pause")
     assert (status, error) == (403, {"error": "this page only reads"})
+
+
+@pytest.mark.parametrize("served", [(True,)], indirect=True)
+async def test_odd_requests_are_refused_in_words(served: Served) -> None:
+    async def status(head: str, body: bytes = b"", token: bytes = TOKEN.encode()) -> int:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(
+            f"{head} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(body)}\r\n".encode()
+        )
+        writer.write(b"Authorization: Bearer " + token + b"\r\n\r\n" + body)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split()[1])
+
+    assert await status("GET /api/nodes", token=b"\xff\xc3") == 401
+    order = {"node": served.node.name, "query": "levels", "order": "drive", "id": float("inf")}
+    for odd in (order, {**order, "order": ["pause"]}, {**order, "node": []}, [], None):
+        assert await status("POST /api/queries", json.dumps(odd).encode()) == 400
+    assert await status("POST /api/queries", b"[" * 100_000) == 400
+    assert await status("POST /api/queries", b"\xff") == 400
+    for name in ("", "nobody", "x" * 300):
+        assert (await served.order(node=served.node.name, query=name, order="pause"))[0] == 409
 
 
 async def test_a_node_prints_the_address_of_its_page_unless_it_was_given_the_token() -> None:
