@@ -32,7 +32,7 @@ def numbers_of(settings: object) -> set[str]:
 
 
 def test_each_limit_among_the_settings_has_its_row() -> None:
-    of_reconnects = {"first", "factor", "longest"}  # waits, which bound nothing
+    of_reconnects = {"first", "factor", "longest", "jitter"}  # waits, which bound nothing
     flags = {"flags", "required_flags"}
     missing = numbers_of(Settings()) - QUOTED - of_reconnects - flags
     assert not missing
