@@ -10,6 +10,9 @@ from tests.test_static import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 
+ELSEWHERE = {"chromium-browser", "clang", "gcc", "gleam", "unshare"}
+"""Another name for what is installed, what is skipped visibly without, and what every Debian has."""
+
 
 def readme_test_line() -> str:
     """Return the one line of the README's code blocks that installs the test extra."""
@@ -70,3 +73,21 @@ def test_the_hooks_are_read_from_the_file() -> None:
         "pass_filenames": "false",
     }
     assert hooks()["alone"]["entry"] == "python -m pytest -q -m alone"
+
+
+def test_ci_installs_every_program_that_a_test_looks_for() -> None:
+    """A test without its program fails there; on a machine that once had it by hand, nobody would notice."""
+    script = (ROOT / ".ci" / "run").read_text()
+    sought = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"""which\(["']([\w-]+)["']""", path.read_text())
+    }
+    assert {"strace", "chromium", "pgbouncer"} <= sought
+    assert {name for name in sought - ELSEWHERE if f"command -v {name} " not in script} == set()
+    packages = {
+        word
+        for path in (ROOT / "tests").rglob("*.py")
+        for word in re.findall(r"Debian's ([a-z][a-z-]+)[)]", path.read_text())
+    }
+    assert {word for word in packages if not re.search(rf"missing\+=\([^)]*\b{word}\b", script)} == set()
