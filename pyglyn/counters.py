@@ -28,12 +28,12 @@ def add(name: str, amount: float = 1, /, **labels: str) -> None:
     add_all([(name, tuple(sorted(labels.items())), amount)])
 
 
-def add_all(counts: Iterable[Count]) -> None:
-    """Count what was counted elsewhere."""
+def add_all(counts: Iterable[Count], *, most: int = MOST_SERIES) -> None:
+    """Count what was counted elsewhere; ``most`` is how many combinations of labels are told apart."""
     with _lock:
         for name, labels, amount in counts:
             key = (name, labels)
-            if key not in _counts and len(_counts) >= MOST_SERIES:
+            if key not in _counts and len(_counts) >= most:
                 key = (name, tuple((label, "other") for label, _ in labels))
             _counts[key] = _counts.get(key, 0) + amount
     if _when_changed is not None:

@@ -242,11 +242,9 @@ def test_reasons_become_few_words(reason: object, word: str) -> None:
     assert reason_word(reason) == word
 
 
-def test_too_many_labels_are_counted_together(monkeypatch) -> None:
+def test_too_many_labels_are_counted_together() -> None:
     counters.take()
-    monkeypatch.setattr(counters, "MOST_SERIES", 2)
-    for number in range(5):
-        counters.add("c", who=str(number))
+    counters.add_all([("c", (("who", str(number)),), 1) for number in range(5)], most=2)
     assert counters.take() == [
         ("c", (("who", "0"),), 1),
         ("c", (("who", "1"),), 1),
