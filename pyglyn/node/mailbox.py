@@ -59,6 +59,7 @@ class Mailbox:
         "_fresh",
         "_held",
         "_looked_at",
+        "_moved",
         "_remaining",
         "_sleeps",
         "_streak",
@@ -72,6 +73,7 @@ class Mailbox:
         self._looked_at: list[Any] = []  # from _first on; taken ones are _TAKEN
         self._first = 0
         self._remaining = 0  # how many of these are not taken
+        self._moved = False  # `take` has looked at some that the receive under way has not
         self._waiter: Waiter[None] | None = None  # the last one
         self._waits = False
         self._sleeps = False  # who waits has not been woken
@@ -131,9 +133,12 @@ class Mailbox:
     # --- taking -----------------------------------------------------------------------------------
 
     def take(self, match: Match | None) -> tuple[bool, Term]:
-        """Take the first message that matches of those that are here."""
+        """Take the first message that matches of those that are here; also while a receive is under way."""
         found, message = self._take_looked_at(match)
-        return (found, message) if found else self._take_fresh(match, len(self._fresh))
+        if found:
+            return found, message
+        self._moved = self._moved or bool(self._fresh)
+        return self._take_fresh(match, len(self._fresh))
 
     def _take_looked_at(self, match: Match | None) -> tuple[bool, Term]:
         if not self._remaining or self._held:
@@ -209,6 +214,7 @@ class Mailbox:
             await asyncio.sleep(0)
         if self._failure is not None:
             raise self._failure
+        self._moved = False
         found, message = self._take_looked_at(match)
         if not found and self._fresh:
             here = len(self._fresh)
@@ -216,6 +222,8 @@ class Mailbox:
             if not found and here > FAIRNESS:
                 await asyncio.sleep(0)
                 found, message = await self._look(match, here - FAIRNESS)
+            if not found and self._moved:
+                found, message = self._take_looked_at(match)
         if found:
             return message
         if timeout is not None and timeout <= 0:
@@ -252,11 +260,13 @@ class Mailbox:
         timer = waiter.get_loop().call_later(timeout, after_reading, expire) if timeout is not None else None
         try:
             while True:
-                if (self._held or not self._fresh) and not expired:  # some may have come during a look
+                # Some may have come, or been looked at by others, during a look.
+                if (self._held or not (self._fresh or self._moved)) and not expired:
                     waiter.reset()
                     self._sleeps = True
                     await waiter
                 last = expired
+                unseen, self._moved = unseen or self._moved, False
                 found, message = self._take_looked_at(match) if unseen else (False, None)
                 unseen = unseen and self._held
                 if not found:

@@ -215,6 +215,28 @@ async def test_a_match_that_raises_loses_no_message() -> None:
     assert [await mailbox.get(timeout=0) for _ in range(2)] == [1, 2]
 
 
+async def test_a_receive_sees_what_others_have_looked_at_after_it_was_woken() -> None:
+    """A second coroutine of the process takes what it wants, as ``demonitor(flush=True)`` does."""
+    mailbox = Mailbox(read)
+    receiving = asyncio.ensure_future(mailbox.get())
+    await asyncio.sleep(0)
+    mailbox.put(1)
+    assert mailbox.take(lambda m: m == "DOWN") == (False, None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    mailbox.put(2)
+    assert [await receiving, await mailbox.get(timeout=0)] == [1, 2]
+
+
+async def test_a_receive_sees_what_others_have_looked_at_while_it_let_them_run() -> None:
+    mailbox = encoded(read, *range(3 * FAIRNESS))
+    last = 3 * FAIRNESS - 1
+    receiving = asyncio.ensure_future(mailbox.get(lambda m: m == last, timeout=0))
+    await asyncio.sleep(0)
+    assert mailbox.take(lambda m: m == "DOWN") == (False, None)
+    assert await receiving == last
+
+
 async def test_the_others_run_while_a_selective_receive_goes_through_many() -> None:
     mailbox = encoded(read, *range(10 * FAIRNESS))
     turns = 0
