@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
@@ -105,6 +106,7 @@ class Scope(Generic[M]):
         self._pause: asyncio.TimerHandle | None = None
         self._backlog: deque[Effect] = deque()
         self._caught_up: asyncio.Future[None] | None = None
+        self._waits_until = -math.inf  # when its process looks at the time, should no message come before
 
     # --- what the kinds of scopes provide ---------------------------------------------------------
 
@@ -207,11 +209,14 @@ class Scope(Generic[M]):
                     await self._caught_up
                 deadline = self.machine.next_deadline()
                 timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+                self._waits_until = math.inf if deadline is None else deadline
                 try:
                     message = await me.receive(timeout=timeout)
                 except TimeoutError:
+                    self._waits_until = -math.inf
                     self.perform(self.machine.handle_timeout(time.monotonic()))
                 else:
+                    self._waits_until = -math.inf
                     self._on_message(message)
         finally:
             for task in self._tasks:
@@ -287,6 +292,10 @@ class Scope(Generic[M]):
             self._backlog += effects
         else:
             self._perform(effects)
+        due = self.machine.next_deadline()
+        if due is not None and due < self._waits_until:
+            self._waits_until = -math.inf
+            self._feed(self.process, list)
 
     def _go_on(self) -> None:
         backlog = self._backlog

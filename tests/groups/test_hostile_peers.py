@@ -214,6 +214,22 @@ async def test_a_scope_goes_on_beside_a_peer_that_asks_and_does_not_read(epmd: o
             await deaf.peers.stop()
 
 
+async def test_a_peer_that_did_not_read_is_told_though_nobody_says_more_to_the_scope(epmd: object) -> None:
+    async with Node(unique_name(), cookie="c") as node, Node(unique_name("other"), cookie="c") as other:
+        scope, theirs = pg.start(node), pg.start(other)
+        await node.connect(other.name)
+        await eventually(
+            lambda: scope.machine.nodes() == [other.name] and theirs.machine.nodes() == [node.name]
+        )
+        await eventually(lambda: scope.machine.next_deadline() is None)
+        busy = {other.name}
+        scope.machine._is_busy = busy.__contains__
+        async with node.process() as me:
+            scope.join(b"g", me.pid)
+            busy.clear()
+            await eventually(lambda: theirs.get_members(b"g") == [me.pid])
+
+
 async def test_many_effects_of_one_message_let_others_have_their_turn() -> None:
     async with Node(unique_name(), cookie="c", settings=Settings(net=NetSettings(epmd_port=0))) as node:
         scope = pg.start(node)
