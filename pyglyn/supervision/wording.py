@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 from pyglyn import etf
@@ -48,7 +49,7 @@ def reason_word(reason: Term) -> str:
         case (Atom("signal"), _, Atom("out_of_memory")):
             return "out_of_memory"
         case (Atom("signal" | "exit_status") as what, int() as number):
-            return f"{what.name} {number}"
+            return f"{what.name} {etf.text.format(number, limit=WORD_CHARACTERS)}"
         case Atom() as word:
             return word.name[:WORD_CHARACTERS]
         case (Atom() as word, *_):
@@ -63,5 +64,7 @@ def _where(stack: list[Any]) -> str:
     for entry in stack[:1]:
         match entry:
             case (_, function, _, [(_, list() as file), (_, int() as line)]):
-                return f" ({bytes(file).decode(errors='replace')}:{line} in {etf.text.format(function)})"
+                with contextlib.suppress(TypeError, ValueError):  # another node may say anything
+                    name = bytes(file).decode(errors="replace")
+                    return f" ({name}:{line} in {etf.text.format(function)})"
     return ""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pyglyn.etf import Atom
 from pyglyn.node.exits import exit_reason
 from pyglyn.supervision import program, supervisor, worker
-from pyglyn.supervision.wording import REASON_CHARACTERS, reason_text, shown
+from pyglyn.supervision.wording import REASON_CHARACTERS, reason_text, reason_word, shown
 from tests.supervision.trees import Ingest, job
 
 
@@ -35,3 +37,13 @@ def test_other_reasons_are_terms_on_one_line() -> None:
     long = reason_text([Atom("a")] * 10_000)
     assert len(long) <= REASON_CHARACTERS + 10
     assert "\n" not in reason_text(b"a\nb")
+
+
+def test_a_reason_that_only_looks_like_an_exception_or_a_status_is_shown_too() -> None:
+    """Another node may end a child with any reason; its supervisor logs and counts it."""
+    wrong: list[list[Any]] = [[300], [-1], [Atom("x")]]
+    for file, line in [*((file, 1) for file in wrong), ([*b"x.py"], 10**5000)]:
+        place: list[Any] = [(Atom("file"), file), (Atom("line"), line)]
+        stack: list[Any] = [(Atom("m"), Atom("f"), 1, place)]
+        assert reason_text(((Atom("exception"), Atom("K"), b"text"), stack)) == "K: text"
+    assert len(reason_word((Atom("exit_status"), 10**5000))) < 100
