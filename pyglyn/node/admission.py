@@ -32,8 +32,11 @@ def user_of(connection: Any) -> int | None:
     """The user at the other end of a Unix socket; None where the system does not tell (outside of Linux)."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
-    with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-        found = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    sock = socket.socket(fileno=connection.fileno())  # no copy: descriptors may have run out
+    try:
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    finally:
+        sock.detach()
     return int(_CREDENTIALS.unpack(found)[1])
 
 

@@ -43,33 +43,41 @@ def _describe(fd: int) -> Term | None:
     try:
         if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
             return None
-        copy = socket.socket(fileno=os.dup(fd))
+        found = socket.socket(fileno=fd)
     except OSError:
         return None  # it was closed meanwhile, or is of a kind that Python does not know
-    with copy:
-        inet = copy.family in (socket.AF_INET, socket.AF_INET6)
-        local, peer = _address(copy.getsockname), _address(copy.getpeername)
-        if not inet and not any(map(_is_path, (local, peer))):
-            return None
-        name = _PROTOCOLS.get((copy.type, inet), "unix" if copy.family == socket.AF_UNIX else "socket")
-        received, sent = _counted(copy) if name == "tcp_inet" else (0, 0)
-        return {
-            Atom("fd"): fd,
-            Atom("name"): name.encode(),
-            Atom("local"): local,
-            Atom("peer"): peer,
-            Atom("listening"): bool(_option(copy, socket.SOL_SOCKET, "SO_ACCEPTCONN")),
-            Atom("in"): received,
-            Atom("out"): sent,
-            Atom("options"): [
-                (Atom("broadcast"), bool(_option(copy, socket.SOL_SOCKET, "SO_BROADCAST"))),
-                (Atom("keepalive"), bool(_option(copy, socket.SOL_SOCKET, "SO_KEEPALIVE"))),
-                (Atom("nodelay"), bool(inet and _option(copy, socket.IPPROTO_TCP, "TCP_NODELAY"))),
-                (Atom("recbuf"), _option(copy, socket.SOL_SOCKET, "SO_RCVBUF")),
-                (Atom("reuseaddr"), bool(_option(copy, socket.SOL_SOCKET, "SO_REUSEADDR"))),
-                (Atom("sndbuf"), _option(copy, socket.SOL_SOCKET, "SO_SNDBUF")),
-            ],
-        }
+    try:
+        return _told_of(found)
+    finally:
+        found.detach()
+
+
+def _told_of(one: socket.socket) -> Term | None:
+    inet = one.family in (socket.AF_INET, socket.AF_INET6)
+    if not inet and one.family != socket.AF_UNIX:
+        return None
+    local, peer = _address(one.getsockname), _address(one.getpeername)
+    if not inet and not any(map(_is_path, (local, peer))):
+        return None
+    name = _PROTOCOLS.get((one.type, inet), "socket" if inet else "unix")
+    received, sent = _counted(one) if name == "tcp_inet" else (0, 0)
+    return {
+        Atom("fd"): one.fileno(),
+        Atom("name"): name.encode(),
+        Atom("local"): local,
+        Atom("peer"): peer,
+        Atom("listening"): bool(_option(one, socket.SOL_SOCKET, "SO_ACCEPTCONN")),
+        Atom("in"): received,
+        Atom("out"): sent,
+        Atom("options"): [
+            (Atom("broadcast"), bool(_option(one, socket.SOL_SOCKET, "SO_BROADCAST"))),
+            (Atom("keepalive"), bool(_option(one, socket.SOL_SOCKET, "SO_KEEPALIVE"))),
+            (Atom("nodelay"), bool(inet and _option(one, socket.IPPROTO_TCP, "TCP_NODELAY"))),
+            (Atom("recbuf"), _option(one, socket.SOL_SOCKET, "SO_RCVBUF")),
+            (Atom("reuseaddr"), bool(_option(one, socket.SOL_SOCKET, "SO_REUSEADDR"))),
+            (Atom("sndbuf"), _option(one, socket.SOL_SOCKET, "SO_SNDBUF")),
+        ],
+    }
 
 
 def _is_path(address: Any) -> bool:
