@@ -15,7 +15,7 @@ import attrs
 from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
-from pyglyn.node.destinations import Destination, ServerRef, describe
+from pyglyn.node.destinations import Destination, ServerRef, describe, name_term
 from pyglyn.node.pending import Answer
 from pyglyn.node.reasons import NOCONNECTION, NOPROC
 from pyglyn.patience import after_reading
@@ -76,7 +76,7 @@ def _failure(server: ServerRef, reason: Term) -> CallFailed:
         return CallFailed(f"call to {where}: there is no such process", reason=reason)
     if reason is NOCONNECTION:
         node = server.node if isinstance(server, Pid) else str(server[1]) if isinstance(server, tuple) else ""
-        reason = (Atom("nodedown"), Atom(node)) if node else reason
+        reason = (Atom("nodedown"), name_term(node)) if node else reason
         return CallFailed(f"call to {where}: no connection to its node", reason=reason)
     text = etf.text.format(reason, limit=500)
     return CallFailed(f"call to {where}: the process ended: {text}", reason=reason)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import struct
@@ -27,6 +28,8 @@ from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.net.transport import read_in_small_pieces
 from pyglyn.node.exits import atom_of
+
+logger = logging.getLogger("pyglyn.node")
 
 HUB: Final = Atom("hub")
 MAX_FRAME: Final = 2**32 - 1
@@ -213,7 +216,12 @@ class LinkProtocol(asyncio.Protocol):
             self.close()
             raise
         for frame in frames:
-            self._on_frame(frame)
+            try:
+                self._on_frame(frame)
+            except Exception:
+                if frame.control is None:  # the other end itself is not as it should be
+                    raise
+                logger.exception("a signal that came over the link could not be handled")
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:

@@ -49,6 +49,6 @@ class Releases:
             answer: Any = await rpc(
                 self._hub.system, node, "erlang", "system_info", [Atom("otp_release")], ANSWER_TIMEOUT_S
             )
-            return int(bytes(answer))
+            return int(bytes(answer)) if isinstance(answer, list) else None
         except (PyglynError, Exit, TypeError, ValueError):
             return None

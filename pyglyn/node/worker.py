@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -28,6 +29,8 @@ from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
 from pyglyn.node.settings import Settings, from_bytes
 from pyglyn.node.worker_questions import INFO, answer, answer_later, takes_a_while
+
+logger = logging.getLogger("pyglyn.node")
 
 COUNTED_S = 0.1
 """How long what was counted waits for more of it before the hub is told."""
@@ -112,7 +115,7 @@ class WorkerRuntime(Runtime):
         def told(release: Term) -> None:
             then(release if isinstance(release, int) else None)
 
-        self.worker.question(told, Atom("release"), Atom(node))
+        self.worker.question(told, Atom("release"), node.encode())
 
 
 class Worker:
@@ -241,7 +244,7 @@ class Worker:
                     self._start(self._answer_later(ref))
                 else:
                     self._tell_counts()
-                    self.request((INFO, ref, answer(self.runtime, self.on_info, question)))
+                    self._answer(ref, question)
             case Atom("count"):
                 counters.when_changed(self._counted)
             case (Atom("node_down"), Atom() as node):
@@ -268,6 +271,14 @@ class Worker:
         ]
         if counts:
             self.request((Atom("counted"), counts))
+
+    def _answer(self, ref: Reference, question: Term) -> None:
+        try:
+            encoded = answer(self.runtime, self.on_info, question)
+        except Exception:  # not worth the processes in here
+            logger.exception("a question of the hub could not be answered")
+        else:
+            self.request((INFO, ref, encoded))
 
     async def _answer_later(self, ref: Reference) -> None:
         encoded = await answer_later(self.runtime)

@@ -212,9 +212,9 @@ class Workers:
             case (Atom("whereis"), Reference() as ref, bytes() as name):
                 found = self.hub.runtime.names.get(name.decode())
                 link.protocol.request((REPLY, ref, found or UNDEFINED))
-            case (Atom("release"), Reference() as ref, Atom() as node):
+            case (Atom("release"), Reference() as ref, bytes() as node):
                 self.releases.tell(
-                    node.name, lambda release: link.protocol.request((REPLY, ref, release or UNDEFINED))
+                    node.decode(), lambda release: link.protocol.request((REPLY, ref, release or UNDEFINED))
                 )
             case (Atom("exited"), Reference() as ref, int() as os_pid, reason):
                 told = self.exited(os_pid, reason)

@@ -8,7 +8,7 @@ from pyglyn import etf
 from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom
-from pyglyn.node.link import Frame, FrameReader, FrameWriter, encode_request
+from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request
 from tests.node.runtimes import NODE, REF, THEM
 
 NAMED = RegSend(THEM, Atom("shop"))
@@ -72,3 +72,17 @@ def test_bytes_that_are_no_term_are_an_error(data: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         FrameReader().receive_data(data)
     assert isinstance(caught.value, PyglynError)
+
+
+async def test_a_signal_that_cannot_be_handled_costs_itself_only(caplog: pytest.LogCaptureFixture) -> None:
+    """A peer may have sent it; with the link all processes of the worker would end."""
+    handled: list[Frame] = []
+
+    def on_frame(frame: Frame) -> None:
+        handled.append(frame)
+        if len(handled) == 1:
+            raise KeyError("shop")
+
+    LinkProtocol(on_frame, lambda: None).data_received(frames())
+    assert read(handled) == EXPECTED
+    assert "could not be handled" in caplog.text

@@ -11,7 +11,8 @@ import sys
 import attrs
 import pytest
 
-from pyglyn.etf import Atom
+from pyglyn.errors import CallFailed
+from pyglyn.etf import Atom, Pid
 from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings, admission
 from pyglyn.node.link import encode_request
@@ -125,6 +126,25 @@ async def test_the_token_has_to_come_in_time(settings: Settings, caplog: pytest.
         await settled(node, 0)
         sock.close()
     assert "did not come in time" in caplog.text
+
+
+async def echo(me: Process) -> None:
+    while True:
+        from_, request = (await me.receive())[1:]  # type: ignore[index, misc]
+        me.send(from_[0], (from_[1].tail, request))
+
+
+async def test_no_name_that_a_peer_may_have_ends_a_worker(settings: Settings) -> None:
+    """Who asks for a state says which node it is of; ``nil`` is an atom too, and none in Python."""
+    async with Node(unique_name(), cookie="c", settings=settings) as node:
+        await start(node, Supervisor(name="tree").add(worker(echo, name="echo")))
+        pid = node.whereis("echo")
+        assert pid is not None
+        for name in ("nil", "true", "false", ""):
+            node.send(pid, (Atom("system"), (Pid(name, 1, 0, 1), 1), Atom("get_state")))
+        assert await node.call(pid, b"still here") == b"still here"
+        with pytest.raises(CallFailed):
+            await node.call(Pid("nil", 1, 0, 1), b"who")
 
 
 SHOW_TOKEN = """
