@@ -23,7 +23,7 @@ from pyglyn.node.process import Process
 
 GLOBAL_NAME_SERVER: Final = "global_name_server"
 MAX_LOCKS: Final = 10_000
-"""Locks that may be set; peers set them."""
+"""Locks that may be held, one by several processes counted for each; peers set them."""
 
 
 @attrs.frozen
@@ -35,14 +35,21 @@ class _Lock:
 
 
 class GlobalNames:
-    """The body of the process."""
+    """The body of the process.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many locks may be held.
+    """
+
+    def __init__(self, most: int = MAX_LOCKS) -> None:
+        self._most = most
         self._locks: dict[object, _Lock] = {}
+        self._held: dict[Reference, tuple[object, Pid]] = {}
 
     async def __call__(self, me: Process) -> None:
         """Answer for ever."""
         self._locks.clear()
+        self._held.clear()
         while True:
             match await me.receive():
                 case (Atom("$gen_cast"), (Atom("init_connect"), _, Atom() as node, _)):
@@ -55,31 +62,38 @@ class GlobalNames:
                     if (caller := Caller.from_term(from_)) is not None:
                         self._delete(me, resource, requester, caller.pid)
                         reply(me, caller, True)
-                case (Atom("DOWN"), Reference() as ref, _, Pid() as pid, _):
-                    self._ended(pid, ref)
+                case (Atom("DOWN"), Reference() as ref, _, _, _):
+                    self._ended(ref)
 
     def _set(self, me: Process, resource: Term, requester: Term, pid: Pid) -> bool:
         key = exact_key(resource)
-        if key not in self._locks and len(self._locks) >= MAX_LOCKS:
+        lock = self._locks.get(key)
+        if lock is not None:
+            if exact_key(lock.requester) != exact_key(requester):
+                return False
+            if pid in lock.pids:
+                return True
+        if len(self._held) >= self._most:
             return False
-        lock = self._locks.setdefault(key, _Lock(requester))
-        if exact_key(lock.requester) != exact_key(requester):
-            return False
-        if pid not in lock.pids:
-            lock.pids[pid] = me.monitor(pid)
+        if lock is None:
+            lock = self._locks[key] = _Lock(requester)
+        ref = lock.pids[pid] = me.monitor(pid)
+        self._held[ref] = (key, pid)
         return True
 
     def _delete(self, me: Process, resource: Term, requester: Term, pid: Pid) -> None:
         lock = self._locks.get(exact_key(resource))
-        if lock is None or exact_key(lock.requester) != exact_key(requester) or pid not in lock.pids:
-            return
-        me.demonitor(lock.pids.pop(pid))
-        if not lock.pids:
-            del self._locks[exact_key(resource)]
+        if lock is not None and exact_key(lock.requester) == exact_key(requester) and pid in lock.pids:
+            ref = lock.pids[pid]
+            me.demonitor(ref)
+            self._ended(ref)
 
-    def _ended(self, pid: Pid, ref: Reference) -> None:
-        for resource, lock in list(self._locks.items()):
-            if lock.pids.get(pid) == ref:
-                del lock.pids[pid]
-                if not lock.pids:
-                    del self._locks[resource]
+    def _ended(self, ref: Reference) -> None:
+        """Whoever is watched by this holds its lock no more."""
+        held = self._held.pop(ref, None)
+        if held is not None:
+            key, pid = held
+            lock = self._locks[key]
+            del lock.pids[pid]
+            if not lock.pids:
+                del self._locks[key]

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
-from pyglyn.etf import Atom
-from pyglyn.node import Node
+from pyglyn.etf import Atom, Pid
+from pyglyn.net import NetSettings
+from pyglyn.node import Node, Process, Settings
+from pyglyn.node.global_names import GlobalNames
 from pyglyn.testing import Beam, Beams, eventually
 from tests.node.conftest import unique_name
 
@@ -64,6 +66,37 @@ async def test_locks_are_kept_for_who_sets_them_on_all_nodes(beam: Beam, visible
     await eventually(lambda: beam.eval(taken, Who=Atom("other"), **where))
     again = "true = global:set_lock({stock, x}, [N]), global:del_lock({stock, x}, [N]), " + taken
     await eventually(lambda: beam.eval(again, Who=Atom("y"), **where))
+
+
+async def waiting(me: Process) -> None:
+    await me.receive(lambda message: message == b"end")
+
+
+async def test_as_many_locks_are_held_as_may_be_by_however_many_processes() -> None:
+    """A peer may set a lock in the name of any number of processes, each of which is watched."""
+    locks = [(b"a", 0), (b"a", 1), (b"b", 2), (b"a", 3), (b"c", 4)]
+    settings = Settings(net=NetSettings(epmd_port=0))
+    async with Node(unique_name(), cookie="c", settings=settings) as node, node.process() as me:
+        server = me.spawn(GlobalNames(most=3))
+        holders = [me.spawn(waiting) for _ in locks]
+
+        def sent(what: str, resource: bytes, holder: Pid) -> None:
+            node.send(server, (Atom("$gen_call"), (holder, b"tag"), (Atom(what), (resource, b"me"))))
+
+        def watched() -> list[Pid]:
+            watchers = node.runtime.processes[server.id].signals.monitors.values()
+            return sorted((pid for pid in watchers if isinstance(pid, Pid)), key=lambda pid: pid.id)
+
+        for resource, holder in locks:
+            sent("set_lock", resource, holders[holder])
+        await eventually(lambda: watched() == holders[:3])
+        assert node.runtime.processes[server.id].message_queue_len == 0
+        sent("del_lock", b"a", holders[1])
+        await eventually(lambda: watched() == [holders[0], holders[2]])
+        node.send(holders[2], b"end")
+        await eventually(lambda: watched() == [holders[0]])
+        sent("set_lock", b"b", holders[4])
+        await eventually(lambda: watched() == [holders[0], holders[4]])
 
 
 async def test_a_hidden_node_has_no_part_in_it(beam: Beam, node: Node) -> None:
