@@ -117,7 +117,6 @@ ELSEWHERE = {
     "http/events.py": "http/test_page.py",
     "http/exposition.py": "http/test_metrics.py",
     "http/observed.py": "http/test_page.py",
-    "http/observer.py": "http/test_page.py",
     "http/pages.py": "http/test_page.py",
     "http/server.py": "http/test_health.py",
     "net/connection.py": "net/test_peers.py net/test_adversaries.py",
@@ -140,7 +139,6 @@ ELSEWHERE = {
     "node/process_info.py": "supervision/test_process_info.py",
     "node/releases.py": "node/test_system.py",
     "node/router.py": "node/test_order.py node/test_capabilities.py node/test_backpressure.py node/test_interop_messages.py",
-    "node/sockets.py": TOOLS,
     **dict.fromkeys(
         (
             f"node/tools/{name}.py"
