@@ -87,6 +87,7 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("erlang", nodes)
     table.add("erlang", whereis)
     table.add("erlang", registered)
+    table.add("erlang", is_process_alive)
     table.add("pyglyn", tree)
     table.add("pyglyn", counts)
     table.add("pyglyn", kill)
@@ -95,7 +96,7 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
     table.add("logger", get_primary_config)
     table.add("logger", set_primary_config)
     if hub.settings.observe != "off":
-        for function in (processes, is_process_alive, process_info, memory):
+        for function in (processes, process_info, memory):
             table.add("erlang", function)
         add_answers(table, hub, census)
     return table

@@ -375,6 +375,7 @@ async def test_a_node_that_is_not_to_be_observed_has_none_of_it(shared_beam: Bea
             answer = await _rpc(asked, module, function)
             assert answer[1][1][0] is Atom("undef"), answer
         assert await asked.erlang("node") is Atom(asked.node.name)
+        assert await asked.erlang("is_process_alive", asked.whereis("a")) is True  # its supervisors ask it
 
 
 async def test_names_in_global_are_found_by_asking_a_peer(asked: Asked) -> None:
