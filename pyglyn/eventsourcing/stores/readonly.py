@@ -17,7 +17,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from pyglyn.errors import EventStoreError
@@ -29,6 +29,9 @@ from pyglyn.eventsourcing.stores.sql import EVENT_COLUMNS, NO_LIMIT, positioned_
 from pyglyn.eventsourcing.stores.sqlite import SqliteStore
 from pyglyn.eventsourcing.stores.sqlite_database import translate as translate_sqlite
 from pyglyn.eventsourcing.stores.store import RecordedEvent
+
+if TYPE_CHECKING:
+    from pyglyn.eventsourcing.stores.postgres import PostgresStore
 
 PAGE = 500
 NO_POSITION = 0
@@ -46,12 +49,14 @@ def look(
     Raises:
         EventStoreError: there is no such database, or nothing of ours or of the Gleam stores in it.
     """
-    store = open_store(url)  # says what is wrong with a URL; it is not used
+    store = open_store(url)  # says what is wrong with a URL, and takes out what is not the driver's
     if isinstance(store, MemoryStore):
         raise EventStoreError("a memory store lives in its service: nothing of it can be seen from here")
-    rows = _sqlite if isinstance(store, SqliteStore) else _postgres
-    place = store.path if isinstance(store, SqliteStore) else url
-    for row in rows(place, after, aggregate_id):
+    if isinstance(store, SqliteStore):
+        rows = _sqlite(store.path, after, aggregate_id)
+    else:
+        rows = _postgres(cast("PostgresStore[Any, Any]", store).conninfo, after, aggregate_id)
+    for row in rows:
         if row[2] is not None:  # else its event was deleted by hand
             yield _CODEC.recorded(PositionedRow(row[0], row[1], EventRow(*row[2:])))
 
@@ -153,14 +158,14 @@ def _positioned(*, by_id: bool) -> str:
 # --- PostgreSQL --------------------------------------------------------------------------------------------
 
 
-def _postgres(url: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
+def _postgres(conninfo: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
     """Read in one transaction, which there holds up nobody."""
     import psycopg
 
     from pyglyn.eventsourcing.stores.postgres_database import translate
 
     try:
-        with contextlib.closing(psycopg.connect(url)) as connection:
+        with contextlib.closing(psycopg.connect(conninfo)) as connection:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             tables = "SELECT to_regclass('event') IS NOT NULL, to_regclass('pyglyn_position') IS NOT NULL"

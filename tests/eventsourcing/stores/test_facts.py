@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -292,6 +293,26 @@ async def test_facts_are_followed_by_query(url: str) -> None:
         await eventually(lambda: seen == [f"s{n}" for n in range(5)])
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_fact_that_comes_between_two_looks_is_followed_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_courses(url) as facts:
+        await facts.append([StudentSubscribed("first", "a")])
+        found, coming = facts.log.last_position, [StudentSubscribed("between", "a")]
+
+        async def last_position() -> int:
+            last = await found()
+            if coming:
+                await facts.append([coming.pop()])
+            return last
+
+        monkeypatch.setattr(facts.log, "last_position", last_position)
+        async with contextlib.aclosing(facts.follow()) as batches:
+            assert [fact.payload.student for fact in await anext(batches)] == ["first", "between"]
+            await facts.append([StudentSubscribed("last", "a")])
+            assert [fact.payload.student for fact in await anext(batches)] == ["last"]
 
 
 # --- one log, two languages ---------------------------------------------------------------------------------

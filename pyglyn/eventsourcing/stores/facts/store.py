@@ -253,6 +253,6 @@ class FactStore(Generic[E]):
             page = await self._page(query, after, batch)
             if page.facts:
                 yield page.facts
-            after = page.end if page.count == batch else max(last, after)
+            after = page.end if page.count == batch else max(last, page.end)
             if page.count < batch:
                 await self.log.wait(after)
