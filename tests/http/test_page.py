@@ -42,6 +42,7 @@ class Served:
 
     def __init__(self, node: Node, server: HttpServer) -> None:
         self.node = node
+        self.server = server
         self.port = server.port
         self.base = f"http://127.0.0.1:{server.port}"
         self.url = f"{self.base}/#{TOKEN}"
@@ -103,6 +104,19 @@ async def test_a_death_is_on_the_page_with_its_reason_and_the_restart_without_a_
     await page.shows("1 restarts", "#tree")
     assert str(await served.os_pid("a")) in await page.shows("a\n", "#tree")
     assert await page.eval("window.notLoadedAgain") is True
+
+
+async def test_a_page_that_connects_again_shows_no_death_twice(served: Served, page: Page) -> None:
+    await page.open(served.url)
+    await page.shows("stuck", "#tree")
+    os.kill(await served.os_pid("a"), signal.SIGKILL)
+    await page.shows("{signal,9}", "#deaths")
+    await served.server.stop()
+    await page.shows("trying again", "#link")
+    await served.server.start("127.0.0.1", served.port)
+    async with served.node.process("later"):
+        await page.shows("later", "#tree")
+    assert await page.eval("document.querySelectorAll('#deaths li').length") == 1
 
 
 async def test_the_tree_is_walked_and_folded_by_keyboard(served: Served, page: Page) -> None:

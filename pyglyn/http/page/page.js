@@ -79,7 +79,9 @@ window.addEventListener("hashchange", () => {
 
 function take(event, data) {
   if (event === "deaths") {
-    state.deaths = [...data.reverse(), ...state.deaths].slice(0, 200);
+    const key = (death) => `${death.at} ${death.node} ${death.pid}`;
+    const known = new Set(state.deaths.map(key)); // a new connection begins with all of them
+    state.deaths = [...data.reverse().filter((death) => !known.has(key(death))), ...state.deaths].slice(0, 200);
     drawDeaths();
   } else if (event === "nodes") {
     for (const node of data.nodes) measure(node, data.at);
