@@ -65,7 +65,7 @@ def started(tmp_path: Path, app: str, *args: str, **env: str):
 
 async def test_systemd_hears_that_a_node_is_ready_and_that_it_stops(systemd, tmp_path):
     async with started(tmp_path, "app", NOTIFY_SOCKET=systemd.address) as node:
-        await node.says("registered as")
+        await node.says("listens on")
         assert not systemd.heard("READY=1")
         (tmp_path / "go").touch()
         await eventually(lambda: systemd.heard("READY=1"), timeout=20)
