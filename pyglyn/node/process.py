@@ -127,7 +127,7 @@ class Process:
         self.runtime = runtime
         self.pid = pid
         self.label = label
-        self.names: dict[str, None] = {}
+        self.registered_names: dict[str, None] = {}
         self.aliases: dict[Reference, None] = {}
         self.signals = Signals(pid)
         self.group_leader: Pid | None = runtime.group_leader
@@ -153,13 +153,18 @@ class Process:
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
 
     def __repr__(self) -> str:
-        name = f" {self.name}" if self.names else ""
+        name = f" {self.name}" if self.registered_names else ""
         return f"<Process {self.pid}{name} {self.label}>"
 
     @property
     def name(self) -> str | None:
         """What it was registered as first; None if it is not registered."""
-        return next(iter(self.names), None)
+        return next(iter(self.registered_names), None)
+
+    @property
+    def names(self) -> list[str]:
+        """All its registered names, in the order in which it got them."""
+        return list(self.registered_names)
 
     @property
     def node(self) -> str:

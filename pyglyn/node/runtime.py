@@ -242,7 +242,7 @@ class Runtime:
         """Take a process out and tell everyone who asked; called once for each process."""
         if self.processes.pop(process.pid.id, None) is None:
             return
-        for name in process.names:
+        for name in process.registered_names:
             if self.names.get(name) == process.pid:
                 del self.names[name]
                 if self.on_unregistered is not None:
@@ -267,7 +267,7 @@ class Runtime:
         if process is None:
             raise ProcessError(f"cannot register {name!r}: {pid} is not a live process here")
         self.claim_name(name, pid)
-        process.names[name] = None
+        process.registered_names[name] = None
 
     def claim_name(self, name: str, pid: Pid) -> None:
         """Enter a name in the table, for a process here or (in the hub) in a worker."""
@@ -305,7 +305,7 @@ class Runtime:
             return
         process = self.processes.get(pid.id) if self.is_here(pid) else None
         if process is not None:
-            process.names.pop(name, None)
+            process.registered_names.pop(name, None)
         if self.on_unregistered is not None:
             self.on_unregistered(name, pid)
 

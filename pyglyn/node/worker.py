@@ -96,7 +96,7 @@ class WorkerRuntime(Runtime):
                 return
             if registering.alive:
                 self.names[name] = pid
-                registering.names[name] = None
+                registering.registered_names[name] = None
             else:
                 self.worker.request((Atom("unregister"), name.encode()))
 

@@ -39,8 +39,8 @@ ACTS: dict[str, Callable[[Process, Any], Any]] = {
 }
 
 HARMLESS = {
-    "cancel_timer", "checkpoint", "die", "down", "end", "forget_reply", "make_ref", "put", "ready", "start",
-    "tell_parent",
+    "cancel_timer", "checkpoint", "die", "down", "end", "forget_reply", "make_ref", "put", "put_encoded", "ready",
+    "start", "tell_parent",
 }  # fmt: skip
 """Methods that send nothing, or only through `send`, or are the runtime's."""
 

@@ -198,3 +198,13 @@ async def test_a_server_that_traps_exits_cleans_up_when_the_node_stops(epmd):
     async with Node(unique_name(), cookie="c") as node:
         await node.start(Careful)
     assert reasons == [Atom("shutdown")]
+
+
+async def test_names_are_a_list_in_the_order_in_which_they_were_registered(alone):
+    async with alone.process() as me:
+        assert (me.names, me.name) == ([], None)
+        for name in ("b", "a", "c"):
+            await me.register(name)
+        assert (me.names, me.names[0], me.name) == (["b", "a", "c"], "b", "b")
+        await me.unregister("b")
+        assert (me.names, me.name) == (["a", "c"], "a")

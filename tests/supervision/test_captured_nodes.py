@@ -12,7 +12,8 @@ from pyglyn.errors import CopiedNode
 from pyglyn.groups import pg
 from pyglyn.supervision import Supervisor, start, supervisor, worker
 from pyglyn.supervision.words import Isolation
-from tests.supervision.conftest import Client
+from tests.node.conftest import unique_name
+from tests.supervision.os.fresh import run_fresh
 
 
 async def idle(me: Process) -> None:
@@ -38,9 +39,14 @@ USES: dict[str, Callable[[Node], Awaitable[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("isolation", list(Isolation))
-async def test_it_raises_in_a_child_whatever_is_done_with_it(local: Client, isolation: Isolation) -> None:
-    node, test = local.node, local.me.pid
+async def captured(isolation: str) -> None:
+    """In an OS process of its own, as forking takes one without threads."""
+    async with Node(unique_name(), cookie="pyglyn_testing") as node, node.process() as me:
+        await _use_in_a_child(node, me, Isolation(isolation))
+
+
+async def _use_in_a_child(node: Node, client: Process, isolation: Isolation) -> None:
+    test = client.pid
 
     async def child(me: Process) -> None:
         for name, use in USES.items():
@@ -58,7 +64,12 @@ async def test_it_raises_in_a_child_whatever_is_done_with_it(local: Client, isol
     inner = Supervisor(name="inner").add(worker(child, name="child", isolation=isolation))
     await start(node, Supervisor(name="top").add(supervisor(inner)))
     for name in USES:
-        said, answer = await local.me.receive(timeout=30)  # type: ignore[misc]
+        said, answer = await client.receive(timeout=30)  # type: ignore[misc]
         assert (said, answer[:23]) == (name.encode(), b"this node is a copy: it"), (said, answer)
-    assert await local.me.receive(timeout=30) == (b"stop", b"nothing happened")
+    assert await client.receive(timeout=30) == (b"stop", b"nothing happened")
     assert node.nodes() == []
+
+
+@pytest.mark.parametrize("isolation", list(Isolation))
+def test_it_raises_in_a_child_whatever_is_done_with_it(epmd: object, isolation: Isolation) -> None:
+    run_fresh(f"{__name__}:captured", isolation.value)
