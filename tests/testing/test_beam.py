@@ -75,7 +75,10 @@ async def test_evaluations_run_at_the_same_time(shared_beam: Beam) -> None:
     assert answers == [n * n for n in range(200)]
 
 
-async def test_an_evaluation_out_of_time_is_killed_on_the_node(shared_beam: Beam) -> None:
+async def test_an_evaluation_out_of_time_is_killed_on_the_node(
+    shared_beam: Beam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYGLYN_TEST_PATIENCE", "1")
     with pytest.raises(TimeoutError, match=r"no result in 0\.1 s: register"):
         await shared_beam.eval("register(stuck, self()), receive never -> ok end", timeout=0.1)
     await eventually(lambda: shared_beam.eval("whereis(stuck) =:= undefined"))
