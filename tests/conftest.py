@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -71,6 +72,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if is_alone(item):
             item.add_marker("alone")
+
+
+def _logging() -> dict[str, tuple[bool, bool, int, list[logging.Handler]]]:
+    """How loggers are set up that a test might change: whether they say anything, and to whom."""
+    loggers = {"root": logging.getLogger()} | {
+        name: logger
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] == "pyglyn"
+    }
+    return {
+        name: (logger.disabled, logger.propagate, logger.level, list(logger.handlers))
+        for name, logger in loggers.items()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays() -> Iterator[None]:
+    """Hold each test to leave logging as it found it: what one of them silences, a later one misses."""
+    before = _logging()
+    yield
+    untouched = (False, True, logging.NOTSET, [])
+    assert {name: state for name, state in _logging().items() if state != before.get(name, untouched)} == {}
 
 
 @pytest.fixture(autouse=True)
