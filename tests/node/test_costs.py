@@ -35,7 +35,9 @@ class Echo(GenServer):
         return request
 
 
-async def test_a_call_takes_one_write_and_as_many_reads_and_polls_as_the_peer_has_writes(beam: Beam, node: Node, tmp_path: Path) -> None:
+async def test_a_call_takes_one_write_and_as_many_reads_and_polls_as_the_peer_has_writes(
+    beam: Beam, node: Node, tmp_path: Path
+) -> None:
     """Counted by ``strace`` in the node's OS process, which is this one."""
     strace = shutil.which("strace")
     require(strace, "counting system calls takes strace (the Debian package of that name)")
