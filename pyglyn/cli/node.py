@@ -172,7 +172,7 @@ def node(
     """Run a node of the cluster until SIGINT or SIGTERM; a second signal ends it at once.
 
     The cluster finds it, and it connects, once its app has started: when the function has returned and its
-    tree is up, or when it has called node.ready().
+    tree is up, when it waits for a message, or when it has called node.ready().
 
     Exit status: 0; 1 when the app failed or its supervision tree gave up; 3 when a child of the tree had to
     be killed because it did not stop in time.
@@ -273,7 +273,9 @@ async def _announce(local: Node, connect: Sequence[str]) -> None:
             await local.until_ready()
     except TimeoutError:
         logger.warning(
-            "%s is not announced yet: the app has neither returned nor called node.ready()", local.name
+            "%s is not announced yet: the app has not returned, waits for no message "
+            "and has not called node.ready()",
+            local.name,
         )
         await local.until_ready()
     try:

@@ -85,6 +85,7 @@ class Observer:
 
     async def _watch(self) -> None:
         async with self.local.process() as me:
+            me.on_wait = None  # that somebody looks does not say that the app has started
             deaths = asyncio.get_running_loop().create_task(self._take_deaths(me))
             try:
                 while self._watchers:

@@ -341,10 +341,11 @@ class Node:
             self._failing.set()
 
     def ready(self) -> None:
-        """Say that the app has started; for an ``async`` one that runs as long as the node does.
+        """Say that the app has started; for an ``async`` one that runs on without receiving anything.
 
-        One that returns, be it with a tree, has started then. Until then ``/readyz`` says that it has not,
-        and a node that ``pyglyn node`` runs is not announced.
+        One that returns, be it with a tree, has started then, and one that waits for a message as a process
+        of `process`, without a timeout. Until then ``/readyz`` says that it has not, and a node that
+        ``pyglyn node`` runs is not announced.
         """
         self.readiness.done(APP)
         self._app_started.set()
@@ -491,6 +492,8 @@ class Node:
     async def process(self, name: str | None = None) -> AsyncIterator[Process]:
         """Make the calling coroutine a process for a while, with pid and mailbox."""
         process = self.runtime.attach("attached")
+        if not self._app_started.is_set():
+            process.on_wait = self.ready
         try:
             if name is not None:
                 self.runtime.register(name, process.pid)

@@ -121,7 +121,10 @@ class Process:
         parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
         handover: what the last run of this child left with ``checkpoint``; None at the first start.
         started_at: when, by ``time.monotonic``.
+        on_wait: called when the process waits for whatever comes, as long as it takes; None for nobody.
     """
+
+    on_wait: Callable[[], None] | None = None
 
     def __init__(self, runtime: Host, pid: Pid, label: str) -> None:
         self.runtime = runtime
@@ -372,6 +375,8 @@ class Process:
             found, message = self._mailbox.next()
             if found:
                 return message
+        if self.on_wait is not None and timeout is None:
+            self.on_wait()
         return await self._mailbox.get(match, timeout)
 
     def send_after(self, seconds: float, to: Destination, message: Term) -> Reference:

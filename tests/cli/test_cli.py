@@ -169,6 +169,16 @@ async def app(node):
 
     return Supervisor().add(worker(clerk, name="clerk"))
 
+async def clerk(node):
+    async with node.process("clerk") as me:
+        try:
+            await me.receive(timeout=0)  # looks, and does not wait
+        except TimeoutError:
+            print("starting", flush=True)
+        while not os.path.exists("go"):
+            await asyncio.sleep(0.01)
+        print("got", await me.receive(), flush=True)
+
 async def for_ever(node):
     print("starting", flush=True)
     while not os.path.exists("go"):
@@ -200,6 +210,18 @@ async def test_a_node_is_announced_and_connects_when_its_app_has_started(beam, n
         await node.says(f"cannot connect to {unresolved}.*cannot be resolved")
         assert node.output.index("forked with") < node.output.index("registered as")
         assert node.output.index("registered as") < node.output.index("cannot connect to")
+
+
+async def test_an_app_that_receives_is_announced_when_it_waits_for_a_message(beam, name, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW_TO_START)
+    await beam.eval("Test = self()," + ORDER_AT_NODEUP, Node=Atom(name))
+    args = ["node", "--sname", name, "--cookie", beam.cookie, "--connect", beam.name, "--app", "slow:clerk"]
+    async with pyglyn(*args, cwd=tmp_path) as node:
+        await node.says("starting")
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pang")
+        (tmp_path / "go").touch()
+        await node.says(r"got .*order.* 7")
+        assert await beam.eval("net_adm:ping(N)", N=Atom(name)) is Atom("pong")
 
 
 async def test_an_app_that_does_not_return_is_announced_when_it_says_so(beam, name, tmp_path):
