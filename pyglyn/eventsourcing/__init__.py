@@ -38,7 +38,7 @@ from pyglyn.errors import (
     TransactionRolledBack,
     VersionConflict,
 )
-from pyglyn.eventsourcing.cluster.client import Service
+from pyglyn.eventsourcing.cluster.client import Committed, Service
 from pyglyn.eventsourcing.cluster.reachable import must_be_reachable
 from pyglyn.eventsourcing.commands import CommandExecutor, Executed
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, Domain, SystemStats
@@ -99,6 +99,7 @@ __all__ = [
     "CommandExecutor",
     "CommandRecord",
     "CommandRepeated",
+    "Committed",
     "Criterion",
     "Cursor",
     "Decided",

@@ -46,7 +46,7 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, Domain
-from pyglyn.eventsourcing.domain.envelope import EventEnvelope, metadata_pairs
+from pyglyn.eventsourcing.domain.envelope import COMMAND_ID, EventEnvelope, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.stores.store import CommandRecord, EventStore, OutboxMessage
 
@@ -62,9 +62,6 @@ _JUST_NOW_S = 1.0
 
 UNAVAILABLE_S = 3.0
 """Less than callers wait by default (5 s), so that they are told the reason."""
-
-COMMAND_ID = "command_id"
-"""The key under which metadata may have the id of a command."""
 
 OutboxFor = Callable[[str, int, list[E]], Iterable[OutboxMessage]]
 """Given the aggregate id, the sequence before and the new events, returns what to send after the commit."""

@@ -177,6 +177,15 @@ class EventStoreContract:
             await store.append("a", [AccountOpened("a"), bad], expected=0)
         assert await store.read() == []
 
+    async def test_the_position_of_an_event_is_the_one_readers_get(self, store: Store) -> None:
+        await store.append("b", opened(), expected=0)
+        await store.append("a", opened(1.0, 2.0), expected=0)
+        assert await store.position_of("a", 3) == await store.last_position()  # before anybody has read
+        read = {(event.aggregate_id, event.sequence): event.position for event in await store.read()}
+        assert {key: await store.position_of(*key) for key in read} == read
+        for missing in (("a", 0), ("a", 4), ("a", -1), ("c", 1)):
+            assert await store.position_of(*missing) is None
+
     async def test_load_events_starts_after_a_sequence_and_keeps_to_the_limit(self, store: Store) -> None:
         await store.append("a", opened(1.0, 2.0, 3.0), expected=0)
         await store.append("b", opened(9.0), expected=0)

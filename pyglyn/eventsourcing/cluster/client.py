@@ -26,7 +26,7 @@ from pyglyn.eventsourcing.cluster.owners import Owners
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, AggregateStats, SystemStats
 from pyglyn.eventsourcing.domain.causation import with_cause
-from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.envelope import COMMAND_ID, EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.node import At, Node
 from pyglyn.node.calls import exchange
@@ -40,6 +40,19 @@ C = TypeVar("C")
 E = TypeVar("E")
 
 SUBJECT = Atom("subject")
+
+_GLEAM_FIELDS = 4
+
+
+class Committed(list[EventEnvelope[E]], Generic[E]):
+    """The envelopes that a command has committed.
+
+    Attributes:
+        position: of the last of them, for `wait_for`; without any, of the aggregate's last event (0 if it has
+            none). None unless it was asked for, or where the store could not tell.
+    """
+
+    position: int | None = None
 
 
 class Service(Generic[S, C, E]):
@@ -121,46 +134,87 @@ class Service(Generic[S, C, E]):
         command: C,
         *,
         metadata: Iterable[tuple[str, str]] = (),
+        expected: int | None = None,
+        command_id: str | None = None,
+        position: bool = False,
         timeout: float | None = 5.0,
-    ) -> list[EventEnvelope[E]]:
+    ) -> Committed[E]:
         """Carry out a command and return the envelopes it committed.
 
         Args:
             aggregate_id: which aggregate.
             command: an attrs class or dataclass, as Gleam's constructors.
             metadata: pairs kept with the events; the service adds correlation and causation ids.
+            expected: the sequence that the aggregate has to be at, as the caller has seen it; None for any.
+            command_id: a command whose events were committed under this id before is not carried out again,
+                and has the same outcome. It is kept in the metadata, as ``command_id``.
+            position: ask for the position too, which is a question more to the store.
             timeout: seconds; None waits until it is known what became of the command.
 
         Raises:
             DomainError: the command was refused.
             ActorTimeout: no answer in time; the command may still be carried out.
-            VersionConflict, StoreUnavailable, EventStoreError: nothing was written, see there.
+            VersionConflict: other writers were faster every time, or the aggregate is not at ``expected``.
+            StoreUnavailable, EventStoreError: nothing was written, see there.
+            EventStoreError: also for a Gleam actor that is asked for ``expected`` or ``position``.
             CallFailed: the service, the owner of the aggregate or the node of either ended, or is not there;
                 the command may have been carried out unless the reason is ``noproc``.
             NoOwner: no connected node of the scope serves the aggregate; nothing was done.
             ValueEncodeError: the command is no Gleam value.
             TypeError, EventEncodeError: the metadata is no pairs of strings, or the id no string.
         """
-        kind = wire.EXECUTE_WITH_RESPONSE if is_gleam(self.name) else wire.EXECUTE
-        pairs = wire.metadata_term(with_cause(metadata))
-        request = (kind, _key(aggregate_id), gleam.encode(command), pairs)
+        to_gleam = is_gleam(self.name)
+        kind = wire.EXECUTE_WITH_RESPONSE if to_gleam else wire.EXECUTE
+        request = self._command(
+            kind, aggregate_id, command, metadata, command_id, expected=expected, position=position
+        )
+        if to_gleam and len(request) > _GLEAM_FIELDS:
+            raise EventStoreError("an actor in Gleam knows neither expected= nor position=")
         value = await self._ask(aggregate_id, request, "execute", timeout)
-        return self._envelopes(value) if isinstance(value, list) else []
+        found: Term = None
+        if isinstance(value, tuple) and len(value) == 3 and value[0] is wire.COMMITTED:
+            _, value, found = value
+        committed = Committed(self._envelopes(value) if isinstance(value, list) else ())
+        committed.position = found if type(found) is int else None
+        return committed
+
+    def _command(
+        self,
+        kind: Atom,
+        aggregate_id: str,
+        command: C,
+        metadata: Iterable[tuple[str, str]],
+        command_id: str | None,
+        **options: Any,
+    ) -> tuple[Term, ...]:
+        pairs = with_cause(metadata)
+        if command_id is not None:
+            pairs = [pair for pair in pairs if pair[:1] != (COMMAND_ID,)] + [(COMMAND_ID, command_id)]
+        return wire.execute_term(kind, aggregate_id, gleam.encode(command), pairs, **options)
 
     async def send_command(
-        self, aggregate_id: str, command: C, *, metadata: Iterable[tuple[str, str]] = ()
+        self,
+        aggregate_id: str,
+        command: C,
+        *,
+        metadata: Iterable[tuple[str, str]] = (),
+        expected: int | None = None,
+        command_id: str | None = None,
     ) -> None:
         """Send a command and do not wait; what becomes of it shows in the events, or in the service's log.
+
+        The arguments are those of `execute`.
 
         Raises:
             NoOwner: no connected node of the scope serves the aggregate.
             ValueEncodeError, TypeError, EventEncodeError: as for `execute`.
         """
-        pairs = wire.metadata_term(with_cause(metadata))
-        request = (wire.EXECUTE, _key(aggregate_id), gleam.encode(command), pairs)
+        request = self._command(wire.EXECUTE, aggregate_id, command, metadata, command_id, expected=expected)
         name = self.name if self._owners is None else await self._owners.find(aggregate_id)
         process = self.at.system if isinstance(self.at, Node) else self.at
         if is_gleam(name):
+            if expected is not None:
+                raise EventStoreError("an actor in Gleam does not know expected=")
             to, tag = _address(cast(GleamActor, name))
             process.send(to, (tag, request))
         else:

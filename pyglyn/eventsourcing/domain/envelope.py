@@ -23,6 +23,10 @@ Metadata: TypeAlias = list[tuple[str, str]]
 """Pairs of strings, in order; a key may occur twice."""
 
 
+COMMAND_ID = "command_id"
+"""The key under which metadata may have the id of a command."""
+
+
 def metadata_pairs(pairs: Iterable[tuple[str, str]]) -> Metadata:
     """Check and copy metadata pairs.
 

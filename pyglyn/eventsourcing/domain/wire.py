@@ -57,6 +57,7 @@ EXECUTE, EXECUTE_WITH_RESPONSE = Atom("execute_command"), Atom("execute_command_
 LOAD_AGGREGATE, LOAD_ALL_EVENTS = Atom("load_aggregate"), Atom("load_all_events")
 LOAD_EVENTS, LOAD_SNAPSHOT = Atom("load_events"), Atom("load_latest_snapshot")
 SYSTEM_STATS, AGGREGATE_STATS = Atom("get_system_stats"), Atom("get_aggregate_stats")
+EXPECTED, POSITION, COMMITTED = Atom("expected"), Atom("position"), Atom("committed")
 WORKER_ENDED = Atom("worker_ended")
 WORKER_ENDED_TEXT = "the worker or owner that had the command ended; it may have been carried out"
 
@@ -199,6 +200,43 @@ def string(text: str, what: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise EventEncodeError(f"{what} {text!r} has a lone surrogate", value=text) from None
+
+
+def execute_term(
+    kind: Atom,
+    aggregate_id: str,
+    command: Term,
+    metadata: Iterable[tuple[str, str]],
+    *,
+    expected: int | None = None,
+    position: bool = False,
+) -> tuple[Term, ...]:
+    """Write the request for a command; options, a map, are a fifth element that Gleam's actors do not know.
+
+    Raises:
+        TypeError, EventEncodeError: the metadata is no pairs of strings, or the id no string.
+    """
+    request = (kind, string(aggregate_id, "aggregate id"), command, metadata_term(metadata))
+    options: dict[Term, Term] = {}
+    if expected is not None:
+        options[EXPECTED] = expected
+    if position:
+        options[POSITION] = True
+    return (*request, options) if options else request
+
+
+def read_options(options: Term) -> tuple[int | None, bool]:
+    """Read the options of a command: the expected sequence, and whether its position is asked for.
+
+    Raises:
+        DecodeErrors: there are others, or these are of another type.
+    """
+    if not isinstance(options, dict) or not options.keys() <= {EXPECTED, POSITION}:
+        raise misfit("the options of a command", options)
+    expected, position = options.get(EXPECTED), options.get(POSITION, False)
+    if not (expected is None or type(expected) is int) or not isinstance(position, bool):
+        raise misfit("the options of a command", options)
+    return expected, position
 
 
 def process_events_term(

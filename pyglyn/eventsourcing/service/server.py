@@ -72,6 +72,8 @@ E = TypeVar("E")
 
 Answer = Callable[[Term], None]
 
+_NO_OPTIONS: Term = {}
+
 
 @attrs.frozen(kw_only=True)
 class ServiceSpec(Generic[S, C, E]):
@@ -382,6 +384,8 @@ class AggregateServer(GenServer):
         match request:
             case (Atom("execute_command" | "execute_command_with_response"), bytes() as id, command, pairs):
                 work = partial(self._execute, id, command, pairs, time.monotonic(), for_gleam)
+            case (Atom("execute_command"), bytes() as id, command, pairs, dict() as options):
+                work = partial(self._execute, id, command, pairs, time.monotonic(), for_gleam, options)
             case (Atom("load_aggregate"), bytes() as id):
                 work = partial(self._load_aggregate, id)
             case (Atom("load_aggregate"), bytes() as id, int() as sequence):
@@ -426,19 +430,47 @@ class AggregateServer(GenServer):
 
     # --- the requests -------------------------------------------------------------------------------
 
-    async def _execute(self, id: bytes, command: Term, pairs: Term, came_at: float, for_gleam: bool) -> Term:
+    async def _execute(
+        self,
+        id: bytes,
+        command: Term,
+        pairs: Term,
+        came_at: float,
+        for_gleam: bool,
+        options: Term = _NO_OPTIONS,
+    ) -> Term:
         self.commands += 1
         aggregate_id = wire.text(id)
         metadata = wire.read_metadata(pairs)
         try:
             decoded = self.types.command(command)
+            expected, positioned = wire.read_options(options)
         except DecodeErrors as error:
             raise EventStoreError(f"the command does not decode: {error}") from error
         if self.spec.causation:
             metadata = with_node(with_causation(metadata), self.me.node)
-        executed = await self.executor.execute(aggregate_id, decoded, metadata, came_at=came_at)
+        executed = await self.executor.execute(
+            aggregate_id, decoded, metadata, came_at=came_at, expected=expected
+        )
         envelopes = self._tell(aggregate_id, executed)
+        if positioned:
+            position = await self._position(executed)
+            return (wire.COMMITTED, envelopes, wire.NONE if position is None else position)
         return None if for_gleam else envelopes
+
+    async def _position(self, executed: Executed[Any, Any]) -> int | None:
+        """Return the position of the last event of a command, else of its aggregate; 0 where there is none.
+
+        What was committed is committed: None where the store cannot tell.
+        """
+        last = executed.envelopes[-1].sequence if executed.envelopes else executed.aggregate.sequence
+        if not last:
+            return 0
+        try:
+            return await self.store.position_of(executed.aggregate.aggregate_id, last)
+        except EventStoreError as error:
+            logger.warning("%s: the position of a command is not known: %s", self.spec.name, error)
+            return None
 
     def _tell(self, aggregate_id: str, executed: Executed[Any, Any]) -> Term:
         """Send the queries what was committed; returns the envelopes as terms."""

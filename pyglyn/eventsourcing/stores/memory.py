@@ -58,6 +58,7 @@ class MemoryStore(EventStore[E, S]):
         if type(self).__init__ is MemoryStore.__init__:
             self.reopen = partial(type(self), aggregate_type, codec)
         self._streams: dict[str, list[MemoryStoreEventEnvelop[E]]] = {}
+        self._positions: dict[str, list[int]] = {}  # of the events of each stream
         self._log: list[RecordedEvent[E]] = []  # position n is at index n - 1
         self._snapshots: dict[str, Snapshot[S]] = {}
         self._checkpoints: dict[str, Checkpoint] = {}
@@ -164,6 +165,11 @@ class MemoryStore(EventStore[E, S]):
 
     async def last_position(self) -> int:
         return self._end()
+
+    async def position_of(self, aggregate_id: str, sequence: int) -> int | None:
+        if not 0 < storable_number(sequence, "sequence") <= len(self._stream(_key(aggregate_id))):
+            return None
+        return self._positions[aggregate_id][sequence - 1]
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
         if self._end() > storable_number(after, "position"):
@@ -284,6 +290,8 @@ class _MemoryTransaction(Transaction[E, S]):
                 )
             )
         store._streams[aggregate_id] = stream
+        last = len(store._log)
+        store._positions.setdefault(aggregate_id, []).extend(range(last - len(appended) + 1, last + 1))
         self._undo.append(lambda: self._forget_events(aggregate_id, len(appended)))
         self.appended[aggregate_id] = self.appended.get(aggregate_id, 0) + len(appended)
         if snapshot is not None:
@@ -302,6 +310,7 @@ class _MemoryTransaction(Transaction[E, S]):
 
     def _forget_events(self, aggregate_id: str, count: int) -> None:
         del self._store._streams[aggregate_id][-count:]
+        del self._store._positions[aggregate_id][-count:]
         del self._store._log[-count:]
         self.appended[aggregate_id] -= count
 

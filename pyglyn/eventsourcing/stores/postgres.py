@@ -55,6 +55,7 @@ from pyglyn.eventsourcing.stores.sql import (
     SELECT_COMMAND,
     SELECT_EVENTS,
     SELECT_PARKED_AGGREGATES,
+    SELECT_POSITION,
     SELECT_SEQUENCE,
     SELECT_SNAPSHOT,
     Row,
@@ -452,6 +453,14 @@ class PostgresStore(EventStore[E, S]):
         rows = await self.database().query("SELECT last_position FROM pyglyn_numbering()")
         position: int = rows[0][0]
         return position
+
+    async def position_of(self, aggregate_id: str, sequence: int) -> int | None:
+        key, none_pending = (*self._codec.key(aggregate_id), sequence), False
+        while True:
+            rows = await self.database().query(SELECT_POSITION, key)
+            if rows or none_pending:
+                return rows[0][0] if rows else None
+            none_pending = await self._assign_positions() == 0
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
         try:

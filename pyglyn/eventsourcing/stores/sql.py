@@ -55,6 +55,10 @@ SELECT_SEQUENCE = (
     "SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s"
 )
 
+SELECT_POSITION = """
+SELECT position FROM pyglyn_position WHERE aggregate_type = %s AND aggregate_id = %s AND sequence = %s
+"""
+
 SELECT_SNAPSHOT = """
 SELECT aggregate_type, aggregate_id, sequence, entity, timestamp FROM snapshot
 WHERE aggregate_type = %s AND aggregate_id = %s

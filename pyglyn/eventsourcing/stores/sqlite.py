@@ -33,6 +33,7 @@ from pyglyn.eventsourcing.stores.sql import (
     SELECT_COMMAND,
     SELECT_EVENTS,
     SELECT_PARKED_AGGREGATES,
+    SELECT_POSITION,
     SELECT_SEQUENCE,
     SELECT_SNAPSHOT,
     UPSERT_SNAPSHOT,
@@ -247,6 +248,10 @@ class SqliteStore(EventStore[E, S]):
         rows = await self._select(_LAST_POSITION, ())
         position: int = rows[0][0]
         return position
+
+    async def position_of(self, aggregate_id: str, sequence: int) -> int | None:
+        rows = await self._select(_q(SELECT_POSITION), (*self._codec.key(aggregate_id), sequence))
+        return rows[0][0] if rows else None
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
         return await wait_for_change(self.database(), lambda: self._exists_behind(after), timeout)

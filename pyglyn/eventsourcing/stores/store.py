@@ -506,6 +506,16 @@ class EventStore(SideTables, Generic[E, S]):
     async def last_position(self) -> int:
         """Return the highest position given so far, of any aggregate type; 0 in an empty store."""
 
+    async def position_of(self, aggregate_id: str, sequence: int) -> int | None:
+        """Return the position of an event, None if there is no such event (or not any more)."""
+        after = 0
+        while events := await self.read(after, aggregate_id=aggregate_id):
+            for event in events:
+                if event.sequence == sequence:
+                    return event.position
+            after = events[-1].position
+        return None
+
     @abc.abstractmethod
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
         """Wait until there may be events behind a position.

@@ -222,6 +222,9 @@ class WrappedStore(WrappedSideTables, EventStore[E, S]):
     async def last_position(self) -> int:
         return await self.underlying.last_position()
 
+    async def position_of(self, aggregate_id: str, sequence: int) -> int | None:
+        return await self.underlying.position_of(aggregate_id, sequence)
+
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
         return await self.underlying.wait(after, timeout=timeout)
 

@@ -21,6 +21,8 @@ from pyglyn.errors import (
     EntityNotFound,
     EventStoreError,
     NonPositiveArgument,
+    StoreUnavailable,
+    VersionConflict,
 )
 from pyglyn.etf import Atom, Reference, Term, text
 from pyglyn.eventsourcing.cluster.client import unwrapped
@@ -56,6 +58,62 @@ def url(request, tmp_path) -> str:
     if request.param == "sqlite":
         return f"sqlite:{tmp_path}/bank.db"
     return request.getfixturevalue("postgres")
+
+
+async def test_a_command_says_what_it_expects_where_it_ended_and_that_it_came_before(node, url):
+    spec = bank(url)
+    await es.start(node, spec)
+    accounts = bank_at(node)
+    assert (await accounts.execute("b", OpenAccount("b"))).position is None
+    opened = await accounts.execute("a", OpenAccount("a"), position=True)
+    assert (len(opened), opened.position) == (1, 2)
+    with pytest.raises(VersionConflict) as refused:
+        await accounts.execute("a", DepositMoney(1.0), expected=0)
+    assert (refused.value.aggregate_id, refused.value.expected, refused.value.actual) == ("a", 0, 1)
+    first = await accounts.execute("a", DepositMoney(2.0), expected=1, command_id="one", position=True)
+    await accounts.send_command("a", DepositMoney(4.0), expected=2, command_id="two")
+    await accounts.send_command("a", DepositMoney(4.0), command_id="two")
+    await accounts.send_command("a", DepositMoney(8.0), expected=1)
+    other = [("by", "teller"), ("command_id", "another")]
+    again = await accounts.execute("a", DepositMoney(2.0), metadata=other, command_id="one", position=True)
+    assert (again, again.position) == (first, 3)
+    nothing = await accounts.execute("a", DepositMoney(0.0), position=True)
+    assert (nothing, nothing.position) == ([], 4)
+    with pytest.raises(DomainError):
+        await accounts.execute("c", DepositMoney(1.0), position=True)
+    assert await accounts.load_aggregate("a") == es.Aggregate("a", BankAccount(True, 6.0), 3)
+
+
+async def test_a_command_is_committed_also_when_nobody_can_tell_where(node, monkeypatch):
+    spec = bank()
+
+    async def away(aggregate_id: str, sequence: int) -> int | None:
+        raise StoreUnavailable("no connection")
+
+    monkeypatch.setattr(spec.store, "position_of", away)
+    await es.start(node, spec)
+    opened = await bank_at(node).execute("a", OpenAccount("a"), position=True)
+    assert (len(opened), opened.position) == (1, None)
+
+
+@pytest.mark.parametrize(
+    "options", [{Atom("expected"): b"1"}, {Atom("position"): 1}, {Atom("other"): 1}, {Atom("expected"): True}]
+)
+async def test_options_that_a_service_does_not_know_are_refused(node, options):
+    await es.start(node, bank())
+    request = (Atom("execute_command"), b"a", gleam.encode(OpenAccount("a")), [], options)
+    answer: Any = await node.call("bank", request)
+    assert (answer[0], answer[1][0]) == (Atom("error"), Atom("event_store_error"))
+    assert (await bank_at(node).aggregate_stats("a")).event_count == 0
+
+
+async def test_an_actor_in_gleam_is_not_asked_for_what_it_does_not_know(node):
+    actor = bank_at(node, gleam.Subject(node.system.pid, Atom("tag")))
+    for asked in ({"expected": 1}, {"position": True}):
+        with pytest.raises(EventStoreError, match="Gleam"):
+            await actor.execute("a", OpenAccount("a"), **asked)
+    with pytest.raises(EventStoreError, match="Gleam"):
+        await actor.send_command("a", OpenAccount("a"), expected=1)
 
 
 async def test_commands_commit_events_on_every_store(node, url):
