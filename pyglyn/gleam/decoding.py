@@ -47,7 +47,8 @@ MAX_ERRORS = 100
 """How many errors one ``DecodeErrors`` holds at most: a peer decides how many there are."""
 
 Hook: TypeAlias = Callable[..., Any]
-"""Term to value; cattrs calls it with the type as well, which ours do not need."""
+"""Term to value. It has no defaults: where a function has, CPython 3.13 does not look at the recursion limit
+(gh-132744), and then only memory bounds how deeply a peer's term makes us recurse."""
 Lookup: TypeAlias = Callable[[Any], Hook]
 """The function for a type within, as the converter has it."""
 
@@ -121,7 +122,7 @@ def plain_hook(kind: type) -> Hook:
 def _native(kind: type) -> Hook:
     name = _NAMES.get(kind, kind.__name__)
 
-    def decode(term: Term, _: object = None) -> Any:
+    def decode(term: Term) -> Any:
         if type(term) is kind:
             return term
         raise misfit(name, term)
@@ -129,7 +130,7 @@ def _native(kind: type) -> Hook:
     return decode
 
 
-def _decode_text(term: Term, _: object = None) -> str:
+def _decode_text(term: Term) -> str:
     if type(term) is bytes:
         try:
             return term.decode()
@@ -138,7 +139,7 @@ def _decode_text(term: Term, _: object = None) -> str:
     raise misfit("String", term)
 
 
-def _anything(term: Term, _: object = None) -> Term:
+def _anything(term: Term) -> Term:
     return term
 
 
@@ -146,7 +147,7 @@ def _enum(shape: EnumOf) -> Hook:
     atoms = {legacy: member for member, (_, legacy) in shape.atoms.items()}
     atoms |= {atom: member for member, (atom, _) in shape.atoms.items()}
 
-    def decode(term: Any, _: object = None) -> enum.Enum:
+    def decode(term: Any) -> enum.Enum:
         if type(term) in ATOM_TYPES and term in atoms:
             return atoms[term]
         raise misfit(shape.cls.__name__, term)
@@ -163,7 +164,7 @@ def _list(element: Any, lookup: Lookup) -> Hook:
     if kind is not None and kind is not str:
         return _list_of_kind(kind, inner)
 
-    def decode(term: Term, _: object = None) -> list[Any]:
+    def decode(term: Term) -> list[Any]:
         if type(term) is not list:
             raise misfit("List", term)
         if not term:
@@ -181,7 +182,7 @@ def _list(element: Any, lookup: Lookup) -> Hook:
 def _list_of_kind(kind: type, inner: Hook) -> Hook:
     only = {kind}
 
-    def decode(term: Term, _: object = None) -> list[Any]:
+    def decode(term: Term) -> list[Any]:
         if type(term) is not list:
             raise misfit("List", term)
         if term and set(map(type, term)) != only:
@@ -198,7 +199,7 @@ def _list_of_kind(kind: type, inner: Hook) -> Hook:
 def _dict(shape: DictOf, lookup: Lookup) -> Hook:
     key_of, value_of = lookup(shape.key), lookup(shape.value)
 
-    def decode(term: Term, _: object = None) -> dict[Any, Any]:
+    def decode(term: Term) -> dict[Any, Any]:
         if type(term) is not dict and type(term) is not TermMap:
             raise misfit("Dict", term)
         values: dict[Any, Any] = {}
@@ -223,7 +224,7 @@ def _set(shape: SetOf, lookup: Lookup) -> Hook:
     inner = lookup(shape.element)
     kind = shape.kind
 
-    def decode(term: Term, _: object = None) -> Any:
+    def decode(term: Term) -> Any:
         if type(term) is not tuple or len(term) != 2 or term[0] is not SET:
             raise misfit("Set", term)
         members = term[1]
@@ -248,7 +249,7 @@ def _tuple(elements: tuple[Any, ...], lookup: Lookup) -> Hook:
     hooks = [lookup(element) for element in elements]
     size = len(elements)
 
-    def decode(term: Term, _: object = None) -> tuple[Any, ...]:
+    def decode(term: Term) -> tuple[Any, ...]:
         if type(term) is not tuple or len(term) != size:
             raise misfit(f"Array of {size}", term)
         values, errors = [], list[Misfit]()
@@ -271,7 +272,7 @@ def _option(inner_type: Any, lookup: Lookup) -> Hook:
     inner = lookup(inner_type)
     name = f"Option({name_of(inner_type)})"
 
-    def decode(term: Term, _: object = None) -> Any:
+    def decode(term: Term) -> Any:
         if term is NONE:
             return None
         if type(term) is tuple and len(term) == 2 and term[0] is SOME:
@@ -298,7 +299,7 @@ def _union(shape: UnionOf, name: str, lookup: Lookup) -> Hook:
             tagged.setdefault(claim[0], {})[claim[1]] = hooks[member]
     by_tag = {tag: _by_size(name, sizes) for tag, sizes in tagged.items()}
 
-    def decode(term: Any, _: object = None) -> Any:
+    def decode(term: Any) -> Any:
         kind = type(term)
         hook = None
         if kind is tuple:
@@ -334,7 +335,7 @@ def _constructor(shape: Constructor, annotation: Any, lookup: Lookup) -> Hook:
     if shape.fields:
         return _constructor_with_fields(shape, name_of(annotation), lookup)
 
-    def decode(term: Term, _: object = None) -> Any:
+    def decode(term: Term) -> Any:
         if term is atom or term is legacy:
             return cls()
         raise misfit(name_of(annotation), term)
@@ -360,7 +361,7 @@ def _constructor_with_fields(shape: Constructor, name: str, lookup: Lookup) -> H
     }
     other = " and term[0] is not LEGACY" if shape.legacy_atom is not shape.atom else ""
     lines = [
-        "def decode(term, _=None):",
+        "def decode(term):",
         f"    if type(term) is not tuple or len(term) != {size} or (term[0] is not ATOM{other}):",
         "        raise refuse(term)",
         f"    _, {', '.join(names)} = term",

@@ -140,8 +140,9 @@ class Converter(cattrs.Converter):
         self.legacy_names = legacy_names
         self._local = threading.local()
         self._derived_hooks = set[Hook]()
+        self._behind = dict[Hook, Hook]()
         derived = self._derived_hooks.__contains__
-        self._decode_plans = DecodePlanner(self.get_structure_hook, derived)
+        self._decode_plans = DecodePlanner(self._structure_hook, derived)
         self._encode_plans = EncodePlanner(self.get_unstructure_hook, derived, legacy_names)
         # cattrs' own hooks coerce (int("1"), str(b"")), so nothing of them is left: only what users register,
         # and then what is derived.
@@ -236,10 +237,15 @@ class Converter(cattrs.Converter):
         cell = self._pending("structure").get(annotation)
         if cell is not None:
             return _later(cell, lambda: self._decode_lookup(annotation))
-        hook = self.get_structure_hook(annotation)
+        hook = self._structure_hook(annotation)
         if type(hook) is FunctionType and hook in self._derived_hooks:
             return hook
         return lambda term: hook(term, annotation)
+
+    def _structure_hook(self, annotation: Any) -> Hook:
+        """Give the function for a type: a derived one takes a term alone, a user's the type as well."""
+        hook = self.get_structure_hook(annotation)
+        return self._behind.get(hook, hook) if type(hook) is FunctionType else hook
 
     def _encode_lookup(self, annotation: Any) -> Hook:
         cell = self._pending("unstructure").get(annotation)
@@ -253,7 +259,12 @@ class Converter(cattrs.Converter):
 
         hook = self._derive("structure", annotation, make)
         self._derived_hooks.add(hook)
-        return hook
+
+        def for_cattrs(term: Term, _: object) -> Any:
+            return hook(term)
+
+        self._behind[for_cattrs] = hook
+        return for_cattrs
 
     def _derived_unstructure(self, annotation: Any) -> Hook:
         def make() -> Hook:
@@ -310,7 +321,7 @@ def _later(cell: list[Hook], again: Callable[[], Hook]) -> Hook:
     Another thread may come by what refers to it before it is there, and makes one for itself.
     """
 
-    def hook(subject: Any, _: object = None) -> Any:
+    def hook(subject: Any) -> Any:
         return (cell[0] if cell else again())(subject)
 
     return hook

@@ -906,6 +906,27 @@ def test_a_term_nested_too_deeply_is_an_error() -> None:
         gleam.decoder(Tree[int]).decode(deep_tree(5_000))
 
 
+def test_a_term_is_not_followed_beyond_the_recursion_limit() -> None:
+    """CPython 3.13 does not count calls of functions with defaults (gh-132744).
+
+    Each level entered below the limit leaves an exception, and making one looks through all that there are.
+    """
+    left = []
+    for depth in (2_000, 4_000):
+        with pytest.raises(RecursionError) as raised:
+            gleam.default_converter.structure(nested(depth), Chain)  # without a plan in C
+        left.append(len(contexts(raised.value)))
+    assert left[0] == left[1]
+
+
+def contexts(error: BaseException | None) -> list[BaseException]:
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__context__
+    return found
+
+
 def deep_tree(depth: int) -> Term:
     term: Term = Atom("leaf")
     for _ in range(depth):
