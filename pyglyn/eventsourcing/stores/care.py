@@ -3,8 +3,9 @@
 Everything works on rows, so it needs no types of the application. Databases are found by the URLs of
 `open_store`; only SQLite and PostgreSQL have something to care for.
 
-Copies keep positions, times, metadata, snapshots, checkpoints, parked events and the outbox. A copy that was
-broken off goes on where it was; the source may be in use, the target must not be.
+Copies keep positions, times, metadata, snapshots, checkpoints, parked events, the outbox, and what process
+managers have. A copy that was broken off goes on where it was; the source may be in use, the target must not
+be.
 
 Layer: eventsourcing, stores.
 """
@@ -39,6 +40,15 @@ Progress = Callable[[int, int], None]
 """Told after each page: events done, and how many there are."""
 
 _SNAPSHOT = ("aggregate_type", "aggregate_id", "sequence", "entity", "timestamp")
+_COPIED = (
+    "pyglyn_checkpoint",
+    "pyglyn_parked",
+    "pyglyn_outbox",
+    "pyglyn_command",
+    "pyglyn_manager",
+    "pyglyn_dispatch",
+    "pyglyn_deadline",
+)
 _PAGE = positioned_statement(by_type=False, by_id=False)
 _CODEC: RowCodec[Any, Any] = RowCodec(aggregate_type=None)
 
@@ -315,9 +325,9 @@ def _copy(source_url: str, target_url: str, progress: Progress, page: int, *, ar
             done += len(events)
             progress(done, max(total, done))
         snapshots = _copy_table(source, target, "snapshot", _SNAPSHOT)
-        for table in ("pyglyn_checkpoint", "pyglyn_parked", "pyglyn_outbox", "pyglyn_command"):
+        for table in _COPIED:
             columns = [column for column in layout.TABLES[source.kind][table] if column != "id"]
-            order = "id" if table in ("pyglyn_parked", "pyglyn_outbox") else "1"
+            order = "1" if table in ("pyglyn_checkpoint", "pyglyn_command", "pyglyn_manager") else "id"
             key = ["id"] if table == "pyglyn_command" else []
             _copy_table(source, target, table, [*key, *columns], order)
         return Copied(done - before, before, snapshots)
@@ -470,4 +480,6 @@ def stats(url: str) -> dict[str, Any]:
             },
             "parked": database.count("pyglyn_parked"),
             "outbox": database.count("pyglyn_outbox"),
+            "commands": database.count("pyglyn_dispatch"),
+            "deadlines": database.count("pyglyn_deadline"),
         }

@@ -15,7 +15,7 @@ from pyglyn.errors import EventStoreError
 
 Kind: TypeAlias = Literal["sqlite", "postgres"]
 
-VERSION = 2
+VERSION = 3
 
 _POSITION = ("position", "aggregate_type", "aggregate_id", "sequence", "recorded_at")
 _COMMON: dict[str, tuple[str, ...]] = {
@@ -46,6 +46,33 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "pyglyn_outbox": ("id", "topic", "body", "attempts", "available_at", "created_at", "last_error"),
     "pyglyn_command": ("id", "aggregate_type", "aggregate_id", "sequence", "events", "done_at"),
     "pyglyn_lease": ("name", "owner", "until"),
+    "pyglyn_manager": ("manager", "instance", "state", "updated_at"),
+    "pyglyn_dispatch": (
+        "id",
+        "manager",
+        "instance",
+        "command_id",
+        "service",
+        "aggregate_id",
+        "command",
+        "metadata",
+        "status",
+        "attempts",
+        "error",
+    ),
+    "pyglyn_deadline": (
+        "id",
+        "manager",
+        "instance",
+        "name",
+        "due_at",
+        "service",
+        "aggregate_id",
+        "command",
+        "metadata",
+        "attempts",
+        "error",
+    ),
     "pyglyn_schema": ("version",),
 }
 TABLES: Mapping[Kind, Mapping[str, tuple[str, ...]]] = {

@@ -24,6 +24,7 @@ import attrs
 from pyglyn.errors import CheckpointConflict, CommandRepeated, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, MemoryStoreEventEnvelop, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.memory_managing import ManagerRows, MemoryManagerTables
 from pyglyn.eventsourcing.stores.rows import RowCodec, shown_text, storable_number, storable_text
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
@@ -66,6 +67,7 @@ class MemoryStore(EventStore[E, S]):
         self._leases: dict[str, tuple[str, float]] = {}  # whose, until when
         self._outbox: dict[int, tuple[OutboxEntry, float]] = {}  # entry, and when it may be taken
         self._commands: dict[str, CommandRecord] = {}
+        self._managing = ManagerRows()
         self._last_id = 0
         self._lock = asyncio.Lock()
         self._open: _MemoryTransaction[E, S] | None = None  # the one that holds the lock
@@ -219,7 +221,7 @@ class MemoryStore(EventStore[E, S]):
         return self._last_id
 
 
-class _MemoryTransaction(Transaction[E, S]):
+class _MemoryTransaction(MemoryManagerTables, Transaction[E, S]):
     """Changes the store at once and keeps a list of how to undo it.
 
     Attributes:
@@ -328,6 +330,17 @@ class _MemoryTransaction(Transaction[E, S]):
         value = table.pop(key)
         self._undo.append(lambda: table.__setitem__(key, value))
         return True
+
+    @property
+    def _managing(self) -> ManagerRows:
+        return self._store._managing
+
+    def _new_id(self) -> int:
+        return self._store._next_id()
+
+    def _is_blocked(self, manager: str, instance: str) -> bool:
+        key = (manager, instance)
+        return any((each.query, each.aggregate_id) == key for each in self._store._parked.values())
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         raise EventStoreError("the memory store has no SQL")

@@ -71,6 +71,7 @@ from pyglyn.eventsourcing.stores.sql import (
     read_parked,
     select_parked,
 )
+from pyglyn.eventsourcing.stores.sql_managing import SqlManagerReads
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -165,10 +166,11 @@ SELECT CASE WHEN pyglyn_is_pending() THEN pyglyn_assign_positions(%s) ELSE 0 END
 """
 
 
-class PostgresStore(EventStore[E, S]):
+class PostgresStore(SqlManagerReads, EventStore[E, S]):
     """Events of one aggregate type in a PostgreSQL database (in the first schema of the ``search_path``)."""
 
     has_sql = True
+    _now = NOW
 
     def __init__(
         self,
@@ -517,6 +519,9 @@ class PostgresStore(EventStore[E, S]):
 
     async def parked_aggregates(self, query: str) -> set[str]:
         return {row[0] for row in await self.database().query(SELECT_PARKED_AGGREGATES, (query,))}
+
+    async def _rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
+        return await self.database().query(statement, parameters)
 
     def transaction(
         self, *, isolation: Isolation | None = None

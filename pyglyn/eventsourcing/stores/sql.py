@@ -5,6 +5,7 @@ transaction that the concrete store has begun.
 
 Side tables (``schema/*.sql``): ``pyglyn_position`` gives every row of ``event`` its position, filled by
 triggers; ``pyglyn_checkpoint``, ``pyglyn_parked`` and ``pyglyn_outbox`` belong to queries and publishers.
+Those of process managers are in :mod:`pyglyn.eventsourcing.stores.sql_managing`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pyglyn.eventsourcing.stores.rows import (
     shown_text,
     storable_text,
 )
+from pyglyn.eventsourcing.stores.sql_managing import SqlManagerTables
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     CommandRecord,
@@ -200,7 +202,7 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-class SqlTransaction(Transaction[E, S]):
+class SqlTransaction(SqlManagerTables, Transaction[E, S]):
     """Everything a transaction can do, over one function that runs a statement."""
 
     _lock_rows = ""  # PostgreSQL: concurrent takers of the outbox skip each other's rows

@@ -54,6 +54,7 @@ from pyglyn.eventsourcing.stores.sql import (
     select_parked,
     snapshot_parameters,
 )
+from pyglyn.eventsourcing.stores.sql_managing import SqlManagerReads
 from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabase, execute, fetch, ours
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
@@ -95,11 +96,12 @@ NOW = "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)"
 _LAST_POSITION = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'pyglyn_position'"
 
 
-class SqliteStore(EventStore[E, S]):
+class SqliteStore(SqlManagerReads, EventStore[E, S]):
     """Events of one aggregate type in a SQLite file."""
 
     has_sql = True
     one_writer = True
+    _now = NOW
 
     def __init__(
         self,
@@ -288,6 +290,9 @@ class SqliteStore(EventStore[E, S]):
 
     async def parked_aggregates(self, query: str) -> set[str]:
         return {row[0] for row in await self._select(_q(SELECT_PARKED_AGGREGATES), (query,))}
+
+    async def _rows(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
+        return await self._select(_q(statement), parameters)
 
     async def _select(self, statement: str, parameters: Sequence[object]) -> list[Row]:
         return await self.database().read(lambda c: fetch(c, statement, parameters)[0])

@@ -42,6 +42,15 @@ import attrs
 from pyglyn.errors import EventDecodeError
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.managing import (
+    PAGE,
+    IssuedCommand,
+    ManagerReads,
+    ManagerTables,
+    Outlook,
+    Status,
+    Timer,
+)
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -291,7 +300,7 @@ class SideTables(abc.ABC):
         """Count the messages that are not sent yet."""
 
 
-class Transaction(SideTables, Generic[E, S]):
+class Transaction(SideTables, ManagerTables, Generic[E, S]):
     """Several operations that are committed together: ``async with store.transaction() as tx``.
 
     An exception that leaves the block rolls everything back. Other writers of the same store have to wait for
@@ -388,7 +397,7 @@ class Cursor:
         self._check()
 
 
-class EventStore(SideTables, Generic[E, S]):
+class EventStore(SideTables, ManagerReads, Generic[E, S]):
     """A store for the events of one aggregate type.
 
     Attributes:
@@ -621,3 +630,35 @@ class EventStore(SideTables, Generic[E, S]):
     async def outbox_size(self, topic: str | None = None) -> int:
         async with self.transaction(isolation="read committed") as tx:
             return await tx.outbox_size(topic)
+
+    # --- process managers -----------------------------------------------------------------------------
+
+    async def clock(self) -> float:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.clock()
+
+    async def manager_state(self, manager: str, instance: str) -> str | None:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.manager_state(manager, instance)
+
+    async def issued_commands(
+        self, manager: str, *, after: int = 0, limit: int = PAGE, status: Status | None = None
+    ) -> list[IssuedCommand]:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.issued_commands(manager, after=after, limit=limit, status=status)
+
+    async def refusals(self, manager: str, *, limit: int = PAGE) -> list[IssuedCommand]:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.refusals(manager, limit=limit)
+
+    async def due_timers(self, manager: str, *, limit: int = PAGE) -> list[Timer]:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.due_timers(manager, limit=limit)
+
+    async def timers(self, manager: str, *, instance: str | None = None, limit: int = PAGE) -> list[Timer]:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.timers(manager, instance=instance, limit=limit)
+
+    async def outlook(self, manager: str) -> Outlook:
+        async with self.transaction(isolation="read committed") as tx:
+            return await tx.outlook(manager)

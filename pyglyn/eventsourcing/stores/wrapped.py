@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.managing import PAGE, IssuedCommand, ManagerReads, Outlook, Status, Timer
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -105,8 +106,39 @@ class WrappedSideTables(SideTables):
         return await self.inside.outbox_size(topic)
 
 
-class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
+class _WrappedManagerReads(ManagerReads):
+    """What managers read of what is inside."""
+
+    underlying: ManagerReads
+
+    async def clock(self) -> float:
+        return await self.underlying.clock()
+
+    async def manager_state(self, manager: str, instance: str) -> str | None:
+        return await self.underlying.manager_state(manager, instance)
+
+    async def issued_commands(
+        self, manager: str, *, after: int = 0, limit: int = PAGE, status: Status | None = None
+    ) -> list[IssuedCommand]:
+        return await self.underlying.issued_commands(manager, after=after, limit=limit, status=status)
+
+    async def refusals(self, manager: str, *, limit: int = PAGE) -> list[IssuedCommand]:
+        return await self.underlying.refusals(manager, limit=limit)
+
+    async def due_timers(self, manager: str, *, limit: int = PAGE) -> list[Timer]:
+        return await self.underlying.due_timers(manager, limit=limit)
+
+    async def timers(self, manager: str, *, instance: str | None = None, limit: int = PAGE) -> list[Timer]:
+        return await self.underlying.timers(manager, instance=instance, limit=limit)
+
+    async def outlook(self, manager: str) -> Outlook:
+        return await self.underlying.outlook(manager)
+
+
+class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E, S]):
     """A transaction around one of the store inside."""
+
+    underlying: Transaction[E, S]
 
     def __init__(self, underlying: Transaction[E, S]) -> None:
         self.underlying = underlying
@@ -153,9 +185,35 @@ class WrappedTransaction(WrappedSideTables, Transaction[E, S]):
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return await self.underlying.execute(statement, parameters)
 
+    async def save_manager_state(self, manager: str, instance: str, state: str | None) -> None:
+        await self.underlying.save_manager_state(manager, instance, state)
 
-class WrappedStore(WrappedSideTables, EventStore[E, S]):
+    async def issue_command(self, command: IssuedCommand) -> None:
+        await self.underlying.issue_command(command)
+
+    async def mark_command(self, id: int, status: Status, *, attempts: int, error: str) -> bool:
+        return await self.underlying.mark_command(id, status, attempts=attempts, error=error)
+
+    async def finish_command(self, id: int) -> bool:
+        return await self.underlying.finish_command(id)
+
+    async def set_timer(self, timer: Timer) -> None:
+        await self.underlying.set_timer(timer)
+
+    async def cancel_timer(self, manager: str, instance: str, name: str) -> bool:
+        return await self.underlying.cancel_timer(manager, instance, name)
+
+    async def mark_timer(self, id: int, *, attempts: int, error: str) -> bool:
+        return await self.underlying.mark_timer(id, attempts=attempts, error=error)
+
+    async def finish_timer(self, id: int) -> bool:
+        return await self.underlying.finish_timer(id)
+
+
+class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
     """A store around another one."""
+
+    underlying: EventStore[E, S]
 
     def __init__(self, underlying: EventStore[E, S]) -> None:
         self.underlying = underlying

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from pyglyn import eventsourcing as es
 from pyglyn.cli.store import store as store_command
-from pyglyn.eventsourcing.stores import care, layout
+from pyglyn.eventsourcing.stores import care, layout, managing
 from pyglyn.testing.bank import BANK_ACCOUNT, BankAccount, BankAccountEvent, DepositMoney, OpenAccount
 from tests.eventsourcing.stores.foreign import Foreign
 
@@ -27,6 +27,16 @@ def pyglyn_store(*arguments: str, status: int = 0) -> str:
     result = CliRunner().invoke(store_command, arguments)
     assert result.exit_code == status, result.output
     return str(result.output)
+
+
+MANAGED: dict[str, Any] = {
+    "manager": "m",
+    "instance": "i",
+    "service": "bank",
+    "aggregate_id": "a",
+    "command": bytes(range(256)),
+    "metadata": [("by", "Zoë")],
+}
 
 
 async def fill(url: str, accounts: int = 3, deposits: int = 5) -> None:
@@ -46,6 +56,11 @@ async def fill(url: str, accounts: int = 3, deposits: int = 5) -> None:
             )
             await store.park(park)
             await store.put_outbox([es.OutboxMessage("t", f"m{n}") for n in range(3)])
+            async with store.transaction() as tx:
+                await tx.save_manager_state("m", "i", '{"ü":1}')
+                for n in (2, 1):
+                    await tx.issue_command(managing.IssuedCommand(command_id=f"c{n}", **MANAGED))
+                await tx.set_timer(managing.Timer(name="d", due_at=5.0, **MANAGED))
 
 
 async def contents(url: str) -> list[Any]:
@@ -56,7 +71,9 @@ async def contents(url: str) -> list[Any]:
         checkpoints = [
             (each.query, each.position, each.paused, each.version) for each in await store.checkpoints()
         ]
+        managed = [*await store.issued_commands("m"), *await store.timers("m")]
         return [
+            [await store.manager_state("m", "i"), *(attrs.evolve(each, id=0) for each in managed)],
             await store.read(limit=1000),
             snapshots,
             checkpoints,
@@ -167,7 +184,7 @@ async def test_an_archive_takes_what_snapshots_make_needless(
     assert await contents(target) == before
     async with bank(url) as store:
         kept = await store.read(limit=100)
-        assert kept == [event for event in before[0] if event.position > 8]
+        assert kept == [event for event in before[1] if event.position > 8]
         executor = es.CommandExecutor(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(4))
         assert (await executor.load_aggregate("a0")).entity.balance == 7.5
         assert (await executor.execute("a0", DepositMoney(1.0))).aggregate.sequence == 7
@@ -192,6 +209,8 @@ async def test_stats_count_what_is_there(url: str) -> None:
         "queries": {"q": {"position": 4, "behind": 14, "paused": True}},
         "parked": 1,
         "outbox": 3,
+        "commands": 2,
+        "deadlines": 1,
     }
 
 
