@@ -7,6 +7,7 @@ The tree::
                             EncodeError(value), TermSyntaxError(text, position)
       DistributionError     HandshakeError > NameRefused(status), MissingFlags(names), WrongCookie
                             EpmdError > EpmdUnreachable, EpmdNameTaken
+                            DiscoveryError
                             LocalProtocolError (our caller's fault),
                             RemoteProtocolError (the peer's fault), NodeDisconnected(node, reason)
       ProcessError          NoProcess, CallTimeout, CallFailed(reason), NameTaken, NodeBusy,
@@ -154,6 +155,10 @@ class NotEpmd(EpmdError):
 
 class EpmdNameTaken(EpmdError):
     """A node of the same name is registered with EPMD already."""
+
+
+class DiscoveryError(DistributionError):
+    """Which nodes there are cannot be found out now, or not in this way."""
 
 
 class LocalProtocolError(DistributionError):

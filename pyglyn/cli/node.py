@@ -22,9 +22,9 @@ from pyglyn.cli import configuration
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
-from pyglyn.errors import ChildStartError, DistributionError
+from pyglyn.errors import ChildStartError, DiscoveryError, DistributionError
 from pyglyn.etf import Atom, Term
-from pyglyn.net import LocalNode
+from pyglyn.net import Discovery, LocalNode, discovery
 from pyglyn.node import Node, Settings
 from pyglyn.node.node import APP
 from pyglyn.node.settings import Observe
@@ -41,20 +41,20 @@ EXIT_KILLED = 3
 """The exit status when something had to be killed at the end."""
 
 
-def load_app(reference: str) -> Callable[[Node], Any]:
+def load_app(reference: str, option: str = "--app") -> Callable[[Node], Any]:
     """Find ``module:function`` or ``path.py:function``.
 
     Raises:
         click.UsageError: there is no such thing; says what is missing.
     """
-    function = load_object(reference)
+    function = load_object(reference, option)
     if not callable(function):
         where, _, name = reference.rpartition(":")
-        raise click.UsageError(f"--app {reference}: {where} has no function {name}")
+        raise click.UsageError(f"{option} {reference}: {where} has no function {name}")
     return function  # type: ignore[no-any-return]
 
 
-def load_object(reference: str) -> Any:
+def load_object(reference: str, option: str = "--app") -> Any:
     """Find ``module:name`` or ``path.py:name``; None if the module has no such name.
 
     Raises:
@@ -62,17 +62,17 @@ def load_object(reference: str) -> Any:
     """
     where, separator, name = reference.rpartition(":")
     if not separator or not name:
-        raise click.UsageError(f"--app {reference}: write module:function or path.py:function")
+        raise click.UsageError(f"{option} {reference}: write module:function or path.py:function")
     try:
-        module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        module = _load_file(Path(where), option) if where.endswith(".py") else importlib.import_module(where)
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"--app {reference}: {error}") from error
+        raise click.UsageError(f"{option} {reference}: {error}") from error
     return getattr(module, name, None)
 
 
-def _load_file(path: Path) -> Any:
+def _load_file(path: Path, option: str) -> Any:
     if not path.is_file():
-        raise click.UsageError(f"--app: there is no file {path}")
+        raise click.UsageError(f"{option}: there is no file {path}")
     sys.path.insert(0, str(path.parent.resolve()))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -101,6 +101,21 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
 @cookie_option
 @click.option(
     "--connect", multiple=True, metavar="NODE", help="Connect to NODE and stay connected; repeatable."
+)
+@click.option(
+    "--discover",
+    multiple=True,
+    metavar="KIND:WHERE",
+    help="Connect to the nodes found by list:A@X,B@Y, env:VARIABLE, dns:NAME (addresses), srv:NAME or "
+    "python:MODULE:FUNCTION, and look again and again; repeatable. DNS needs pyglyn[dns].",
+)
+@click.option(
+    "--discover-interval",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="How often to look for nodes, a little less each time at random.",
 )
 @click.option(
     "--app",
@@ -158,6 +173,8 @@ def node(
     name: str | None,
     cookie: str,
     connect: tuple[str, ...],
+    discover: tuple[str, ...],
+    discover_interval: float,
     app: str | None,
     port: int | None,
     hidden: bool,
@@ -187,6 +204,7 @@ def node(
     sys.path.insert(0, "")
     function = load_app(app) if app else None
     net = attrs.evolve(net_settings(), listen_port=port)
+    ways = [_way(text, full_name.partition("@")[0], ipv6=net.ipv6) for text in discover]
     settings = Settings(net=net, observe=observe, heartbeat_file=heartbeat_file)
 
     if not LocalNode(name=full_name, cookie="").loopback_only and net.tls is None:
@@ -204,7 +222,7 @@ def node(
                 local.readiness.waits_for(APP, "it has not started yet")
             else:
                 local.ready()
-            announcing = asyncio.create_task(_announce(local, connect))
+            announcing = asyncio.create_task(_announce(local, connect, ways, discover_interval))
             status = await _serve(local, function)
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
@@ -263,7 +281,21 @@ def _node_name(sname: str | None, name: str | None) -> str:
     return f"{alive}@{host}"
 
 
-async def _announce(local: Node, connect: Sequence[str]) -> None:
+def _way(text: str, alive: str, *, ipv6: bool) -> Callable[[Node], Discovery]:
+    """What makes the discovery that ``--discover`` means."""
+    kind, _, reference = text.partition(":")
+    if kind == "python":
+        return load_app(reference, "--discover")
+    try:
+        found = discovery.from_text(text, alive, ipv6=ipv6)
+    except DiscoveryError as error:
+        raise click.UsageError(f"--discover: {error}") from error
+    return lambda _: found
+
+
+async def _announce(
+    local: Node, connect: Sequence[str], ways: Sequence[Callable[[Node], Discovery]], interval_s: float
+) -> None:
     """Tell EPMD, and the nodes to connect to, that this one is there, once its app can take what they send.
 
     Until then there is no thread either that looks up host names: the app's tree can be forked.
@@ -285,6 +317,8 @@ async def _announce(local: Node, connect: Sequence[str]) -> None:
         return
     for peer in connect:
         local.keep_connected(peer)
+    for way in ways:
+        local.discover(way(local), interval_s)
 
 
 async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:

@@ -18,11 +18,12 @@ import attrs
 from pyglyn import _main_module
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.net import Connection, LocalNode, Peers
+from pyglyn.net import Connection, Discovery, LocalNode, Peers
 from pyglyn.node import garbage, rpc
 from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
 from pyglyn.node.destinations import Destination, ServerRef
+from pyglyn.node.discovering import Discoverer
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.hub import Hub
@@ -110,6 +111,7 @@ class Node:
         self._watchers: dict[Pid, bool] = {}
         self._listeners: list[Callable[[NodeEvent], None]] = []
         self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._discoverers: list[asyncio.Task[None]] = []
         self._changed: dict[str, asyncio.Event] = {}
         self._started = False
         self._collecting = False
@@ -253,9 +255,10 @@ class Node:
         if hasattr(self.hub, "runtime") and self.hub.runtime.home.copied:
             return
         self.hub.stopping.set()
-        for task in self._keepers.values():
+        reaching = [*self._keepers.values(), *self._discoverers]
+        for task in reaching:
             task.cancel()
-        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        await asyncio.gather(*reaching, return_exceptions=True)
         for stop in reversed(self.before_stop):
             await stop()
         if hasattr(self.hub, "runtime"):
@@ -387,6 +390,16 @@ class Node:
         """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``."""
         if node not in self._keepers:
             self._keepers[node] = asyncio.get_running_loop().create_task(self._keep(node))
+
+    def discover(self, discovery: Discovery, every_s: float = 5.0) -> None:
+        """Connect to all nodes that a discovery finds, and look again, until the node stops.
+
+        Args:
+            discovery: one of ``pyglyn.net.discovery``, or anything else with ``async def nodes(self)``.
+            every_s: seconds between two looks; each wait is shortened by up to a fifth, at random.
+        """
+        looking = Discoverer(self._own().peers, discovery, every_s).run()
+        self._discoverers.append(asyncio.get_running_loop().create_task(looking, name="pyglyn discovery"))
 
     async def _keep(self, node: str) -> None:
         policy = self.settings.reconnect

@@ -95,8 +95,9 @@ class Beam:
         self._suspended = False
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         loopback = "{0,0,0,0,0,0,0,1}" if any(each.startswith("inet6_") for each in args) else "{127,0,0,1}"
+        interface = () if _INTERFACE[1] in args else (*_INTERFACE, loopback)
         naming = (
-            (self._name_option(), name, "-setcookie", cookie, "-start_epmd", "false", *_INTERFACE, loopback)
+            (self._name_option(), name, "-setcookie", cookie, "-start_epmd", "false", *interface)
             if distributed
             else ()
         )

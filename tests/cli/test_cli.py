@@ -305,6 +305,22 @@ async def test_connect_is_tried_again_until_the_node_is_there(beams, name):
         await eventually(lambda: node.output.count("is up") == 2, timeout=20)
 
 
+async def test_nodes_are_discovered_by_a_list_a_variable_and_code_of_the_users(beams, name, tmp_path):
+    first, second, third = [await beams.start(cookie="c") for _ in range(3)]
+    (tmp_path / "ways.py").write_text(
+        "class Way:\n    def __init__(self, name): self.name = name\n"
+        "    async def nodes(self): return [self.name]\n"
+        f"def own(node): return Way({third.name!r})\n"
+    )
+    words = (f"list:{first.name}", "env:THE_NODES", f"python:{tmp_path}/ways.py:own")
+    discover = [word for each in words for word in ("--discover", each)]
+    async with pyglyn(
+        "node", "--sname", name, "--cookie", "c", *discover, env={"THE_NODES": second.name}
+    ) as node:
+        for beam in (first, second, third):
+            await node.says(f"{beam.name} is up")
+
+
 async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_path):
     (tmp_path / "slow.py").write_text(
         "import asyncio\n"
@@ -331,6 +347,8 @@ async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_
         (["node", "--sname", "a@localhost", "--app", "nothing_here:app"], 2, "nothing_here"),
         (["node", "--sname", "a@localhost", "--app", "os:no_such_function"], 2, "no_such_function"),
         (["node", "--sname", "a@localhost", "--app", "no_colon"], 2, "module:function"),
+        (["node", "--sname", "a@localhost", "--discover", "svc"], 2, "write list:A@X"),
+        (["node", "--sname", "a@localhost", "--discover", "python:no_colon"], 2, "--discover no_colon"),
         (["ping", "nobody@localhost", "--cookie", "c"], 1, "pang pyglyn: "),
         (["ping", "no_host"], 2, "name@host"),
         (["node", "--sname", "a.b@localhost", "--cookie", "c"], 1, "only a-z, A-Z, 0-9, _ and - are allowed"),
