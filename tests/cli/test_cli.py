@@ -164,8 +164,8 @@ async def app(node):
     greeting = "forked with"
 
     async def clerk(me):  # local: no fresh interpreter could be given it
-        print(greeting, len(os.listdir(f"/proc/{os.getppid()}/task")), "thread", flush=True)
-        print("got", await me.receive(), flush=True)
+        print(f"{greeting} {len(os.listdir(f'/proc/{os.getppid()}/task'))} thread", flush=True)
+        print(f"got {await me.receive()}", flush=True)
 
     return Supervisor().add(worker(clerk, name="clerk"))
 
@@ -177,7 +177,7 @@ async def clerk(node):
             print("starting", flush=True)
         while not os.path.exists("go"):
             await asyncio.sleep(0.01)
-        print("got", await me.receive(), flush=True)
+        print(f"got {await me.receive()}", flush=True)
 
 async def for_ever(node):
     print("starting", flush=True)
