@@ -96,7 +96,12 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
 
 
 @click.command()
-@click.option("--sname", metavar="NAME@HOST", help="Short node name; without @HOST, this machine's.")
+@click.option(
+    "--sname",
+    metavar="NAME@HOST",
+    help="Short node name; without @HOST, this machine's. With undefined the first node of "
+    "--connect gives it one.",
+)
 @click.option("--name", metavar="NAME@HOST", help="Long node name; the host has a dot or is an address.")
 @cookie_option
 @click.option(
@@ -172,7 +177,7 @@ def node(
     sname: str | None,
     name: str | None,
     cookie: str,
-    connect: tuple[str, ...],
+    connect: Sequence[str],
     discover: tuple[str, ...],
     discover_interval: float,
     app: str | None,
@@ -212,10 +217,24 @@ def node(
             "traffic with other machines is in the clear: --ssl-dist-optfile or --tls-cert gives TLS"
         )
 
+    named_by = None
+    if LocalNode(name=full_name, cookie="").unnamed:
+        if not connect:
+            raise click.UsageError("--sname undefined: the node that gives it a name is that of --connect")
+        named_by, *connect = connect
+
     async def go() -> int:
         async with Node(
-            full_name, cookie=cookie or None, hidden=hidden, settings=settings, announced=False
+            full_name,
+            cookie=cookie or None,
+            hidden=hidden,
+            settings=settings,
+            announced=False,
+            named_by=named_by,
         ) as local:
+            if named_by is not None:
+                set_up_logging(log_level, log_format, log_config, node=local.name)
+                logger.info("%s has named this node %s", named_by, local.name)
             if http is not None:
                 await _serve_http(local, *http)
             if function is not None:

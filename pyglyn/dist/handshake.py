@@ -15,7 +15,10 @@ creation:4 after the challenge.
 
 The driver feeds ``receive_data``, does what the events ask for, writes ``data_to_send`` (also after an error:
 a refusal has to reach the peer) and closes the connection on any ``HandshakeError``. Names and cookies are
-Latin-1, as in OTP. Not supported: asking for a dynamic name as initiator (NAME_ME).
+Latin-1, as in OTP.
+
+A node without a name asks B for one ("Dynamic Node Name"): it sends its host alone, with the flag NAME_ME and
+creation 0, and B answers 's' ``named:`` length:2 name creation:4 where it would answer ``ok``.
 """
 
 from __future__ import annotations
@@ -44,6 +47,9 @@ from pyglyn.errors import (
 MAX_NAME = 255
 """Longest node name in bytes: it has to be an atom."""
 
+UNDEFINED = "undefined"
+"""Stands before the ``@`` of a node that has no name yet, as in ``erl -sname undefined``."""
+
 MAX_PACKET = 4096
 """Longest message we read here; the longest a real node sends has a name of 255 bytes in it."""
 
@@ -57,6 +63,11 @@ class LocalSide:
     flags: DistFlags
     cookie: bytes = attrs.field(repr=False)
     required: DistFlags = MANDATORY_25
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it has no name yet, and the first node it dials has to give it one."""
+        return self.name.partition("@")[0] == UNDEFINED
 
 
 @attrs.frozen
@@ -240,7 +251,7 @@ class Initiator(_Machine):
     """The side that dials.
 
     Args:
-        local: this node.
+        local: this node; ``undefined@host`` asks for a name, which ``local`` of the machine has at the end.
         peer_name: the node dialled; it must answer under exactly this name.
         challenge: 32 random bits.
         length_size: bytes of the length in front of a message, 4 inside TLS.
@@ -249,8 +260,11 @@ class Initiator(_Machine):
     def __init__(self, local: LocalSide, peer_name: str, challenge: int, length_size: int = 2) -> None:
         super().__init__(local, challenge, State.AWAIT_STATUS, length_size)
         self.peer_name = peer_name
-        name = local.name.encode("latin-1")
-        head = int(local.flags).to_bytes(8) + local.creation.to_bytes(4) + len(name).to_bytes(2)
+        flags, shown = local.flags, local.name
+        if local.unnamed:
+            flags, shown = flags | DistFlags.NAME_ME, shown.partition("@")[2]
+        name = shown.encode("latin-1")
+        head = int(flags).to_bytes(8) + local.creation.to_bytes(4) + len(name).to_bytes(2)
         self._send(b"N" + head + name)
 
     def send_alive(self, take_over: bool) -> list[Event]:
@@ -271,6 +285,8 @@ class Initiator(_Machine):
 
     def _on_status(self, packet: bytes) -> list[Event]:
         status = packet[1:]
+        if self.local.unnamed and status != b"not_allowed":
+            return self._on_named(status)
         if status in (b"ok", b"ok_simultaneous"):
             self.state = State.AWAIT_CHALLENGE
             return []
@@ -284,6 +300,19 @@ class Initiator(_Machine):
             raise self._not_allowed()
         word = status.decode("latin-1")
         raise RemoteProtocolError(f"expected a status, got {word[:20]!r}")
+
+    def _on_named(self, status: bytes) -> list[Event]:
+        """Read named: length:2 name creation:4; bytes behind it are ignored, as in OTP."""
+        word = b"named:"
+        if not status.startswith(word):
+            raise HandshakeError(f"{self.peer_name} gives no names to nodes without one")
+        name = _read_name(status, len(word))
+        creation = status[len(word) + 2 + len(name) :][:4]
+        if len(creation) < 4 or not is_own_name(name):
+            raise RemoteProtocolError(f"{name[:40]!r} is no name for a node")
+        self.local = attrs.evolve(self.local, name=name, creation=int.from_bytes(creation))
+        self.state = State.AWAIT_CHALLENGE
+        return []
 
     def _not_allowed(self) -> HandshakeError:
         lacking = missing(expand(self.local.flags), MANDATORY_26)

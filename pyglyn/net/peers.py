@@ -116,6 +116,7 @@ class Peers:
         self._on_down = on_down
         self._on_busy = on_busy
         self._side: LocalSide | None = None
+        self._on_named: Callable[[], None] | None = None
         self._connections: dict[str, Connection] = {}
         self._closing: set[Connection] = set()
         self._dials: dict[str, _Dial] = {}
@@ -182,7 +183,26 @@ class Peers:
             raise LocalProtocolError("already started")
         await self._listener.start()
         self.local.creation = random_creation()
-        self._side = LocalSide(
+        self._side = self._own_side()
+
+    async def be_named_by(self, node: str, on_named: Callable[[], None]) -> None:
+        """Connect to a node that gives this one its name and creation; such a node does not listen.
+
+        Args:
+            on_named: called once both are known, before ``on_up``.
+
+        Raises:
+            HandshakeError: it gives none, or could not be connected, as `connect` says.
+            EpmdError: as `connect` says.
+        """
+        if self._side is not None or not self.local.unnamed:
+            raise LocalProtocolError("already started, or named")
+        self._side = self._own_side()
+        self._on_named = on_named
+        await self.connect(node)
+
+    def _own_side(self) -> LocalSide:
+        return LocalSide(
             name=self.local.name,
             creation=self.local.creation,
             flags=self.settings.flags | (DistFlags(0) if self.local.hidden else DistFlags.PUBLISHED),
@@ -450,6 +470,8 @@ class Peers:
         assert sock is not None
         name = complete.name
         old = self._connections.get(name)
+        if self.local.unnamed and not self._is_named(driver):
+            return
         if old is not None:
             if old.order > driver.order:
                 sock.abort()  # it was overtaken by a connection that began later
@@ -485,6 +507,22 @@ class Peers:
                 dial.future.set_exception(HandshakeError(problem))
             else:
                 dial.future.set_result(connection)
+
+    def _is_named(self, driver: HandshakeDriver) -> bool:
+        """Be who the first node that let us in says we are; False if the node could not be made."""
+        side = self._side = driver.machine.local
+        self.local.name, self.local.creation = side.name, side.creation
+        assert self._on_named is not None
+        assert driver.transport is not None
+        try:
+            self._on_named()
+        except Exception as error:
+            logger.exception("%s could not be taken as the name of this node", side.name)
+            driver.transport.abort()
+            for dial in list(self._dials.values()):
+                self._fail_dial(dial, HandshakeError(f"the node could not be started: {error!r}"))
+            return False
+        return True
 
     def _down(self, connection: Connection, reason: str) -> None:
         if self._connections.get(connection.name) is connection:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import attrs
 
-from pyglyn.dist import MANDATORY_25, RECOMMENDED, ChannelSettings, DistFlags, has_long_host
+from pyglyn.dist import MANDATORY_25, RECOMMENDED, UNDEFINED, ChannelSettings, DistFlags, has_long_host
 from pyglyn.dist.epmd import DEFAULT_PORT
 from pyglyn.errors import LocalProtocolError
 from pyglyn.net.tls import TlsSettings
@@ -127,7 +127,8 @@ class LocalNode:
     """Who this node is.
 
     Attributes:
-        name: ``alive@host``; a host part with a dot makes it a node of long names.
+        name: ``alive@host``; a host part with a dot makes it a node of long names. ``undefined@host`` until
+            another node has given it a name (OTP's ``-sname undefined``).
         cookie: text, Latin-1 as in OTP.
         hidden: whether peers list it under ``nodes(hidden)`` only.
         creation: tells this incarnation from earlier ones; EPMD gives it when the node registers.
@@ -152,6 +153,11 @@ class LocalNode:
     def long_names(self) -> bool:
         """Whether the host part is fully qualified (or an address), as ``-name`` wants."""
         return has_long_host(self.name)
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether it has no name yet."""
+        return self.alive_name == UNDEFINED
 
     @property
     def loopback_only(self) -> bool:

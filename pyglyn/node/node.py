@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import attrs
 
 from pyglyn import _main_module
-from pyglyn.errors import DistributionError, LocalProtocolError
+from pyglyn.dist import UNDEFINED
+from pyglyn.errors import DistributionError, LocalProtocolError, NodeDisconnected
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, Discovery, LocalNode, Peers
 from pyglyn.node import garbage, rpc
@@ -77,6 +78,10 @@ class Node:
         exports: the functions other nodes may call; by default those marked with ``@export``.
         settings: see ``Settings``.
         announced: False keeps its name from EPMD until `announce`, for what takes long to be ready.
+        named_by: the node that gives this one its name, where that is ``undefined@host`` (as ``erl -sname
+            undefined``): for a client that comes and goes. It does not listen, and nobody else finds it; its
+            ``name`` is known once it is started. When that connection ends, its name may be another's: `run`
+            raises `NodeDisconnected`.
 
     Attributes:
         hub: what the parts of the node have in common.
@@ -92,9 +97,11 @@ class Node:
         exports: Exports | None = None,
         settings: Settings | None = None,
         announced: bool = True,
+        named_by: str | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self._announced = announced
+        self._named_by = named_by
         self.local = LocalNode(name=name, cookie=find_cookie(cookie), hidden=hidden)
         self.peers = Peers(
             self.local,
@@ -209,9 +216,19 @@ class Node:
                 "a fresh interpreter for a child imports the main module, and that starts a node: "
                 'put the start below `if __name__ == "__main__":`'
             )
+        if self.local.unnamed != (self._named_by is not None):
+            raise LocalProtocolError(
+                f"a node of the name {UNDEFINED}@host, and no other, is named by another node"
+            )
+        if self.local.unnamed and not self.local.hidden:
+            raise LocalProtocolError("a node that is named by another one does not listen, and so is hidden")
         self.exports.check()
         self._started = True
         try:
+            if self._named_by is not None:
+                self._announced = True
+                await self.peers.be_named_by(self._named_by, self._prepare)
+                return
             if not self._announced:
                 await self.peers.check_name()
             await self.peers.listen()
@@ -455,6 +472,8 @@ class Node:
         logger.info("%s is down: %s", connection.name, reason)
         self.router.busy(connection.name, False)
         self.router.node_lost(connection.name)
+        if connection.name == self._named_by:
+            self.fail(NodeDisconnected(connection.name, f"it gave this node its name, and is gone: {reason}"))
         self._notify(NodeEvent(connection.name, False, connection.hidden, reason))
 
     def _notify(self, event: NodeEvent) -> None:

@@ -256,6 +256,63 @@ def test_a_node_without_a_name_is_given_one() -> None:
     assert b.receive_data(REPLY) == [HandshakeComplete("x1@host", 99, RECOMMENDED)]
 
 
+UNNAMED = attrs.evolve(A, name="undefined@host", creation=0)
+
+
+@both_ways
+def test_a_node_without_a_name_asks_for_one_and_takes_it(one_by_one: bool) -> None:
+    a = Initiator(UNNAMED, "b@host", 1)
+    written = a.data_to_send()
+    assert written == name_message(int(RECOMMENDED | DistFlags.NAME_ME), b"host", 0)
+    named = packet(b"snamed:\0\7x1@host" + (99).to_bytes(4) + b"more")
+    assert feed(a, named, one_by_one) == []
+    assert (a.local.name, a.local.creation, a.local.unnamed) == ("x1@host", 99, False)
+    assert a.state is State.AWAIT_CHALLENGE
+
+
+def test_two_machines_agree_on_the_name_that_one_gives_to_the_other() -> None:
+    a, b = Initiator(UNNAMED, "b@host", 1), acceptor()
+    b.receive_data(a.data_to_send())
+    b.send_named("x1@host", 99)
+    a.receive_data(b.data_to_send())
+    (up,) = b.receive_data(a.data_to_send())
+    (also_up,) = a.receive_data(b.data_to_send())
+    assert (up.name, up.creation, up.flags) == ("x1@host", 99, RECOMMENDED)
+    assert (also_up.name, also_up.flags) == ("b@host", RECOMMENDED)
+
+
+@pytest.mark.parametrize("status", [b"ok", b"ok_simultaneous", b"alive", b"nok"])
+def test_who_gives_no_name_is_of_no_use_to_a_node_without_one(status: bytes) -> None:
+    a = Initiator(UNNAMED, "b@host", 1)
+    with pytest.raises(HandshakeError, match=r"^b@host gives no names to nodes without one$"):
+        a.receive_data(packet(b"s" + status))
+    assert a.state is State.CLOSED
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        b"",
+        b"\0",
+        b"\0\7x1@hos",
+        b"\0\7x1@host\0\0\1",
+        b"\0\0\0\0\0\1",
+        b"\0\4host\0\0\0\1",
+        b"\0\7x\n@host\0\0\0\1",
+    ],
+)
+def test_a_name_that_is_cut_short_or_none_is_not_taken(named: bytes) -> None:
+    a = Initiator(UNNAMED, "b@host", 1)
+    with pytest.raises(HandshakeError, match="broke the handshake"):
+        a.receive_data(packet(b"snamed:" + named))
+    assert a.local.unnamed
+
+
+def test_a_node_without_a_name_may_not_be_allowed_either() -> None:
+    with pytest.raises(NameRefused, match="does not allow"):
+        Initiator(UNNAMED, "b@host", 1).receive_data(packet(b"snot_allowed"))
+
+
 # --- what must not be ------------------------------------------------------------------------------
 
 
