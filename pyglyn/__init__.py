@@ -6,6 +6,7 @@ imported when they are first used: the pytest plugin is loaded in every session 
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,13 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
+    collects = gc.isenabled()
+    gc.disable()  # modules are not garbage, and to look through them again and again is a tenth of the time
+    try:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    finally:
+        if collects:
+            gc.enable()
     globals()[name] = value
     return value
 

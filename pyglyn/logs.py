@@ -18,21 +18,16 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import datetime
 import errno
-import json
 import logging
-import logging.config
 import os
 import select
 import socket
 import stat
 import sys
 import time
-import tomllib
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -73,14 +68,18 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: there is no such file, or it is none; the text says why.
     """
-    file = Path(path)
+    import json  # late, as all here that only some ways to log need
+    import tomllib
+
+    name = os.fspath(path)
     try:
-        content = file.read_text(encoding="utf-8")
-        config = tomllib.loads(content) if file.suffix == ".toml" else json.loads(content)
+        with open(name, encoding="utf-8") as file:
+            content = file.read()
+        config = tomllib.loads(content) if name.endswith(".toml") else json.loads(content)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{file}: a logging configuration is a table, not a {type(config).__name__}")
+        raise ValueError(f"{name}: a logging configuration is a table, not a {type(config).__name__}")
     return {"version": 1, "disable_existing_loggers": False, **config}
 
 
@@ -119,7 +118,9 @@ def set_up(settings: LogSettings, *, node: str = "", worker: str = "") -> None:
     _present.settings, _present.node, _present.worker = settings, node, worker
     logging.setLogRecordFactory(_say_where(logging.getLogRecordFactory()))
     if settings.config is not None:
-        logging.config.dictConfig(dict(settings.config))
+        from logging.config import dictConfig
+
+        dictConfig(dict(settings.config))
         return
     handler = LogHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter(handler.coloured))
@@ -249,6 +250,9 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
+        import datetime
+        import json
+
         moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         content: dict[str, Any] = {
             "time": moment.isoformat(timespec="microseconds"),

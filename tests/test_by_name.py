@@ -133,6 +133,7 @@ ELSEWHERE = {
     "node/garbage.py": "node/test_collector.py",
     "node/global_names.py": "node/test_global.py",
     "node/hiding.py": "cli/test_secrets.py node/test_cookie.py",
+    "node/os_timer.py": "node/test_stalls.py",
     "node/inspection.py": "supervision/test_process_info.py supervision/test_cli_tree.py node/test_worker_questions.py",
     "node/measures.py": "http/test_metrics.py",
     "node/node.py": "node/test_processes.py node/test_interop_messages.py",

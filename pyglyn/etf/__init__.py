@@ -11,8 +11,10 @@ which is used where it could be built. ``IMPLEMENTATION`` tells which one this i
 from __future__ import annotations
 
 import os
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from pyglyn.etf import text
 from pyglyn.etf.limits import Limits
 from pyglyn.etf.normaliser import normalise
 from pyglyn.etf.pure import (
@@ -37,6 +39,9 @@ from pyglyn.etf.terms import (
     atom_count,
     exact_key,
 )
+
+if TYPE_CHECKING:
+    from pyglyn.etf import text
 
 IMPLEMENTATION = "python"
 
@@ -80,3 +85,10 @@ __all__ = [
     "normalise",
     "text",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import ``text`` when it is first used: most nodes show and parse no term."""
+    if name != "text":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("pyglyn.etf.text")

@@ -46,9 +46,9 @@ def started(node: Node, name: str, make: Callable[[], S]) -> S:
     Raises:
         NameTaken: another process has that name.
     """
-    if ("pyglyn", "groups") not in node.builtins:
-        node.builtins.add("pyglyn", _overview_of(node), "groups")
     scopes = _scopes_of(node)
+    if not scopes:
+        node.builtins.add("pyglyn", _overview_of(node), "groups")
     if name not in scopes:
         made = make()
         made.start()

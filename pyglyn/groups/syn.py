@@ -68,8 +68,7 @@ def start(node: Node, scope: str, *, resolve: Resolve | None = None) -> Syn:
     Raises:
         NameTaken: another process of the node is registered under the scope's name.
     """
-    if node.builtins.find(_PYGLYN, _PUBLISH, 3) is None:
-        node.builtins.add("pyglyn", _publish_on(node), "publish")
+    node.builtins.add("pyglyn", _publish_on(node), "publish")
     return Syn(
         operations.started(node, f"syn_pg_{scope}", lambda: SynGroupsScope(node, scope)),
         operations.started(node, f"syn_registry_{scope}", lambda: SynRegistryScope(node, scope, resolve)),

@@ -10,7 +10,6 @@ Not supported: the "relaxed command check" for STOP is off unless asked for; no 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import itertools
 import logging
 import time
@@ -259,6 +258,8 @@ class _Client(asyncio.Protocol):
 def _is_loopback(peer: object) -> bool:
     if not isinstance(peer, tuple) or not peer:
         return False
+    import ipaddress
+
     try:
         return ipaddress.ip_address(str(peer[0]).partition("%")[0]).is_loopback
     except ValueError:

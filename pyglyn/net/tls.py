@@ -16,14 +16,14 @@ import asyncio
 import logging
 import os
 import ssl
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from pyglyn import etf
 from pyglyn.errors import LocalProtocolError, TermSyntaxError
 from pyglyn.escaping import escaped
-from pyglyn.etf import Atom, Term, text
+from pyglyn.etf import Atom, Term
 
 logger = logging.getLogger("pyglyn.net")
 
@@ -88,8 +88,8 @@ def read_option_file(path: str) -> TlsSettings:
         LocalProtocolError: there is no such file, it is no such term, or an option would not be obeyed.
     """
     try:
-        content = Path(path).read_text(encoding="utf-8")
-        term = text.parse(content.rstrip().removesuffix("."))
+        with open(path, encoding="utf-8") as file:
+            term = etf.text.parse(file.read().rstrip().removesuffix("."))
     except (OSError, UnicodeError) as error:
         raise LocalProtocolError(f"the TLS option file {path} cannot be read: {error}") from error
     except TermSyntaxError as error:

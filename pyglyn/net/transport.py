@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import resource
 import socket
@@ -44,10 +43,12 @@ async def resolve(host: str, timeout_s: float, *, ipv6: bool = False) -> str:
     Raises:
         HandshakeError: the name does not resolve.
     """
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host))
     if host == "localhost":
         return "::1" if ipv6 else "127.0.0.1"
+    address, percent, scope = host.partition("%")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError, ValueError):  # as for a name with a zero in it
+            return socket.inet_ntop(family, socket.inet_pton(family, address)) + percent + scope
     answer, thread = _ask_the_system(host, socket.AF_INET6 if ipv6 else socket.AF_INET)
     try:
         async with patience.timeout(timeout_s):

@@ -24,8 +24,8 @@ from pyglyn.node.workers import Workers
 _VISIBLE = Atom("visible")
 
 
-def builtins(hub: Hub, workers: Workers) -> Exports:
-    """What a node exports of itself. The functions are ``async`` to run at once, not in a thread."""
+def add_builtins(table: Exports, hub: Hub, workers: Workers) -> None:
+    """Add what a node exports of itself. The functions are ``async`` to run at once, not in a thread."""
 
     census = Census(hub, workers)
 
@@ -82,7 +82,6 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
         stop_soon(hub)
         return OK
 
-    table = Exports()
     table.add("erlang", name, "node")
     table.add("erlang", nodes)
     table.add("erlang", whereis)
@@ -99,7 +98,6 @@ def builtins(hub: Hub, workers: Workers) -> Exports:
         for function in (processes, process_info, memory):
             table.add("erlang", function)
         add_answers(table, hub, census)
-    return table
 
 
 _OTP_LEVELS = {name: name for name in logs.LEVELS} | {"notset": "all"}

@@ -13,10 +13,13 @@ import re
 import secrets
 import stat
 import string
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyglyn.errors import DistributionError
 from pyglyn.node.hiding import take_from_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COOKIE_LENGTH = 20
 FILE_NAME = ".erlang.cookie"
@@ -58,6 +61,8 @@ def cookie_files() -> tuple[Path, Path]:
     Raises:
         CookieError: this user has no home folder.
     """
+    from pathlib import Path  # late: it is much for who gives the cookie
+
     try:
         home = Path.home()
     except RuntimeError:

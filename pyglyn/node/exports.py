@@ -161,10 +161,20 @@ class Exports:
     """A table of exported functions, by module and function name.
 
     An annotation may name what is defined further below in its module: it is looked up when the node starts.
+
+    Args:
+        fill: adds more to this table when one is looked for that is not in it, once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fill: Callable[[Exports], None] | None = None) -> None:
         self._table: dict[tuple[str, str], Exported | _Undefined] = {}
+        self._fill = fill
+
+    def _filled(self) -> dict[tuple[str, str], Exported | _Undefined]:
+        if self._fill is not None:
+            fill, self._fill = self._fill, None
+            fill(self)
+        return self._table
 
     def add(self, module: str, function: Callable[..., Any], name: str | None = None) -> None:
         """Export one function; the same one defined again (its module was reloaded) takes its place.
@@ -201,7 +211,7 @@ class Exports:
         if names[0] is None or names[1] is None:
             return None
         key = (names[0], names[1])
-        exported = self._table.get(key)
+        exported = self._table.get(key) or self._filled().get(key)
         if isinstance(exported, _Undefined):
             exported = self._define(key, exported)
         return exported if exported is not None and exported.takes(arity) else None
@@ -228,10 +238,10 @@ class Exports:
         return exported
 
     def __contains__(self, name: tuple[str, str]) -> bool:
-        return name in self._table
+        return name in self._table or name in self._filled()
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._table)
+        return iter(self._filled())
 
 
 DEFAULT = Exports()

@@ -7,13 +7,10 @@ program that it starts inherits too.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final
-
-from setproctitle import setproctitle
 
 _ENV_START: Final = 48
 """Where ``/proc/self/stat``, behind the name, says at which address the environment begins; proc(5)."""
@@ -48,6 +45,8 @@ def _overwrite(name: str) -> None:
     end = environment.find(b"\0", begin)
     with open("/proc/self/stat", "rb") as file:
         address = int(file.read().rpartition(b")")[2].split()[_ENV_START - 1])
+    import ctypes  # late, as setproctitle below: not every program has a secret to hide
+
     ctypes.memset(address + begin, ord("*"), end - begin)
 
 
@@ -55,6 +54,8 @@ def hide_arguments(secrets: Sequence[str]) -> None:
     """Have ``ps`` show stars where one of these is an argument of this program, or behind a ``=``."""
     hidden = [secret for secret in secrets if secret]
     if hidden:
+        from setproctitle import setproctitle
+
         setproctitle(" ".join(_without(argument, hidden) for argument in sys.orig_argv))
 
 

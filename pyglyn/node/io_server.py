@@ -6,13 +6,17 @@ log, line by line, formatted as OTP does (``etf.io_lib``); there is no input (``
 
 from __future__ import annotations
 
+import functools
 import logging
+from typing import TYPE_CHECKING
 
 from pyglyn import etf
-from pyglyn.etf import Atom, Pid, Term, io_lib
-from pyglyn.etf.io_write import Names
+from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import ERROR, OK
+
+if TYPE_CHECKING:
+    from pyglyn.etf.io_write import Names
 
 logger = logging.getLogger("pyglyn.io")
 
@@ -30,7 +34,13 @@ class IoServer:
 
     def __init__(self, node: str) -> None:
         self._line = ""
-        self._names = Names(node)
+        self._node = node
+
+    @functools.cached_property
+    def _names(self) -> Names:
+        from pyglyn.etf.io_write import Names  # late, as io_lib: most nodes are never asked to print
+
+        return Names(self._node)
 
     async def __call__(self, me: Process) -> None:
         """Answer requests for ever; anything else is dropped."""
@@ -51,6 +61,8 @@ class IoServer:
             case (Atom("put_chars"), Atom("latin1"), bytes() as data):
                 return self.write(data.decode("latin-1"))
             case (Atom("put_chars"), _, data) | (Atom("put_chars"), data):
+                from pyglyn.etf import io_lib
+
                 return self.write(io_lib.characters(data))
             case (Atom("put_chars"), _, Atom(module), Atom(function), args):
                 try:
@@ -79,6 +91,8 @@ class IoServer:
 
     def _made(self, module: str, function: str, args: Term) -> str:
         """What ``Module:Function(Args…)`` makes of its arguments, of module io_lib; others are shown."""
+        from pyglyn.etf import io_lib
+
         match module, function, args:
             case "io_lib", "format" | "fwrite", [template, values]:
                 return io_lib.format(template, values, self._names)

@@ -21,7 +21,6 @@ from pyglyn.errors import DistributionError, LocalProtocolError, NodeDisconnecte
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, Discovery, LocalNode, Peers
 from pyglyn.node import garbage, rpc
-from pyglyn.node.builtins import builtins
 from pyglyn.node.cookie import find_cookie
 from pyglyn.node.destinations import Destination, ServerRef
 from pyglyn.node.discovering import Discoverer
@@ -245,7 +244,7 @@ class Node:
         self.hub.runtime = Runtime(identity, self.router.to_node, self.settings, self.workers.token.encode())
         self.runtime.on_release = self.workers.releases.tell
         self.runtime.belongings.put(self)
-        self.hub.builtins = builtins(self.hub, self.workers)
+        self.hub.builtins = Exports(self._add_builtins)
         self.services = Services(self.hub)
         self.services.start()
         self._stalls = StallWatch(self.net_ticktime / 4, self.net_ticktime)
@@ -253,6 +252,11 @@ class Node:
         self.hub.begin()
         garbage.begin(self.settings.collector)
         self._collecting = True
+
+    def _add_builtins(self, table: Exports) -> None:
+        from pyglyn.node.builtins import add_builtins  # late: it is much, and most nodes are asked for none
+
+        add_builtins(table, self.hub, self.workers)
 
     async def announce(self) -> None:
         """Register at EPMD, for a node made with ``announced=False``: now others may find it, and it serves.

@@ -13,7 +13,6 @@ import contextlib
 import logging
 import os
 import socket
-from pathlib import Path
 from typing import Final
 
 from pyglyn.node.readiness import Readiness
@@ -60,7 +59,7 @@ class Heartbeat:
     """
 
     def __init__(self, path: str | None) -> None:
-        self._path = None if path is None else Path(path)
+        self._path = path
         self._failed = False
 
     def write(self, state: str) -> None:
@@ -68,7 +67,8 @@ class Heartbeat:
         if self._path is None:
             return
         try:
-            self._path.write_text(state + "\n")
+            with open(self._path, "w", encoding="ascii") as file:
+                file.write(state + "\n")
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -79,7 +79,7 @@ class Heartbeat:
         """The node has ended."""
         if self._path is not None:
             with contextlib.suppress(OSError):
-                self._path.unlink()
+                os.unlink(self._path)
 
 
 class LifeSigns:

@@ -8,17 +8,13 @@ it stays.
 
 from __future__ import annotations
 
-import functools
-import json
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+import enum
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
 from pyglyn import etf
 from pyglyn.net import NetSettings
-
-if TYPE_CHECKING:
-    import cattrs
 
 Observe: TypeAlias = Literal["full", "read", "off"]
 
@@ -119,36 +115,45 @@ HUB_ONLY: Final = {
 """Settings that do not reach the workers, each with the reason; they have their default there."""
 
 
-@functools.cache
-def _converter() -> cattrs.Converter:
-    """Imports what only a node with workers needs, late: it is much for a node without them."""
-    import cattrs
-    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    left_out: dict[type, dict[str, Any]] = {}
-    for path in sorted(HUB_ONLY, key=lambda path: -path.count(".")):  # what is inside must be known before
-        *above, name = path.split(".")
-        left_out.setdefault(_class_at(above), {})[name] = override(omit=True)
-    for kind, omit in left_out.items():
-        converter.register_unstructure_hook(kind, make_dict_unstructure_fn(kind, converter, **omit))
-        converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **omit))
-    return converter
-
-
-def _class_at(path: list[str]) -> type:
-    """The class of the tree that a path of attributes leads to."""
-    here: Any = Settings()
-    for name in path:
-        here = getattr(here, name)
-    return type(here)
-
-
 def to_bytes(settings: Settings) -> bytes:
     """The settings as a worker gets them."""
-    return json.dumps(_converter().unstructure(settings)).encode()
+    return etf.encode(_told(settings, ""))
 
 
 def from_bytes(data: bytes) -> Settings:
-    """The settings that the hub has sent."""
-    return _converter().structure(json.loads(data), Settings)
+    """The settings that the hub has sent.
+
+    Raises:
+        ValueError: there is one among them that this version does not have.
+    """
+    settings = _made(Settings(), etf.decode(data))
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def _told(value: Any, path: str) -> Any:
+    if not attrs.has(type(value)):
+        return value.value if isinstance(value, enum.Flag) else value
+    paths = {field.name: f"{path}{field.name}" for field in attrs.fields(type(value))}
+    return {
+        name.encode(): _told(getattr(value, name), f"{below}.")
+        for name, below in paths.items()
+        if below not in HUB_ONLY
+    }
+
+
+def _made(default: Any, told: Any) -> Any:
+    """What was told, of the kind that the default in its place is."""
+    if attrs.has(type(default)):
+        values = {name.decode(): value for name, value in told.items()}
+        unknown = values.keys() - {field.name for field in attrs.fields(type(default))}
+        if unknown:
+            raise ValueError(f"{type(default).__name__} has no setting {', '.join(sorted(unknown))}")
+        made = {name: _made(getattr(default, name), value) for name, value in values.items()}
+        return attrs.evolve(default, **made)
+    match told:
+        case bytes():
+            return told.decode()
+        case tuple():
+            return tuple(_made(None, each) for each in told)
+    return type(default)(told) if isinstance(default, enum.Flag) else told

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import signal
 import sys
@@ -23,7 +22,10 @@ import time
 import traceback
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pyglyn.node.os_timer import OsTimer
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -31,50 +33,7 @@ BEATS: Final = 4
 """How often within its limit the loop shows that it goes round."""
 FRAMES: Final = 12
 """How many of the innermost frames are logged."""
-_CLOCK_MONOTONIC: Final = 1
 _watches: set[StallWatch] = set()
-
-
-class _SigEvent(ctypes.Structure):
-    _fields_ = (
-        ("value", ctypes.c_void_p),
-        ("signo", ctypes.c_int),
-        ("notify", ctypes.c_int),
-        ("rest", ctypes.c_char * 48),
-    )
-
-
-class _TimerSpec(ctypes.Structure):
-    _fields_ = (
-        ("interval_s", ctypes.c_long),
-        ("interval_ns", ctypes.c_long),
-        ("value_s", ctypes.c_long),
-        ("value_ns", ctypes.c_long),
-    )
-
-
-class _OsTimer:
-    """A timer of the operating system that sends a signal; a fork does not inherit it.
-
-    Raises:
-        OSError, AttributeError: there is none.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._timer = ctypes.c_void_p()
-        event = _SigEvent(None, signal_number, 0, b"")
-        if self._libc.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(self._timer)):
-            raise OSError(ctypes.get_errno(), "no timer")
-
-    def set(self, seconds: float) -> None:
-        """Send the signal in so many seconds, once; 0 for never."""
-        spec = _TimerSpec(0, 0, int(seconds), int(seconds % 1 * 1e9))
-        self._libc.timer_settime(self._timer, 0, ctypes.byref(spec), None)
-
-    def delete(self) -> None:
-        """Send no signal any more."""
-        self._libc.timer_delete(self._timer)
 
 
 class StallWatch:
@@ -94,7 +53,7 @@ class StallWatch:
         self._clock = clock
         self._last = 0.0
         self._said = False
-        self._timer: _OsTimer | None = None
+        self._timer: OsTimer | None = None
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -102,12 +61,14 @@ class StallWatch:
         _watches.add(self)
         self._last = self._clock()
         if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+            from pyglyn.node.os_timer import OsTimer  # late: it needs ctypes, which is much
+
             with contextlib.suppress(OSError, AttributeError, ValueError):
                 number = signal.SIGRTMIN + 5
                 if signal.getsignal(number) in (signal.SIG_DFL, _on_signal):
                     signal.signal(number, _on_signal)
                     signal.siginterrupt(number, False)
-                    self._timer = _OsTimer(number)
+                    self._timer = OsTimer(number)
         self.beat()
 
     def stop(self) -> None:

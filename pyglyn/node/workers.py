@@ -16,7 +16,6 @@ import logging
 import os
 import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -31,7 +30,6 @@ from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
 from pyglyn.node.releases import Releases
 from pyglyn.node.settings import to_bytes
 from pyglyn.node.worker_link import WorkerLink
-from pyglyn.node.worker_questions import INFO, read
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -80,6 +78,8 @@ class Workers:
         if sys.platform == "linux":
             self.address = "\0" + name
         else:
+            import tempfile  # late: where there is an abstract socket, nobody needs one
+
             self._directory = tempfile.mkdtemp(prefix=name)
             self.address = os.path.join(self._directory, "hub")
         loop = asyncio.get_running_loop()
@@ -256,6 +256,8 @@ class Workers:
             links: whom to ask; by default all.
             timeout_s: how long they may take; by default ``Settings.worker_answer_s``.
         """
+        from pyglyn.node.worker_questions import INFO, read  # late: a node without workers asks none
+
         futures: dict[Reference, tuple[int, asyncio.Future[bytes]]] = {}
         for link in list(self.links.values()) if links is None else links:
             ref = self.hub.runtime.make_ref()

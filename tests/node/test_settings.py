@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
+from pyglyn import etf
 from pyglyn.dist import ChannelSettings, DistFlags
 from pyglyn.etf import Atom, Limits, Term
 from pyglyn.net import NetSettings
@@ -79,7 +80,7 @@ def test_what_only_the_hub_can_use_stays_there() -> None:
 
 def test_a_worker_refuses_settings_it_does_not_know() -> None:
     with pytest.raises(Exception, match="Settings"):
-        from_bytes(b'{"no_such_setting": 1}')
+        from_bytes(etf.encode({b"no_such_setting": 1}))
 
 
 OTHERS = Settings(
