@@ -54,6 +54,7 @@ from pyglyn.eventsourcing import (
     Snapshot,
     SnapshotConfig,
 )
+from pyglyn.eventsourcing.stores.selection import Selection, part_of
 from pyglyn.eventsourcing.stores.store import Isolation
 from pyglyn.testing.bank import (
     BANK_ACCOUNT,
@@ -93,6 +94,23 @@ def _is_conflict(outcome: object) -> bool:
 
 def _keys(events: list[RecordedEvent[Any]]) -> list[tuple[str, int]]:
     return [(event.aggregate_id, event.sequence) for event in events]
+
+
+async def _scanned(store: Store, selection: Selection) -> list[RecordedEvent[Any]]:
+    """Return all that is selected, read two at a time."""
+    found: list[RecordedEvent[Any]] = []
+    after, more = 0, True
+    while more:
+        scanned = await store.scan(selection, after, limit=2)
+        assert all(after < event.position <= scanned.end for event in scanned.events)
+        found += scanned.events
+        after, more = scanned.end, scanned.more
+    return found
+
+
+def _payload(event: RecordedEvent[Any]) -> Any:
+    assert event.envelope is not None
+    return event.envelope.payload
 
 
 @pytest.mark.asyncio
@@ -185,6 +203,26 @@ class EventStoreContract:
         assert {key: await store.position_of(*key) for key in read} == read
         for missing in (("a", 0), ("a", 4), ("a", -1), ("c", 1)):
             assert await store.position_of(*missing) is None
+
+    async def test_what_is_selected_is_found_and_nothing_else(self, store: Store) -> None:
+        for number in range(6):
+            await store.append(f"a{number}", opened(float(number)), expected=0)
+        everything = await store.read(limit=100)
+        deposits = Selection((CustomerDepositedCash,))
+        assert await _scanned(store, deposits) == [
+            event for event in everything if isinstance(_payload(event), CustomerDepositedCash)
+        ]
+        assert await _scanned(store, Selection((AccountOpened, CustomerDepositedCash))) == everything
+        assert await _scanned(store, Selection((str,))) == []
+        shares = [await _scanned(store, Selection(None, (part, 3))) for part in range(3)]
+        assert sorted(event.position for share in shares for event in share) == [
+            event.position for event in everything
+        ]
+        for part, share in enumerate(shares):
+            assert all(part_of(event.aggregate_id, 3) == part for event in share)
+            both = await _scanned(store, Selection((AccountOpened,), (part, 3)))
+            assert both == [event for event in share if isinstance(_payload(event), AccountOpened)]
+        assert (await store.scan(deposits, await store.last_position())).events == []
 
     async def test_load_events_starts_after_a_sequence_and_keeps_to_the_limit(self, store: Store) -> None:
         await store.append("a", opened(1.0, 2.0, 3.0), expected=0)

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import attrs
 
+from pyglyn.errors import EventDecodeError
 from pyglyn.eventsourcing.domain.evolution import Several, each
 
 E = TypeVar("E")
@@ -74,6 +75,26 @@ def expanded(envelopes: Iterable[EventEnvelope[Any]]) -> list[EventEnvelope[Any]
         for envelope in envelopes
         for event in each(envelope.payload)
     ]
+
+
+@attrs.define  # not frozen: one per event read, and a frozen one takes four times as long to make
+class RecordedEvent(Generic[E]):
+    """An event as a reader by position gets it.
+
+    Attributes:
+        envelope: the event; None when it does not decode.
+        error: why it does not, with the stored text in ``error.payload``.
+        recorded_at: when it was written, in seconds since 1970; None for events older than our side tables.
+        raw: the payload as it is stored, bytes where it is no text; empty for stores that keep objects.
+    """
+
+    position: int
+    aggregate_id: str
+    sequence: int
+    envelope: EventEnvelope[E] | None
+    error: EventDecodeError | None = None
+    recorded_at: float | None = None
+    raw: str | bytes = ""
 
 
 @attrs.frozen

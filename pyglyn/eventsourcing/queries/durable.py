@@ -10,7 +10,8 @@
 
 With ``into``, the function gets a transaction of that database and one envelope; what it writes and the
 checkpoint are committed together, so each event has its effect once, whatever dies when. A plain function
-gets a `Cursor` with a blocking ``execute`` instead. Without ``into`` it is called as a live query is,
+gets a `Cursor` with a blocking ``execute`` instead; with ``batches=True`` either gets all envelopes of the
+transaction at once, ``(tx, envelopes)``. Without ``into`` it is called as a live query is,
 ``(aggregate_id, [envelope])``, and the checkpoint follows its return: a crash in between repeats a batch.
 The checkpoint then is beside the events, or in the store ``checkpoints``.
 
@@ -33,7 +34,7 @@ from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.node import Node
-from pyglyn.supervision import ChildSpec, worker
+from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
 
 class DurableQuery(DurableSpec):
@@ -52,20 +53,28 @@ class DurableQuery(DurableSpec):
         return self._global_name or super().__reduce_ex__(protocol)
 
     def worker(self, **options: Any) -> ChildSpec:
-        """Specify it for a supervision tree: an OS process of its own.
+        """Specify it for a supervision tree: an OS process of its own, or one for each partition.
 
         Raises:
             EventStoreError: the events are in memory, which another OS process does not see.
         """
         if isinstance(self.store, MemoryStore) and options.get("isolation", "process") == "process":
             raise EventStoreError(f"query {self.name!r}: a memory store belongs to one OS process")
-        return worker(DurableServer, self, name=self.name, **options)
+        if self.partitions == 1:
+            return worker(DurableServer, self, name=self.name, **options)
+        tree = Supervisor("one_for_one")
+        for partition, name in enumerate(self.names()):
+            tree.add(worker(DurableServer, self, partition, name=name, **options))
+        return supervisor(tree, id=self.name, isolation="task")
 
     async def start(self, node: Node) -> Pid:
-        """Start it in the node's own OS process, without supervision."""
-        pid = await node.start(DurableServer, self, name=self.name)
-        assert pid is not None
-        return pid
+        """Start it in the node's own OS process, without supervision; returns its (first) process."""
+        pids = [
+            await node.start(DurableServer, self, partition, name=name)
+            for partition, name in enumerate(self.names())
+        ]
+        assert pids[0] is not None
+        return pids[0]
 
 
 def durable_query(name: str, **options: Any) -> Callable[[Project], DurableQuery]:

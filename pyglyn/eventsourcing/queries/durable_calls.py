@@ -57,16 +57,21 @@ class Calls:
     Attributes:
         function: the application's.
         in_hub: plain functions are called in a thread, since the loop is everybody's.
+        batches: the function takes the envelopes of a transaction at once.
     """
 
-    def __init__(self, function: Project, *, in_hub: bool) -> None:
+    def __init__(self, function: Project, *, in_hub: bool, batches: bool = False) -> None:
         self.function = function
         self.in_hub = in_hub
+        self.batches = batches
 
     async def project(
         self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]], is_over: Callable[[], bool]
     ) -> int:
         """Call the function for each event, until ``is_over()`` after one of them; return for how many."""
+        if self.batches:
+            await self._project_batch(tx, events)
+            return len(events)
         if not is_async(self.function):
             return await tx.call(lambda cursor: self._project_in_thread(cursor, events, is_over))
         for index, event in enumerate(events):
@@ -77,6 +82,26 @@ class Calls:
             if is_over():
                 return index + 1
         return len(events)
+
+    async def _project_batch(self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]]) -> None:
+        """Call the function once; nobody knows which event makes it raise, unless there is only one."""
+        envelopes = [envelope for event in events for envelope in envelopes_of(event)]
+        if not envelopes:
+            return
+        with failing_at(0 if len(events) == 1 else None, *PASSING):
+            if is_async(self.function):
+                result = self.function(tx, envelopes)
+                if inspect.isawaitable(result):
+                    await result
+            else:
+                await tx.call(lambda cursor: self._batch_in_thread(cursor, envelopes))
+            tx.check()
+
+    def _batch_in_thread(self, cursor: Cursor, envelopes: list[EventEnvelope[Any]]) -> None:
+        try:
+            self.function(cursor, envelopes)
+        except StopIteration as error:
+            raise RuntimeError("the function raised StopIteration") from error
 
     def _project_in_thread(
         self, cursor: Cursor, events: Sequence[RecordedEvent[Any]], is_over: Callable[[], bool]

@@ -11,6 +11,7 @@ import datetime
 import heapq
 import itertools
 import logging
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -66,6 +67,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
+from pyglyn.eventsourcing.stores.facts.store import FactStore
 from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
@@ -102,6 +104,7 @@ class DurableServer(QueryServer):
     async def init(
         self,
         query: DurableSpec,
+        partition: int = 0,
         *,
         last_effect_s: float = LAST_EFFECT_S,
         unavailable: FailurePolicy = UNAVAILABLE,
@@ -110,18 +113,22 @@ class DurableServer(QueryServer):
 
         Args:
             query: what is declared of it.
+            partition: which one of its partitions, from 0.
             last_effect_s: how long it waits, when it is to end, for the effect that is under way.
             unavailable: how often to try again what a store could not be reached for.
         """
-        await self.register(query.name)
+        self.name = query.names()[partition]
+        await self.register(self.name)
         self.query = query
+        self.partition = partition
         self.last_effect_s = last_effect_s
         self.projection = Projection(
-            query.name, limits=query.limits, policy=query.policy, unavailable=unavailable
+            self.name, limits=query.limits, policy=query.policy, unavailable=unavailable
         )
-        self.calls = Calls(query.function, in_hub=self.in_hub)
+        self.calls = Calls(query.function, in_hub=self.in_hub, batches=query.batches)
         self.awake = asyncio.Event()
         self.own: dict[int, EventStore[Any, Any]] = {}
+        self.facts: FactStore[Any] | None = None
         self.turn: Turn | None = None
         self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
@@ -134,14 +141,15 @@ class DurableServer(QueryServer):
         self.held_s = 0.0  # for how long others could not write, since they last could
         self.me.trap_exit = True
         self.call_off_closing = close_after(self.me, self._close)
-        self.source: Source = await self._source()
+        self.events, self.selected = query.source(await self._source(), partition)
+        self.source: Source = self.selected or self.events
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
         if query.into is None:
-            self.turn = Turn(self.database, query.name, self.me)
+            self.turn = Turn(self.database, self.name, self.me)
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
 
-    async def _source(self) -> Source:
+    async def _source(self) -> Source | FactStore[Any]:
         query = self.query
         if query.group is not None:
             await ensure_scope(self.me, query.group.pubsub_scope)
@@ -151,6 +159,9 @@ class DurableServer(QueryServer):
         if isinstance(query.store, GlynConfig):
             config = query.store
             return RemoteEvents(self.me, config.pubsub_scope, config.pubsub_group, query.events)
+        if isinstance(query.store, FactStore):
+            self.facts = query.store.reopened()
+            return self.facts
         return self._own(query.store)
 
     def _own(self, store: EventStore[Any, Any]) -> EventStore[Any, Any]:
@@ -190,7 +201,7 @@ class DurableServer(QueryServer):
         following = outcome(time.monotonic())
         await self._answer_waiting()
         if not projection.is_failing and self.complaints.over():
-            logger.info("query %s goes on", self.query.name)
+            logger.info("query %s goes on", self.name)
         return following
 
     async def _watch_other(self) -> None:
@@ -207,7 +218,7 @@ class DurableServer(QueryServer):
     def _complain(self, text: str) -> None:
         line = self.complaints.take(text, time.monotonic())
         if line is not None:
-            logger.warning("query %s: %s", self.query.name, line)
+            logger.warning("query %s: %s", self.name, line)
 
     async def _outcome(self, effect: Effect) -> Outcome:
         projection = self.projection
@@ -244,7 +255,7 @@ class DurableServer(QueryServer):
         if not isinstance(effect, Apply | Drive | Reset):
             return partial(self.projection.unavailable, error=error)
         try:
-            stored = await self.database.load_checkpoint(self.query.name)
+            stored = await self.database.load_checkpoint(self.name)
         except EventStoreError as unavailable:
             return partial(self.projection.unavailable, error=str(unavailable))
         if stored.version != effect.before.version:
@@ -252,15 +263,17 @@ class DurableServer(QueryServer):
         return partial(self.projection.failed, index=index, error=error)
 
     async def _load(self) -> Outcome:
-        name, known = self.query.name, self.projection.checkpoint
+        name, known = self.name, self.projection.checkpoint
         await self._prepare()
+        if self.selected is not None:
+            await self.selected.look()
         checkpoint = await self.database.load_checkpoint(name)
         if checkpoint.version == 0:
             checkpoint = await self._begin(checkpoint)
         blocked = await self.database.parked_aggregates(name)
         if checkpoint.version != known.version:
             self.had_effect.clear()
-        fault = await self._fault(checkpoint)
+        fault = await self._fault(checkpoint) or await self._other_partitions()
         if not self.looked_at_parked:
             self.projection.drive(await self._readable_now())
             self.looked_at_parked = True
@@ -270,7 +283,7 @@ class DurableServer(QueryServer):
         """List what an earlier version of the application could not read, with what waits behind it."""
         readable: dict[str, bool] = {}
         found: list[ParkedEvent] = []
-        for event in await self.database.parked(self.query.name):
+        for event in await self.database.parked(self.name):
             if event.aggregate_id not in readable:
                 readable[event.aggregate_id] = event.attempts == 0 and await self._is_readable(event)
             if readable[event.aggregate_id]:
@@ -289,7 +302,7 @@ class DurableServer(QueryServer):
         if isinstance(begin, datetime.datetime):
             position = await self._position_before(begin.timestamp())
         else:
-            position = await self.source.last_position() if begin == "now" else begin
+            position = await self.events.last_position() if begin == "now" else begin
         found = await self._event_at(position)
         first = none_yet.next(position=position, mark=mark(found) if found is not None else "")
         await self.database.update_checkpoint(first)
@@ -297,10 +310,10 @@ class DurableServer(QueryServer):
 
     async def _position_before(self, moment: float) -> int:
         """Return a position behind which all events recorded since a moment are, by halving."""
-        low, high = 0, await self.source.last_position()
+        low, high = 0, await self.events.last_position()
         while low < high:
             middle = (low + high) // 2
-            found = await self._read(middle, 1)
+            found = await self._read(middle, 1, source=self.events)
             if found and (found[0].recorded_at is None or found[0].recorded_at < moment):
                 low = found[0].position
             else:
@@ -316,36 +329,50 @@ class DurableServer(QueryServer):
             await prepare(tx)
         self.prepared = True
 
+    async def _other_partitions(self) -> str:
+        """Say that the query had another number of partitions: nobody knows what of ours is done."""
+        own = self.query.names()
+        pattern = re.compile(re.escape(self.query.name) + r"(_\d+_of_\d+)?")
+        others = [each.query for each in await self.database.checkpoints() if pattern.fullmatch(each.query)]
+        others = [name for name in others if name not in own]
+        if not others:
+            return ""
+        return (
+            f"the query has had other partitions, {', '.join(others[:3])}: with another number it takes "
+            "another name (and start=), or their rows in pyglyn_checkpoint have to be deleted"
+        )
+
     async def _fault(self, checkpoint: Checkpoint) -> str:
         """Say why the checkpoint is none of this store; empty if it is one. Reading on would skip events."""
         position = checkpoint.position
         if position <= 0:
             return ""
-        found = await self._read(position - 1, 1)
+        found = await self._read(position - 1, 1, source=self.events)
         if found and found[0].position == position:
             if checkpoint.mark in ("", mark(found[0])):
                 return ""
             where = f"another event than the one processed at position {position}"
-        elif found or await self.source.last_position() >= position:
+        elif found or await self.events.last_position() >= position:
             return ""  # that event is of another type, or was deleted
         else:
             where = f"no events up to position {position}, where the query is"
         return f"the store has {where}: was it restored, or is it another one? A replay of all begins anew"
 
     async def _read(
-        self, after: int, limit: int, aggregate_id: str | None = None
+        self, after: int, limit: int, aggregate_id: str | None = None, *, source: Source | None = None
     ) -> list[RecordedEvent[Any]]:
-        """Read events. Whatever goes wrong with that is no event's fault."""
+        """Read the events that are ours. Whatever goes wrong with that is no event's fault."""
         try:
-            return await self.source.read(after, limit=limit, aggregate_id=aggregate_id)
+            return await (source or self.source).read(after, limit=limit, aggregate_id=aggregate_id)
         except StoreUnavailable:
             raise
         except Exception as error:
             raise StoreUnavailable(f"the events cannot be read: {text_of(error)}") from error
 
     async def _event_at(self, position: int | None) -> RecordedEvent[Any] | None:
-        found = [] if position is None else await self._read(position - 1, 1)
-        return found[0] if found and found[0].position == position else None
+        found = [] if position is None else await self._read(position - 1, 1, source=self.events)
+        event = found[0] if found and found[0].position == position else None
+        return event if event is None or self.selected is None else self.selected.kept(event) or event
 
     async def _wait(self, after: int, timeout: float) -> None:
         """Wait for the store, a broadcast, an order, or the time."""
@@ -366,7 +393,7 @@ class DurableServer(QueryServer):
             store.result()
 
     async def _apply(self, effect: Apply) -> None:
-        name = self.query.name
+        name = self.name
         if self.query.into is None and effect.events:
             self.under_way = effect
             effect = await self._call_each(effect)
@@ -406,16 +433,16 @@ class DurableServer(QueryServer):
         Effects elsewhere are not undone any more: they count, whether the query was paused meanwhile or not.
         """
         if self.query.into is None:
-            stored = await tx.load_checkpoint(self.query.name)
+            stored = await tx.load_checkpoint(self.name)
             if (stored.position, stored.replay) == (before.position, before.replay):
                 after = stored.next(position=after.position, mark=after.mark, replay=after.replay)
         await tx.update_checkpoint(after)
 
     async def _check_current(self, tables: SideTables, before: Checkpoint) -> None:
         """Check that the checkpoint is as we know it, before the application is called in vain."""
-        stored = await tables.load_checkpoint(self.query.name)
+        stored = await tables.load_checkpoint(self.name)
         if stored.version != before.version:
-            raise CheckpointConflict(self.query.name, before.version, stored.version, what="version")
+            raise CheckpointConflict(self.name, before.version, stored.version, what="version")
 
     async def _with_raw(self, event: ParkedEvent) -> ParkedEvent:
         """Add the event as a term where the source has no text of it: a memory store, another node."""
@@ -473,7 +500,7 @@ class DurableServer(QueryServer):
 
     async def _drive(self, effect: Drive) -> int:
         """Process a parked event as the store has it now; returns how many of its aggregate remain."""
-        parked, name = effect.parked, self.query.name
+        parked, name = effect.parked, self.name
         assert parked.id is not None
         event = await self._event_at(parked.position)
         if event is None:
@@ -496,7 +523,7 @@ class DurableServer(QueryServer):
     async def _is_parked(self, event: ParkedEvent) -> bool:
         """Tell whether an event is parked still; they are driven in order, so usually it is the first one."""
         for limit in (1, None):
-            found = await self.database.parked(self.query.name, aggregate_id=event.aggregate_id, limit=limit)
+            found = await self.database.parked(self.name, aggregate_id=event.aggregate_id, limit=limit)
             if any(each.id == event.id for each in found):
                 return True
         return False
@@ -508,7 +535,7 @@ class DurableServer(QueryServer):
                 with failing_at(None, *PASSING):
                     await on_reset(tx, id)
                     tx.check()
-            for event in await tx.parked(self.query.name, aggregate_id=id):
+            for event in await tx.parked(self.name, aggregate_id=id):
                 assert event.id is not None
                 await tx.unpark(event.id)
             await tx.update_checkpoint(effect.after)
@@ -534,9 +561,9 @@ class DurableServer(QueryServer):
         state = projection.state(time.monotonic())
         position, lag, parked, error = projection.position, 0, 0, projection.error
         try:
-            stored = await self.database.load_checkpoint(self.query.name)
+            stored = await self.database.load_checkpoint(self.name)
             position = stored.position
-            parked = await self.database.count_parked(self.query.name)
+            parked = await self.database.count_parked(self.name)
             if stored.version != projection.checkpoint.version:
                 projection.look()
                 self.awake.set()
@@ -549,7 +576,7 @@ class DurableServer(QueryServer):
         except (EventStoreError, TimeoutError) as unavailable:
             error = error or str(unavailable) or "the store of the events does not answer"
         return QueryStatus(
-            name=self.query.name,
+            name=self.name,
             kind="durable",
             state=state,
             position=position,
@@ -578,12 +605,16 @@ class DurableServer(QueryServer):
     async def _answer_waiting(self) -> None:
         """Answer those who wait for what is done by now; where that cannot be told they go on waiting."""
         with contextlib.suppress(EventStoreError):
-            while self.waiting_for and await self._is_done(self.waiting_for[0][0]):
-                self.reply(heapq.heappop(self.waiting_for)[2], wire.OK)
+            while self.waiting_for:
+                first = self.waiting_for[0]
+                if not await self._is_done(first[0]):
+                    return
+                if self.waiting_for and self.waiting_for[0] is first:  # nobody has answered meanwhile
+                    self.reply(heapq.heappop(self.waiting_for)[2], wire.OK)
 
     async def _is_done(self, position: int) -> bool:
         """Whether no event up to a position is left to be done; between ours there may be others' events."""
-        stored = await self.database.load_checkpoint(self.query.name)
+        stored = await self.database.load_checkpoint(self.name)
         if stored.replay is not None or self.projection.is_to_begin_anew:
             return False
         if position <= stored.position:
@@ -593,7 +624,7 @@ class DurableServer(QueryServer):
 
     async def parked(self) -> list[ParkedEvent]:
         """List what is parked."""
-        return await self.database.parked(self.query.name)
+        return await self.database.parked(self.name)
 
     async def drive(self, id: int | None) -> int:
         """Have parked events processed again; returns how many are tried."""
@@ -604,7 +635,7 @@ class DurableServer(QueryServer):
 
     async def pause(self, paused: bool) -> None:
         """Stand still, also after a restart; or go on."""
-        await self.database.set_paused(self.query.name, paused)
+        await self.database.set_paused(self.name, paused)
         self.projection.look()
         if paused:
             self.projection.pause()
@@ -628,7 +659,7 @@ class DurableServer(QueryServer):
     def _check_repeatable(self) -> None:
         if self.query.on_reset is None and not self.query.idempotent:
             raise EventStoreError(
-                f"query {self.query.name!r} has no on_reset that undoes its effects, so they would be made "
+                f"query {self.name!r} has no on_reset that undoes its effects, so they would be made "
                 "twice; give it one, or idempotent=True if that does no harm"
             )
 
@@ -638,7 +669,7 @@ class DurableServer(QueryServer):
         if task.cancelled() or not self.me.alive or self.stopping:
             return
         error = task.exception()
-        logger.error("query %s ends", self.query.name, exc_info=error)
+        logger.error("query %s ends", self.name, exc_info=error)
         reason = f"{type(error).__name__}: {error}"[:500].encode()
         self.me.send(self.me.pid, (Atom("pyglyn_query_ended"), (Atom("error"), reason)))
 
@@ -673,5 +704,7 @@ class DurableServer(QueryServer):
             await self._stop_running()
         if self.turn is not None:
             await self.turn.end()
+        if self.facts is not None and self.facts is not self.query.store:
+            await self.facts.log.close()
         for store in self.own.values():
             await store.close()

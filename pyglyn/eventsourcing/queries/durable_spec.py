@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-from pyglyn.errors import EventStoreError
+from pyglyn.errors import EventStoreError, NonPositiveArgument
 from pyglyn.eventsourcing.cluster.broadcast import GlynConfig, GlynStore
+from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.queries.durable_calls import Project
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.queries.selected import Passing, SelectedEvents, SelectedFacts, tag_key_of
+from pyglyn.eventsourcing.stores.facts.log import Query
+from pyglyn.eventsourcing.stores.facts.store import FactStore
 from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores.selection import Selection
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 
 Start: TypeAlias = 'int | datetime.datetime | Literal["now"]'
@@ -25,7 +30,7 @@ class DurableSpec:
     Attributes:
         name: the query's; its checkpoint and its process have it too.
         function: what is called for each event.
-        store: where the events are: a store, or a `GlynConfig` whose services are asked.
+        store: where the events are: a store, facts, or a `GlynConfig` whose services are asked.
         into: the database of the effects; None when they are elsewhere.
         checkpoints: where the checkpoint and the parked events are: ``into``, or the store or URL given here,
             or else the store of the events. One in memory has every event repeated after a restart.
@@ -39,10 +44,18 @@ class DurableSpec:
             the effects before they are made again.
         idempotent: the effects may be made again without being undone.
         group: the Glyn group whose broadcasts wake it up.
+        batches: ``function(tx, envelopes)`` is called once for all events of a transaction. When it raises,
+            halves are tried until it is known which event makes it raise.
+        select: which events it gets, looked for where the events are: classes of events (tags, for events
+            that are read as plain JSON), or of facts an `es.Query`; None for all.
+        partitions: how many instances share the events, each with the checkpoint ``name_1_of_N`` and so on:
+            those of one aggregate (of facts: of one stream) always come to the same one, in order.
         events: the type of the events, where ``store`` is a `GlynConfig`.
 
     Raises:
-        EventStoreError: ``into`` has no SQL, or nothing is there to keep the checkpoint.
+        EventStoreError: ``into`` has no SQL, or nothing is there to keep the checkpoint; batches without
+            ``into``; a selection that the store has no means for.
+        NonPositiveArgument: less than one partition.
     """
 
     def __init__(
@@ -50,7 +63,7 @@ class DurableSpec:
         name: str,
         function: Project,
         *,
-        store: EventStore[Any, Any] | GlynConfig,
+        store: EventStore[Any, Any] | GlynConfig | FactStore[Any],
         into: EventStore[Any, Any] | str | None = None,
         checkpoints: EventStore[Any, Any] | str | None = None,
         policy: FailurePolicy | None = None,
@@ -61,6 +74,9 @@ class DurableSpec:
         idempotent: bool = False,
         group: GlynConfig | None = None,
         events: object = None,
+        batches: bool = False,
+        select: Query | Sequence[type | str] | None = None,
+        partitions: int = 1,
     ) -> None:
         self.name = name
         self.function = function
@@ -79,6 +95,40 @@ class DurableSpec:
         self.on_reset = on_reset
         self.idempotent = idempotent
         self.events = events
+        self.batches = batches
+        self.select = select
+        self.partitions = partitions
+        self._check()
+
+    def _check(self) -> None:
+        if self.batches and self.into is None:
+            raise EventStoreError(f"query {self.name!r}: batches need a transaction, so give into=")
+        if self.partitions < 1:
+            raise NonPositiveArgument(f"query {self.name!r}: one partition or more, got {self.partitions}")
+        of_facts = isinstance(self.store, FactStore)
+        if self.select is not None and isinstance(self.select, Query) != of_facts:
+            wanted = "an es.Query" if of_facts else "classes"
+            raise EventStoreError(f"query {self.name!r} selects by {wanted}, got {self.select!r}")
+        if of_facts and isinstance(self.begin, datetime.datetime):
+            raise EventStoreError(f"query {self.name!r}: facts have no time, so it cannot begin at one")
+
+    def names(self) -> list[str]:
+        """Return the names of its instances: its own, or one for each partition."""
+        if self.partitions == 1:
+            return [self.name]
+        return [f"{self.name}_{number}_of_{self.partitions}" for number in range(1, self.partitions + 1)]
+
+    def source(self, source: Source | FactStore[Any], partition: int) -> tuple[Source, Passing | None]:
+        """Return all events, and those that a partition gets if that is not all of them."""
+        part = None if self.partitions == 1 else (partition, self.partitions)
+        if isinstance(source, FactStore):
+            assert self.select is None or isinstance(self.select, Query)
+            return SelectedFacts(source, None), SelectedFacts(source, self.select, part)
+        if self.select is None and part is None:
+            return source, None
+        assert not isinstance(self.select, Query)
+        types = None if self.select is None else tuple(self.select)
+        return source, SelectedEvents(source, Selection(types, part, tag_key_of(source)))
 
     def _checkpoints(self, given: EventStore[Any, Any] | str | None) -> EventStore[Any, Any]:
         if self.into is not None:
@@ -87,7 +137,7 @@ class DurableSpec:
             if given is not None:
                 raise EventStoreError(f"query {self.name!r}: its checkpoint is in the database into")
             return self.into
-        store = open_store(given) if isinstance(given, str) else given or self.store
+        store: object = open_store(given) if isinstance(given, str) else given or self.store
         if isinstance(store, EventStore) and store.has_side_tables:
             return store
         raise EventStoreError(

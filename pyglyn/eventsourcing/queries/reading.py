@@ -8,14 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
 from pyglyn.errors import ActorTimeout, CallTimeout, StoreUnavailable, TransactionRolledBack
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.queries.bounds import Complaints
+from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.queries.selected import SelectedEvents, tag_key_of
+from pyglyn.eventsourcing.stores.selection import Selection
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, RecordedEvent
 from pyglyn.node import At
 from pyglyn.node.destinations import ServerRef
@@ -30,7 +34,12 @@ _AGAIN = FailurePolicy(retries=None, first=0.05, longest=5.0)
 
 
 async def subscribe(
-    store: EventStore[E, Any], *, after: int = 0, aggregate_id: str | None = None, batch: int = BATCH
+    store: EventStore[E, Any],
+    *,
+    after: int = 0,
+    aggregate_id: str | None = None,
+    select: Sequence[type | str] | None = None,
+    batch: int = BATCH,
 ) -> AsyncIterator[RecordedEvent[E]]:
     """Yield the events behind a position: first what is there, then what is committed, for ever.
 
@@ -41,19 +50,24 @@ async def subscribe(
         store: whose events.
         after: the position behind which to begin; ``await store.last_position()`` for what comes from now on.
         aggregate_id: only those of one aggregate.
+        select: only those of these classes (tags, where events are read as plain JSON), looked for where they
+            are stored.
         batch: how many are read at a time.
 
     Raises:
         EventStoreError: the store will never work as it is.
     """
     complaints, attempts = Complaints(), 0
+    source: Source = store
+    if select is not None:
+        source = SelectedEvents(store, Selection(tuple(select), None, tag_key_of(store)))
     while True:
         try:
             end = await store.last_position()
-            events = await store.read(after, limit=batch, aggregate_id=aggregate_id)
+            events = await source.read(after, limit=batch, aggregate_id=aggregate_id)
             if not events:
                 after = max(after, end)  # whatever there is up to here is another aggregate's
-                await store.wait(after)
+                await source.wait(after)
         except (StoreUnavailable, TransactionRolledBack) as error:
             attempts += 1
             line = complaints.take(str(error), time.monotonic())
@@ -67,12 +81,15 @@ async def subscribe(
             yield event
 
 
-async def wait_for(at: At, query: ServerRef, position: int, *, timeout: float | None = 5.0) -> None:
+async def wait_for(
+    at: At, query: ServerRef | DurableSpec, position: int, *, timeout: float | None = 5.0
+) -> None:
     """Wait until a durable query has done everything up to a position: to read what one has written.
 
     Args:
         at: the node, or the calling process.
-        query: its name on this node, ``(name, node)``, or its pid.
+        query: its name on this node, ``(name, node)``, or its pid; or itself, for all its partitions on this
+            node.
         position: such as ``await store.last_position()`` after a command.
         timeout: seconds.
 
@@ -80,6 +97,9 @@ async def wait_for(at: At, query: ServerRef, position: int, *, timeout: float | 
         ActorTimeout: it was not so far in time.
         CallFailed: there is no such query, or it ended.
     """
+    if isinstance(query, DurableSpec):
+        await asyncio.gather(*(wait_for(at, name, position, timeout=timeout) for name in query.names()))
+        return
     try:
         answer = await at.call(query, (WAIT_FOR, position), timeout)
     except CallTimeout as error:

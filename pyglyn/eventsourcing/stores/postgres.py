@@ -47,6 +47,7 @@ from pyglyn.eventsourcing.stores.postgres_database import (
     translate,
 )
 from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.selection import PART_IN_POSTGRES, Scanned, Selection, conditions
 from pyglyn.eventsourcing.stores.sql import (
     EVENT_COLUMNS,
     NO_LIMIT,
@@ -69,7 +70,10 @@ from pyglyn.eventsourcing.stores.sql import (
     read_command,
     read_keys,
     read_parked,
+    scan_statement,
+    scanned,
     select_parked,
+    selected_statement,
 )
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerReads
 from pyglyn.eventsourcing.stores.store import (
@@ -442,6 +446,25 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             if found or len(rows) < limit:
                 return found
             after, none_pending = rows[-1][0], False
+
+    async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
+        by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
+        keys, database = read_keys(self.aggregate_type, None), self.database()
+        while await self._assign_positions():
+            pass
+        [(looked, end)] = await database.query(scan_statement(by_type=by_type), (after, *keys))
+        if not looked:
+            return Scanned([], after, False)
+        contains = "position(%s in e.payload) > 0"
+        condition, parameters = conditions(selection, names, contains=contains, part=PART_IN_POSTGRES)
+        statement = selected_statement(condition, by_type=by_type)
+        rows = await database.query(statement, (after, end, *keys, *parameters, limit))
+        kept = [
+            one
+            for event in self._codec.recorded_rows(rows)
+            if (one := selection.kept(event, names)) is not None
+        ]
+        return scanned(kept, rows, limit, end, looked)
 
     async def _assign_positions(self) -> int:
         """Give positions to events committed since; return to how many."""

@@ -124,6 +124,15 @@ class RowCodec(Generic[E, S]):
         if snapshot is not None:
             self._states.encode(snapshot.entity)
 
+    def names_of(self, types: Iterable[type | str] | None) -> frozenset[str] | None:
+        """Return the tags under which events of some types may be stored; None for all types."""
+        return None if types is None else self._events.names_of(tuple(types))
+
+    @property
+    def tag_key(self) -> str:
+        """The key of the tag in the JSON of an event."""
+        return self._events.style.tag_key
+
     def check_state(self, entity: S) -> None:
         """Check that an entity can be written and read as a snapshot.
 

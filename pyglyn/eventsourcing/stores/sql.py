@@ -26,6 +26,7 @@ from pyglyn.eventsourcing.stores.rows import (
     shown_text,
     storable_text,
 )
+from pyglyn.eventsourcing.stores.selection import Scanned
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerTables
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
@@ -34,6 +35,7 @@ from pyglyn.eventsourcing.stores.store import (
     OutboxEntry,
     OutboxMessage,
     ParkedEvent,
+    RecordedEvent,
     Replay,
     Transaction,
 )
@@ -164,6 +166,38 @@ def positioned_statement(*, by_type: bool, by_id: bool) -> str:
     ON e.aggregate_type = p.aggregate_type AND e.aggregate_id = p.aggregate_id AND e.sequence = p.sequence
     ORDER BY p.position
     """
+
+
+SCAN = 10_000
+"""Positions that one statement looks through for those that are selected."""
+
+
+def scan_statement(*, by_type: bool) -> str:
+    """Return the statement that tells how far to look: how many, the last; parameters: after[, type]."""
+    condition = " AND aggregate_type = %s" if by_type else ""
+    return f"""
+    SELECT count(*), max(position) FROM (
+      SELECT position FROM pyglyn_position WHERE position > %s{condition} ORDER BY position LIMIT {SCAN}
+    ) AS p
+    """
+
+
+def selected_statement(conditions: str, *, by_type: bool) -> str:
+    """Return the statement of a reader that selects; parameters: after, until[, type], conditions', limit."""
+    condition = " AND p.aggregate_type = %s" if by_type else ""
+    columns = ", ".join(f"e.{column}" for column in EVENT_COLUMNS.split(", "))
+    return f"""
+    SELECT p.position, p.recorded_at, {columns} FROM pyglyn_position AS p JOIN event AS e
+    ON e.aggregate_type = p.aggregate_type AND e.aggregate_id = p.aggregate_id AND e.sequence = p.sequence
+    WHERE p.position > %s AND p.position <= %s{condition}{conditions} ORDER BY p.position LIMIT %s
+    """
+
+
+def scanned(found: list[RecordedEvent[Any]], rows: list[Row], limit: int, end: int, looked: int) -> Scanned:
+    """Say how far was looked: to the last of ``limit`` rows, or to the end of the positions counted."""
+    if len(rows) >= limit:
+        return Scanned(found, rows[-1][0], True)
+    return Scanned(found, end, looked >= SCAN)
 
 
 def read_keys(aggregate_type: str | None, aggregate_id: str | None) -> list[str]:

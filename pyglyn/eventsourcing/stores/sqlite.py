@@ -24,6 +24,13 @@ from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, Ve
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.selection import (
+    PART_IN_SQLITE,
+    Scanned,
+    Selection,
+    conditions,
+    part_of,
+)
 from pyglyn.eventsourcing.stores.sql import (
     EVENT_COLUMNS,
     INSERT_EVENT,
@@ -51,7 +58,10 @@ from pyglyn.eventsourcing.stores.sql import (
     read_keys,
     read_parked,
     remember_command,
+    scan_statement,
+    scanned,
     select_parked,
+    selected_statement,
     snapshot_parameters,
 )
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerReads
@@ -245,6 +255,26 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
             if found or len(rows) < limit:
                 return found
             after = rows[-1][0]
+
+    async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
+        by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
+        keys = read_keys(self.aggregate_type, None)
+        contains = "instr(e.payload, ?) > 0"
+        condition, parameters = conditions(selection, names, contains=contains, part=PART_IN_SQLITE)
+
+        def select(connection: sqlite3.Connection) -> tuple[int, int, list[Row]]:
+            [(looked, end)], _ = fetch(connection, _q(scan_statement(by_type=by_type)), (after, *keys))
+            if not looked:
+                return 0, after, []
+            connection.create_function("pyglyn_part", 2, part_of, deterministic=True)
+            statement = _q(selected_statement(condition, by_type=by_type))
+            rows, _ = fetch(connection, statement, (after, end, *keys, *parameters, limit))
+            return looked, end, rows
+
+        looked, end, rows = await self.database().read(select)
+        read = self._codec.recorded_rows(rows)
+        kept = [one for event in read if (one := selection.kept(event, names)) is not None]
+        return scanned(kept, rows, limit, end, looked)
 
     async def last_position(self) -> int:
         rows = await self._select(_LAST_POSITION, ())

@@ -39,8 +39,8 @@ from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVa
 
 import attrs
 
-from pyglyn.errors import EventDecodeError
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
+from pyglyn.eventsourcing.domain.envelope import RecordedEvent as RecordedEvent
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.managing import (
     PAGE,
@@ -51,6 +51,7 @@ from pyglyn.eventsourcing.stores.managing import (
     Status,
     Timer,
 )
+from pyglyn.eventsourcing.stores.selection import Scanned, Selection
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -75,26 +76,6 @@ class Loaded(Generic[E, S]):
         if self.envelopes:
             return self.envelopes[-1].sequence
         return self.snapshot.sequence if self.snapshot is not None else 0
-
-
-@attrs.define  # not frozen: one per event read, and a frozen one takes four times as long to make
-class RecordedEvent(Generic[E]):
-    """An event as a reader by position gets it.
-
-    Attributes:
-        envelope: the event; None when it does not decode.
-        error: why it does not, with the stored text in ``error.payload``.
-        recorded_at: when it was written, in seconds since 1970; None for events older than our side tables.
-        raw: the payload as it is stored, bytes where it is no text; empty for stores that keep objects.
-    """
-
-    position: int
-    aggregate_id: str
-    sequence: int
-    envelope: EventEnvelope[E] | None
-    error: EventDecodeError | None = None
-    recorded_at: float | None = None
-    raw: str | bytes = ""
 
 
 @attrs.frozen
@@ -510,6 +491,16 @@ class EventStore(SideTables, ManagerReads, Generic[E, S]):
 
         An empty list means that there are none now (or that the limit is 0).
         """
+
+    async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
+        """Look for events behind a position of which a selection is made.
+
+        Returns:
+            Up to ``limit`` of them, and how far was looked: a part of the log at a time.
+        """
+        events = await self.read(after, limit=limit)
+        kept = [event for event in map(selection.kept, events) if event is not None]
+        return Scanned(kept, events[-1].position if events else after, len(events) >= limit)
 
     @abc.abstractmethod
     async def last_position(self) -> int:

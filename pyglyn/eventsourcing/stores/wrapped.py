@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.managing import PAGE, IssuedCommand, ManagerReads, Outlook, Status, Timer
+from pyglyn.eventsourcing.stores.selection import Scanned, Selection
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -276,6 +277,9 @@ class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
         return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
+
+    async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
+        return await self.underlying.scan(selection, after, limit=limit)
 
     async def last_position(self) -> int:
         return await self.underlying.last_position()

@@ -120,6 +120,10 @@ class FactLog(abc.ABC):
     ) -> None:
         await self.close()
 
+    def reopened(self) -> FactLog:
+        """Return the same log with connections of its own; itself where it has none."""
+        return self
+
     @abc.abstractmethod
     async def start(self) -> None:
         """Connect and create what is missing."""

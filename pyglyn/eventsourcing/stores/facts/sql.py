@@ -118,6 +118,13 @@ class SqliteFactLog(FactLog):
         self._store = store
         self._made: SqliteDatabase | None = None
 
+    def reopened(self) -> SqliteFactLog:
+        store: Any = self._store.reopen() if self._store.reopen is not None else self._store
+        return SqliteFactLog(store)
+
+    def __reduce__(self) -> tuple[type[SqliteFactLog], tuple[Any]]:
+        return SqliteFactLog, (self._store,)
+
     async def start(self) -> None:
         await self._database()
 
@@ -182,6 +189,12 @@ class PostgresFactLog(FactLog):
     def __init__(self, store: Any) -> None:
         self._store = store
         self._made: PostgresDatabase | None = None
+
+    def reopened(self) -> PostgresFactLog:
+        return PostgresFactLog(self._store.reopen() if self._store.reopen is not None else self._store)
+
+    def __reduce__(self) -> tuple[type[PostgresFactLog], tuple[Any]]:
+        return PostgresFactLog, (self._store,)
 
     async def start(self) -> None:
         await self._database()

@@ -13,6 +13,7 @@ meanwhile; else it is made anew. So two decisions that concern each other never 
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
@@ -22,7 +23,7 @@ import attrs
 
 from pyglyn.errors import AppendConditionFailed, EventDecodeError, TransactionRolledBack
 from pyglyn.eventsourcing.domain.aggregate import Domain
-from pyglyn.eventsourcing.domain.envelope import Metadata
+from pyglyn.eventsourcing.domain.envelope import Metadata, SerializedEventEnvelop
 from pyglyn.eventsourcing.domain.evolution import each, evolution_of
 from pyglyn.eventsourcing.stores.facts.log import (
     STREAM,
@@ -34,7 +35,7 @@ from pyglyn.eventsourcing.stores.facts.log import (
 )
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle, tag_of
 from pyglyn.eventsourcing.stores.rows import shown
-from pyglyn.eventsourcing.stores.store import BATCH
+from pyglyn.eventsourcing.stores.store import BATCH, RecordedEvent
 
 E = TypeVar("E")
 S = TypeVar("S")
@@ -100,6 +101,15 @@ class FactStore(Generic[E]):
         self._codec: JsonCodec[E] = JsonCodec(events, style, tagged=True)
         self._tags = tags
 
+    def reopened(self) -> FactStore[E]:
+        """Return the same facts with connections of its own, where they are in a database."""
+        log = self.log.reopened()
+        if log is self.log:
+            return self
+        made: FactStore[E] = copy.copy(self)
+        made.log = log
+        return made
+
     async def __aenter__(self) -> Self:
         await self.log.start()
         return self
@@ -150,14 +160,16 @@ class FactStore(Generic[E]):
         return _Page(facts, len(found), found[-1].position if found else after)
 
     def _facts(self, raw: RawFact) -> list[Fact[E]]:
+        return [self._with(raw, event) for event in each(self._payload(raw))]
+
+    def _payload(self, raw: RawFact) -> E:
         try:
-            payload = self._codec.decode(raw.data.decode(), raw.version)
+            return self._codec.decode(raw.data.decode(), raw.version)
         except (EventDecodeError, UnicodeDecodeError) as error:
             errors = error.errors if isinstance(error, EventDecodeError) else [str(error)]
             raise EventDecodeError(
                 errors, payload=shown(raw.data), aggregate_id=raw.stream, sequence=raw.revision, what="fact"
             ) from error
-        return [self._with(raw, event) for event in each(payload)]
 
     def _with(self, raw: RawFact, payload: E) -> Fact[E]:
         return Fact(
@@ -168,6 +180,28 @@ class FactStore(Generic[E]):
             id=raw.id,
             type=raw.type,
         )
+
+    async def recorded(
+        self, query: Query | None = None, *, after: int = 0, limit: int | None = None
+    ) -> list[RecordedEvent[E]]:
+        """Return facts that match as readers of events get them: the stream is the aggregate.
+
+        One that does not decode has its error, and text, in its place.
+        """
+        found = await self.log.read(self._named(query), after=after, limit=limit)
+        return [self._recorded(raw) for raw in found]
+
+    def _recorded(self, raw: RawFact) -> RecordedEvent[E]:
+        envelope: SerializedEventEnvelop[E] | None = None
+        fault: EventDecodeError | None = None
+        try:
+            payload = self._payload(raw)
+            envelope = SerializedEventEnvelop(
+                raw.stream, raw.revision, payload, list(raw.metadata), raw.type, str(raw.version), ""
+            )
+        except EventDecodeError as error:
+            fault = error
+        return RecordedEvent(raw.position, raw.stream, raw.revision, envelope, fault, None, raw.data)
 
     async def append(
         self,

@@ -36,7 +36,7 @@ import enum
 import functools
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
@@ -183,6 +183,19 @@ class JsonCodec(Generic[T]):
         if self._upcasting is not None and self._upcasting.tag_key is None:
             write = self._upcasting.marking(write)
         return write, read
+
+    def names_of(self, types: Iterable[type | str]) -> frozenset[str]:
+        """Return all tags under which events of some types may be stored, as they are now or were before.
+
+        What has upcasters may become anything, so its tags are always among them.
+        """
+        names = {each for each in types if isinstance(each, str)}
+        for of in types:
+            if isinstance(of, type):
+                names |= {tag_of(self.style, of), *evolution_of(of).aliases}
+        if self._upcasting is not None:
+            names |= {tag for tag, each in self._upcasting.types.items() if each.upcasters}
+        return frozenset(names).union(*(codec.names_of(types) for codec in self._earlier))
 
     def encode(self, value: T) -> str:
         """Write a value.
