@@ -141,7 +141,6 @@ ELSEWHERE = {
     "node/process.py": "node/test_processes.py node/test_runtime.py node/test_dead_processes.py",
     "node/process_info.py": "supervision/test_process_info.py",
     "node/releases.py": "node/test_system.py",
-    "node/router.py": "node/test_order.py node/test_capabilities.py node/test_backpressure.py node/test_interop_messages.py",
     **dict.fromkeys(
         (
             f"node/tools/{name}.py"
