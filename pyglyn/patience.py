@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
 STEPS: Final = 8
@@ -83,3 +83,25 @@ async def timeout(seconds: float | None) -> AsyncIterator[None]:
         finally:
             if patience is not None:
                 patience.cancel()
+
+
+@contextlib.contextmanager
+def cancellable() -> Iterator[None]:
+    """Let no cancellation of this task get lost in what is inside: it comes out at the end at the latest.
+
+    For code of others that waits with ``asyncio.wait_for``: that of Python 3.11 returns what it waited for,
+    when that came in the same turn as the cancellation, and says nothing of it (python/cpython#86296).
+
+    Raises:
+        asyncio.CancelledError: the task was cancelled inside, which went unnoticed or became another error.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError

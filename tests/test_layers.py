@@ -80,7 +80,7 @@ PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 
 _BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience", "forks", "loop_turn"}
 _NODE = _BELOW_NODE | {"counters", "gleam", "node"}
-_ES_STORES = {"errors", "etf", "gleam", "forks", "eventsourcing/domain"}
+_ES_STORES = {"errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"counters", "eventsourcing/stores"}
 _ES_CLUSTER = _ES_COMMANDS | {"eventsourcing/commands", "node", "groups", "glyn"}
 _ES_QUERIES = _ES_CLUSTER | {"eventsourcing/cluster", "supervision"}

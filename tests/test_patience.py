@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -86,3 +87,34 @@ async def test_a_time_limit_ends_what_is_inside_and_nothing_else() -> None:
     with pytest.raises(ZeroDivisionError):
         async with patience.timeout(1000.0):
             raise ZeroDivisionError
+
+
+async def test_a_cancellation_in_the_turn_of_a_result_or_an_error_is_not_lost() -> None:
+    """As ``asyncio.wait_for`` of Python 3.11 loses it: what it waited for is there when the cancellation comes."""
+
+    async def deaf(error: Exception | None) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
+
+    async def guarded(error: Exception | None) -> None:
+        with patience.cancellable():
+            await deaf(error)
+
+    for error in (None, KeyError("gone")):
+        waiting = asyncio.create_task(guarded(error))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+async def test_what_nobody_has_cancelled_ends_as_it_does() -> None:
+    with patience.cancellable():
+        await asyncio.sleep(0)
+    with pytest.raises(ZeroDivisionError), patience.cancellable():
+        raise ZeroDivisionError
+    with pytest.raises(TimeoutError), patience.cancellable():
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()

@@ -410,6 +410,23 @@ class EventStoreContract:
         expected = [(f"{when} {n}", k) for when in ("before", "after") for n in range(5) for k in (1, 2)]
         assert seen == expected
 
+    async def test_a_follower_that_is_cancelled_ends(self, store: Store) -> None:
+        """In whichever turn of the event loop: also in that in which it is woken, or gets a connection."""
+
+        async def follow(after: int) -> None:
+            async for _ in store.follow(after):
+                pass
+
+        for turns in range(40):
+            following = asyncio.create_task(follow(await store.last_position()))
+            await asyncio.sleep(0)
+            await store.append(f"account {turns}", opened(), expected=0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            following.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(following, 60)
+
     # --- commands ------------------------------------------------------------------------------------
 
     async def test_commands_decide_append_and_fold(self, store: Store) -> None:

@@ -507,7 +507,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             if await self._exists_behind(after):
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(grown.wait(), database.look_s)
+                async with asyncio.timeout(database.look_s):
+                    await grown.wait()
 
     async def _exists_behind(self, after: int) -> bool:
         while await self._assign_positions():

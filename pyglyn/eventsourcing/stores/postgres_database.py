@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from pyglyn import forks
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
 from pyglyn.eventsourcing.stores import layout
+from pyglyn.patience import cancellable
 
 if TYPE_CHECKING:
     import psycopg
@@ -183,18 +184,22 @@ class PostgresDatabase:
         pool = self._pool
         if pool is None:
             raise StoreUnavailable("the store was closed")
+        connection: Connection | None = None
         try:
-            connection = await pool.getconn()
-            while not await _is_alive(connection):
-                # The pool's own check would wait a second, two, four … between dead connections.
-                await pool.putconn(connection)
-                connection = await pool.getconn()
-        except Exception as error:
-            raise await self._why_none(error) from error
-        try:
+            with cancellable():
+                try:
+                    connection = await pool.getconn()
+                    while not await _is_alive(connection):
+                        # The pool's own check would wait a second, two, four … between dead connections.
+                        dead, connection = connection, None
+                        await pool.putconn(dead)
+                        connection = await pool.getconn()
+                except Exception as error:
+                    raise await self._why_none(error) from error
             yield connection
         finally:
-            await asyncio.shield(pool.putconn(connection))
+            if connection is not None:
+                await asyncio.shield(pool.putconn(connection))
 
     async def _why_none(self, error: Exception) -> EventStoreError:
         """Say why there is no connection: the pool only knows for how long it has waited."""

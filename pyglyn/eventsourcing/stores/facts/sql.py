@@ -268,4 +268,5 @@ class PostgresFactLog(FactLog):
             if await self.last_position() > after:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(grown.wait(), database.look_s)
+                async with asyncio.timeout(database.look_s):
+                    await grown.wait()
