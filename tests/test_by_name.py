@@ -140,7 +140,6 @@ ELSEWHERE = {
     "node/output.py": "node/test_io.py",
     "node/process.py": "node/test_processes.py node/test_runtime.py node/test_dead_processes.py",
     "node/process_info.py": "supervision/test_process_info.py",
-    "node/releases.py": "node/test_system.py",
     **dict.fromkeys(
         (
             f"node/tools/{name}.py"

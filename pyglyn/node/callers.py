@@ -13,12 +13,8 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Final
 
 from pyglyn.node.backpressure import BusyNodes
-
-UNKNOWN: Final = ""
-"""Where nobody says who calls, as in ``rpc:cast`` of old nodes."""
 
 
 class Callers:

@@ -1,4 +1,4 @@
-"""What an encoded message begins like: what must not wait in a mailbox. Layer: node, pure.
+"""What an encoded message begins like: what may not wait in a mailbox, and its source. Layer: node, pure.
 
 No more than the first element of a tuple is decoded, and that only where it is a reference.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from pyglyn.errors import DecodeError
-from pyglyn.etf import Reference, decode_bare
+from pyglyn.etf import Atom, Reference, decode_bare, encode_bare
 
+ARRIVED: Final = Atom("$arrived")
 _LONGEST: Final = 32
 
 
@@ -54,3 +55,11 @@ def reference_of_answer(message: bytes | memoryview) -> Reference | None:
     except DecodeError:
         return None
     return found if type(found) is Reference else None
+
+
+_ARRIVED: Final = b"h\3" + encode_bare(ARRIVED)
+
+
+def with_source(node: str, message: bytes | memoryview) -> bytes:
+    """The message ``{'$arrived', Node, Message}``."""
+    return b"".join((_ARRIVED, encode_bare(Atom(node)), message))

@@ -117,6 +117,8 @@ class Process:
         answers_system_messages: those of ``sys`` come with the others, and the body answers them.
         format_state: gives what ``sys:get_state`` shows; None for the ``dictionary``. A server has its own.
         deaf: only replies to its calls reach it, other messages are dropped.
+        told_source: gets each message of another node as ``{'$arrived', Node, Message}``: the pids in it are
+            whatever its sender says they are.
         on_end: called with the exit reason once it has ended, for code in the same operating-system process.
         parent: the supervisor (or whoever else) that started it as a child; None if nobody did.
         handover: what the last run of this child left with ``checkpoint``; None at the first start.
@@ -144,6 +146,7 @@ class Process:
         self.answers_system_messages = False
         self.format_state: Callable[[], Term] | None = None
         self.deaf = False
+        self.told_source = False
         self.when_busy = WhenBusy.WAIT
         self.on_end: list[Callable[[Term], None]] = []
         self.pending = Pending()

@@ -1,7 +1,7 @@
 """Which OTP release connected nodes run, for the little that is not the same in all. Layer: node.
 
 OTP 25 to 27 have the same capabilities, so a node is asked, by ``erlang:system_info(otp_release)``, when it
-first matters.
+first matters; and again when it matters the next time, if it has not answered.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from pyglyn.errors import PyglynError
+from pyglyn.errors import BadRpc, PyglynError
 from pyglyn.etf import Atom
 from pyglyn.node.exits import Exit
 from pyglyn.node.hub import Hub
+from pyglyn.node.reasons import NODEDOWN
 from pyglyn.node.rpc import rpc
 
 ANSWER_TIMEOUT_S = 2.0
@@ -22,11 +23,17 @@ Then = Callable[[int | None], None]
 
 
 class Releases:
-    """Asks each connected node once."""
+    """Asks each connected node once.
 
-    def __init__(self, hub: Hub) -> None:
+    Args:
+        timeout: seconds that a node may take for its answer.
+    """
+
+    def __init__(self, hub: Hub, timeout: float = ANSWER_TIMEOUT_S) -> None:
         self._hub = hub
-        self._asked: dict[str, tuple[int, asyncio.Task[int | None]]] = {}
+        self._timeout = timeout
+        self._known: dict[tuple[str, int], int | None] = {}  # by name and creation
+        self._asked: dict[tuple[str, int], asyncio.Task[int | None]] = {}
 
     def tell(self, node: str, then: Then) -> None:
         """Call ``then`` with the release of a node, at once or later; None if it is no BEAM, or away."""
@@ -34,21 +41,34 @@ class Releases:
         if connection is None:
             then(None)
             return
-        creation, task = self._asked.get(node, (None, None))
-        if task is None or creation != connection.creation:
-            self._asked = {name: asked for name, asked in self._asked.items() if self._hub.peers.get(name)}
-            task = asyncio.get_running_loop().create_task(self._ask(node))
-            self._asked[node] = (connection.creation, task)
-        if task.done():
-            then(None if task.cancelled() else task.result())
-        else:
-            task.add_done_callback(lambda task: then(None if task.cancelled() else task.result()))
+        key = (node, connection.creation)
+        if key in self._known:
+            then(self._known[key])
+            return
+        task = self._asked.get(key)
+        if task is None:
+            self._known = {known: release for known, release in self._known.items() if self._is_up(*known)}
+            task = self._asked[key] = asyncio.get_running_loop().create_task(self._ask(key))
+            task.add_done_callback(lambda _: self._asked.pop(key))
+        task.add_done_callback(lambda task: then(None if task.cancelled() else task.result()))
 
-    async def _ask(self, node: str) -> int | None:
+    def _is_up(self, node: str, creation: int) -> bool:
+        connection = self._hub.peers.get(node)
+        return connection is not None and connection.creation == creation
+
+    async def _ask(self, key: tuple[str, int]) -> int | None:
+        release: int | None = None
         try:
             answer: Any = await rpc(
-                self._hub.system, node, "erlang", "system_info", [Atom("otp_release")], ANSWER_TIMEOUT_S
+                self._hub.system, key[0], "erlang", "system_info", [Atom("otp_release")], self._timeout
             )
-            return int(bytes(answer)) if isinstance(answer, list) else None
-        except (PyglynError, Exit, TypeError, ValueError):
+            release = int(bytes(answer)) if isinstance(answer, list) else None
+        except BadRpc as error:
+            if error.reason in (NODEDOWN, Atom("timeout")):
+                return None
+        except (PyglynError, Exit):
             return None
+        except (TypeError, ValueError):
+            pass  # an answer, if not one of a BEAM
+        self._known[key] = release
+        return release

@@ -204,12 +204,17 @@ class Router:
 
     def from_peer(self, connection: Connection, control: Control, payload: bytes | memoryview | None) -> None:
         """Pass on what a peer sent. The channel has seen to it that nothing is in another node's name."""
-        if not self.workers.links and type(control) is not SpawnRequest:
-            self.hub.runtime.receive_encoded(control, payload)
-            return
-        link = self._into_node(control, payload)
-        if link is not None:
-            link.hold_back(connection)
+        runtime = self.hub.runtime
+        runtime.source = connection.name
+        try:
+            if not self.workers.links and type(control) is not SpawnRequest:
+                runtime.receive_encoded(control, payload)
+                return
+            link = self._into_node(control, payload)
+            if link is not None:
+                link.hold_back(connection)
+        finally:
+            runtime.source = None
 
     def _into_node(self, control: Control, payload: bytes | memoryview | None) -> WorkerLink | None:
         """Pass a signal for this node on; returns the worker it went to, if it did."""

@@ -136,6 +136,7 @@ class Runtime:
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
         readiness: what has to be so here before the node counts as ready.
+        source: the node that sent what is being taken now; None for this one.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
@@ -161,6 +162,7 @@ class Runtime:
         self.busy = BusyNodes()
         self.belongings = Belongings()
         self.readiness = Readiness(self.settings.check_timeout_s)
+        self.source: str | None = None
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
@@ -452,7 +454,8 @@ class Runtime:
         pending = process.pending
         awaited = pending.futures and (pending.expects(dest) or pending.awaits(payload))  # type: ignore[arg-type]
         if not awaited and (process.answers_system_messages or not heads.is_system_message(payload)):
-            process.put_encoded(payload)
+            told = process.told_source and self.source is not None
+            process.put_encoded(heads.with_source(self.source, payload) if told else payload)  # type: ignore[arg-type]
             return
         try:
             message = self._read_message(payload)

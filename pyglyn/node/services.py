@@ -19,11 +19,12 @@ from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.backpressure import WhenBusy
-from pyglyn.node.callers import UNKNOWN, Callers
+from pyglyn.node.callers import Callers
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
 from pyglyn.node.global_names import GLOBAL_NAME_SERVER, GlobalNames
+from pyglyn.node.heads import ARRIVED
 from pyglyn.node.hub import Hub
 from pyglyn.node.io_server import IoServer
 from pyglyn.node.process import Process
@@ -41,6 +42,14 @@ REX = Atom("rex")
 def label_of(module: Term, function: Term) -> str:
     """What a process runs, for people."""
     return f"{etf.text.format(module)}:{etf.text.format(function)}"
+
+
+def _arrived(message: Term, here: str) -> tuple[str, Term]:
+    """The node a message came from, whatever pids are in it, and the message; see ``Process.told_source``."""
+    match message:
+        case (_, Atom() as node, inner) if message[0] is ARRIVED:
+            return node.name, inner
+    return here, message
 
 
 def _ending(reason: Term) -> Body:
@@ -80,6 +89,7 @@ class Services:
         """Run a named process, and again should a peer's exit signal end it: others depend on it."""
         process = self.hub.runtime.spawn(body, name=name, label=name)
         process.when_busy = WhenBusy.DROP
+        process.told_source = body in (self._net_kernel, self._rex)
         if name == "user":
             self.hub.runtime.group_leader = process.pid
 
@@ -242,10 +252,11 @@ class Services:
     async def _net_kernel(self, me: Process) -> None:
         """Answers ``net_adm:ping`` and the tick time; other requests get no reply, as in OTP."""
         while True:
-            match await me.receive():
+            node, message = _arrived(await me.receive(), me.node)
+            match message:
                 case (Atom("$gen_call"), from_, request):
                     caller = Caller.from_term(from_)
-                    answer = self._net_kernel_answer(UNKNOWN if caller is None else caller.pid.node, request)
+                    answer = self._net_kernel_answer(node, request)
                     if caller is not None and answer is not None:
                         reply(me, caller, answer)
 
@@ -289,31 +300,32 @@ class Services:
     async def _rex(self, me: Process) -> None:
         """The rpc server for old callers and ``rpc:block_call``; each call has a process of its own."""
         while True:
-            match await me.receive():
+            node, message = _arrived(await me.receive(), me.node)
+            match message:
                 case (Atom("$gen_call"), from_, request):
                     caller = Caller.from_term(from_)
                     if caller is not None:
-                        self._rex_call(me, caller, request, wrap=False)
+                        self._rex_call(me, node, caller, request)
                 case (Pid() as pid, Atom("features_request")):
                     me.send(pid, (Atom("features_reply"), Atom(self.hub.name), [Atom("erpc")]))
                 case (Pid() as pid, (Atom("sbcast"), Atom() as name, message)):
                     self._sbcast(me, pid, name, message)
                 case (Pid() as pid, request):
-                    self._rex_call(me, Caller(pid, REX), request, wrap=True)
+                    self._rex_call(me, node, Caller(pid, REX), request)
                 case (Atom("$gen_cast"), (Atom("cast"), module, function, args, _)):
-                    self._rex_cast(me, module, function, args)
+                    self._rex_cast(node, module, function, args)
 
-    def _rex_cast(self, me: Process, module: Term, function: Term, args: Term) -> None:
+    def _rex_cast(self, node: str, module: Term, function: Term, args: Term) -> None:
         self._spawn_for(
-            UNKNOWN, lambda m: self._execute(m, UNKNOWN, module, function, args), label_of(module, function)
+            node, lambda m: self._execute(m, node, module, function, args), label_of(module, function)
         )
 
-    def _rex_call(self, me: Process, caller: Caller, request: Term, *, wrap: bool) -> None:
+    def _rex_call(self, me: Process, node: str, caller: Caller, request: Term) -> None:
         match request:
             case (Atom("call") | Atom("block_call"), module, function, args, _):
                 process = self._spawn_for(
-                    caller.pid.node,
-                    lambda m: self._rex_run(m, caller, module, function, args),
+                    node,
+                    lambda m: self._rex_run(m, node, caller, module, function, args),
                     label_of(module, function),
                 )
                 if process is None:
@@ -327,10 +339,13 @@ class Services:
             with contextlib.suppress(NodeBusy):  # a caller that takes no replies gets none
                 reply(self.hub.system, caller, (BADRPC, (EXIT, reason)))
 
-    async def _rex_run(self, me: Process, caller: Caller, module: Term, function: Term, args: Term) -> None:
+    async def _rex_run(
+        self, me: Process, node: str, caller: Caller, module: Term, function: Term, args: Term
+    ) -> None:
         answer: Term
+        await self.callers.readable(node)
         await self.callers.readable(caller.pid.node)
-        match await self.run(me, caller.pid.node, module, function, args):
+        match await self.run(me, node, module, function, args):
             case (Atom("return") | Atom("throw"), value):
                 answer = value
             case (Atom("error"), reason, stack):

@@ -111,6 +111,34 @@ async def test_a_node_with_too_many_calls_is_told_so(
     assert await beam.eval("erpc:call(N, erlang, node, [])", N=node_name) == node_name
 
 
+FORGED = """
+Name = atom_to_binary(Victim),
+Forged = fun(I) -> binary_to_term(<<131, 88, 119, (byte_size(Name)), Name/binary, I:32, 0:32, 7:32>>) end,
+"""
+
+
+async def test_calls_in_the_name_of_another_node_are_those_of_the_node_that_sends_them(
+    beam: Beam, callee: tuple[Node, threading.Event]
+) -> None:
+    node, gate = callee
+    names = {"N": Atom(node.name), "Victim": Atom("victim@localhost")}
+    old = "{P, {call, slow, wait, [], P}}", "{'$gen_call', {P, make_ref()}, {call, slow, wait, [], P}}"
+    casts = ("{'$gen_cast', {cast, slow, wait, [], P}}",)
+    for message in (*old, *casts):
+        await beam.eval(
+            f"{FORGED} [begin P = Forged(I), {{rex, N}} ! {message} end || I <- lists:seq(1, 150)], ok",
+            **names,
+        )
+    spawn = "{'$gen_call', {P, make_ref()}, {spawn, slow, wait, [], P}}"
+    await beam.eval(
+        f"{FORGED} [begin P = Forged(I), {{net_kernel, N}} ! {spawn} end || I <- [1, 2, 3]], ok", **names
+    )
+    await eventually(lambda: len(node.services.callers) == 400, timeout=60)
+    assert node.services.callers._running == {beam.name: 400}
+    gate.set()
+    await eventually(lambda: not len(node.services.callers), timeout=60)
+
+
 async def deaf_to(node: Node) -> Recorder:
     """A peer that reads nothing any more."""
     deaf = Recorder(unique_name("deaf"), "c", True, None)

@@ -73,3 +73,10 @@ class Unsettled:
         return False
 
     def set_result(self, result: object) -> None: ...
+
+
+@given(terms())
+def test_a_message_with_its_source_is_a_term_like_any_other(message: Term) -> None:
+    encoded = heads.with_source("a@h", encode_bare(message))
+    assert decode_bare(encoded)[0] == (Atom("$arrived"), Atom("a@h"), message)
+    assert heads.with_source("a@h", memoryview(encode_bare(message))) == encoded
