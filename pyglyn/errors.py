@@ -5,7 +5,8 @@ The tree::
     PyglynError
       EtfError              DecodeError(offset, tag) > TruncatedTerm, UnknownTag, LimitExceeded
                             EncodeError(value), TermSyntaxError(text, position)
-      DistributionError     HandshakeError > NameRefused(status), MissingFlags(names), WrongCookie
+      DistributionError     HandshakeError > NameRefused(status), MissingFlags(names), WrongCookie,
+                              TlsError
                             EpmdError > EpmdUnreachable, EpmdNameTaken
                             DiscoveryError
                             LocalProtocolError (our caller's fault),
@@ -41,6 +42,11 @@ from typing import Any, Protocol
 
 class PyglynError(Exception):
     """The base of every exception of this package."""
+
+    @property
+    def with_notes(self) -> str:
+        """The text, and what else may help: a failed connect names the command that finds out why."""
+        return "; ".join((str(self), *getattr(self, "__notes__", ())))
 
 
 # --- terms -----------------------------------------------------------------------------------------
@@ -139,6 +145,10 @@ class MissingFlags(HandshakeError):
 
 class WrongCookie(HandshakeError):
     """The two nodes do not share a cookie."""
+
+
+class TlsError(HandshakeError):
+    """TLS with the peer came to nothing: only one of the two speaks it, or a certificate was not accepted."""
 
 
 class EpmdError(DistributionError, ConnectionError):

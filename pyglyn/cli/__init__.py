@@ -190,7 +190,7 @@ def main() -> None:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except PyglynError as error:
-        _fail(str(error), 1)
+        _fail(error.with_notes, 1)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
 

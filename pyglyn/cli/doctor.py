@@ -15,16 +15,17 @@ from pyglyn.cli.network import net_settings
 from pyglyn.cli.options import client_node, client_options, own_name, run, set_up_logging
 from pyglyn.dist import has_long_host, is_node_name
 from pyglyn.errors import (
-    DistributionError,
     EpmdError,
     HandshakeError,
     MissingFlags,
     NameRefused,
     NotEpmd,
     PyglynError,
+    TlsError,
     WrongCookie,
 )
 from pyglyn.net import NetSettings, epmd_client, transport
+from pyglyn.node.cookie import CookieError
 
 
 @attrs.frozen
@@ -137,8 +138,10 @@ async def _port(address: str, port: int, net: NetSettings, timeout: float) -> Fi
 
 async def _inside(node: str, cookie: str, net: NetSettings, timeout: float) -> AsyncIterator[Finding]:
     speaks = "TLS and handshake" if net.tls is not None else "handshake"
+    connected = False
     try:
         async with client_node(node, cookie) as local:
+            connected = True
             connection = local.peers.get(node)
             common = 0 if connection is None else connection.flags.bit_count()
             yield Finding(speaks, f"{node} lets this command in; {common} capabilities in common")
@@ -147,22 +150,28 @@ async def _inside(node: str, cookie: str, net: NetSettings, timeout: float) -> A
             told = ", ".join(f"{scope.kind} {scope.name}: {len(scope.groups)}" for scope in scopes)
             yield Finding("groups", told or f"{node} runs no pg and no syn scope")
     except PyglynError as error:
-        step, advice = _advice(error, net)
+        step, advice = (
+            ("groups", "the node let this command in, and then did not answer")
+            if connected
+            else advice_for(error, net)
+        )
         yield Finding(step, str(error), advice)
 
 
-def _advice(error: PyglynError, net: NetSettings) -> tuple[str, str]:
-    """The step at which a connect failed, and what helps."""
-    text = str(error)
-    if isinstance(error, WrongCookie):
+def advice_for(error: PyglynError, net: NetSettings) -> tuple[str, str]:
+    """The step at which a connect failed, by the kind of error, and what helps."""
+    if isinstance(error, WrongCookie | CookieError):
         return "cookie", "give both sides the same one: ~/.erlang.cookie, PYGLYN_COOKIE or -setcookie"
     if isinstance(error, MissingFlags):
         return "flags", "one of the two is too old: OTP 25 or later is needed"
     if isinstance(error, NameRefused):
         return "handshake", "the node lets in only some (net_kernel:allow, NetSettings.allowed)"
-    if "TLS" in text or "certificate" in text:
+    if isinstance(error, TlsError):
         ours = "this command speaks TLS" if net.tls is not None else "this command speaks no TLS"
         return "TLS", f"{ours}: both sides must, with certificates of the same CA (--ssl-dist-optfile)"
-    if isinstance(error, DistributionError):
-        return "handshake", "what listens there may be no node, one that hangs, or one that speaks TLS"
-    return "groups", "the node let this command in, and then did not answer"
+    if isinstance(error, EpmdError):
+        return (
+            "EPMD",
+            "this command is a node itself: let it register with this machine's EPMD, or set ERL_EPMD_PORT",
+        )
+    return "handshake", "what listens there may be no node, one that hangs, or one that speaks TLS"

@@ -41,6 +41,7 @@ from pyglyn.errors import (
     MissingFlags,
     NameRefused,
     RemoteProtocolError,
+    TlsError,
     WrongCookie,
 )
 
@@ -187,7 +188,7 @@ class _Machine:
     def _refuse_announced(self, size: int) -> None:
         """Say what a length stands for that no message has."""
         if size in _TLS_RECORDS:
-            raise HandshakeError(
+            raise TlsError(
                 f"{self.peer_name} speaks TLS (-proto_dist inet_tls), this connection is plain TCP"
             )
         raise RemoteProtocolError(f"a message of {size} bytes is announced")
@@ -352,10 +353,10 @@ class Initiator(_Machine):
         if state is State.AWAIT_ACK:
             return WrongCookie(f"{self.peer_name} refused this node's cookie")
         if state is State.AWAIT_STATUS:
-            why = ": it may speak TLS, or be no node"
+            text = f"{self.peer_name} closed the connection without answering the handshake"
             if self._length_size == 4:
-                why = ": it may not accept this node's certificate, see its log"
-            return HandshakeError(f"{self.peer_name} closed the connection without answering the handshake{why}")
+                return TlsError(f"{text}: it may not accept this node's certificate, see its log")
+            return HandshakeError(f"{text}: it may speak TLS, or be no node")
         return super()._closed_by_peer(state)
 
     _table: ClassVar = {

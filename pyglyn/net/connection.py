@@ -27,7 +27,7 @@ from pyglyn.dist import (
     ProtocolBroken,
     TickReceived,
 )
-from pyglyn.errors import HandshakeError
+from pyglyn.errors import HandshakeError, TlsError
 from pyglyn.net import tls, wire
 from pyglyn.net.settings import NetSettings
 from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pieces
@@ -139,7 +139,7 @@ class HandshakeDriver(asyncio.Protocol):
         except (OSError, ssl.SSLError) as error:
             self.heard = isinstance(error, ssl.SSLError | TimeoutError)
             self.closed_by_peer = not self.heard
-            self._fail(HandshakeError(tls.explain_tls(error, peer)))
+            self._fail(TlsError(tls.explain_tls(error, peer)))
             return
         self.transport = started
         self._secured = True
@@ -170,7 +170,7 @@ class HandshakeDriver(asyncio.Protocol):
         if self._tls_task is not None and not self._secured:
             return  # that task is told
         if isinstance(exc, ssl.SSLError):
-            self._fail(HandshakeError(tls.explain_tls(exc, self.machine.peer_name)))
+            self._fail(TlsError(tls.explain_tls(exc, self.machine.peer_name)))
             return
         if exc is not None and not isinstance(exc, ConnectionError):
             self._fail(HandshakeError(f"the connection broke during the handshake: {exc}"))

@@ -249,8 +249,8 @@ class Peers:
         Cancelling one of several waiting callers does not stop the attempt.
 
         Raises:
-            HandshakeError: it did not work; the text says why in one sentence. Also ``WrongCookie``,
-                ``MissingFlags``, ``NameRefused``.
+            HandshakeError: it did not work; the text says why in one sentence, a note which command finds out
+                more. Also ``WrongCookie``, ``MissingFlags``, ``NameRefused``, ``TlsError``.
             EpmdError: EPMD is unreachable or does not know the node.
             LocalProtocolError: not started, or the name is our own.
         """
@@ -260,7 +260,13 @@ class Peers:
         dial = self._dials.get(node)
         if dial is None:
             dial = self._start_dial(node)
-        return await asyncio.shield(dial.future)
+        try:
+            return await asyncio.shield(dial.future)
+        except DistributionError as error:
+            note = f"`pyglyn doctor {node}` finds out why"
+            if self._side is not None and note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
 
     def disconnect(self, node: str) -> bool:
         """Close the connection with a node and call off an attempt; False where there is neither."""

@@ -67,7 +67,7 @@ class Discoverer:
             await self._peers.connect(name)
             self._said.pop(name, None)
         except DistributionError as error:
-            self._say(name, f"{name} is found, but not reached, trying again: {error}")
+            self._say(name, f"{name} is found, but not reached, trying again: {error.with_notes}")
         finally:
             del self._attempts[name]
 

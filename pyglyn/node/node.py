@@ -437,7 +437,7 @@ class Node:
                 continue
             except DistributionError as error:
                 if str(error) != said:
-                    logger.warning("cannot connect to %s, trying again: %s", node, error)
+                    logger.warning("cannot connect to %s, trying again: %s", node, error.with_notes)
                 said = str(error)
             with contextlib.suppress(TimeoutError):
                 attempts += 1

@@ -12,8 +12,19 @@ import attrs
 import pytest
 
 from pyglyn import Node, Settings
+from pyglyn.cli.doctor import advice_for
 from pyglyn.dist.epmd import NodeEntry
+from pyglyn.errors import (
+    CallTimeout,
+    EpmdUnreachable,
+    HandshakeError,
+    MissingFlags,
+    NameRefused,
+    TlsError,
+    WrongCookie,
+)
 from pyglyn.net import NetSettings, epmd_client
+from pyglyn.node.cookie import CookieError
 from pyglyn.testing import free_port
 from tests.cli.test_cli import run
 from tests.node.conftest import unique_name
@@ -116,7 +127,7 @@ async def a_port_that_nobody_listens_at(stack, beam, epmd):
 
 async def a_port_that_never_speaks(stack, beam, epmd):
     name = await stack.enter_async_context(registered(epmd.port, stack.enter_context(listening())))
-    return Broken(name, "groups|handshake", r"no connection.*|within", ("--timeout", "1"))
+    return Broken(name, "handshake", r"no connection to .* within 1 s.*one that hangs", ("--timeout", "1"))
 
 
 async def a_port_that_speaks_something_else(stack, beam, epmd):
@@ -198,6 +209,36 @@ async def test_the_walk_stops_where_something_is_broken_and_says_what_to_do(
     assert re.match(rf"FAILED  (?:{broken.step}) +\S", seen), output
     assert re.search(broken.says, f"{seen.strip()} {advice.strip()}"), output
     assert output.count("FAILED") == 1
+
+
+def test_no_step_hangs_on_how_an_error_is_worded() -> None:
+    """The kind of an error says at which step a walk ends, whatever its text."""
+    net = NetSettings()
+    steps = {
+        TlsError("x"): "TLS",
+        WrongCookie("TLS certificate"): "cookie",
+        CookieError("x"): "cookie",
+        MissingFlags("TLS"): "flags",
+        NameRefused("TLS"): "handshake",
+        HandshakeError("TLS certificate"): "handshake",
+        EpmdUnreachable("TLS"): "EPMD",
+        CallTimeout("TLS"): "handshake",
+    }
+    for error, step in steps.items():
+        assert advice_for(error, net)[0] == step, error
+
+
+async def test_a_connect_that_fails_names_the_command_that_finds_out_why(shared_beam) -> None:
+    async with Node(unique_name(), cookie="c") as node:
+        with pytest.raises(HandshakeError) as first:
+            await node.connect("nobody@no-such-host")
+        with pytest.raises(WrongCookie) as second:
+            await node.connect(shared_beam.name)
+    assert first.value.__notes__ == ["`pyglyn doctor nobody@no-such-host` finds out why"]
+    assert second.value.with_notes == f"{second.value}; `pyglyn doctor {shared_beam.name}` finds out why"
+    status, output = await run("ping", shared_beam.name, "--cookie", "c")
+    assert status == 1
+    assert output.strip().endswith(f"; `pyglyn doctor {shared_beam.name}` finds out why")
 
 
 async def test_a_node_that_is_reached_is_walked_to_the_end(shared_beam) -> None:
