@@ -150,7 +150,7 @@ class TestWhyAConnectFails:
     async def test_a_wrong_cookie(self, start_node: StartNode, caplog: pytest.LogCaptureFixture) -> None:
         a = await start_node("a@localhost")
         b = await start_node("b@localhost", cookie="not the same")
-        with pytest.raises(WrongCookie, match=r"^a@localhost refused this node's cookie$"):
+        with pytest.raises(WrongCookie, match=r"^a@localhost refused this node's cookie(?m:$)"):
             await b.peers.connect("a@localhost")
         await eventually(lambda: "b@localhost does not have this node's cookie" in caplog.text)
         assert "not the same" not in caplog.text + repr(b.local)
@@ -158,7 +158,9 @@ class TestWhyAConnectFails:
 
     async def test_an_unknown_node(self, start_node: StartNode, epmd_port: int) -> None:
         a = await start_node("a@localhost")
-        with pytest.raises(EpmdError, match=f"^EPMD at 127.0.0.1:{epmd_port} knows no node named 'nobody'$"):
+        with pytest.raises(
+            EpmdError, match=f"^EPMD at 127.0.0.1:{epmd_port} knows no node named 'nobody'(?m:$)"
+        ):
             await a.peers.connect("nobody@localhost")
 
     async def test_an_unreachable_epmd(self, start_node: StartNode) -> None:
@@ -166,13 +168,15 @@ class TestWhyAConnectFails:
         a = await start_node("a@127.0.0.1")
         a.peers.settings = attrs.evolve(a.peers.settings, epmd_port=(port := free_port()))
         with pytest.raises(
-            EpmdError, match=f"^EPMD at 127.0.0.2:{port} cannot be reached: connection refused$"
+            EpmdError, match=f"^EPMD at 127.0.0.2:{port} cannot be reached: connection refused(?m:$)"
         ):
             await a.peers.connect("b@127.0.0.2")
 
     async def test_an_unknown_host(self, start_node: StartNode) -> None:
         a = await start_node("a@localhost")
-        with pytest.raises(HandshakeError, match=r"^the host name 'no-such-host-here' cannot be resolved$"):
+        with pytest.raises(
+            HandshakeError, match=r"^the host name 'no-such-host-here' cannot be resolved(?m:$)"
+        ):
             await a.peers.connect("b@no-such-host-here")
 
     async def test_a_long_name_from_a_node_of_short_names(self, start_node: StartNode) -> None:
@@ -210,7 +214,9 @@ class TestWhyAConnectFails:
         await start_node("a@localhost", settings=NetSettings(allowed=lambda name: name == "friend@localhost"))
         friend, other = await start_node("friend@localhost"), await start_node("other@localhost")
         await friend.peers.connect("a@localhost")
-        with pytest.raises(NameRefused, match=r"^a@localhost does not allow other@localhost to connect$"):
+        with pytest.raises(
+            NameRefused, match=r"^a@localhost does not allow other@localhost to connect(?m:$)"
+        ):
             await other.peers.connect("a@localhost")
 
     async def test_a_port_where_nobody_listens(self, start_node: StartNode) -> None:
@@ -223,7 +229,7 @@ class TestWhyAConnectFails:
     async def test_another_node_at_the_port(self, start_node: StartNode) -> None:
         a = await start_node("a@localhost")
         b = await start_node("b@localhost", settings=NetSettings(address_of=_at(a)))  # type: ignore[arg-type]
-        with pytest.raises(HandshakeError, match=r"^c@localhost was dialled, but a@localhost answered$"):
+        with pytest.raises(HandshakeError, match=r"^c@localhost was dialled, but a@localhost answered(?m:$)"):
             await b.peers.connect("c@localhost")
 
     async def test_a_setting_that_raises(self, start_node: StartNode) -> None:

@@ -186,7 +186,7 @@ async def test_commands_take_certificates_as_they_are_made_by_one(
 
 async def test_a_wrong_cookie_is_a_wrong_cookie_over_tls(beam: Beam, start_node: StartNode) -> None:
     node = await start_node(cookie="another")
-    with pytest.raises(HandshakeError, match=r"refused this node's cookie$"):
+    with pytest.raises(HandshakeError, match=r"refused this node's cookie(?m:$)"):
         await node.peers.connect(beam.name)
 
 
@@ -195,7 +195,7 @@ async def test_a_plain_node_and_a_real_one_with_tls(
 ) -> None:
     async with Node(unique_name("plain"), cookie=beam.cookie) as node:
         with pytest.raises(
-            HandshakeError, match=f"^{beam.name} speaks TLS .*, this connection is plain TCP$"
+            HandshakeError, match=f"^{beam.name} speaks TLS .*, this connection is plain TCP(?m:$)"
         ):
             await node.connect(beam.name)
         assert await beam.eval("net_adm:ping(N)", N=Atom(node.name)) is Atom("pang")
