@@ -243,7 +243,7 @@ async def test_what_a_real_node_says_of_our_certificate(
         client = attrs.evolve(client, key=str(own).replace(".conf", "-key.pem"))
     settings = Settings(net=NetSettings(tls=attrs.evolve(tls, client=client)))
     async with Node(unique_name(), cookie=beam.cookie, settings=settings) as node:
-        with pytest.raises(HandshakeError, match=said):
+        with pytest.raises(HandshakeError, match=f"(?m){said}"):
             await node.connect(beam.name)
 
 
@@ -364,7 +364,7 @@ async def test_a_set_up_that_is_wrong_is_said_in_a_sentence(
 ) -> None:
     dialler, dialled, said = WRONG[case]
     async with pair(dialler(make), dialled(make)) as (a, b):
-        with pytest.raises(HandshakeError, match=said):
+        with pytest.raises(HandshakeError, match=f"(?m){said}"):
             await a.peers.connect("b@localhost")
         await eventually(lambda: not b.peers._accepting)
         assert (a.history, b.history) == ([], [])
