@@ -52,6 +52,18 @@ from pyglyn.eventsourcing.domain.envelope import (
 )
 from pyglyn.eventsourcing.domain.evolution import Several, Upcaster, event, state
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
+from pyglyn.eventsourcing.managers.manager import Manager, manager
+from pyglyn.eventsourcing.managers.rules import (
+    Action,
+    Cancel,
+    Deadline,
+    Dispatch,
+    End,
+    Expired,
+    Refused,
+    Schedule,
+)
+from pyglyn.eventsourcing.managers.spec import Destination
 from pyglyn.eventsourcing.queries.durable import DurableQuery, durable_query
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
@@ -89,11 +101,13 @@ from pyglyn.eventsourcing.stores.store import (
 )
 
 __all__ = [
+    "Action",
     "ActorTimeout",
     "Aggregate",
     "AggregateStats",
     "AppendConditionFailed",
     "BatchLimits",
+    "Cancel",
     "Checkpoint",
     "CheckpointConflict",
     "CommandExecutor",
@@ -102,10 +116,14 @@ __all__ = [
     "Committed",
     "Criterion",
     "Cursor",
+    "Deadline",
     "Decided",
+    "Destination",
+    "Dispatch",
     "Domain",
     "DomainError",
     "DurableQuery",
+    "End",
     "EntityNotFound",
     "EventDecodeError",
     "EventEncodeError",
@@ -114,6 +132,7 @@ __all__ = [
     "EventStore",
     "EventStoreError",
     "Executed",
+    "Expired",
     "Fact",
     "FactLog",
     "FactStore",
@@ -122,6 +141,7 @@ __all__ = [
     "JsonCodec",
     "JsonStyle",
     "Loaded",
+    "Manager",
     "MemoryStore",
     "MemoryStoreEventEnvelop",
     "Metadata",
@@ -138,8 +158,10 @@ __all__ = [
     "RawFact",
     "RecordedEvent",
     "RecorderStore",
+    "Refused",
     "Replay",
     "RowCodec",
+    "Schedule",
     "SerializedEventEnvelop",
     "Service",
     "ServiceSpec",
@@ -159,6 +181,7 @@ __all__ = [
     "event",
     "event_id",
     "kebab_case",
+    "manager",
     "must_be_reachable",
     "open_facts",
     "open_log",

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBack
 from pyglyn.eventsourcing.domain.causation import caused_by
@@ -49,6 +49,18 @@ def failing_at(index: int | None, *passing: type[EventStoreError]) -> Iterator[N
         raise EffectFailed(index, error) from error  # something the application waited for was cancelled
     except (Exception, SystemExit) as error:
         raise EffectFailed(index, error) from error
+
+
+class Projects(Protocol):
+    """What has the effects of events."""
+
+    async def project(
+        self, tx: Transaction[Any, Any], events: Sequence[RecordedEvent[Any]], is_over: Callable[[], bool]
+    ) -> int:
+        """Have them in a transaction, until ``is_over()`` after one of them; return of how many."""
+
+    async def call(self, cause: EventEnvelope[Any], *args: Any) -> None:
+        """Have that of one event, elsewhere."""
 
 
 class Calls:

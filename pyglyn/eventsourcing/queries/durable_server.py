@@ -40,6 +40,7 @@ from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
     Calls,
     EffectFailed,
+    Projects,
     envelopes_of,
     failing_at,
     text_of,
@@ -57,6 +58,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
     Drive,
     Effect,
     Load,
+    Other,
     Projection,
     Read,
     Reset,
@@ -122,10 +124,8 @@ class DurableServer(QueryServer):
         self.query = query
         self.partition = partition
         self.last_effect_s = last_effect_s
-        self.projection = Projection(
-            self.name, limits=query.limits, policy=query.policy, unavailable=unavailable
-        )
-        self.calls = Calls(query.function, in_hub=self.in_hub, batches=query.batches)
+        self.projection = self.make_projection(unavailable)
+        self.calls: Projects = self.make_calls()
         self.awake = asyncio.Event()
         self.own: dict[int, EventStore[Any, Any]] = {}
         self.facts: FactStore[Any] | None = None
@@ -144,10 +144,27 @@ class DurableServer(QueryServer):
         self.events, self.selected = query.source(await self._source(), partition)
         self.source: Source = self.selected or self.events
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
-        if query.into is None:
-            self.turn = Turn(self.database, self.name, self.me)
+        await self.make_ready()
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
+
+    def make_projection(self, unavailable: FailurePolicy) -> Projection:
+        """Make the state machine."""
+        query = self.query
+        return Projection(self.name, limits=query.limits, policy=query.policy, unavailable=unavailable)
+
+    def make_calls(self) -> Projects:
+        """Make what has the effects of events."""
+        return Calls(self.query.function, in_hub=self.in_hub, batches=self.query.batches)
+
+    async def make_ready(self) -> None:
+        """Prepare what needs the database's object, before anything is read."""
+        if self.query.into is None:
+            self.turn = Turn(self.database, self.name, self.me)
+
+    async def other(self, effect: Other) -> Outcome:
+        """Carry out an effect that only this kind of query has."""
+        raise NotImplementedError
 
     async def _source(self) -> Source | FactStore[Any]:
         query = self.query
@@ -245,6 +262,8 @@ class DurableServer(QueryServer):
             case Reset():
                 await self._reset(effect)
                 return projection.reset_done
+            case Other():
+                return await self.other(effect)
 
     async def _failure(self, effect: Effect, index: int | None, error: str) -> Outcome:
         """Tell a failure of the application from that of another part, and from a race with another instance.
@@ -252,13 +271,14 @@ class DurableServer(QueryServer):
         An event that the other instance has just processed may well fail here.
         """
         self._complain(f"failed: {error}")
-        if not isinstance(effect, Apply | Drive | Reset):
+        before = getattr(effect, "before", None)
+        if before is None:
             return partial(self.projection.unavailable, error=error)
         try:
             stored = await self.database.load_checkpoint(self.name)
         except EventStoreError as unavailable:
             return partial(self.projection.unavailable, error=str(unavailable))
-        if stored.version != effect.before.version:
+        if stored.version != before.version:
             return self.projection.conflict
         return partial(self.projection.failed, index=index, error=error)
 

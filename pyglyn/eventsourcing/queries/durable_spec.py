@@ -132,8 +132,7 @@ class DurableSpec:
 
     def _checkpoints(self, given: EventStore[Any, Any] | str | None) -> EventStore[Any, Any]:
         if self.into is not None:
-            if not self.into.has_sql:
-                raise EventStoreError(f"query {self.name!r}: its effects need a database with SQL")
+            self._check_into(self.into)
             if given is not None:
                 raise EventStoreError(f"query {self.name!r}: its checkpoint is in the database into")
             return self.into
@@ -144,3 +143,7 @@ class DurableSpec:
             f"query {self.name!r}: its checkpoint cannot be kept where the events are; give into= (the "
             "database of its effects) or checkpoints= (any other store, such as 'sqlite:checkpoints.db')"
         )
+
+    def _check_into(self, into: EventStore[Any, Any]) -> None:
+        if not into.has_sql:
+            raise EventStoreError(f"query {self.name!r}: its effects need a database with SQL")

@@ -127,7 +127,17 @@ class Reset:
     after: Checkpoint
 
 
-Effect: TypeAlias = Load | Read | Wait | Sleep | Apply | Drive | Reset
+class Other:
+    """An effect of a kind of query of its own, whose driver knows it.
+
+    Attributes:
+        before: the checkpoint that it replaces; None if it replaces none.
+    """
+
+    before: Checkpoint | None = None
+
+
+Effect: TypeAlias = Load | Read | Wait | Sleep | Apply | Drive | Reset | Other
 
 
 @attrs.frozen(kw_only=True)
@@ -238,7 +248,7 @@ class Projection:
         """
         if self._stopped or (self._fault and None not in self._resets):
             return STOPPED
-        if self._attempts or self._unavailable:
+        if self.is_failing:
             return STUCK
         if self._paused:
             return PAUSED
@@ -475,6 +485,9 @@ class Projection:
             return ordered
         if self._paused or self._stopped or self._fault:
             return self._stand_still(now)
+        besides = self._besides(now)
+        if besides is not None:
+            return besides
         if self._pending and self._ready(now):
             return self._apply(now)
         replay = self.checkpoint.replay
@@ -487,7 +500,15 @@ class Projection:
             self._state = LIVE  # all that was committed is done
             self._standing_by = False
         until = self._linger_until if self._pending else self._look_at
-        return self._do(Wait(self._read_to, max(0.0, until - now)))
+        return self._do(Wait(self._read_to, max(0.0, min(until, self._besides_at()) - now)))
+
+    def _besides(self, now: float) -> Effect | None:
+        """Return what comes before the next events; a kind of query of its own has something."""
+        return None
+
+    def _besides_at(self) -> float:
+        """Return when there will be something of that kind."""
+        return float("inf")
 
     def _carry_out(self) -> Effect | None:
         """Return the effect that an order needs, if it may be carried out now."""
@@ -537,14 +558,19 @@ class Projection:
         """Say why an event is parked without an attempt; None if it is not."""
         if event.error is not None:
             return str(event.error)
-        return _EARLIER if event.aggregate_id in self._blocked else None
+        return _EARLIER if self._line(event)[0] in self._blocked else None
+
+    def _line(self, event: Event) -> tuple[str, int]:
+        """Return which events have to keep an order, and the place of this one among them."""
+        return event.aggregate_id, event.sequence
 
     def _park(self, event: Event, error: str, attempts: int) -> Effect:
+        line, place = self._line(event)
         parked = ParkedEvent(
             query=self.name,
             aggregate_type=getattr(event.envelope, "aggregate_type", ""),
-            aggregate_id=event.aggregate_id,
-            sequence=event.sequence,
+            aggregate_id=line,
+            sequence=place,
             position=event.position,
             raw=event.raw if isinstance(event.raw, bytes) else event.raw.encode(errors="replace"),
             error=error,

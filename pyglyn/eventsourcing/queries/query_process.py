@@ -3,7 +3,7 @@
 Every query process is registered as ``pyglyn_query_<name>`` besides its own name, so that tools find all
 queries of a node among its registered names. It answers ``gen_server`` calls::
 
-    status                   #{name, kind, state, position, lag, processed, parked, error}
+    status                   #{name, kind, state, position, lag, processed, parked, error, commands, timers}
     parked                   [#{id, aggregate_id, sequence, attempts, error, parked_at, format, raw}]
     {drive, all | Id}        {ok, Count}
     pause | resume           ok
@@ -39,7 +39,7 @@ class QueryStatus:
     """Where a query stands.
 
     Attributes:
-        kind: ``live`` or ``durable``.
+        kind: ``live``, ``durable`` or ``manager``.
         state: ``loading``, ``catching up`` (until it has once done all there was), ``live``, ``idle``,
             ``stuck`` (it tries again), ``stopped`` (it stands still until it is resumed or reset), ``paused``
             or ``standby`` (another instance has the effects).
@@ -49,6 +49,8 @@ class QueryStatus:
         processed: events (live: messages) since the process started.
         parked: how many events are parked.
         error: the last failure; empty when the last attempt succeeded.
+        commands: of a manager: how many it has issued that are not carried out.
+        timers: of a manager: how many deadlines and scheduled commands there are.
     """
 
     name: str
@@ -59,6 +61,8 @@ class QueryStatus:
     processed: int = 0
     parked: int = 0
     error: str = ""
+    commands: int = 0
+    timers: int = 0
 
     def term(self) -> Term:
         """Write it as a map."""
@@ -87,6 +91,8 @@ class QueryStatus:
                 values[field.name] = None
             elif isinstance(value, int):
                 values[field.name] = value
+            elif value is None and field.default is not attrs.NOTHING:
+                continue  # a node of an older version
             else:
                 raise wire.misfit("the status of a query", term)
         return cls(**values)

@@ -29,7 +29,7 @@ from typing import Any
 from pyglyn import etf
 from pyglyn.errors import EtfError, EventStoreError, TransactionRolledBack
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 from pyglyn.node import Process
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -44,7 +44,8 @@ class NotOurTurn(Exception):
 
 
 class Turn:
-    """The lease of one instance. As a context it is kept for as long as the block takes.
+    """The lease of one instance. As a context it is kept for as long as the block takes;
+    several blocks may keep it at once.
 
     Args:
         database: where the lease is.
@@ -62,6 +63,7 @@ class Turn:
         self._me = me
         self._owner = owner_name(me.pid)
         self._until = float("-inf")  # by our own clock, which counts intervals
+        self._keepers = 0
         self._keeping: asyncio.Task[None] | None = None
         self._other = ""  # who has it instead of us, and is monitored if that is possible
         self._monitor: Reference | None = None
@@ -87,14 +89,29 @@ class Turn:
 
     async def __aenter__(self) -> None:
         await self.take()
-        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+        self._keepers += 1
+        if self._keepers == 1:
+            self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        assert self._keeping is not None
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, return_exceptions=True)
+        self._keepers -= 1
+        if self._keepers == 0:
+            keeping, self._keeping = self._keeping, None
+            assert keeping is not None
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    async def fence(self, tx: Transaction[Any, Any]) -> None:
+        """See to it that a transaction is committed only while the lease is ours.
+
+        Raises:
+            NotOurTurn: another instance has it, and may have done otherwise what this one has done.
+        """
+        if not await tx.take_lease(self._name, self._owner, self._lease_s):
+            self._until = float("-inf")
+            raise NotOurTurn
 
     async def _keep(self) -> None:
         while True:

@@ -1,0 +1,4 @@
+"""Process managers: what is to follow from events, by commands and in time.
+
+Layer: eventsourcing, managers.
+"""

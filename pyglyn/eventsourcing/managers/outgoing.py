@@ -1,0 +1,138 @@
+"""Which issued command is sent next: in order along an instance, many instances at once. Pure.
+
+A command is taken, then it is sent, or its instance is held (it was refused, or parked: later commands of the
+instance wait), or it is to be tried again at a time, before the others of its instance.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import attrs
+
+from pyglyn.eventsourcing.stores.managing import WAITING, IssuedCommand
+
+
+@attrs.define
+class _Line:
+    """The commands of one instance.
+
+    Attributes:
+        until: when the first one may be tried.
+    """
+
+    commands: deque[IssuedCommand] = attrs.field(factory=deque)
+    attempts: int = 0
+    until: float = float("-inf")
+    taken: bool = False
+    held: bool = False
+
+
+class Outgoing:
+    """The commands of one manager that are known to wait.
+
+    Attributes:
+        last: the greatest id that was put.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, _Line] = {}
+        self._ready: deque[str] = deque()  # instances whose first command may be taken
+        self._size = 0
+        self.last = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, commands: Iterable[IssuedCommand]) -> None:
+        """Put commands behind the others, in the order of their ids; one that is held holds its instance."""
+        for command in commands:
+            self.last = max(self.last, command.id)
+            line = self._lines.setdefault(command.instance, _Line())
+            if line.commands and line.commands[-1].id >= command.id:
+                continue  # it was under way at a `forget`, and is read again
+            line.commands.append(command)
+            self._size += 1
+            if len(line.commands) == 1:
+                self._free(line, command.instance)
+
+    def take(self, now: float) -> IssuedCommand | None:
+        """Take the command to be sent next; None if there is none now."""
+        for _ in range(len(self._ready)):
+            instance = self._ready.popleft()
+            line = self._lines[instance]
+            if line.until <= now:
+                line.taken = True
+                return line.commands[0]
+            self._ready.append(instance)
+        return None
+
+    def done(self, command: IssuedCommand) -> None:
+        """A command that was taken is over; the next of its instance may go."""
+        self._drop(self._back(command), command.instance)
+
+    def hold(self, command: IssuedCommand) -> None:
+        """A command that was taken keeps its instance waiting until it is released, or all is read anew."""
+        self._back(command).held = True
+
+    def release(self, command: IssuedCommand, *, gone: bool) -> None:
+        """Let an instance go on that one of its commands has held; the command is gone, or waits again."""
+        line = self._lines.get(command.instance)
+        if line is None or not line.held or line.commands[0].id != command.id:
+            return
+        line.held = False
+        if not gone:
+            line.commands[0] = attrs.evolve(command, status=WAITING)
+            self._free(line, command.instance)
+            return
+        self._drop(line, command.instance)
+
+    def again(self, command: IssuedCommand, until: float) -> None:
+        """A command that was taken is to be tried again at a time."""
+        line = self._back(command)
+        line.until = until
+        self._ready.append(command.instance)
+
+    def failed(self, command: IssuedCommand) -> int:
+        """Count a failed attempt at a command that was taken; returns how many there were in a row."""
+        line = self._lines[command.instance]
+        line.attempts += 1
+        return line.attempts
+
+    def wake_at(self) -> float | None:
+        """Return when a command may be tried that has to wait for its time; None if there is none."""
+        return min((self._lines[instance].until for instance in self._ready), default=None)
+
+    def forget(self) -> None:
+        """Forget what is not under way: it is read anew."""
+        self._ready.clear()
+        self._size = 0
+        self.last = 0
+        for instance, line in list(self._lines.items()):
+            if line.taken:
+                line.commands = deque([line.commands[0]])
+                self._size += 1
+            else:
+                del self._lines[instance]
+
+    def _drop(self, line: _Line, instance: str) -> None:
+        line.commands.popleft()
+        self._size -= 1
+        if line.commands:
+            self._free(line, instance)
+        else:
+            del self._lines[instance]
+
+    def _free(self, line: _Line, instance: str) -> None:
+        line.attempts, line.until = 0, float("-inf")
+        if line.commands[0].status == WAITING:
+            self._ready.append(instance)
+        else:
+            line.held = True
+
+    def _back(self, command: IssuedCommand) -> _Line:
+        line = self._lines[command.instance]
+        assert line.taken
+        line.taken = False
+        return line

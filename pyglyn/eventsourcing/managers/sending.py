@@ -1,0 +1,268 @@
+"""Sends the commands that a manager has issued, until each is carried out once, refused, or parked.
+
+A command is sent with its id, as often as it takes: its service carries it out once. What became of it is
+written in a transaction that is committed only while the lease of the manager is ours. So an instance that
+has lost the lease in the middle of a command (it stood still, its database was away) changes nothing any
+more.
+
+What is tried again, and what is not:
+
+======================================================  =============================================
+service or owner away, no answer, conflict, no store    for ever, with growing pauses
+refused (`DomainError`)                                 never: as the manager says
+anything else                                           as the manager's policy says, then parked
+======================================================  =============================================
+
+Layer: eventsourcing, managers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeAlias
+
+from pyglyn import etf
+from pyglyn.errors import (
+    ActorTimeout,
+    CallFailed,
+    DomainError,
+    EtfError,
+    EventStoreError,
+    NoOwner,
+    StoreUnavailable,
+    TransactionRolledBack,
+    VersionConflict,
+)
+from pyglyn.eventsourcing.managers.outgoing import Outgoing
+from pyglyn.eventsourcing.queries.bounds import Complaints
+from pyglyn.eventsourcing.queries.durable_calls import text_of
+from pyglyn.eventsourcing.queries.durable_state import UNAVAILABLE
+from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
+from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, REFUSED, IssuedCommand, Status
+from pyglyn.eventsourcing.stores.store import EventStore
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+OnRefusal: TypeAlias = Literal["handle", "park", "skip"]
+Send: TypeAlias = Callable[[IssuedCommand], Awaitable[None]]
+
+AWAY = (
+    ActorTimeout,
+    CallFailed,
+    NoOwner,
+    StoreUnavailable,
+    TransactionRolledBack,
+    VersionConflict,
+)
+"""What is no command's fault."""
+
+WIDTH = 64
+"""Commands under way at once."""
+
+READ_AHEAD = 10_000
+"""Commands in memory at most. Where so many wait for one service, those for others wait behind them."""
+
+
+class Sender:
+    """Sends the commands of one manager, while the lease is ours.
+
+    Args:
+        manager: its name.
+        database: where the commands are.
+        turn: the lease.
+        send: sends one command and waits for the answer.
+        on_refusal: what becomes of a refused command: ``handle``, ``park`` or ``skip``.
+        policy: how often to try what fails.
+        unavailable: the same for what is away.
+        may_send: whether the manager is to send at all now.
+        refused: called when the manager has a refusal to handle.
+        lost: called when another instance turns out to have the lease.
+    """
+
+    def __init__(
+        self,
+        manager: str,
+        database: EventStore[Any, Any],
+        turn: Turn,
+        send: Send,
+        *,
+        on_refusal: OnRefusal,
+        policy: FailurePolicy,
+        unavailable: FailurePolicy = UNAVAILABLE,
+        may_send: Callable[[], bool],
+        refused: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._manager = manager
+        self._database = database
+        self._turn = turn
+        self._send = send
+        self._on_refusal = on_refusal
+        self._policy = policy
+        self._unavailable = unavailable
+        self._may_send = may_send
+        self._refused = refused
+        self._lost = lost
+        self._outgoing = Outgoing()
+        self._awake = asyncio.Event()
+        self._unread = True  # there may be commands that were not read
+        self._running: set[asyncio.Task[None]] = set()
+        self._errors: dict[int, str] = {}  # of commands that are tried again
+        self._complaints = Complaints()
+
+    @property
+    def error(self) -> str:
+        """Why commands do not get on; empty when they do."""
+        return next(iter(self._errors.values()), "")
+
+    def wake(self) -> None:
+        """There may be commands to send."""
+        self._unread = True
+        self._awake.set()
+
+    def release(self, command: IssuedCommand, *, gone: bool) -> None:
+        """Let an instance go on whose refused or parked command is gone, or waits again."""
+        self._outgoing.release(command, gone=gone)
+        self.wake()
+
+    async def run(self) -> None:
+        """Send, for ever."""
+        attempts = 0
+        while True:
+            self._awake.clear()
+            try:
+                until = await self._go_on()
+                attempts = 0
+            except EventStoreError as error:
+                attempts += 1
+                self._complain(str(error))
+                until = time.monotonic() + (self._unavailable.pause(attempts) or 0.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if until is None else max(0.0, until - time.monotonic())):
+                    await self._awake.wait()
+
+    async def stop(self) -> None:
+        """Break off what is under way: it is sent again, by whoever is next."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _go_on(self) -> float | None:
+        """Begin what can be begun; return when to look again, None for when something happens."""
+        if not self._may_send():
+            return None
+        await self._read()
+        while len(self._running) < WIDTH:
+            command = self._outgoing.take(time.monotonic())
+            if command is None:
+                break
+            task = asyncio.get_running_loop().create_task(self._carry_out(command))
+            self._running.add(task)
+            task.add_done_callback(self._is_over)
+        return self._outgoing.wake_at() if len(self._running) < WIDTH else None
+
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("manager %s: a command failed", self._manager, exc_info=task.exception())
+        self._awake.set()
+
+    async def _read(self) -> None:
+        outgoing = self._outgoing
+        while self._unread and len(outgoing) < READ_AHEAD:
+            self._unread = False
+            found = await self._database.issued_commands(self._manager, after=outgoing.last)
+            outgoing.put(found)
+            self._unread = self._unread or len(found) >= PAGE
+
+    async def _carry_out(self, command: IssuedCommand) -> None:
+        outgoing = self._outgoing
+        try:
+            async with self._turn:
+                await self._attempt(command)
+        except NotOurTurn:
+            outgoing.again(command, float("-inf"))
+            outgoing.forget()
+            self._lost()
+        except AWAY as error:
+            self._try_again(command, str(error) or text_of(error))
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # the database refused to write what became of it
+            self._try_again(command, text_of(error))
+
+    async def _attempt(self, command: IssuedCommand) -> None:
+        try:
+            await self._send(command)
+        except DomainError as refusal:
+            await self._refusal(command, _said(refusal))
+        except AWAY:
+            raise
+        except Exception as error:
+            await self._failure(command, text_of(error))
+        else:
+            await self._finish(command)
+
+    def _try_again(self, command: IssuedCommand, error: str) -> None:
+        pause = self._unavailable.pause(self._outgoing.failed(command)) or 0.0
+        self._put_back(command, error, pause)
+
+    def _put_back(self, command: IssuedCommand, error: str, pause: float) -> None:
+        self._complain(f"{command.service}: {error}")
+        self._errors[command.id] = error
+        self._outgoing.again(command, time.monotonic() + pause)
+
+    async def _failure(self, command: IssuedCommand, error: str) -> None:
+        attempts = self._outgoing.failed(command)
+        pause = self._policy.pause(attempts)
+        if pause is not None:
+            self._put_back(command, error, pause)
+            return
+        logger.error("manager %s parks a command to %s: %s", self._manager, command.service, error)
+        await self._hold(command, PARKED, command.attempts + attempts, error)
+
+    async def _refusal(self, command: IssuedCommand, error: str) -> None:
+        if self._on_refusal == "skip":
+            logger.warning("manager %s: %s has refused a command: %s", self._manager, command.service, error)
+            await self._finish(command)
+            return
+        status = REFUSED if self._on_refusal == "handle" else PARKED
+        await self._hold(command, status, command.attempts + 1, error)
+        if status is REFUSED:
+            self._refused()
+
+    async def _hold(self, command: IssuedCommand, status: Status, attempts: int, error: str) -> None:
+        async with self._database.transaction(isolation="read committed") as tx:
+            await self._turn.fence(tx)
+            await tx.mark_command(command.id, status, attempts=attempts, error=error)
+        self._errors.pop(command.id, None)
+        self._outgoing.hold(command)
+
+    async def _finish(self, command: IssuedCommand) -> None:
+        async with self._database.transaction(isolation="read committed") as tx:
+            await self._turn.fence(tx)
+            await tx.finish_command(command.id)
+        self._errors.pop(command.id, None)
+        if not self._errors and self._complaints.over():
+            logger.info("manager %s: its commands get on", self._manager)
+        self._outgoing.done(command)
+
+    def _complain(self, text: str) -> None:
+        line = self._complaints.take(text, time.monotonic())
+        if line is not None:
+            logger.warning("manager %s: %s", self._manager, line)
+
+
+def _said(refusal: DomainError) -> str:
+    if isinstance(refusal.error, str):
+        return refusal.error
+    try:
+        return etf.text.format(refusal.error)
+    except EtfError:
+        return repr(refusal.error)

@@ -1,0 +1,290 @@
+"""The process of a process manager: a durable query that also attends to deadlines, and sends commands.
+
+Layer: eventsourcing, managers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import attrs
+
+from pyglyn import etf
+from pyglyn.errors import EventStoreError
+from pyglyn.eventsourcing.cluster.client import Service
+from pyglyn.eventsourcing.managers.machine import Attend, Item, ManagerMachine, Survey
+from pyglyn.eventsourcing.managers.sending import Sender
+from pyglyn.eventsourcing.managers.spec import ManagerSpec
+from pyglyn.eventsourcing.managers.transitions import Transitions
+from pyglyn.eventsourcing.queries.durable_server import DurableServer, Outcome
+from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
+from pyglyn.eventsourcing.queries.durable_state import STUCK, Apply, Drive, Other
+from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.queries.query_process import QueryStatus
+from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn
+from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, WAITING, IssuedCommand, Timer
+from pyglyn.eventsourcing.stores.store import ParkedEvent, Transaction
+
+AT_ONCE = 100
+"""Timers and refusals that one survey reads."""
+
+
+class ManagerServer(DurableServer):
+    """The process of a process manager.
+
+    Of several instances, on several nodes, the one with the lease does everything; a transaction of another
+    one would change nothing, as the checkpoint is in it.
+    """
+
+    projection: ManagerMachine
+    turn: Turn
+    sender: Sender
+    sending: asyncio.Task[None]
+
+    async def init(
+        self,
+        query: DurableSpec,
+        partition: int = 0,
+        *,
+        last_effect_s: float = 3.0,
+        unavailable: FailurePolicy | None = None,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        """Begin.
+
+        Args:
+            query: what is declared of the manager.
+            partition: 0; a manager has no others.
+            last_effect_s: how long it waits, when it is to end, for what is under way.
+            unavailable: how often to try again what a store could not be reached for.
+            lease_s: how long an instance that cannot be reached any more keeps others from going on.
+        """
+        assert isinstance(query, ManagerSpec)
+        self.spec: ManagerSpec[Any] = query
+        self.lease_s = lease_s
+        self.transitions = Transitions(query)
+        self.services: dict[str, Service[Any, Any, Any]] = {}
+        options: dict[str, Any] = {} if unavailable is None else {"unavailable": unavailable}
+        await super().init(query, partition, last_effect_s=last_effect_s, **options)
+
+    def make_projection(self, unavailable: FailurePolicy) -> ManagerMachine:
+        spec = self.spec
+        return ManagerMachine(
+            spec.name, spec.rules, limits=spec.limits, policy=spec.policy, unavailable=unavailable
+        )
+
+    def make_calls(self) -> Transitions:
+        return self.transitions
+
+    async def make_ready(self) -> None:
+        spec = self.spec
+        self.turn = Turn(self.database, spec.name, self.me, lease_s=self.lease_s)
+        self.sender = Sender(
+            spec.name,
+            self.database,
+            self.turn,
+            self._send,
+            on_refusal=spec.on_refusal,
+            policy=spec.policy,
+            may_send=lambda: self.projection.may_send,
+            refused=self._look_for_items,
+            lost=self._lost,
+        )
+        self.sending = asyncio.get_running_loop().create_task(self.sender.run())
+        self.sending.add_done_callback(self._run_ended)
+
+    async def _send(self, command: IssuedCommand) -> None:
+        destination = self.spec.services.get(command.service)
+        if destination is None:
+            raise EventStoreError(f"{command.service!r} is none of the manager's services any more")
+        if command.service not in self.services:
+            name = command.service if destination.name is None else destination.name
+            self.services[command.service] = Service(self.me, name, scope=destination.scope)
+        await self.services[command.service].execute(
+            command.aggregate_id,
+            etf.decode(command.command),
+            command_id=command.command_id,
+            metadata=command.metadata,
+            timeout=destination.timeout,
+        )
+
+    def _look_for_items(self) -> None:
+        self.projection.survey()
+        self.awake.set()
+
+    def _lost(self) -> None:
+        """Another instance has the lease: look into the database, and watch that one."""
+        self.projection.look()
+        self.awake.set()
+
+    # --- effects -------------------------------------------------------------------------------------
+
+    async def other(self, effect: Other) -> Outcome:
+        if isinstance(effect, Survey):
+            return await self._survey()
+        assert isinstance(effect, Attend)
+        await self._attend(effect)
+        return self.projection.attended
+
+    async def _survey(self) -> Outcome:
+        name, database = self.spec.name, self.database
+        outlook = await database.outlook(name)
+        if outlook.waiting:
+            self.sender.wake()
+        items: list[Item] = []
+        if outlook.refused:
+            items += await database.refusals(name, limit=AT_ONCE)
+        due_in, barrier = outlook.due_in, 0
+        if due_in is not None and due_in <= 0:
+            timers = await database.due_timers(name, limit=AT_ONCE)
+            items += timers
+            due_in = None  # there is another survey behind them
+            if timers:
+                barrier = await self.source.last_position()
+        return partial(self.projection.surveyed, items=items, due_in=due_in, barrier=barrier)
+
+    async def _attend(self, effect: Attend) -> None:
+        item = effect.item
+        async with self.turn, self.database.transaction(isolation="read committed") as tx:
+            await self._check_current(tx, effect.before)
+            if effect.park:
+                await _park(tx, item, effect.attempts, effect.park)
+            else:
+                await self.transitions.attend(tx, item)
+            await tx.update_checkpoint(effect.after)
+        if effect.park:
+            self.transitions.commands = self.transitions.timers = False
+        elif isinstance(item, IssuedCommand):
+            self.sender.release(item, gone=True)
+        self._has_issued()
+
+    async def _apply(self, effect: Apply) -> None:
+        async with self.turn:
+            await super()._apply(effect)
+        if effect.events:
+            self._has_issued()
+
+    async def _drive(self, effect: Drive) -> int:
+        async with self.turn:
+            remaining = await super()._drive(effect)
+        self._has_issued()
+        return remaining
+
+    def _has_issued(self) -> None:
+        """See to what the last transaction has issued and set."""
+        if self.transitions.commands:
+            self.sender.wake()
+        if self.transitions.timers:
+            self.projection.survey()
+
+    # --- orders ----------------------------------------------------------------------------------------
+
+    async def status(self) -> QueryStatus:
+        """Tell where it stands, how many commands wait, and how many deadlines."""
+        found = await super().status()
+        changes: dict[str, Any] = {"kind": "manager"}
+        try:
+            outlook = await self.database.outlook(self.spec.name)
+            changes |= {"commands": outlook.waiting + outlook.refused, "timers": outlook.timers}
+            changes["parked"] = found.parked + outlook.parked
+        except EventStoreError as unavailable:
+            changes["error"] = found.error or str(unavailable)
+        if self.sender.error and not found.error:
+            changes |= {"error": self.sender.error, "state": STUCK}
+        return attrs.evolve(found, **changes)
+
+    async def parked(self) -> list[ParkedEvent]:
+        """List what is parked: events, then commands and timers, whose ids are negative."""
+        name, database = self.spec.name, self.database
+        commands = [
+            ParkedEvent(
+                query=name,
+                id=_id(each),
+                aggregate_id=each.instance,
+                sequence=each.id,
+                raw=each.command,
+                error=f"command to {each.service}: {each.error}",
+                format="etf",
+                attempts=each.attempts,
+            )
+            for each in await database.issued_commands(name, status=PARKED)
+        ]
+        timers = [
+            ParkedEvent(
+                query=name,
+                id=_id(each),
+                aggregate_id=each.instance,
+                sequence=each.id,
+                raw=etf.encode(each.name.encode()),
+                error=f"deadline {each.name}: {each.error}",
+                format="etf",
+                attempts=each.attempts,
+            )
+            for each in await self._parked_timers()
+        ]
+        return [*await super().parked(), *commands, *timers]
+
+    async def _parked_timers(self) -> list[Timer]:
+        return [each for each in await self.database.timers(self.spec.name, limit=10 * PAGE) if each.error]
+
+    async def drive(self, id: int | None) -> int:
+        """Have parked events handled again, parked commands sent, parked deadlines attended to."""
+        events = [event for event in await super().parked() if id in (None, event.id)]
+        self.projection.drive(events)
+        driven: list[Item] = [
+            each
+            for each in await self.database.issued_commands(self.spec.name, status=PARKED)
+            if id in (None, _id(each))
+        ]
+        driven += [each for each in await self._parked_timers() if id in (None, _id(each))]
+        if driven:
+            async with self.database.transaction(isolation="read committed") as tx:
+                for each in driven:
+                    if isinstance(each, IssuedCommand):
+                        await tx.mark_command(each.id, WAITING, attempts=each.attempts, error="")
+                    else:
+                        await tx.mark_timer(each.id, attempts=each.attempts, error="")
+        for each in driven:
+            if isinstance(each, IssuedCommand):
+                self.sender.release(each, gone=False)
+        self._look_for_items()
+        return len(events) + len(driven)
+
+    async def pause(self, paused: bool) -> None:
+        """Stand still, also after a restart; or go on. Commands under way come to their end."""
+        await super().pause(paused)
+        self.sender.wake()
+
+    async def reset(self) -> None:
+        """Refuse: what a manager has sent cannot be undone."""
+        raise EventStoreError(
+            f"manager {self.spec.name!r} cannot handle its events again: it would issue its commands again"
+        )
+
+    async def replay(self, aggregate_id: str) -> int:
+        """Refuse, as `reset`."""
+        await self.reset()
+        return 0
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    async def _close(self) -> None:
+        if hasattr(self, "sending"):
+            self.sending.cancel()
+            await asyncio.gather(self.sending, return_exceptions=True)
+            await self.sender.stop()
+        await super()._close()
+
+
+async def _park(tx: Transaction[Any, Any], item: Item, attempts: int, error: str) -> None:
+    if isinstance(item, Timer):
+        await tx.mark_timer(item.id, attempts=item.attempts + attempts, error=error)
+    else:
+        await tx.mark_command(item.id, PARKED, attempts=item.attempts + attempts, error=error)
+
+
+def _id(item: Item) -> int:
+    """Give what is parked beside events an id that is no event's, and no other one's."""
+    return -2 * item.id - (1 if isinstance(item, Timer) else 0)
