@@ -60,6 +60,7 @@ PURE = {
     "eventsourcing/domain/wire.py",
     "eventsourcing/stores/json/",
     "eventsourcing/stores/layout.py",
+    "eventsourcing/stores/managing.py",
     "eventsourcing/stores/rows.py",
     "eventsourcing/managers/machine.py",
     "eventsourcing/managers/outgoing.py",
