@@ -10,8 +10,12 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from pyglyn.escaping import escaped
 from pyglyn.node import Node
 from pyglyn.node.census import Census
+
+MAX_REASON = 1000
+"""So many characters of a reason are shown."""
 
 
 def routes(node: Node) -> Iterable[web.RouteDef]:
@@ -22,8 +26,13 @@ def routes(node: Node) -> Iterable[web.RouteDef]:
 
     async def readyz(request: web.Request) -> web.Response:
         conditions = await Census(node.hub, node.workers).readiness()
-        lines = [f"[-]{what}: {why}\n" if why else f"[+]{what}\n" for what, why in conditions.items()]
         ready = not any(conditions.values())
-        return web.Response(text="".join(lines), status=200 if ready else 503)
+        text = "".join(_line(what, why) for what, why in conditions.items())
+        return web.Response(text=text, status=200 if ready else 503)
 
     return [web.get("/livez", livez), web.get("/readyz", readyz)]
+
+
+def _line(what: str, why: str) -> str:
+    """One line, whatever an exception has for a text."""
+    return f"[-]{escaped(what)}: {escaped(why, MAX_REASON)}\n" if why else f"[+]{escaped(what)}\n"

@@ -7,8 +7,10 @@ here, and routes serve no files from disk (aiohttp reads those in a thread).
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyglyn import forks
 from pyglyn.errors import DistributionError, LocalProtocolError
@@ -73,12 +75,16 @@ class HttpServer:
 
         if self._runner is not None:
             raise LocalProtocolError("this HTTP server has been started already")
-        app = web.Application(middlewares=[_known_to_forks])
+        address = await resolve(host, RESOLVE_S)
+        middlewares = [_known_to_forks]
+        if ipaddress.ip_address(address).is_loopback:
+            middlewares.append(_for_this_machine)
+        app = web.Application(middlewares=middlewares)
         app.on_response_prepare.append(_say_little)
         for routes in self.routes:
             app.router.add_routes(routes(self.node))
         try:
-            sock = bound(await resolve(host, RESOLVE_S), port)
+            sock = bound(address, port)
         except OSError as error:
             raise DistributionError(f"cannot serve HTTP at {host}:{port}: {explain(error)}") from error
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
@@ -114,6 +120,37 @@ async def _known_to_forks(request: web.Request, handler: Callable[[web.Request],
 
 
 _known_to_forks.__middleware_version__ = 1  # type: ignore[attr-defined]  # as aiohttp's own decorator says it
+
+
+OPEN: Final = frozenset(("/readyz", "/metrics"))
+"""What tells something and needs no token."""
+
+
+async def _for_this_machine(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+    """Keep other sites' pages out where only this machine may look.
+
+    A browser here could be told that such a site's name is 127.0.0.1 (DNS rebinding), and then asks as that
+    site; no name can stand for an address that is written out. What needs a token is safe without that.
+    """
+    if request.path in OPEN and not _is_this_machine(request.headers.get("Host", "")):
+        from aiohttp import web
+
+        return web.Response(text="ask by an address, or localhost\n", status=421)
+    return await handler(request)
+
+
+_for_this_machine.__middleware_version__ = 1  # type: ignore[attr-defined]
+
+
+def _is_this_machine(host: str) -> bool:
+    name = re.sub(r":\d+$", "", host).removeprefix("[").removesuffix("]")
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 async def _say_little(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -3,7 +3,8 @@
 Source: sd_notify(3), sd_watchdog_enabled(3). ``READY=1`` when nothing is waited for any more, ``STOPPING=1``
 when the node stops, ``WATCHDOG=1`` twice in each ``WATCHDOG_USEC``, by the event loop: one that is stuck says
 nothing. The heartbeat file is for orchestrators that can only look at a file: it holds ``starting``,
-``ready`` or ``stopping``, and is written anew every `BEAT_S` seconds.
+``ready`` or ``stopping``, and is replaced by a new one every `BEAT_S` seconds: who reads it never finds it
+empty.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Heartbeat:
 
     def __init__(self, path: str | None) -> None:
         self._path = path
+        self._new = f"{path}.new"
         self._failed = False
 
     def write(self, state: str) -> None:
@@ -67,8 +69,9 @@ class Heartbeat:
         if self._path is None:
             return
         try:
-            with open(self._path, "w", encoding="ascii") as file:
+            with open(self._new, "w", encoding="ascii") as file:
                 file.write(state + "\n")
+            os.replace(self._new, self._path)
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -78,8 +81,9 @@ class Heartbeat:
     def remove(self) -> None:
         """The node has ended."""
         if self._path is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+            for path in (self._path, self._new):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
 
 class LifeSigns:

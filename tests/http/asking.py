@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 
 
-async def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    """Ask a server for a path; status and body."""
+async def get(port: int, path: str, host: str = "127.0.0.1", called: str = "") -> tuple[int, str]:
+    """Ask a server for a path, by another name than its address if one is given; status and body."""
     reader, writer = await asyncio.open_connection(host, port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+    called = called or f"{host}:{port}"
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {called}\r\nConnection: close\r\n\r\n".encode())
     answer = (await reader.read()).decode()
     writer.close()
     head, _, body = answer.partition("\r\n\r\n")

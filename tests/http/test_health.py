@@ -132,6 +132,42 @@ async def test_what_a_child_requires_counts_for_the_node(name, tmp_path, epmd_po
         assert await get(server.port, "/readyz") == (200, "[+]not stopping\n[+]registered\n[+]state\n")
 
 
+async def test_a_reason_of_several_lines_is_one_line(name, epmd_port):
+    async def check() -> None:
+        raise ValueError("first\n[+]registered\r\x1b[2Jsecond" + "x" * 10_000)
+
+    async with Node(name, cookie="c") as node:
+        server = await http.serve(node, "127.0.0.1", 0)
+        node.readiness.require("it\nall", check)
+        status, text = await get(server.port, "/readyz")
+    *others, line = sorted(text.splitlines())
+    assert (status, others) == (503, ["[+]not stopping", "[+]registered"])
+    assert line.startswith("[-]it\\nall: first\\n[+]registered\\x0d\\x1b[2Jsecondxxx")
+    assert len(line) < 1100
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/metrics"])
+async def test_a_server_for_this_machine_answers_to_no_name_of_another(name, epmd_port, path):
+    async with Node(name, cookie="c") as node:
+        server = await http.serve(node, "127.0.0.1", 0)
+        for called in ("localhost", "localhost:1", "127.0.0.1", "[::1]:9568", "10.0.0.7:80"):
+            assert (await get(server.port, path, called=called))[0] == 200
+        for called in (
+            "evil.example",
+            "evil.example:9568",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+        ):
+            assert await get(server.port, path, called=called) == (421, "ask by an address, or localhost\n")
+            assert (await get(server.port, "/livez", called=called))[0] == 200
+
+
+async def test_a_server_for_other_machines_answers_to_every_name(name, epmd_port):
+    async with Node(name, cookie="c") as node:
+        server = await http.serve(node, "0.0.0.0", 0)
+        assert (await get(server.port, "/readyz", called="inventory-0.inventory:9568"))[0] == 200
+
+
 async def test_a_check_that_does_not_end_has_failed(name, epmd_port):
     async with Node(name, cookie="c", settings=Settings(check_timeout_s=0.05)) as node:
         server = await http.serve(node, "127.0.0.1", 0)

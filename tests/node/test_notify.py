@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyglyn.node.notify import ServiceManager
+from pyglyn.node.notify import Heartbeat, ServiceManager
 from pyglyn.testing import eventually
 from tests.cli.test_cli import pyglyn
 
@@ -136,6 +136,17 @@ async def test_the_heartbeat_file_says_what_the_node_does(tmp_path, monkeypatch)
         node.process.send_signal(signal.SIGTERM)
         assert await node.ends() == 0
         assert not file.exists()
+
+
+def test_who_reads_the_heartbeat_file_finds_a_whole_one(tmp_path: Path) -> None:
+    file = tmp_path / "beat"
+    heartbeat = Heartbeat(str(file))
+    heartbeat.write("starting")
+    with file.open() as reader:
+        heartbeat.write("ready")
+        assert (reader.read(), file.read_text()) == ("starting\n", "ready\n")
+    heartbeat.remove()
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_heartbeat_file_that_cannot_be_written_is_said_once(tmp_path):
