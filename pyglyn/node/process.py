@@ -382,6 +382,10 @@ class Process:
             self.on_wait()
         return await self._mailbox.get(match, timeout)
 
+    def interrupt(self, error: BaseException) -> None:
+        """Have the ``receive`` that waits raise this error, and each one after it; messages are dropped."""
+        self._mailbox.close(error)
+
     def send_after(self, seconds: float, to: Destination, message: Term) -> Reference:
         """Send a message later; returns the timer's reference. The timer ends with this process.
 

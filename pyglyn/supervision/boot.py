@@ -8,7 +8,7 @@ from pyglyn.etf import Pid, Reference, Term
 from pyglyn.logs import CarriedLog
 from pyglyn.node.worker import HubAddress
 from pyglyn.supervision.spec import CallableStart, SupervisorStart
-from pyglyn.supervision.words import StartMethod
+from pyglyn.supervision.words import Recycle, StartMethod
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +26,7 @@ class ChildBoot:
         waits: it is ready when it says so.
         handover: its last checkpoint.
         heartbeat: seconds after which it counts as stuck; None for never.
+        recycle: when it has to end after its present work; None for never.
         default_method: how a supervisor makes its children's OS processes unless they or it say otherwise.
         worker: what the lines of its log call it.
         log: how its node logs.
@@ -41,6 +42,7 @@ class ChildBoot:
     waits: bool = False
     handover: Term = None
     heartbeat: float | None = None
+    recycle: Recycle | None = None
     default_method: StartMethod | None = None
     worker: str = ""
     log: CarriedLog | None = None

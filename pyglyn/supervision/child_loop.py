@@ -26,6 +26,7 @@ from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.deaths import exit_status
 from pyglyn.supervision.os.start import end_with_all_below
+from pyglyn.supervision.recycling import Recycling
 
 CHILD: Final = Atom("$child")
 OTHERS_GRACE_S: Final = 1.0
@@ -62,6 +63,8 @@ async def _main(boot: ChildBoot, worker: Worker, body: Body) -> int:
     process.parent = boot.supervisor
     process.handover = boot.handover
     process.on_end.append(ended.set_result)
+    if boot.recycle is not None:
+        Recycling(process, boot.recycle).start()
     process.link(boot.supervisor)
     process.tell_parent((CHILD, boot.ref, process.pid))
     worker.request((Atom("main"), process.pid))

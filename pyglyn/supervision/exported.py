@@ -29,7 +29,8 @@ from pyglyn.supervision.os.command import ProgramStart
 from pyglyn.supervision.spec import CallableStart, ChildSpec, ExportStart, Start, SupervisorStart
 
 _OPTIONS: Final = (
-    "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "backoff", "handover", "name",
+    "isolation", "start_method", "start_timeout", "heartbeat", "memory_limit", "recycle", "backoff",
+    "handover", "name",
 )  # fmt: skip
 """Those OTP does not know; `described` is for the others."""
 

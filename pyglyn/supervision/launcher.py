@@ -71,6 +71,8 @@ class Launcher:
     def _start_os_process(self, run: Running, handover: Term) -> None:
         start = run.start
         assert isinstance(start, (CallableStart, SupervisorStart))
+        if run.spec.recycle is not None and not _takes_messages(start):
+            raise TypeError("recycle is for async functions and GenServers, which take messages")
         role = "supervisor" if isinstance(start, SupervisorStart) else "worker"
         title = self._title(run, role)
         boot = ChildBoot(
@@ -84,6 +86,7 @@ class Launcher:
             waits=run.spec.start_timeout is not None,
             handover=handover,
             heartbeat=run.spec.heartbeat,
+            recycle=run.spec.recycle,
             default_method=self._method,
             worker=shown(run.spec),
             log=logs.carried(),
@@ -205,3 +208,7 @@ def start_failure(error: Exception) -> Term:
     if isinstance(error, ForkUnsafe):
         return (Atom("fork_unsafe"), str(error).encode())
     return exception_term(error)
+
+
+def _takes_messages(start: CallableStart | SupervisorStart) -> bool:
+    return isinstance(start, CallableStart) and not is_blocking(start.target)

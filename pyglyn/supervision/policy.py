@@ -14,8 +14,9 @@ seconds), and returns the effects to carry out, in order.
 Where this is deliberately not OTP: an unknown request is answered with ``{error, {bad_request, R}}`` and
 does not crash the supervisor; a dynamic child whose restart is answered with ``ignore`` is forgotten (OTP
 keeps an entry without a pid and then crashes when it stops); ``count_children`` of a factory does not
-miscount after a child was terminated between two restart attempts; backoff between restarts is ours alone.
-Where releases differ, it is as in 28: a start that fails with ``{already_started, Pid}`` is answered so.
+miscount after a child was terminated between two restart attempts; backoff between restarts, and children
+that are started anew without that counting (`Recycle`), are ours alone. Where releases differ, it is as in
+28: a start that fails with ``{already_started, Pid}`` is answered so.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from pyglyn.supervision.effects import (
     StopChild,
 )
 from pyglyn.supervision.spec import ChildSpec, ExportStart
-from pyglyn.supervision.words import AutoShutdown, Restart, ShutdownWord, Strategy
+from pyglyn.supervision.words import RECYCLED, AutoShutdown, Restart, ShutdownWord, Strategy
 
 MAX_INTENSITY_REACHED: Final = Atom("reached_max_restart_intensity")
 
@@ -324,6 +325,9 @@ class Policy:
             return  # not a child, or one that failed to start
         restart = child.spec.restart
         clean = is_clean(reason)
+        if child.spec.recycle is not None and reason == RECYCLED:
+            yield from self._restart(child, counts=False)
+            return
         if restart is Restart.PERMANENT or not clean:
             self._report(ReportContext.CHILD_TERMINATED, reason, child)
         if restart is Restart.PERMANENT or (restart is Restart.TRANSIENT and not clean):
@@ -353,9 +357,9 @@ class Policy:
 
     # --- restarting ------------------------------------------------------------------------------------
 
-    def _restart(self, child: Child) -> Steps[None]:
+    def _restart(self, child: Child, *, counts: bool = True) -> Steps[None]:
         """Restart by the strategy, unless that is one restart too many."""
-        if not self._add_restart():
+        if counts and not self._add_restart():
             self._report(ReportContext.SHUTDOWN, MAX_INTENSITY_REACHED, child)
             self.forget_child(child)
             yield from self.terminate(SHUTDOWN)

@@ -25,6 +25,7 @@ from pyglyn.supervision.words import (
     Backoff,
     ChildType,
     Isolation,
+    Recycle,
     Restart,
     Shutdown,
     StartMethod,
@@ -96,6 +97,7 @@ class ChildSpec:
         start_timeout: seconds until a start that is not done counts as failed; None for no limit.
         heartbeat: seconds its event loop may be stuck before it is killed with reason ``stuck``.
         memory_limit: bytes of memory of its own before it is killed with ``{memory_limit, Bytes}``.
+        recycle: when it ends after its present work, to be started anew.
         backoff: pauses before its restarts.
         handover: whether the supervisor keeps what the child last checkpointed, for its successor.
         default_id: the id was made up; a supervisor that has it already makes another one up.
@@ -114,6 +116,7 @@ class ChildSpec:
     start_timeout: float | None = attrs.field(default=None, validator=positive_seconds("start_timeout"))
     heartbeat: float | None = attrs.field(default=None, validator=positive_seconds("heartbeat"))
     memory_limit: int | None = attrs.field(default=None, converter=bytes_of)
+    recycle: Recycle | None = attrs.field(default=None)
     backoff: Backoff | None = attrs.field(default=None)
     handover: bool = False
     default_id: bool = attrs.field(default=False, eq=False, repr=False)
@@ -125,6 +128,23 @@ class ChildSpec:
                 f"backoff is a Backoff, such as Backoff(initial=0.5); got {value!r}",
                 "invalid_backoff",
                 repr(value),
+            )
+
+    @recycle.validator
+    def _check_recycle(self, attribute: object, value: object) -> None:
+        if value is None:
+            return
+        if not isinstance(value, Recycle):
+            raise reject(
+                f'recycle is a Recycle, such as Recycle(memory="400 MiB"); got {value!r}',
+                "invalid_recycle",
+                repr(value),
+            )
+        if self.restart is Restart.TEMPORARY:
+            raise reject(
+                f"{self.id!r} is never started again, so it cannot be recycled",
+                "bad_combination",
+                [(Atom("restart"), Atom("temporary")), (Atom("recycle"), True)],
             )
 
     @significant.validator
@@ -139,7 +159,7 @@ class ChildSpec:
 
     def __attrs_post_init__(self) -> None:
         if self.isolation is Isolation.TASK:
-            for option in ("heartbeat", "memory_limit", "start_method"):
+            for option in ("heartbeat", "memory_limit", "recycle", "start_method"):
                 if getattr(self, option) is not None:
                     raise reject(
                         f"{self.id!r}: {option} needs an OS process, not isolation='task'",

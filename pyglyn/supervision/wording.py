@@ -50,6 +50,8 @@ def reason_word(reason: Term) -> str:
             return "out_of_memory"
         case (Atom("signal" | "exit_status") as what, int() as number):
             return f"{what.name} {etf.text.format(number, limit=WORD_CHARACTERS)}"
+        case (Atom("shutdown"), Atom("recycled")):
+            return "recycled"
         case Atom() as word:
             return word.name[:WORD_CHARACTERS]
         case (Atom() as word, *_):

@@ -171,6 +171,35 @@ def positive_seconds(what: str) -> Callable[[Any, Any, float | None], None]:
     return check
 
 
+RECYCLED: Final = (Atom("shutdown"), Atom("recycled"))
+"""The reason with which a child ends that is to be started anew; no failure, so no restart that counts."""
+
+
+def _positive(instance: object, attribute: object, value: int | None) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
+        raise reject(f"messages is a number above 0, got {value!r}", "invalid_recycle", repr(value))
+
+
+@attrs.frozen(kw_only=True)
+class Recycle:
+    """When one child, an async function or a `GenServer`, ends after its present work, to be started anew.
+
+    It ends in its next ``receive`` after the messages that waited then; the restart does not count against
+    the intensity, and has no backoff. By the strategy, siblings may start anew with it.
+
+    Attributes:
+        memory: bytes of memory of its own, looked at once a second.
+        messages: how many messages it takes.
+    """
+
+    memory: int | None = attrs.field(default=None, converter=bytes_of)
+    messages: int | None = attrs.field(default=None, validator=_positive)
+
+    def __attrs_post_init__(self) -> None:
+        if self.memory is None and self.messages is None:
+            raise reject("Recycle needs memory, messages or both", "invalid_recycle", "nothing")
+
+
 @attrs.frozen(kw_only=True)
 class Backoff:
     """Growing pauses before restarts of one child, in seconds.

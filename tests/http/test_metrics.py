@@ -228,6 +228,7 @@ def test_what_prometheus_reads_is_what_was_written() -> None:
     [
         (Atom("normal"), "normal"),
         ((Atom("shutdown"), Atom("x")), "shutdown"),
+        ((Atom("shutdown"), Atom("recycled")), "recycled"),
         ((Atom("signal"), 9), "signal 9"),
         ((Atom("signal"), 9, Atom("out_of_memory")), "out_of_memory"),
         ((Atom("exit_status"), 3), "exit_status 3"),
