@@ -45,11 +45,11 @@ class Joined:
         """What the hub has of a worker."""
         return self.node.workers.links[worker.runtime.serial]
 
-    async def peer(self, *, connected: bool = True, **settings: Any) -> Recorder:
+    async def peer(self, *, connected: bool = True, hidden: bool = True, **settings: Any) -> Recorder:
         """Another node that writes down what comes; connected, unless the test is about how it gets there."""
         where = ("localhost", self.node.peers.port)
         net = NetSettings(epmd_port=0, address_of=lambda name: where, **settings)
-        made = Recorder(unique_name("peer"), COOKIE, True, net)
+        made = Recorder(unique_name("peer"), COOKIE, hidden, net)
         await made.peers.start()
         self.peers.append(made)
         self.ports[made.name] = made.peers.port
@@ -74,7 +74,7 @@ class Joined:
 
 
 @contextlib.asynccontextmanager
-async def joined(*, exports: Any = None, **settings: Any) -> AsyncIterator[Joined]:
+async def joined(*, hidden: bool = True, **settings: Any) -> AsyncIterator[Joined]:
     """Start a node that listens for workers."""
     ports: dict[str, int] = {}
 
@@ -82,9 +82,7 @@ async def joined(*, exports: Any = None, **settings: Any) -> AsyncIterator[Joine
         return ("localhost", ports[name]) if name in ports else None
 
     net = NetSettings(epmd_port=0, address_of=address_of)
-    async with Node(
-        unique_name(), cookie=COOKIE, exports=exports, settings=Settings(net=net, **settings)
-    ) as node:
+    async with Node(unique_name(), COOKIE, hidden=hidden, settings=Settings(net=net, **settings)) as node:
         await node.workers.start()
         here = Joined(node, ports)
         try:
