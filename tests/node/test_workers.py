@@ -95,7 +95,7 @@ async def test_each_worker_gets_the_next_number_and_what_it_has_to_know(here: Jo
 
 
 async def test_what_the_hub_knows_of_a_worker_is_what_that_said(here: Joined) -> None:
-    worker = await raw(here, os_pid=77, parent=5, title="laden".encode())
+    worker = await raw(here, os_pid=77, parent=5, title=b"laden")
     link = here.node.workers.links[1]
     assert (link.serial, link.os_pid, link.parent, link.title) == (1, 77, 5, "laden")
     main = Pid(here.node.name, 1, 1, here.node.local.creation)
