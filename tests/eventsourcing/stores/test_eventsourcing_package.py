@@ -1,14 +1,15 @@
 """The tests of persistence that the ``eventsourcing`` package ships, against our stores.
 
-An adapter makes recorders of them: an originator is an aggregate, its versions (from 0) are sequences (from 1), a
-notification id is a position; a DCB recorder is a log of facts. Left out are the package's measurements, which check
-nothing.
+An adapter makes recorders of them: an originator is an aggregate, its versions (from 0, in some cases from 1) are
+sequences (from 1), a notification id is a position, what was tracked is a checkpoint; a DCB recorder is a log of facts.
+Left out are the package's measurements, which check nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -30,17 +31,22 @@ from eventsourcing.persistence import (
     ApplicationRecorder,
     IntegrityError,
     Notification,
+    ProcessRecorder,
     ProgrammingError,
     StoredEvent,
     Subscription,
+    Tracking,
 )
 from eventsourcing.tests.persistence import (
     AggregateRecorderTestCase,
     ApplicationRecorderTestCase,
     NonInterleavingNotificationIDsBaseCase,
+    ProcessRecorderTestCase,
+    TrackingRecorderTestCase,
 )
 
 from pyglyn import eventsourcing as es
+from pyglyn.eventsourcing.stores.store import SideTables
 
 
 class Loop:
@@ -74,29 +80,52 @@ def _originator(id: str) -> UUID | str:
         return id
 
 
+def _in_a_row(numbered: tuple[int, StoredEvent]) -> tuple[str, int]:
+    index, event = numbered
+    return str(event.originator_id), event.originator_version - index
+
+
 class StoreRecorder(ApplicationRecorder):
     """One of our stores as an application recorder."""
+
+    first = 0
+    """The version of an originator's first event."""
 
     def __init__(self, loop: Loop, store: es.EventStore[Any, Any]) -> None:
         self._loop = loop
         self._store = store
 
-    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
-        return list(self._loop.run(self._insert(stored_events)))
+    def insert_events(self, stored_events: Sequence[StoredEvent], **options: Any) -> Sequence[int]:
+        return list(self._loop.run(self._insert(stored_events, **options)))
 
-    async def _insert(self, stored_events: Sequence[StoredEvent]) -> list[int]:
+    async def _insert(
+        self, stored_events: Sequence[StoredEvent], tracking: Tracking | None = None
+    ) -> list[int]:
         try:
             async with self._store.transaction() as tx:
-                for event in stored_events:
-                    id, version = str(event.originator_id), event.originator_version
-                    await tx.append(id, [_written(event)], expected=version)
+                for (id, _), numbered in itertools.groupby(enumerate(stored_events), _in_a_row):
+                    events = [event for _, event in numbered]
+                    expected = events[0].originator_version - self.first
+                    await tx.append(id, [_written(event) for event in events], expected=expected)
+                if tracking is not None:
+                    await self._track(tx, tracking)
         except es.VersionConflict as error:
             raise IntegrityError(error) from error
-        numbered: list[int] = []
-        for event in stored_events:
-            found = await self._store.read(aggregate_id=str(event.originator_id), limit=10**6)
-            numbered += [each.position for each in found if each.sequence == event.originator_version + 1]
-        return numbered
+        found: list[int] = []
+        for (id, _), numbered in itertools.groupby(enumerate(stored_events), _in_a_row):
+            events = [event for _, event in numbered]
+            first = await self._store.position_of(id, events[0].originator_version - self.first + 1)
+            assert first is not None
+            read = await self._store.read(first - 1, aggregate_id=id, limit=len(events))
+            found += [event.position for event in read]
+        return found
+
+    @staticmethod
+    async def _track(tables: SideTables, tracking: Tracking) -> None:
+        known = await tables.load_checkpoint(tracking.application_name)
+        if known.version and known.position >= tracking.notification_id:
+            raise IntegrityError(tracking)
+        await tables.update_checkpoint(known.next(position=tracking.notification_id))
 
     def select_events(
         self,
@@ -123,7 +152,8 @@ class StoreRecorder(ApplicationRecorder):
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
         after = 0 if start is None else start - inclusive_of_start
-        found = self._loop.run(self._store.read(after, limit=10**6))
+        most = limit if stop is None and not topics else 10**6
+        found = self._loop.run(self._store.read(after, limit=most))
         made = [
             Notification(
                 id=each.position,
@@ -141,7 +171,7 @@ class StoreRecorder(ApplicationRecorder):
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[Any]:
         return StoreSubscription(self, gt, topics)
 
-    def wait(self, after: int) -> None:
+    def wait_behind(self, after: int) -> None:
         self._loop.run(self._store.wait(after, timeout=0.5))
 
 
@@ -162,6 +192,19 @@ class AggregateOnlyRecorder(StoreRecorder):
         super().insert_events(stored_events)
 
 
+class TrackingStoreRecorder(StoreRecorder, ProcessRecorder):
+    """As a recorder of what was processed, in the transaction of what came of it."""
+
+    first = 1
+
+    def insert_tracking(self, tracking: Tracking) -> None:
+        self._loop.run(self._insert((), tracking))
+
+    def max_tracking_id(self, application_name: str) -> int | None:
+        known = self._loop.run(self._store.load_checkpoint(application_name))
+        return known.position if known.version else None
+
+
 class StoreSubscription(Subscription[StoreRecorder]):
     def __next__(self) -> Notification:
         while not self._has_been_stopped:
@@ -172,7 +215,7 @@ class StoreSubscription(Subscription[StoreRecorder]):
             if found:
                 self._last_notification_id = found[0].id
                 return found[0]
-            self._recorder.wait(after)
+            self._recorder.wait_behind(after)
         raise StopIteration
 
 
@@ -268,13 +311,13 @@ class Recorders:
     """What the cases below have in common. pytest does not collect them: `TestRecorders` runs them."""
 
     __test__ = False
-    made: type[StoreRecorder] = StoreRecorder
+    made: Any = StoreRecorder
     loop: Loop
     url: str
     opened: list[Any]
     INITIAL_VERSION = 0
 
-    def create_recorder(self) -> StoreRecorder:
+    def create_recorder(self) -> Any:
         store: Any = es.open_store(self.url, aggregate_type="recorder")
         self.opened.append(store)
         return self.made(self.loop, store)
@@ -290,6 +333,18 @@ class _Applications(Recorders, ApplicationRecorderTestCase[Any]):
     """All events in one order."""
 
 
+class _Tracking(Recorders, TrackingRecorderTestCase):
+    """How far was processed."""
+
+    made = TrackingStoreRecorder
+
+
+class _Processes(Recorders, ProcessRecorderTestCase):
+    """The same, and the events that came of it."""
+
+    made = TrackingStoreRecorder
+
+
 class _NonInterleaving(Recorders, NonInterleavingNotificationIDsBaseCase):
     """The ids of one insertion are not mixed with those of another."""
 
@@ -299,6 +354,12 @@ class _NonInterleaving(Recorders, NonInterleavingNotificationIDsBaseCase):
 CASES = [
     (_Aggregates, "test_insert_and_select"),
     (_Applications, "test_insert_select"),
+    (_Applications, "test_concurrent_no_conflicts"),
+    (_Tracking, "test_insert_tracking"),
+    (_Tracking, "test_wait"),
+    (_Processes, "test_insert_select"),
+    (_Processes, "test_has_tracking_id"),
+    (_Processes, "test_raises_when_lower_inserted_later"),
     (_NonInterleaving, "test"),
 ]
 
