@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from pyglyn import logs
 from pyglyn.testing import Beam, Beams
 from tests.alone import is_alone, is_listed, kept_alone
 from tests.peers import (
@@ -94,6 +95,20 @@ def _logging_stays() -> Iterator[None]:
     yield
     untouched = (False, True, logging.NOTSET, [])
     assert {name: state for name, state in _logging().items() if state != before.get(name, untouched)} == {}
+
+
+@pytest.fixture
+def own_logging(_logging_stays: None) -> Iterator[None]:
+    """Take back, after the test, what `pyglyn.logs.set_up` and the commands that call it set up."""
+    root = logging.getLogger()
+    handlers, level, factory = list(root.handlers), root.level, logging.getLogRecordFactory()
+    yield
+    if logs._present.handler is not None:
+        logs._present.handler.close()
+    logs._present = logs._Present()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.fixture(autouse=True)

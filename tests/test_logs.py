@@ -23,17 +23,7 @@ from pyglyn.testing import eventually
 MakeHandler: TypeAlias = Callable[[int], LogHandler]
 
 
-@pytest.fixture(autouse=True)
-def _undo() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level, factory = list(root.handlers), root.level, logging.getLogRecordFactory()
-    yield
-    if logs._present.handler is not None:
-        logs._present.handler.close()
-    logs._present = logs._Present()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.setLogRecordFactory(factory)
+pytestmark = pytest.mark.usefixtures("own_logging")
 
 
 def record(message: str, *args: object, level: int = logging.INFO, name: str = "shop") -> logging.LogRecord:

@@ -8,13 +8,14 @@ connect, call and go. The first and the last quarter of the time are shown side 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -33,6 +34,17 @@ from tests.benchmarks.harness import Bench
 SAMPLE_S: Final = 1.0
 ACCOUNTS: Final = 20
 PEER_STAYS_S: Final = 5.0
+
+
+@contextlib.contextmanager
+def _without_crashes_in_the_log() -> Iterator[None]:
+    logger = logging.getLogger("pyglyn.supervision")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @attrs.define
@@ -74,8 +86,7 @@ class Soak:
 
     async def run(self) -> list[Quarter]:
         """Run for as long as was said; the four quarters."""
-        logging.getLogger("pyglyn.supervision").setLevel(logging.CRITICAL)  # a line for each crash
-        with tempfile.TemporaryDirectory() as folder:
+        with _without_crashes_in_the_log(), tempfile.TemporaryDirectory() as folder:
             async with Node(f"soak_{secrets.token_hex(3)}@localhost", cookie=self.bench.peer.cookie) as node:
                 await node.connect(self.bench.peer.name)
                 store = es.open_store(

@@ -19,6 +19,9 @@ from pyglyn.testing.bank import BANK_ACCOUNT, BankAccount, BankAccountEvent, Dep
 from tests.eventsourcing.stores.foreign import Foreign
 
 
+pytestmark = pytest.mark.usefixtures("own_logging")  # commands set it up, here in this OS process
+
+
 def bank(url: str) -> es.EventStore[Any, Any]:
     return es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
 
