@@ -18,7 +18,6 @@ from pyglyn.eventsourcing.stores import care, layout, managing
 from pyglyn.testing.bank import BANK_ACCOUNT, BankAccount, BankAccountEvent, DepositMoney, OpenAccount
 from tests.eventsourcing.stores.foreign import Foreign
 
-
 pytestmark = pytest.mark.usefixtures("own_logging")  # commands set it up, here in this OS process
 
 
