@@ -16,8 +16,24 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from pyglyn.dist.control import AliasSend, Control, Link, MonitorP, SpawnRequest, UnlinkId
-from pyglyn.etf import Atom, Pid, Reference, encode_parts
+from pyglyn.dist.control import (
+    AliasSend,
+    Control,
+    DemonitorP,
+    GroupLeader,
+    Link,
+    LinkExit,
+    MonitorP,
+    MonitorPExit,
+    RegSend,
+    Send,
+    SpawnFlags,
+    SpawnReply,
+    SpawnRequest,
+    UnlinkId,
+    UnlinkIdAck,
+)
+from pyglyn.etf import Atom, Pid, Reference, encode_bare, encode_parts
 from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings
 from pyglyn.testing import eventually
@@ -76,6 +92,17 @@ def floods(me: Pid, name: str) -> dict[str, tuple[Callable[[int, Pid], Control],
             lambda n, to: AliasSend(pid(n), Reference(to.node, to.creation, (n & 0x3FFFF, 1, 0))),
             b"x",
         ),
+        "demonitors of nothing": (lambda n, to: DemonitorP(pid(n), to, ref(n)), None),
+        "downs of no monitor": (lambda n, to: MonitorPExit(pid(n), to, ref(n)), b"x"),
+        "exits of no link": (lambda n, to: LinkExit(pid(n), to), b"x"),
+        "acknowledgements": (lambda n, to: UnlinkIdAck(n + 1, pid(n), to), None),
+        "group leaders": (lambda n, to: GroupLeader(pid(n), to), None),
+        "spawn replies": (lambda n, to: SpawnReply(ref(n), to, SpawnFlags(0), pid(n)), None),
+        "messages to names of nobody": (lambda n, to: RegSend(pid(n), Atom(f"nobody {n}")), b"x"),
+        "messages to the dead": (
+            lambda n, to: Send(pid(n), Pid(to.node, n + 1_000_000, 0, to.creation)),
+            b"x",
+        ),
     }
 
 
@@ -124,6 +151,22 @@ async def test_a_flood_of_one_peer_leaves_pings_of_others_answered(
     assert not process.signals.links
     await eventually(lambda: len(node.runtime.processes) < 20, timeout=30)
     assert not len(node.services.callers)
+
+
+@pytest.mark.parametrize("packet", [(99, 1, 2), (-1,), (), b"x", (6, 1), (2**80, Atom("x")), [1]], ids=str)
+async def test_unknown_control_messages_cost_their_sender_its_connection_and_nobody_else(
+    nodes: tuple[Node, Node], packet: Any
+) -> None:
+    node, other = nodes
+    for _ in range(10 * TIMES):
+        async with raw_peer(node) as peer:
+            transport = peer.ups[0]._transport
+            assert transport is not None
+            data = b"\x83D\0" + encode_bare(packet) + encode_bare(b"x")
+            transport.write((len(data).to_bytes(4) + data) * 100)
+            await eventually(lambda: node.nodes() == [other.name])
+        assert await other.ping(node.name)
+    assert other.nodes() == [node.name]
 
 
 async def test_half_open_handshakes_leave_honest_nodes_their_way_in(epmd: object) -> None:
