@@ -1,11 +1,12 @@
 """Who waits for whom when something takes less than it is sent. Layer: node.
 
-Three waits, each where the sender is:
+Four waits, each where the sender is:
 
 - A connection or the link to the hub has much queued: it is *busy* (``BusyNodes``), and a process that sends
   there waits in its next ``receive``, ``call`` or ``drain`` (``Waits``). The hub tells its workers.
 - A worker has much queued for it: the hub no longer reads from the sources whose signals go there, peers and
   other workers, until the worker has caught up (``PausedSources``).
+- A peer has calls begun here (``FewATurn``): it is not read before others have had their turn.
 - Far too much is queued: ``send`` raises ``NodeBusy`` (see ``router``).
 """
 
@@ -110,21 +111,78 @@ class Source(Protocol):
     def resume_reading(self) -> None: ...
 
 
-class PausedSources:
-    """The sources that are not read because of one worker; each is paused once and resumed once."""
+class Pauses:
+    """For how many reasons each source is not read: it is read again when the last one is gone."""
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_reasons",)
 
     def __init__(self) -> None:
+        self._reasons: Counter[Source] = Counter()
+
+    def begin(self, source: Source) -> None:
+        """One more reason; the first one stops the reading."""
+        self._reasons[source] += 1
+        if self._reasons[source] == 1:
+            source.pause_reading()
+
+    def end(self, source: Source) -> None:
+        """One reason fewer."""
+        self._reasons[source] -= 1
+        if not self._reasons[source]:
+            del self._reasons[source]
+            source.resume_reading()
+
+
+class PausedSources:
+    """The sources that are not read because of one worker; each is paused once and resumed once.
+
+    Args:
+        pauses: shared with the other reasons for which a source may not be read.
+    """
+
+    __slots__ = ("_pauses", "_sources")
+
+    def __init__(self, pauses: Pauses) -> None:
+        self._pauses = pauses
         self._sources: set[Source] = set()
 
     def pause(self, source: Source) -> None:
         """Stop reading from a source until ``resume``."""
         if source not in self._sources:
             self._sources.add(source)
-            source.pause_reading()
+            self._pauses.begin(source)
 
     def resume(self) -> None:
         """Let all of them go on."""
         while self._sources:
-            self._sources.pop().resume_reading()
+            self._pauses.end(self._sources.pop())
+
+
+class FewATurn:
+    """Lets each source begin few things that take long in a turn of the event loop; more are read in the next.
+
+    Args:
+        most: how many.
+        pauses: shared with the other reasons for which a source may not be read.
+    """
+
+    __slots__ = ("_begun", "_most", "_pauses")
+
+    def __init__(self, most: int, pauses: Pauses) -> None:
+        self._most = most
+        self._pauses = pauses
+        self._begun: Counter[Source] = Counter()
+
+    def count(self, source: Source) -> None:
+        """One more of a source has begun."""
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._begun[source] += 1
+        if self._begun[source] == self._most:
+            self._pauses.begin(source)
+
+    def _next_turn(self) -> None:
+        begun, self._begun = self._begun, Counter()
+        for source, count in begun.items():
+            if count >= self._most:
+                self._pauses.end(source)

@@ -13,8 +13,12 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Final
 
 from pyglyn.node.backpressure import BusyNodes
+
+A_TURN: Final = 16
+"""Calls of a peer that begin here in one turn of the event loop: one read brings some hundred."""
 
 
 class Callers:

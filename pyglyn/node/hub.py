@@ -17,6 +17,7 @@ import attrs
 from pyglyn._version import __version__
 from pyglyn.etf import Pid, Term
 from pyglyn.net import LocalNode, Peers
+from pyglyn.node.backpressure import Pauses
 from pyglyn.node.exports import Exports
 from pyglyn.node.process import Process
 from pyglyn.node.runtime import Runtime
@@ -71,6 +72,7 @@ class Hub:
         runtime: its processes; there is one once the node has been started and its creation is known.
         exports: the functions other nodes may call.
         builtins: the functions that every node exports, for shells and tools.
+        pauses: why peers and workers are not read.
         on_info: functions that tell more about what is here (see ``inspection``).
         applications: what runs on the node, by name.
         started_ns: when it was started, by ``time.monotonic_ns``.
@@ -85,6 +87,7 @@ class Hub:
         self.peers = peers
         self.exports = exports
         self.builtins = Exports()
+        self.pauses = Pauses()
         self.on_info: list[Callable[[], Term]] = []
         self.stopping = asyncio.Event()
         self.applications: dict[str, Application] = {}

@@ -44,6 +44,8 @@ from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
+from pyglyn.node import callers
+from pyglyn.node.backpressure import FewATurn
 from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame
@@ -74,6 +76,7 @@ class Router:
         self.workers = workers
         self.pending: dict[str, _Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = FewATurn(callers.A_TURN, hub.pauses)
 
     # --- from the hub's own processes -------------------------------------------------------------
 
@@ -213,6 +216,8 @@ class Router:
             link = self._into_node(control, payload)
             if link is not None:
                 link.hold_back(connection)
+            elif type(control) is SpawnRequest:
+                self._begun.count(connection)
         finally:
             runtime.source = None
 

@@ -10,7 +10,9 @@ Not supported: ``rpc:block_call`` blocking others (each call has its own process
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 from typing import Any
 
 from pyglyn import etf
@@ -19,7 +21,7 @@ from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.backpressure import WhenBusy
-from pyglyn.node.callers import Callers
+from pyglyn.node.callers import A_TURN, Callers
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.exits import ErlangError, Exit, Throw
 from pyglyn.node.exports import BadArgument, Exported
@@ -299,8 +301,10 @@ class Services:
 
     async def _rex(self, me: Process) -> None:
         """The rpc server for old callers and ``rpc:block_call``; each call has a process of its own."""
-        while True:
+        for number in itertools.count(1):
             node, message = _arrived(await me.receive(), me.node)
+            if number % A_TURN == 0:
+                await asyncio.sleep(0)
             match message:
                 case (Atom("$gen_call"), from_, request):
                     caller = Caller.from_term(from_)

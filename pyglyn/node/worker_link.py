@@ -11,7 +11,7 @@ import attrs
 
 from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2
 from pyglyn.etf import Pid, Term, decode_bare
-from pyglyn.node.backpressure import PausedSources, Source
+from pyglyn.node.backpressure import PausedSources, Pauses, Source
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.link import LinkProtocol
 from pyglyn.node.reasons import KILL, KILLED
@@ -45,7 +45,7 @@ class WorkerLink:
     protocol: LinkProtocol
     boundary: Boundary = attrs.field(factory=Boundary)
     reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
-    paused: PausedSources = attrs.field(factory=PausedSources)
+    paused: PausedSources = attrs.field(factory=lambda: PausedSources(Pauses()))
     main: Pid | None = None
     required: tuple[str, ...] = ()
     told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())

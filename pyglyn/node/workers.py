@@ -24,6 +24,7 @@ from pyglyn.dist.control import MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.admission import Admission, Arriving
+from pyglyn.node.backpressure import PausedSources
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
@@ -141,6 +142,7 @@ class Workers:
                 return None
         self._next_serial += 1
         link = WorkerLink(self._next_serial, os_pid, parent, title.decode(), protocol)
+        link.paused = PausedSources(self.hub.pauses)
         self.links[link.serial] = link
         self._by_os_pid[os_pid] = link
         hub = self.hub

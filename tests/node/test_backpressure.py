@@ -10,7 +10,15 @@ from pyglyn.dist.control import RegSend
 from pyglyn.errors import NodeBusy
 from pyglyn.etf import Atom, encode_parts
 from pyglyn.node import Node, Process, Settings
-from pyglyn.node.backpressure import LINK_TO_HUB, MOST_ANSWERS, BusyNodes, PausedSources, Waits
+from pyglyn.node.backpressure import (
+    LINK_TO_HUB,
+    MOST_ANSWERS,
+    BusyNodes,
+    FewATurn,
+    PausedSources,
+    Pauses,
+    Waits,
+)
 from pyglyn.testing import eventually
 from tests.net.conftest import Recorder
 from tests.node.conftest import unique_name
@@ -171,7 +179,7 @@ class Source:
 
 
 def test_a_source_is_paused_once_and_resumed_once() -> None:
-    paused, a, b = PausedSources(), Source(), Source()
+    paused, a, b = PausedSources(Pauses()), Source(), Source()
     for source in (a, b, a):
         paused.pause(source)
     paused.resume()
@@ -179,3 +187,39 @@ def test_a_source_is_paused_once_and_resumed_once() -> None:
     assert a.calls == b.calls == ["pause", "resume"]
     paused.pause(a)
     assert a.calls == ["pause", "resume", "pause"]
+
+
+def test_a_source_that_two_workers_are_behind_with_is_read_when_both_have_caught_up() -> None:
+    pauses, source = Pauses(), Source()
+    one, other = PausedSources(pauses), PausedSources(pauses)
+    one.pause(source)
+    other.pause(source)
+    one.resume()
+    assert source.calls == ["pause"]
+    other.resume()
+    assert source.calls == ["pause", "resume"]
+
+
+async def test_a_source_begins_few_things_a_turn_and_goes_on_in_the_next() -> None:
+    pauses, often, seldom = Pauses(), Source(), Source()
+    few = FewATurn(3, pauses)
+    for _ in range(2):
+        for _ in range(3):
+            few.count(often)
+        few.count(seldom)
+        assert often.calls[-1:] == ["pause"]
+        await asyncio.sleep(0)
+        assert often.calls[-1:] == ["resume"]
+    few.count(often)
+    few.count(often)
+    await asyncio.sleep(0)
+    assert often.calls == ["pause", "resume"] * 2
+    assert not seldom.calls
+    behind = PausedSources(pauses)
+    behind.pause(often)
+    for _ in range(4):  # some that had been read before it was paused
+        few.count(often)
+    await asyncio.sleep(0)
+    assert often.calls[-1:] == ["pause"]
+    behind.resume()
+    assert often.calls[-1:] == ["resume"]
