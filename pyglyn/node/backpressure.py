@@ -159,7 +159,7 @@ class PausedSources:
 
 
 class FewATurn:
-    """Lets each source begin few things that take long in a turn of the event loop; more are read in the next.
+    """Lets each source begin few things that take long in a turn of the event loop, and more in the next.
 
     Args:
         most: how many.
