@@ -118,6 +118,7 @@ class PeerSilent:
 
 Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
 _TICK_RECEIVED: Final = TickReceived()
+_FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
 _OP_AT: Final = 6
@@ -176,11 +177,12 @@ class Channel:
 
     # --- receiving -----------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview) -> list[Event]:
         """Take received bytes and return what happened, in order.
 
         Whatever the peer does wrong ends as a ``ProtocolBroken`` event after those of the packets before
         it; nothing is read after that. A tick may call for an answer: look at ``queued_bytes`` afterwards.
+        What was received may be a view of a buffer that is read into again: no event points into it.
         """
         if self.closed:
             return []
@@ -228,6 +230,8 @@ class Channel:
             if self._with_header and len(head) == FRAGMENT_HEADER_SIZE and head[:2] == b"\x83F":
                 return self._receive_fragment(head, [packet[0][FRAGMENT_HEADER_SIZE:], *packet[1:]])
             packet = b"".join(packet)
+        elif type(packet) is memoryview and packet[1:2] not in _FRAGMENTS:
+            packet = bytes(packet)  # it becomes a message, or part of one, and has to stay
         if not self._with_header:
             return self._receive_pass_through(packet)
         if packet[0] != VERSION_MAGIC or len(packet) < 3:
@@ -299,7 +303,7 @@ class Channel:
         if len(packet) == FRAGMENT_HEADER_SIZE:
             raise RemoteProtocolError("a first fragment without atom cache field")
         if count == 1:
-            return self._receive_with_atoms(packet, FRAGMENT_HEADER_SIZE)
+            return self._receive_with_atoms(bytes(packet), FRAGMENT_HEADER_SIZE)
         atoms, at = self._read_atoms(packet, FRAGMENT_HEADER_SIZE)
         if not atoms:
             # The documentation has the control message in the first fragment entirely, but OTP 25 and 28 cut
@@ -307,7 +311,7 @@ class Channel:
             with contextlib.suppress(TruncatedTerm):
                 self._check(decode_bare(packet, at, limits=self.settings.control_limits)[0])
         # Kept as bytes, which count against the limits; decoded it could be many times as large.
-        self._assembler.start(sequence, count, atoms, memoryview(packet)[at:])
+        self._assembler.start(sequence, count, atoms, [memoryview(packet)[at:]])
         return None
 
     def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> MessageReceived | None:
@@ -315,7 +319,7 @@ class Channel:
         assembly = self._assembler.proceed(sequence, number, parts)
         if assembly is None:
             return None
-        return self._message_with_atoms(b"".join(assembly.pieces), 0, cast("list[bytes]", assembly.first))
+        return self._message_with_atoms(memoryview(assembly.content), 0, cast("list[bytes]", assembly.first))
 
     def _message(self, term: Any, data: bytes | memoryview, at: int) -> MessageReceived:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""

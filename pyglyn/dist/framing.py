@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import attrs
 
@@ -43,15 +43,15 @@ _FRAGMENT = struct.Struct(">BBQQ")
 FRAGMENT_HEADER_SIZE = _FRAGMENT.size
 _NORMAL_HEAD = struct.Struct(">I3s")
 _PASS_THROUGH_HEAD = struct.Struct(">I2s")
-_SMALL_PIECE = 4096
 
 
 class PacketReader:
     """Cut the stream of an established connection into packets (length:4, then so many bytes).
 
-    A packet that comes in one piece with others is handed up as ``bytes``, a large one as a
-    ``memoryview`` of the received data; a large packet that came in several pieces is a list of them, so
-    that its payload need not be joined twice. A tick is ``b""``.
+    What is received may be ``bytes``, or a view of a buffer that the next read goes into: nothing that is kept
+    beyond a call points into it. Small packets are ``bytes`` of their own. Large ones are views of what was
+    received, **for as long as that is there**; one that came in several pieces is a list of views. A tick is
+    ``b""``.
 
     Args:
         max_size: a packet longer than this is refused as soon as its length is known.
@@ -60,10 +60,10 @@ class PacketReader:
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._head = b""  # the first bytes of a length
-        self._pieces: list[memoryview] = []  # of the packet that is not complete yet
+        self._begun = bytearray()  # of the packet that is not complete yet, what earlier calls brought
         self._missing = 0  # bytes of that packet that are still to come
 
-    def receive_data(self, data: bytes) -> list[Packet]:
+    def receive_data(self, data: bytes | memoryview) -> list[Packet]:
         """Take what was received and return the packets that are complete now, in order.
 
         Raises:
@@ -73,9 +73,9 @@ class PacketReader:
         self.receive_into(packets, data)
         return packets
 
-    def receive_into(self, packets: list[Packet], data: bytes) -> None:
+    def receive_into(self, packets: list[Packet], data: bytes | memoryview) -> None:
         """Do as ``receive_data``; packets before an oversized one are in the list when this raises."""
-        at, end = 0, len(data)
+        at, end, own = 0, len(data), type(data) is bytes
         if self._missing:
             at = self._continue(packets, data)
         elif self._head:
@@ -90,14 +90,14 @@ class PacketReader:
             length = int.from_bytes(data[at:body])
             stop = body + length
             if stop <= end and length < LARGE and length <= self._max_size:
-                packets.append(data[body:stop])
+                packets.append(data[body:stop] if own else bytes(data[body:stop]))
                 at = stop
             else:
                 at = self._take(packets, data, body, length)
         if at < end:
-            self._head = data[at:]
+            self._head = bytes(data[at:])
 
-    def _take(self, packets: list[Packet], data: bytes, body: int, length: int) -> int:
+    def _take(self, packets: list[Packet], data: bytes | memoryview, body: int, length: int) -> int:
         """Take a packet of known length whose body starts at ``body``; return where the next one starts."""
         if length > self._max_size:
             raise RemoteProtocolError(
@@ -105,47 +105,27 @@ class PacketReader:
             )
         stop = body + length
         if stop <= len(data):
-            packets.append(data[body:stop] if length < LARGE else memoryview(data)[body:stop])
+            packets.append(bytes(data[body:stop]) if length < LARGE else memoryview(data)[body:stop])
             return stop
-        self._pieces = [memoryview(data)[body:]] if body < len(data) else []
+        self._begun = bytearray(memoryview(data)[body:])
         self._missing = stop - len(data)
         return len(data)
 
-    def _continue(self, packets: list[Packet], data: bytes) -> int:
+    def _continue(self, packets: list[Packet], data: bytes | memoryview) -> int:
         """Add to the incomplete packet; return where the next one starts in ``data``."""
         if len(data) < self._missing:
-            append_piece(self._pieces, memoryview(data))
+            self._begun += data
             self._missing -= len(data)
             return len(data)
         at, self._missing = self._missing, 0
-        append_piece(self._pieces, memoryview(data)[:at])
-        pieces, self._pieces = self._pieces, []
-        if len(pieces) == 1:
-            packets.append(pieces[0] if len(pieces[0]) >= LARGE else bytes(pieces[0]))
-        elif sum(map(len, pieces)) < LARGE:
-            packets.append(b"".join(pieces))
+        begun, self._begun = self._begun, bytearray()
+        last = memoryview(data)[:at]
+        if len(begun) + at < LARGE:
+            begun += last
+            packets.append(bytes(begun))
         else:
-            packets.append(pieces)
+            packets.append([memoryview(begun), last] if begun else last)
         return at
-
-
-def append_piece(pieces: list[memoryview], piece: memoryview) -> None:
-    """Add a piece to a list of them, small ones to the bytes gathered at its end.
-
-    A small piece is copied: otherwise it would keep the whole received chunk it points into alive.
-    """
-    if len(piece) >= _SMALL_PIECE:
-        pieces.append(piece)
-        return
-    if not len(piece):
-        return
-    last = pieces[-1].obj if pieces else None
-    if isinstance(last, bytearray) and len(last) < LARGE:
-        pieces.pop().release()
-        last += piece
-        pieces.append(memoryview(last))
-    else:
-        pieces.append(memoryview(bytearray(piece)))
 
 
 # --- writing ---------------------------------------------------------------------------------------
@@ -235,15 +215,12 @@ class Assembly:
     Attributes:
         first: whatever the reader of the first fragment wants to find again at the end.
         remaining: fragments still to come.
-        size: payload bytes so far.
-        held: about what they cost in memory: a view keeps the received chunk alive that it points into.
+        content: what has come so far, joined: it is copied out of what was received, once.
     """
 
     first: object
     remaining: int
-    pieces: list[memoryview] = attrs.Factory(list)
-    size: int = 0
-    held: int = 0
+    content: bytearray = attrs.Factory(bytearray)
 
 
 class Assembler:
@@ -262,7 +239,7 @@ class Assembler:
         self._assemblies: dict[int, Assembly] = {}
         self._total = 0
 
-    def start(self, sequence: int, count: int, first: object, part: memoryview) -> None:
+    def start(self, sequence: int, count: int, first: object, parts: Sequence[Buffer]) -> None:
         """Take the first of ``count`` (at least 2) fragments.
 
         Raises:
@@ -273,9 +250,10 @@ class Assembler:
         if len(self._assemblies) >= self._max_messages:
             raise RemoteProtocolError(f"more than {self._max_messages} fragmented messages at once")
         assembly = self._assemblies[sequence] = Assembly(first, count - 1)
-        self._grow(assembly, part)
+        for part in parts:
+            self._grow(assembly, part)
 
-    def proceed(self, sequence: int, number: int, parts: Sequence[memoryview]) -> Assembly | None:
+    def proceed(self, sequence: int, number: int, parts: Sequence[Buffer]) -> Assembly | None:
         """Take a further fragment; return the assembly when this was the last.
 
         Raises:
@@ -292,24 +270,18 @@ class Assembler:
         if assembly.remaining:
             return None
         del self._assemblies[sequence]
-        self._total -= assembly.held
+        self._total -= len(assembly.content)
         return assembly
 
-    def _grow(self, assembly: Assembly, part: memoryview) -> None:
-        # Chunks are shared, so a quarter of one is what a lone piece of it is charged for at least.
-        held = len(part)
-        if held >= _SMALL_PIECE:
-            held = max(held, len(cast(bytes, part.obj)) // 4)
-        assembly.size += len(part)
-        assembly.held += held
-        self._total += held
-        if assembly.size > self._max_message_size:
+    def _grow(self, assembly: Assembly, part: Buffer) -> None:
+        self._total += len(part)
+        if len(assembly.content) + len(part) > self._max_message_size:
             raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
         if self._total > self._max_total_size:
             raise RemoteProtocolError(
                 f"incomplete fragmented messages exceed {self._max_total_size} bytes together"
             )
-        append_piece(assembly.pieces, part)
+        assembly.content += part
 
 
 def parse_fragment_head(head: bytes) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from pyglyn.dist import UNDEFINED
 from pyglyn.errors import DistributionError, LocalProtocolError, NodeDisconnected
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net import Connection, Discovery, LocalNode, Peers
-from pyglyn.node import garbage, rpc
+from pyglyn.node import allocator, garbage, rpc
 from pyglyn.node.cookie import find_cookie
 from pyglyn.node.destinations import Destination, ServerRef
 from pyglyn.node.discovering import Discoverer
@@ -251,6 +251,7 @@ class Node:
         self._stalls.start()
         self.hub.begin()
         garbage.begin(self.settings.collector)
+        allocator.keep_spare(self.settings.spare_memory)
         self._collecting = True
 
     def _add_builtins(self, table: Exports) -> None:

@@ -84,6 +84,9 @@ class Settings:
             ``off`` nothing. It is no protection: who is in the cluster may send exit signals and messages
             anyway.
         collector: thresholds of the garbage collector, and what it leaves alone.
+        spare_memory: bytes of freed memory that each operating-system process keeps for the next large
+            message instead of asking the kernel anew, at most 32 MiB, where the allocator is glibc's; 0 for
+            what glibc does by itself. It stays so when the node has stopped.
         last_words_s: how long a process may clean up after an exit signal. Then it has ended, whatever its
             coroutine does.
         check_timeout_s: how long a check of readiness may take before it counts as failed; a worker has twice
@@ -101,6 +104,7 @@ class Settings:
     limits: etf.Limits = attrs.field(factory=etf.Limits)
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
     collector: Collector = Collector()
+    spare_memory: int = 16 * 1024 * 1024
     last_words_s: float = 5.0
     check_timeout_s: float = 2.0
     worker_answer_s: float = 1.0

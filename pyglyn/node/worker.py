@@ -20,7 +20,7 @@ from pyglyn import counters, logs
 from pyglyn.dist.control import Control
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.node import garbage
+from pyglyn.node import allocator, garbage
 from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.link import Frame, LinkProtocol
@@ -319,6 +319,7 @@ async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: C
     worker = Worker(on_hub_gone)
     await worker.connect(address, title)
     garbage.begin(worker.runtime.settings.collector)
+    allocator.keep_spare(worker.runtime.settings.spare_memory)
     try:
         return await main(worker)
     finally:
