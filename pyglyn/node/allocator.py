@@ -1,8 +1,8 @@
 """What this operating-system process keeps of the memory that it has freed. Layer: node.
 
-A message of a mebibyte is put together and decoded in blocks as large as it is. glibc gives such blocks back to
-the kernel when they are freed, and asks for them again for the next message, page by page: that costs more than
-all the copying. So some memory stays at the end of the heap. It is not taken before it has been needed once.
+A message of a mebibyte is put together and decoded in blocks as large as it is. glibc gives such blocks back
+to the kernel when they are freed, and asks for them again for the next message, page by page: that costs more
+than all the copying. So some memory stays at the end of the heap, once it has been needed.
 
 Source: mallopt(3), M_TRIM_THRESHOLD, M_MMAP_THRESHOLD. Other allocators do as they do.
 """
