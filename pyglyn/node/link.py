@@ -15,8 +15,9 @@ import logging
 import os
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import attrs
 
@@ -26,15 +27,19 @@ from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.dist.framing import LARGE
 from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.net.transport import read_in_small_pieces
+from pyglyn.net.transport import READ_SIZE
 from pyglyn.node.exits import atom_of
 
 logger = logging.getLogger("pyglyn.node")
+
+T = TypeVar("T")
 
 HUB: Final = Atom("hub")
 MAX_FRAME: Final = 2**32 - 1
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
+_WRITE_SIZE: Final = 128 * 1024
+"""Bytes handed to the socket at once, and of those that it has not taken: it copies them."""
 _LENGTH = struct.Struct(">I")
 _MOST_KNOWN: Final = 512
 _MOST_ENDS: Final = 4
@@ -102,13 +107,34 @@ def encode_request(request: Term) -> bytes:
 class FrameReader:
     """Splits a byte stream into frames.
 
-    A header of the bytes of an earlier one is not decoded again: the control message is the same object.
+    A header of the bytes of an earlier one is not decoded again: the control message is the same object. The
+    body of a large frame is read straight into its place (``room``), where the caller can do that.
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""  # of a frame that is not complete, and not known to be large
+        self._body: memoryview | None = None  # of the large one that is under way
+        self._filled = 0
         self._known: dict[bytes, tuple[Control, str | None]] = {}
         self._ends: set[int] = set()  # how long these are
+
+    def room(self) -> memoryview | None:
+        """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
+        return None if self._body is None else self._body[self._filled :]
+
+    def filled(self, count: int) -> list[Frame]:
+        """So many bytes have been put into ``room``; returns the frame if it is complete.
+
+        Raises:
+            PyglynError: as ``receive_data``.
+        """
+        body = self._body
+        assert body is not None
+        self._filled += count
+        if self._filled < len(body):
+            return []
+        self._body = None
+        return [self._read(body)]
 
     def receive_data(self, data: bytes) -> list[Frame]:
         """Take bytes as they come; returns the frames that are complete.
@@ -116,23 +142,34 @@ class FrameReader:
         Raises:
             PyglynError: something that no hub or worker sends.
         """
-        buffer = self._buffer
-        buffer += data
         frames: list[Frame] = []
-        offset = 0
-        while len(buffer) - offset >= 4:
-            (size,) = _LENGTH.unpack_from(buffer, offset)
-            if len(buffer) - offset - 4 < size:
+        at = 0
+        if self._body is not None:
+            at = min(len(data), len(self._body) - self._filled)
+            self._body[self._filled : self._filled + at] = data[:at]
+            frames += self.filled(at)
+        elif self._rest:
+            data, self._rest = self._rest + data, b""
+        end = len(data)
+        while end - at >= 4:
+            size = int.from_bytes(data[at : at + 4])
+            body = at + 4
+            at = body + size
+            if at > end:
+                if size >= LARGE:
+                    self._body, self._filled = memoryview(bytearray(size)), end - body
+                    self._body[: self._filled] = data[body:]
+                    return frames
+                at = body - 4
                 break
-            frames.append(self._read(bytes(memoryview(buffer)[offset + 4 : offset + 4 + size])))
-            offset += 4 + size
-        if offset:
-            del buffer[:offset]
+            frames.append(self._read(data[body:at]))
+        if at < end:
+            self._rest = data[at:]
         return frames
 
-    def _read(self, body: bytes) -> Frame:
+    def _read(self, body: bytes | memoryview) -> Frame:
         for end in self._ends:
-            known = self._known.get(body[:end])
+            known = self._known.get(bytes(body[:end]))
             if known is not None:
                 return Frame(known[0], known[1], _payload(body, end))
         frame, end = _parse(body)
@@ -140,18 +177,18 @@ class FrameReader:
             if len(self._known) >= _MOST_KNOWN or len(self._ends) >= _MOST_ENDS:
                 self._known.clear()
                 self._ends.clear()
-            self._known[body[:end]] = (frame.control, frame.node)
+            self._known[bytes(body[:end])] = (frame.control, frame.node)
             self._ends.add(end)
         return frame
 
 
-def _payload(body: bytes, at: int) -> bytes | memoryview | None:
+def _payload(body: bytes | memoryview, at: int) -> bytes | memoryview | None:
     if at >= len(body):
         return None
-    return memoryview(body)[at:] if len(body) - at >= LARGE else body[at:]
+    return memoryview(body)[at:] if len(body) - at >= LARGE else bytes(body[at:])
 
 
-def _parse(body: bytes) -> tuple[Frame, int]:
+def _parse(body: bytes | memoryview) -> tuple[Frame, int]:
     """Read a frame; returns also where its header ends."""
     header, end = etf.decode_bare(body)
     match header:
@@ -164,7 +201,7 @@ def _parse(body: bytes) -> tuple[Frame, int]:
             raise RemoteProtocolError("not a frame of a hub or worker")
 
 
-class LinkProtocol(asyncio.Protocol):
+class LinkProtocol(asyncio.BufferedProtocol):
     """One end of the link: frames in, frames out, and how much is waiting.
 
     Args:
@@ -188,8 +225,12 @@ class LinkProtocol(asyncio.Protocol):
         self._high_water = high_water
         self._reader = FrameReader()
         self._writer = FrameWriter()
-        self._out: list[bytes | memoryview] = []
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._into_frame = False
+        self._out: deque[bytes | memoryview] = deque()
         self._out_size = 0
+        self._writable = True
+        self._written: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.busy = False
         self._turn = loop_turn.current()
@@ -198,20 +239,38 @@ class LinkProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
         forks.keep_transport(self.transport)
-        self.transport.set_write_buffer_limits(high=self._high_water, low=self._high_water // 4)
-        read_in_small_pieces(transport)
+        self.transport.set_write_buffer_limits(high=_WRITE_SIZE)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where, and so how much, to read: a large frame has its place already."""
+        room = self._reader.room()
+        self._into_frame = room is not None
+        return self._buffer if room is None else room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        if not self._into_frame:
+            self.data_received(bytes(self._buffer[:nbytes]))
+            return
         began = self._turn.begin()
         try:
-            self._receive(data)
+            self._receive(self._reader.filled, nbytes)
         finally:
             if began:
                 self._turn.end()
 
-    def _receive(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and dispatch the frames that are complete."""
+        began = self._turn.begin()
         try:
-            frames = self._reader.receive_data(data)
+            self._receive(self._reader.receive_data, data)
+        finally:
+            if began:
+                self._turn.end()
+
+    def _receive(self, read: Callable[[T], list[Frame]], data: T) -> None:
+        try:
+            frames = read(data)
         except PyglynError:
             self.close()
             raise
@@ -230,6 +289,7 @@ class LinkProtocol(asyncio.Protocol):
         finally:
             forks.shut_down_transport(self.transport)
             self.transport = None
+            self._is_written()
             self._on_closed()
 
     def _read_the_rest(self) -> None:
@@ -245,12 +305,12 @@ class LinkProtocol(asyncio.Protocol):
                     self.data_received(data)
 
     def pause_writing(self) -> None:
-        self.busy = True
-        self._on_busy(True)
+        self._writable = False
 
     def resume_writing(self) -> None:
-        self.busy = False
-        self._on_busy(False)
+        self._writable = True
+        self.flush()
+        self._is_written()
 
     def send(self, control: Control, node: str | None, parts: Sequence[bytes | memoryview] | None) -> None:
         """Send a signal; to a link that is gone it does nothing.
@@ -279,10 +339,51 @@ class LinkProtocol(asyncio.Protocol):
         self._out_size += sum(map(len, pieces))
 
     def flush(self) -> None:
-        """Write what has been sent."""
-        out, self._out, self._out_size = self._out, [], 0
-        if self.transport is not None and out:
-            self.transport.writelines(out)
+        """Write what has been sent, as far as the other end takes it; when it takes more, this goes on."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            self._out.clear()
+            self._out_size = 0
+            return
+        while self._out and self._writable:
+            transport.write(self._take(_WRITE_SIZE))
+        if self.busy is not (self.queued_bytes > (self._high_water // 4 if self.busy else self._high_water)):
+            self.busy = not self.busy
+            self._on_busy(self.busy)
+
+    def _take(self, limit: int) -> bytes | memoryview:
+        """Take about so many bytes off the queue: small pieces joined, of a large one a view."""
+        out = self._out
+        if len(out[0]) >= limit or len(out) == 1:
+            piece = out.popleft()
+            if len(piece) > limit:
+                out.appendleft(memoryview(piece)[limit:])
+                piece = memoryview(piece)[:limit]
+        else:
+            pieces, size = [out.popleft()], 0
+            while out and size + len(out[0]) <= limit:
+                size += len(out[0])
+                pieces.append(out.popleft())
+            piece = b"".join(pieces)
+        self._out_size -= len(piece)
+        return piece
+
+    async def written(self) -> None:
+        """Wait until all that was sent is in the kernel's hands, or the other end is gone."""
+        self.flush()
+        if self.transport is not None:
+            self.transport.set_write_buffer_limits(high=0)
+        if self.transport is not None and self.queued_bytes:
+            self._written = asyncio.get_running_loop().create_future()
+            await self._written
+
+    def _is_written(self) -> None:
+        if (
+            self._written is not None
+            and not self._written.done()
+            and not (self.transport and self.queued_bytes)
+        ):
+            self._written.set_result(None)
 
     def abort(self) -> None:
         """Close at once; what waits is not written."""
@@ -292,6 +393,9 @@ class LinkProtocol(asyncio.Protocol):
     def close(self) -> None:
         """Close after what is waiting has been written; nothing more is read."""
         self._closed = True
-        self.flush()
         if self.transport is not None:
+            if self._out:
+                self.transport.write(b"".join(self._out))
+            self._out.clear()
+            self._out_size = 0
             self.transport.close()

@@ -138,8 +138,6 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._count_due = False
         self._closing = False
-        self._drained = asyncio.Event()
-        self._drained.set()
 
     async def connect(self, address: HubAddress, title: str) -> None:
         """Connect to the hub and become part of the node.
@@ -218,13 +216,9 @@ class Worker:
         """Say everything that is still to say, then leave the node."""
         self._tell_counts()
         self._closing = True
-        self._protocol.flush()
-        transport = self._protocol.transport
-        if transport is not None:
-            transport.set_write_buffer_limits(high=0)
-            if transport.get_write_buffer_size():
-                await self._drained.wait()
-            transport.close()
+        await self._protocol.written()
+        if self._protocol.transport is not None:
+            self._protocol.transport.close()
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.control is not None:
@@ -297,14 +291,9 @@ class Worker:
             self.runtime.busy.end(node)
 
     def _on_link_busy(self, busy: bool) -> None:
-        if busy:
-            self._drained.clear()
-        else:
-            self._drained.set()
         self._set_busy(LINK_TO_HUB, busy)
 
     def _on_closed(self) -> None:
-        self._drained.set()
         if not self._closing:
             with contextlib.suppress(Exception):
                 self._on_hub_gone()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import tracemalloc
+
 import pytest
 
 from pyglyn import etf
@@ -86,3 +90,94 @@ async def test_a_signal_that_cannot_be_handled_costs_itself_only(caplog: pytest.
     LinkProtocol(on_frame, lambda: None).data_received(frames())
     assert read(handled) == EXPECTED
     assert "could not be handled" in caplog.text
+
+
+LARGE_ONES = [b"small", b"x" * 70_000, b"", bytes(range(256)) * 2_000, b"y" * 65_536, b"z"]
+
+
+def large_frames() -> bytes:
+    """Frames around and beyond what is read into its place."""
+    writer = FrameWriter()
+    return b"".join(
+        bytes(part) for payload in LARGE_ONES for part in writer.write(Send(THEM, THEM), None, [payload])
+    )
+
+
+@pytest.mark.parametrize("step", [1_000, 65_535, 65_536, 1 << 20])
+def test_a_large_frame_is_the_same_read_into_its_place_or_given(step: int) -> None:
+    data = large_frames()
+    given, reader, found = FrameReader(), FrameReader(), []
+    expected = [
+        frame for at in range(0, len(data), step) for frame in given.receive_data(data[at : at + step])
+    ]
+    at, placed = 0, 0
+    while at < len(data):
+        room = reader.room()
+        if room is None:
+            piece = data[at : at + min(step, 16_384)]
+            found += reader.receive_data(piece)
+        else:
+            piece = data[at : at + min(step, len(room))]
+            room[: len(piece)] = piece
+            found += reader.filled(len(piece))
+            placed += len(piece)
+        at += len(piece)
+    assert (
+        read(found) == read(expected) == [(Send(THEM, THEM), None, each or None, None) for each in LARGE_ONES]
+    )
+    assert placed > 500_000
+    assert reader.room() is None
+
+
+async def test_large_terms_wait_uncopied_for_an_end_that_reads_slowly() -> None:
+    """asyncio copies what it is given and the socket does not take: so it is given little at a time."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = LinkProtocol(lambda frame: None, lambda: None)
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    blobs = [bytes([number]) * (1 << 20) for number in range(8)]
+    tracemalloc.start(1)
+    try:
+        for blob in blobs:
+            link.send(Send(THEM, THEM), None, [blob])
+        link.flush()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 400_000
+    assert link.queued_bytes > 7 << 20
+    reader, found = FrameReader(), []
+    while len(found) < len(blobs):
+        data = await asyncio.get_running_loop().sock_recv(theirs, 1 << 20)
+        found += reader.receive_data(data)
+    assert [bytes(frame.payload or b"") for frame in found] == blobs
+    assert link.queued_bytes == 0
+    link.abort()
+    theirs.close()
+
+
+async def test_an_end_that_is_busy_is_so_until_a_quarter_is_left() -> None:
+    told: list[tuple[bool, int]] = []
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = LinkProtocol(
+        lambda frame: None,
+        lambda: None,
+        high_water=2 << 20,
+        on_busy=lambda busy: told.append((busy, link.queued_bytes)),
+    )
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    for _ in range(3):
+        assert told == []
+        link.send(Send(THEM, THEM), None, [bytes(1 << 20)])
+        link.flush()
+    assert link.busy
+    reader, found = FrameReader(), []
+    while len(found) < 3:
+        found += reader.receive_data(await asyncio.get_running_loop().sock_recv(theirs, 1 << 16))
+    await link.written()
+    assert [busy for busy, _ in told] == [True, False]
+    assert told[0][1] > 2 << 20
+    assert 0 < told[1][1] <= 1 << 19
+    link.abort()
+    theirs.close()
