@@ -595,6 +595,18 @@ class EventDecodeError(EventStoreError, ValueError):
         self.sequence = sequence
 
 
+class Forgotten(EventStoreError):
+    """An aggregate was forgotten: its key is gone, and it takes no events any more.
+
+    Attributes:
+        aggregate_id: which one.
+    """
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(f"{aggregate_id!r} was forgotten: it takes no events any more")
+        self.aggregate_id = aggregate_id
+
+
 class CheckpointConflict(EventStoreError):
     """Somebody else, such as another instance of the query, changed its checkpoint; nothing was written.
 

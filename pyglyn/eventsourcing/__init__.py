@@ -30,6 +30,7 @@ from pyglyn.errors import (
     EventEncodeError,
     EventSourcingError,
     EventStoreError,
+    Forgotten,
     InvalidHandlerResult,
     NonPositiveArgument,
     NoOwner,
@@ -71,6 +72,7 @@ from pyglyn.eventsourcing.queries.live import QuerySpec
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.reading import subscribe, wait_for
 from pyglyn.eventsourcing.service.server import ServiceSpec, service, start, supervised
+from pyglyn.eventsourcing.stores.encrypted import EncryptedStore
 from pyglyn.eventsourcing.stores.facts.log import Criterion, FactLog, NewFact, Query, RawFact
 from pyglyn.eventsourcing.stores.facts.opening import open_facts, open_log
 from pyglyn.eventsourcing.stores.facts.store import Decided, Fact, FactStore
@@ -82,6 +84,7 @@ from pyglyn.eventsourcing.stores.json.codec import (
     pascal_case,
     snake_case,
 )
+from pyglyn.eventsourcing.stores.keys import Keys, open_keys
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.recorder import RecorderStore
@@ -123,6 +126,7 @@ __all__ = [
     "Domain",
     "DomainError",
     "DurableQuery",
+    "EncryptedStore",
     "End",
     "EntityNotFound",
     "EventDecodeError",
@@ -137,9 +141,11 @@ __all__ = [
     "FactLog",
     "FactStore",
     "FailurePolicy",
+    "Forgotten",
     "InvalidHandlerResult",
     "JsonCodec",
     "JsonStyle",
+    "Keys",
     "Loaded",
     "Manager",
     "MemoryStore",
@@ -184,6 +190,7 @@ __all__ = [
     "manager",
     "must_be_reachable",
     "open_facts",
+    "open_keys",
     "open_log",
     "open_store",
     "pascal_case",

@@ -20,6 +20,7 @@ from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec
 from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.eventsourcing.stores.wrapped import unwrapped
 
 S = TypeVar("S")
 
@@ -64,7 +65,7 @@ class ManagerSpec(DurableSpec, Generic[S]):
         if into is None:
             if isinstance(store, GlynConfig):
                 raise EventStoreError(f"manager {name!r}: say into which database its state goes, by into=")
-            into = getattr(store, "underlying", store)
+            into = unwrapped(store)
         super().__init__(
             name,
             rules.handle,  # type: ignore[arg-type]

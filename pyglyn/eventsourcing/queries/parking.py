@@ -22,6 +22,7 @@ from pyglyn.errors import EtfError, EventSourcingError, StoreUnavailable, Transa
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
+from pyglyn.eventsourcing.stores.wrapped import unwrapped
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -35,7 +36,7 @@ _LARGEST_SEQUENCE = 2**63 - 1
 
 def parking_of(store: EventStore[Any, Any] | None) -> EventStore[Any, Any] | None:
     """Return the store to keep parked events in, beside the events; None where it would not last."""
-    store = getattr(store, "underlying", store)
+    store = unwrapped(store)
     return store if store is not None and store.has_sql else None
 
 
@@ -80,7 +81,7 @@ class Parking:
 
     def __init__(self, query: str, store: EventStore[Any, Any] | None) -> None:
         self._query = query
-        given = getattr(store, "underlying", store)
+        given = unwrapped(store)
         # Connections of our own where the store has a URL, which end with us.
         own = given.reopen() if given is not None and given.has_sql and given.reopen is not None else None
         self._own = own

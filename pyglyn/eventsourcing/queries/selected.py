@@ -18,11 +18,12 @@ from pyglyn.eventsourcing.stores.json.codec import JsonStyle
 from pyglyn.eventsourcing.stores.rows import RowCodec
 from pyglyn.eventsourcing.stores.selection import Scanned, Selection, part_of
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, RecordedEvent
+from pyglyn.eventsourcing.stores.wrapped import unwrapped
 
 
 def tag_key_of(source: object) -> str:
     """Return the key of the tag in events that a store reads as plain JSON."""
-    codec = getattr(getattr(source, "underlying", source), "codec", None)
+    codec = getattr(unwrapped(source), "codec", None)
     return codec.tag_key if isinstance(codec, RowCodec) else JsonStyle().tag_key
 
 

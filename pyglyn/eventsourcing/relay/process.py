@@ -40,6 +40,7 @@ from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.relay.delivery import Delivery, Publisher, Stopped
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
+from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.node import Node
 from pyglyn.supervision import ChildSpec, worker
 
@@ -109,7 +110,7 @@ class RelayServer(QueryServer):
         """Begin."""
         await self.register(relay.name)
         self.relay = relay
-        given = getattr(relay.store, "underlying", relay.store)
+        given = unwrapped(relay.store)
         own = given.reopen() if given.reopen is not None and given.has_sql else None
         self.own: EventStore[Any, Any] | None = own
         self.store: EventStore[Any, Any] = own or given

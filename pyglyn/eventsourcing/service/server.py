@@ -54,6 +54,7 @@ from pyglyn.eventsourcing.service.front import FrontServer, worker_name
 from pyglyn.eventsourcing.service.lanes import Lanes, is_cancelled
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.eventsourcing.stores.wrapped import WrappedStore
 from pyglyn.node import At, Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
@@ -530,7 +531,9 @@ def _then(answer: Answer, done: Done | None) -> Answer:
 
 def _fault_here(store: EventStore[Any, Any]) -> str | None:
     """Say what makes a store unavailable for good: what is local has to be there at the start."""
-    path = getattr(getattr(store, "underlying", store), "path", None)
+    while isinstance(store, WrappedStore):
+        store = store.underlying
+    path = getattr(store, "path", None)
     if isinstance(path, str):
         folder = os.path.dirname(os.path.abspath(path))
         if not os.path.isdir(folder):

@@ -23,6 +23,7 @@ import attrs
 
 from pyglyn.errors import CheckpointConflict, CommandRepeated, EventStoreError, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, MemoryStoreEventEnvelop, metadata_pairs
+from pyglyn.eventsourcing.domain.evolution import Several
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.memory_managing import ManagerRows, MemoryManagerTables
 from pyglyn.eventsourcing.stores.rows import RowCodec, shown_text, storable_number, storable_text
@@ -205,6 +206,16 @@ class MemoryStore(EventStore[E, S]):
                 self._open = self._owner = None
                 self._wake()
 
+    async def erase(self, aggregate_id: str) -> None:
+        """Put nothing in place of what an aggregate's events hold."""
+        self._refuse_owner()
+        async with self._lock:
+            stream = self._streams.get(_key(aggregate_id), [])
+            for index, position in enumerate(self._positions.get(aggregate_id, [])):
+                empty: Any = Several(())
+                envelope = stream[index] = attrs.evolve(stream[index], payload=empty)
+                self._log[position - 1] = attrs.evolve(self._log[position - 1], envelope=envelope, raw="")
+
     def _refuse_owner(self) -> None:
         """Refuse the task that has a transaction open: it would wait for itself."""
         if self._owner is not None and self._owner is asyncio.current_task():
@@ -304,6 +315,10 @@ class _MemoryTransaction(MemoryManagerTables, Transaction[E, S]):
             record = CommandRecord(command_id, aggregate_id, expected + len(appended), len(appended))
             self._set(store._commands, command_id, record)
         return appended
+
+    async def drop_snapshot(self, aggregate_id: str) -> None:
+        self.replaced.setdefault(aggregate_id, self._store._snapshots.get(_key(aggregate_id)))
+        self._delete(self._store._snapshots, aggregate_id)
 
     async def require(self, aggregate_id: str, sequence: int) -> None:
         found = len(self._store._streams.get(_key(aggregate_id), ()))

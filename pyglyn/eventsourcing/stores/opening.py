@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from pyglyn.errors import EventStoreError
+from pyglyn.eventsourcing.stores.encrypted import EncryptedStore
+from pyglyn.eventsourcing.stores.encryption import EncryptingCodec, KeyRing
 from pyglyn.eventsourcing.stores.json.codec import JsonStyle
+from pyglyn.eventsourcing.stores.keys import Keys, SqliteKeys, check_installed, open_keys
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.rows import RowCodec
 from pyglyn.eventsourcing.stores.store import EventStore
@@ -22,6 +27,7 @@ def open_store(
     event_type: str | None = None,
     event_version: str = "1.0",
     style: JsonStyle | None = None,
+    keys: Keys | str | None = None,
 ) -> EventStore[Any, Any]:
     """Describe a store by its URL; it connects at the first use, or at ``async with`` and ``start()``.
 
@@ -37,6 +43,8 @@ def open_store(
         event_type: the constant in the Gleam store's column, ``<aggregate_type>Event`` unless given.
         event_version: the constant in the Gleam store's column.
         style: how the JSON is spelled; see `JsonStyle`.
+        keys: encrypt the events of each aggregate by a key of its own, kept there (see `open_keys`), so that
+            it can be forgotten; the store is an `EncryptedStore` then.
 
     Raises:
         EventStoreError: an unknown kind of URL, or the driver is not installed.
@@ -52,9 +60,17 @@ def open_store(
     scheme, colon, rest = url.partition(":")
     if not colon:
         raise EventStoreError(f"no store URL: {url!r}; expected memory:, sqlite:path or postgresql://…")
+    if keys is not None:
+        return _encrypted(url, aggregate_type, open_keys(keys) if isinstance(keys, str) else keys, options)
     codec: RowCodec[Any, Any] = RowCodec(aggregate_type=aggregate_type, **options)
+    return _opened(url, scheme, rest, codec, checks=events is not None or state is not None)
+
+
+def _opened(
+    url: str, scheme: str, rest: str, codec: RowCodec[Any, Any], *, checks: bool
+) -> EventStore[Any, Any]:
     if scheme == "memory":
-        return MemoryStore(aggregate_type, None if events is None and state is None else codec)
+        return MemoryStore(codec.aggregate_type, codec if checks else None)
     if scheme == "sqlite":
         from pyglyn.eventsourcing.stores.sqlite import SqliteStore
 
@@ -66,6 +82,31 @@ def open_store(
         conninfo, query = _split(url, _POSTGRES, others=True)
         return PostgresStore(conninfo, codec, **query)
     raise EventStoreError(f"unknown kind of store: {scheme}; expected memory, sqlite or postgresql")
+
+
+def _encrypted(
+    url: str, aggregate_type: str | None, keys: Keys, options: dict[str, Any]
+) -> EncryptedStore[Any, Any]:
+    check_installed()
+    if aggregate_type is None:
+        raise EventStoreError("a store with keys is one of an aggregate_type")
+    scheme, _, rest = url.partition(":")
+    path = unquote(rest.partition("?")[0])
+    if scheme == "sqlite" and isinstance(keys, SqliteKeys) and _same_file(keys.path, path):
+        raise EventStoreError("keys are in a file of their own: who has a copy of the events has them too")
+    ring = KeyRing(keys, aggregate_type)
+    codec: RowCodec[Any, Any]
+    if scheme == "memory":
+        codec = RowCodec(aggregate_type=aggregate_type, **options)
+    else:
+        codec = EncryptingCodec(ring, aggregate_type=aggregate_type, **options)
+    checks = options["events"] is not None or options["state"] is not None
+    store = _opened(url, scheme, rest, codec, checks=checks)
+    return EncryptedStore(store, ring, partial(_encrypted, url, aggregate_type, keys, options))
+
+
+def _same_file(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _split(

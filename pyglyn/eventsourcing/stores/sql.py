@@ -291,6 +291,10 @@ class SqlTransaction(SqlManagerTables, Transaction[E, S]):
         rows, _ = await self._run(SELECT_COMMAND, (storable_text(id, "command id"),))
         return read_command(rows)
 
+    async def drop_snapshot(self, aggregate_id: str) -> None:
+        statement = "DELETE FROM snapshot WHERE aggregate_type = %s AND aggregate_id = %s"
+        await self._run(statement, self._codec.key(aggregate_id))
+
     async def require(self, aggregate_id: str, sequence: int) -> None:
         found, _ = await self._run(SELECT_SEQUENCE, self._codec.key(aggregate_id))
         if found[0][0] != sequence:

@@ -319,6 +319,10 @@ class Transaction(SideTables, ManagerTables, Generic[E, S]):
             VersionConflict: it is at another one.
         """
 
+    @abc.abstractmethod
+    async def drop_snapshot(self, aggregate_id: str) -> None:
+        """Delete an aggregate's snapshot, if it has one."""
+
     def check(self) -> None:
         """Check that what was written so far can be committed, where the database tells without being asked.
 

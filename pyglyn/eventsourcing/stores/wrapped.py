@@ -36,6 +36,13 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
+def unwrapped(store: Any) -> Any:
+    """Return the store that one stands on which only tells others what is committed; itself if it is none."""
+    while isinstance(store, WrappedStore) and store.only_tells:
+        store = store.underlying
+    return store
+
+
 class WrappedSideTables(SideTables):
     """Checkpoints, parked events and the outbox of what is inside."""
 
@@ -180,6 +187,9 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
     async def require(self, aggregate_id: str, sequence: int) -> None:
         await self.underlying.require(aggregate_id, sequence)
 
+    async def drop_snapshot(self, aggregate_id: str) -> None:
+        await self.underlying.drop_snapshot(aggregate_id)
+
     def check(self) -> None:
         self.underlying.check()
 
@@ -212,7 +222,14 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
 
 
 class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
-    """A store around another one."""
+    """A store around another one.
+
+    Attributes:
+        only_tells: it writes and reads what the other one does, and tells somebody: who does not write events
+            may use the other one.
+    """
+
+    only_tells = True
 
     underlying: EventStore[E, S]
 

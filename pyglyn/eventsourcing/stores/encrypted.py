@@ -1,0 +1,219 @@
+"""A store whose aggregates have keys, and can be forgotten: ``open_store(url, keys=…)`` makes it.
+
+Events, snapshots, what is parked here and messages that go with events are encrypted by the key of their
+aggregate; `EncryptedStore.forget` deletes it. What a memory store has is kept as objects, and erased.
+
+Layer: eventsourcing, stores.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+
+from pyglyn.eventsourcing.domain.envelope import EventEnvelope, RecordedEvent
+from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.encryption import TEXT_MARK, KeyRing, KeysMissing
+from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.selection import Scanned, Selection
+from pyglyn.eventsourcing.stores.store import (
+    BATCH,
+    EventStore,
+    Loaded,
+    OutboxEntry,
+    OutboxMessage,
+    ParkedEvent,
+    Transaction,
+)
+from pyglyn.eventsourcing.stores.wrapped import WrappedSideTables, WrappedStore, WrappedTransaction
+
+logger = logging.getLogger("pyglyn.eventsourcing")
+
+E = TypeVar("E")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class _Sealing(WrappedSideTables):
+    """Side tables whose texts are encrypted where it is known whose they are."""
+
+    ring: KeyRing
+
+    async def _with_keys(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Do something that needs keys; those that it has not got are fetched, then it is done again."""
+        while True:
+            try:
+                return await operation()
+            except KeysMissing as missing:
+                await self.ring.fetch(missing.ids)
+
+    async def _sealed(self, messages: Iterable[OutboxMessage], aggregate_id: str) -> list[OutboxMessage]:
+        await self.ring.make(aggregate_id)
+        return [
+            attrs.evolve(message, body=self._seal(aggregate_id, f"outbox {message.topic}", message.body))
+            for message in messages
+        ]
+
+    def _seal(self, aggregate_id: str, what: str, text: str) -> str:
+        return TEXT_MARK + json.dumps([aggregate_id, self.ring.seal(aggregate_id, what, text)])
+
+    async def _opened(self, what: str, text: str) -> str | None:
+        """Return a text as it was before it was encrypted; None if its key is gone."""
+        if not text.startswith(TEXT_MARK):
+            return text
+        aggregate_id, sealed = json.loads(text[len(TEXT_MARK) :])
+
+        async def opened() -> str | None:
+            return self.ring.open(aggregate_id, what, sealed)
+
+        return await self._with_keys(opened)
+
+    async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
+        while True:
+            entries = await self.inside.take_outbox(topic, limit=limit, lease_s=lease_s)
+            found: list[OutboxEntry] = []
+            gone: list[int] = []
+            for entry in entries:
+                body = await self._opened(f"outbox {topic}", entry.body)
+                if body is None:
+                    gone.append(entry.id)
+                else:
+                    found.append(attrs.evolve(entry, body=body))
+            if gone:
+                logger.info("%d messages of aggregates that were forgotten are not sent", len(gone))
+                await self.inside.finish_outbox(gone)
+            if found or not gone:
+                return found
+
+    async def park(self, event: ParkedEvent) -> None:
+        if event.format != "json" and await self.ring.has(event.aggregate_id):
+            raw = self._seal(event.aggregate_id, "parked", event.raw.hex()).encode()
+            event = attrs.evolve(event, raw=raw)
+        await self.inside.park(event)
+
+    async def parked(
+        self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None
+    ) -> list[ParkedEvent]:
+        found = await self.inside.parked(query, aggregate_id=aggregate_id, limit=limit)
+        return [await self._opened_parked(event) for event in found]
+
+    async def _opened_parked(self, event: ParkedEvent) -> ParkedEvent:
+        if not event.raw.startswith(TEXT_MARK.encode()):
+            return event
+        opened = await self._opened("parked", event.raw.decode())
+        if opened is None:
+            return attrs.evolve(event, raw=b"", error=f"forgotten; {event.error}")
+        return attrs.evolve(event, raw=bytes.fromhex(opened))
+
+
+class EncryptedTransaction(_Sealing, WrappedTransaction[E, S]):
+    """A transaction of such a store."""
+
+    def __init__(self, underlying: Transaction[E, S], ring: KeyRing) -> None:
+        super().__init__(underlying)
+        self.ring = ring
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        return await self._with_keys(lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot))
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        outbox: Iterable[OutboxMessage] = (),
+        **options: Any,
+    ) -> list[EventEnvelope[E]]:
+        if events:
+            await self.ring.make(aggregate_id)
+        sealed = await self._sealed(outbox, aggregate_id) if events else ()
+        return await self._with_keys(
+            lambda: self.underlying.append(aggregate_id, events, outbox=sealed, **options)
+        )
+
+
+class EncryptedStore(_Sealing, WrappedStore[E, S]):
+    """A store whose aggregates can be forgotten."""
+
+    only_tells = False
+
+    def __init__(
+        self, underlying: EventStore[E, S], ring: KeyRing, reopen: Callable[[], EventStore[E, S]]
+    ) -> None:
+        """Wrap a store; `open_store` does that.
+
+        Args:
+            underlying: one whose codec encrypts by the same ring, or a memory store.
+            ring: the keys.
+            reopen: makes the same store again.
+        """
+        super().__init__(underlying)
+        self.ring = ring
+        self.codec = getattr(underlying, "codec", None)
+        self.reopen = reopen
+
+    def wrap(self, transaction: Transaction[E, S]) -> EncryptedTransaction[E, S]:
+        return EncryptedTransaction(transaction, self.ring)
+
+    async def forget(self, aggregate_id: str) -> None:
+        """Make unreadable for good what an aggregate's events hold, and its copies here; it takes no more.
+
+        Its events keep their places and have no effect any more. Snapshot and parked events are deleted,
+        messages that are not sent yet are dropped. Repeating it does no harm: do so if it was broken off.
+
+        Raises:
+            EventStoreError: the keys or the store cannot be written; it is not done.
+        """
+        await self.ring.forget(aggregate_id)
+        if isinstance(self.underlying, MemoryStore):
+            await self.underlying.erase(aggregate_id)
+        async with self.underlying.transaction(isolation="read committed") as tx:
+            for event in await tx.parked(None, aggregate_id=aggregate_id):
+                assert event.id is not None
+                await tx.unpark(event.id)
+            await tx.drop_snapshot(aggregate_id)
+
+    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
+        return await self._with_keys(lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot))
+
+    async def append(
+        self,
+        aggregate_id: str,
+        events: Sequence[E],
+        *,
+        outbox: Iterable[OutboxMessage] = (),
+        **options: Any,
+    ) -> list[EventEnvelope[E]]:
+        if events:
+            await self.ring.make(aggregate_id)
+        sealed = await self._sealed(outbox, aggregate_id) if events else ()
+        return await self._with_keys(
+            lambda: self.underlying.append(aggregate_id, events, outbox=sealed, **options)
+        )
+
+    async def load_events(
+        self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
+    ) -> list[EventEnvelope[E]]:
+        return await self._with_keys(
+            lambda: self.underlying.load_events(aggregate_id, start_from, limit=limit)
+        )
+
+    async def latest_snapshot(self, aggregate_id: str) -> Snapshot[S] | None:
+        return await self._with_keys(lambda: self.underlying.latest_snapshot(aggregate_id))
+
+    async def read(
+        self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
+    ) -> list[RecordedEvent[E]]:
+        return await self._with_keys(
+            lambda: self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
+        )
+
+    async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
+        return await self._with_keys(lambda: self.underlying.scan(selection, after, limit=limit))
+
+    def follow(self, after: int = 0, *, batch: int = BATCH) -> AsyncIterator[list[RecordedEvent[E]]]:
+        return EventStore.follow(self, after, batch=batch)
