@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -244,6 +245,7 @@ def queries(
     """List the queries of NODE: position, lag, state, processed and parked events, last error.
 
     The lag of a live query is the number of messages that wait. A query that is busy may give no answer.
+    Process managers have two columns more: commands that are not carried out yet, and deadlines.
     """
     set_up_logging(log_level)
 
@@ -257,17 +259,18 @@ def queries(
                 *(_status_or_none(local, node, name, timeout * ANSWERS_SHARE) for name in names)
             )
 
-    numbers = ("position", "lag", "processed", "parked")
+    found = run(go())
+    of_managers = ("commands", "timers") if any(each.kind == "manager" for each in found) else ()
+    numbers = ("position", "lag", "processed", "parked", *of_managers)
     table = tables.table(
         "query", "kind", "state", *numbers, "error", right=numbers, whole=("kind", "state", *numbers)
     )
-    found = run(go())
     if not found:
         click.echo(f"{node} has no queries")
         return
     for each in found:
-        position = "-" if each.position is None else str(each.position)
-        counts = (position, str(each.lag), str(each.processed), str(each.parked))
+        values = (getattr(each, number) for number in numbers)
+        counts = ("-" if value is None else str(value) for value in values)
         row = (each.name, each.kind, each.state, *counts, _one_line(each.error))
         table.add_row(*map(tables.cell, row))
     tables.show(table)
@@ -372,7 +375,7 @@ def parked(
     something that was to be driven is still parked.
     """
     set_up_logging(log_level)
-    if drive is not None and (query is None or not (drive == "all" or drive.isdecimal())):
+    if drive is not None and (query is None or not (drive == "all" or re.fullmatch(r"-?\d+", drive))):
         raise click.UsageError("--drive needs a QUERY, and the id of a parked event or the word all")
 
     async def go() -> tuple[list[tuple[str, ...]], list[PyglynError]]:

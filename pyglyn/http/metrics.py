@@ -161,6 +161,8 @@ async def _queries(node: Node) -> Iterable[Family]:
     state = _gauge("pyglyn_query_state", "The state that a query is in: always 1.")
     parked = _gauge("pyglyn_query_parked", "Events that a query has parked.")
     processed = _gauge("pyglyn_query_processed", "Events processed since the query's process started.")
+    commands = _gauge("pyglyn_manager_commands", "Commands of a manager that are not carried out yet.")
+    timers = _gauge("pyglyn_manager_timers", "Deadlines and scheduled commands of a manager.")
     names = sorted(name for name in node.runtime.names if name.startswith(PREFIX))
     for status in await asyncio.gather(*(_status(node, name) for name in names)):
         if status is None:
@@ -173,7 +175,10 @@ async def _queries(node: Node) -> Iterable[Family]:
         parked.add(told["parked"], **label)
         processed.add(told["processed"], **label)
         state.add(1, **label, state=_text(told["state"]))
-    return position, lag, state, parked, processed
+        if label["kind"] == "manager":
+            commands.add(told["commands"], **label)
+            timers.add(told["timers"], **label)
+    return position, lag, state, parked, processed, commands, timers
 
 
 async def _status(node: Node, name: str) -> dict[Any, Any] | None:

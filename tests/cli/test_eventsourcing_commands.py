@@ -32,6 +32,7 @@ from pyglyn.testing.bank import (
 from tests.cli.test_cli import run
 from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
 from tests.eventsourcing.handles import bank_at
+from tests.eventsourcing.managers.jobs import Begun, Closed, jobs_manager, jobs_service, open_jobs, steady
 from tests.eventsourcing.stores.foreign import Foreign
 from tests.eventsourcing.stores.foreign import opened as opened_by_gleam
 from tests.node.conftest import unique_name
@@ -94,6 +95,37 @@ async def test_events_and_trace_show_what_a_store_has(node, tmp_path):
     assert status == 1
     assert "there is no file" in output
     assert not (tmp_path / "missing.db").exists()
+
+
+async def test_process_managers_are_listed_with_the_queries_and_their_commands_are_driven(node, tmp_path):
+    store = open_jobs(f"sqlite:{tmp_path}/jobs.db")
+    await store.append("a", [Begun(2, 3600.0), Closed()], expected=0)
+    await es.start(node, jobs_service(store))
+    await jobs_manager(store, handle=steady).start(node)
+
+    async def refused() -> list[str]:
+        status, output = await run("queries", node.name, *COOKIE)
+        assert status == 0
+        header, row = output.splitlines()
+        assert header.split()[-5:] == ["processed", "parked", "commands", "timers", "error"]
+        assert row.split()[:2] == ["steps", "manager"]
+        assert row.split()[3:9] == ["2", "0", "2", "1", "1", "0"]
+        return [row]
+
+    await eventually(refused, timeout=30)
+    status, output = await run("parked", node.name, *COOKIE)
+    assert status == 0
+    assert "command to jobs: closed" in output
+    assert "{step,1}" in output
+    status, output = await run("parked", node.name, "steps", "--drive", "all", *COOKIE)
+    assert (status, output.splitlines()[0]) == (1, "0 driven")
+    assert "failed again: command to jobs: closed" in output
+    [parked] = await node.call("steps", Atom("parked"))
+    status, output = await run("parked", node.name, "steps", "--drive", str(parked[Atom("id")]), *COOKIE)
+    assert (status, output.splitlines()[0]) == (1, "0 driven")
+    status, output = await run("replay", node.name, "steps", *COOKIE)
+    assert status == 1
+    assert "would issue its commands again" in output
 
 
 async def test_queries_parked_and_replay_work_on_a_running_node(node, tmp_path):

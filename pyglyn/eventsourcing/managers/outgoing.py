@@ -76,17 +76,12 @@ class Outgoing:
         """A command that was taken keeps its instance waiting until it is released, or all is read anew."""
         self._back(command).held = True
 
-    def release(self, command: IssuedCommand, *, gone: bool) -> None:
-        """Let an instance go on that one of its commands has held; the command is gone, or waits again."""
+    def release(self, command: IssuedCommand) -> None:
+        """Let an instance go on whose command has held it, and is gone."""
         line = self._lines.get(command.instance)
-        if line is None or not line.held or line.commands[0].id != command.id:
-            return
-        line.held = False
-        if not gone:
-            line.commands[0] = attrs.evolve(command, status=WAITING)
-            self._free(line, command.instance)
-            return
-        self._drop(line, command.instance)
+        if line is not None and line.held and line.commands[0].id == command.id:
+            line.held = False
+            self._drop(line, command.instance)
 
     def again(self, command: IssuedCommand, until: float) -> None:
         """A command that was taken is to be tried again at a time."""

@@ -125,9 +125,14 @@ class Sender:
         self._unread = True
         self._awake.set()
 
-    def release(self, command: IssuedCommand, *, gone: bool) -> None:
-        """Let an instance go on whose refused or parked command is gone, or waits again."""
-        self._outgoing.release(command, gone=gone)
+    def handled(self, command: IssuedCommand) -> None:
+        """Let an instance go on whose refused command is gone."""
+        self._outgoing.release(command)
+        self._awake.set()
+
+    def forget(self) -> None:
+        """Read everything anew but what is under way: somebody else has changed it."""
+        self._outgoing.forget()
         self.wake()
 
     async def run(self) -> None:

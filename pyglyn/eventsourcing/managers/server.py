@@ -119,6 +119,10 @@ class ManagerServer(DurableServer):
         self.projection.look()
         self.awake.set()
 
+    def others_went_on(self) -> None:
+        super().others_went_on()
+        self.sender.forget()
+
     # --- effects -------------------------------------------------------------------------------------
 
     async def other(self, effect: Other) -> Outcome:
@@ -157,7 +161,7 @@ class ManagerServer(DurableServer):
         if effect.park:
             self.transitions.commands = self.transitions.timers = False
         elif isinstance(item, IssuedCommand):
-            self.sender.release(item, gone=True)
+            self.sender.handled(item)
         self._has_issued()
 
     async def _apply(self, effect: Apply) -> None:
@@ -196,60 +200,50 @@ class ManagerServer(DurableServer):
         return attrs.evolve(found, **changes)
 
     async def parked(self) -> list[ParkedEvent]:
-        """List what is parked: events, then commands and timers, whose ids are negative."""
-        name, database = self.spec.name, self.database
-        commands = [
-            ParkedEvent(
-                query=name,
-                id=_id(each),
-                aggregate_id=each.instance,
-                sequence=each.id,
-                raw=each.command,
-                error=f"command to {each.service}: {each.error}",
-                format="etf",
-                attempts=each.attempts,
-            )
-            for each in await database.issued_commands(name, status=PARKED)
-        ]
-        timers = [
-            ParkedEvent(
-                query=name,
-                id=_id(each),
-                aggregate_id=each.instance,
-                sequence=each.id,
-                raw=etf.encode(each.name.encode()),
-                error=f"deadline {each.name}: {each.error}",
-                format="etf",
-                attempts=each.attempts,
-            )
-            for each in await self._parked_timers()
-        ]
-        return [*await super().parked(), *commands, *timers]
+        """List what is parked: events, then commands and timers, whose ids are negative.
 
-    async def _parked_timers(self) -> list[Timer]:
-        return [each for each in await self.database.timers(self.spec.name, limit=10 * PAGE) if each.error]
+        Of the latter also those that were driven, until it is known what has become of them.
+        """
+        return [*await super().parked(), *map(self._as_parked, await self._held_items(driven=True))]
+
+    def _as_parked(self, item: Item) -> ParkedEvent:
+        what = f"deadline {item.name}" if isinstance(item, Timer) else f"command to {item.service}"
+        return ParkedEvent(
+            query=self.spec.name,
+            id=_id(item),
+            aggregate_id=item.instance,
+            sequence=item.id,
+            raw=item.command if isinstance(item, IssuedCommand) else etf.encode(item.name.encode()),
+            error=f"{what}: {item.error or 'driven'}",
+            format="etf",
+            attempts=item.attempts,
+        )
+
+    async def _held_items(self, *, driven: bool = False) -> list[Item]:
+        """List parked commands and timers, and those that were driven and may be parked again."""
+        name, database = self.spec.name, self.database
+        items: list[Item] = list(await database.issued_commands(name, status=PARKED))
+        timers = await database.timers(name, limit=10 * PAGE)
+        if driven:
+            items += [each for each in await database.issued_commands(name, status=WAITING) if each.attempts]
+        return items + [each for each in timers if each.error or (driven and each.attempts)]
 
     async def drive(self, id: int | None) -> int:
         """Have parked events handled again, parked commands sent, parked deadlines attended to."""
         events = [event for event in await super().parked() if id in (None, event.id)]
         self.projection.drive(events)
-        driven: list[Item] = [
-            each
-            for each in await self.database.issued_commands(self.spec.name, status=PARKED)
-            if id in (None, _id(each))
-        ]
-        driven += [each for each in await self._parked_timers() if id in (None, _id(each))]
+        driven = [each for each in await self._held_items() if id in (None, _id(each))]
         if driven:
             async with self.database.transaction(isolation="read committed") as tx:
                 for each in driven:
                     if isinstance(each, IssuedCommand):
-                        await tx.mark_command(each.id, WAITING, attempts=each.attempts, error="")
+                        await tx.mark_command(each.id, WAITING, attempts=each.attempts, error=each.error)
                     else:
                         await tx.mark_timer(each.id, attempts=each.attempts, error="")
-        for each in driven:
-            if isinstance(each, IssuedCommand):
-                self.sender.release(each, gone=False)
-        self._look_for_items()
+                checkpoint = await tx.load_checkpoint(self.spec.name)
+                await tx.update_checkpoint(checkpoint.next())  # which tells all instances
+            self.projection.look()
+        self.awake.set()
         return len(events) + len(driven)
 
     async def pause(self, paused: bool) -> None:

@@ -162,6 +162,10 @@ class DurableServer(QueryServer):
         if self.query.into is None:
             self.turn = Turn(self.database, self.name, self.me)
 
+    def others_went_on(self) -> None:
+        """The checkpoint is not as we left it: what was concluded from the database may be wrong."""
+        self.had_effect.clear()
+
     async def other(self, effect: Other) -> Outcome:
         """Carry out an effect that only this kind of query has."""
         raise NotImplementedError
@@ -292,7 +296,7 @@ class DurableServer(QueryServer):
             checkpoint = await self._begin(checkpoint)
         blocked = await self.database.parked_aggregates(name)
         if checkpoint.version != known.version:
-            self.had_effect.clear()
+            self.others_went_on()
         fault = await self._fault(checkpoint) or await self._other_partitions()
         if not self.looked_at_parked:
             self.projection.drive(await self._readable_now())

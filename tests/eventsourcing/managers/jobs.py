@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import attrs
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.domain.causation import value_of
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 
@@ -170,17 +172,17 @@ async def become(
     await eventually(equal, timeout=timeout)
 
 
-async def rests(store: es.EventStore[Any, Any], name: str = "steps", timeout: float = 20) -> None:
-    """Wait until a manager has handled all events and has nothing to send and nothing due."""
+async def at_rest(store: es.EventStore[Any, Any]) -> bool:
+    """Whether the manager has handled all events, and has nothing to send and nothing due."""
+    outlook = await store.outlook("steps")
+    is_done = await store.checkpoint("steps") == await store.last_position()
+    has_due = outlook.due_in is not None and outlook.due_in <= 0
+    return is_done and not (outlook.waiting or outlook.refused or has_due)
 
-    async def at_rest() -> bool:
-        outlook = await store.outlook(name)
-        assert (outlook.waiting, outlook.refused) == (0, 0)
-        assert outlook.due_in is None or outlook.due_in > 0
-        assert await store.checkpoint(name) == await store.last_position()
-        return True
 
-    await eventually(at_rest, timeout=timeout)
+async def rests(store: es.EventStore[Any, Any], timeout: float = 20) -> None:
+    """Wait until the manager is at rest."""
+    await eventually(lambda: at_rest(store), timeout=timeout)
 
 
 async def parked(node: Node, count: int, name: str = "steps") -> list[dict[Any, Any]]:
@@ -192,3 +194,49 @@ async def parked(node: Node, count: int, name: str = "steps") -> list[dict[Any, 
         return [events]
 
     return (await eventually(found, timeout=20))[0]
+
+
+# --- what is left of a run with faults ----------------------------------------------------------------------
+
+FAR_AWAY = 36_000.0
+"""A deadline that no test waits for."""
+
+
+def steady(progress: Any, message: Any) -> list[es.Action]:
+    """As `follow`, but an instance does not end, so that a refusal finds it."""
+    actions = [each for each in follow(progress, message) if not isinstance(each, es.End)]
+    if isinstance(message, Begun) and message.wait_s == FAR_AWAY:
+        actions.append(es.Schedule("never", es.Dispatch("jobs", Close()), after=FAR_AWAY))
+    return [*actions, es.Cancel("never")] if isinstance(message, Closed) else actions
+
+
+async def check(store: es.EventStore[Any, Any], begun: dict[str, Begun]) -> None:
+    """Hold the events against what each job was to bring about, by a manager that is `steady`."""
+    ids: Counter[str] = Counter()
+    for id, begin in begun.items():
+        envelopes = await store.load_events(id)
+        ids.update(filter(None, (value_of(each.metadata, "command_id") for each in envelopes)))
+        _check_job(id, begin, [each.payload for each in envelopes])
+        timers = await store.timers("steps", instance=id)
+        waits = begin.wait_s == FAR_AWAY and all(each.payload != Closed() for each in envelopes)
+        assert [each.name for each in timers] == (["late", "never"] if waits else [])
+    assert set(ids.values()) <= {1}, "a command was carried out twice"
+    assert await store.issued_commands("steps") == []
+    assert await store.count_parked("steps") == 0
+
+
+def _check_job(id: str, begun: Begun, events: list[Event]) -> None:
+    asked = list(range(1, begun.steps + 1))
+    closed_at = events.index(Closed()) if Closed() in events else len(events)
+    stepped = [(at, each.number) for at, each in enumerate(events) if isinstance(each, Stepped)]
+    assert [number for _, number in stepped] == asked[: len(stepped)], (id, events)
+    assert all(at < closed_at for at, _ in stepped)
+    noted = [each.text for each in events if isinstance(each, Noted)]
+    assert noted == [f"{number} of {id}: closed" for number in asked[len(stepped) :]], (id, events)
+    expired = sum(isinstance(each, TimedOut) for each in events)
+    if begun.wait_s != 0.0:
+        assert expired == 0, (id, events)
+    elif Closed() not in events:
+        assert expired == 1, (id, events)
+    else:
+        assert expired <= 1, (id, events)

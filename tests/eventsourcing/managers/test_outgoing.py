@@ -73,14 +73,20 @@ def test_a_command_that_is_held_keeps_its_instance_until_it_is_released() -> Non
     outgoing.done(other)
     outgoing.put([command(4, "a")])
     assert taken(outgoing) == []
-    outgoing.release(other, gone=True)  # not the one that holds it
+    outgoing.release(other)  # not the one that holds it
+    outgoing.release(command(2, "a"))
     assert taken(outgoing) == []
-    outgoing.release(attrs.evolve(first, status=PARKED), gone=False)
-    [again] = taken(outgoing)
-    assert (again.id, again.status) == (1, WAITING)
-    outgoing.hold(again)
-    outgoing.release(again, gone=True)
+    outgoing.release(attrs.evolve(first, status=REFUSED))
     assert ids(taken(outgoing)) == [2]
+
+
+def test_a_command_that_was_held_and_waits_again_is_read_anew() -> None:
+    outgoing = filled("a", "a")
+    [first] = taken(outgoing)
+    outgoing.hold(first)
+    outgoing.forget()
+    outgoing.put([command(1, "a"), command(2, "a")])
+    assert ids(taken(outgoing)) == [1]
 
 
 def test_what_was_refused_or_parked_before_holds_its_instance() -> None:
@@ -90,8 +96,8 @@ def test_what_was_refused_or_parked_before_holds_its_instance() -> None:
     [first] = taken(outgoing)
     outgoing.done(first)
     assert taken(outgoing) == []
-    outgoing.release(command(2, "a"), gone=True)
-    outgoing.release(command(4, "b"), gone=True)
+    outgoing.release(command(2, "a"))
+    outgoing.release(command(4, "b"))
     assert ids(taken(outgoing)) == [3, 5]
 
 
@@ -129,7 +135,7 @@ def test_whatever_happens_each_instance_is_in_order_and_nothing_is_left() -> Non
                 case 2 if held:
                     each = held.pop(chance.randrange(len(held)))
                     stored[each.id] = attrs.evolve(each, status=WAITING)
-                    outgoing.release(each, gone=False)
+                    outgoing.forget()
                 case 3 if under_way:
                     outgoing.again(under_way.pop(), now + chance.randrange(3))
                 case 4 if chance.random() < 0.2:
