@@ -40,7 +40,6 @@ ELSEWHERE = {
     "cli/options.py": "cli/test_cli.py cli/test_commands.py",
     "cli/store.py": "eventsourcing/stores/test_care.py",
     "cli/tables.py": "cli/test_cli.py cli/test_groups_commands.py",
-    "cli/top.py": "http/test_page.py",
     "cli/tree.py": "supervision/test_cli_tree.py",
     "dist/framing.py": "dist/test_channel.py dist/test_headers.py",
     "errors.py": "gleam/test_decode.py etf/test_damaged.py",

@@ -7,14 +7,16 @@ import time
 import rich_click as click
 
 from pyglyn import etf, logs
-from pyglyn.cli.options import client_node, client_options, run, set_up_logging
+from pyglyn.cli import tables
+from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
 from pyglyn.errors import DistributionError, ProcessError
 
 
 @click.command()
 @click.argument("node", metavar="NODE")
+@json_option
 @client_options
-def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
+def ping(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) -> None:
     """Ask NODE whether it is there: prints pong, or pang (and the reason) and exits with 1."""
     set_up_logging(log_level)
 
@@ -27,9 +29,15 @@ def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
 
     try:
         seconds = run(go())
-    except (DistributionError, ProcessError):
-        click.echo("pang")
+    except (DistributionError, ProcessError) as error:
+        if as_json:
+            tables.show_json({"node": node, "answer": "pang", "seconds": None, "error": str(error)})
+        else:
+            click.echo("pang")
         raise
+    if as_json:
+        tables.show_json({"node": node, "answer": "pong", "seconds": seconds, "error": None})
+        return
     click.echo(f"pong ({seconds * 1000:.1f} ms)")
 
 
@@ -38,12 +46,14 @@ def ping(node: str, cookie: str, timeout: float, log_level: str) -> None:
 @click.argument("module", metavar="MODULE")
 @click.argument("function", metavar="FUNCTION")
 @click.argument("terms", metavar="[TERM]...", nargs=-1)
+@json_option
 @client_options
 def call(
     node: str,
     module: str,
     function: str,
     terms: tuple[str, ...],
+    as_json: bool,
     cookie: str,
     timeout: float,
     log_level: str,
@@ -59,14 +69,21 @@ def call(
         async with client_node(node, cookie) as local:
             return await local.erpc(node, module, function, args, timeout)
 
-    click.echo(etf.text.format(run(go())))
+    result = run(go())
+    if as_json:
+        tables.show_json(tables.json_of(result))
+    else:
+        click.echo(etf.text.format(result))
 
 
 @click.command("log-level")
 @click.argument("node", metavar="NODE")
 @click.argument("level", metavar="[LEVEL]", required=False, type=click.Choice(logs.LEVELS))
+@json_option
 @client_options
-def log_level_command(node: str, level: str | None, cookie: str, timeout: float, log_level: str) -> None:
+def log_level_command(
+    node: str, level: str | None, as_json: bool, cookie: str, timeout: float, log_level: str
+) -> None:
     """Show from which level on NODE logs, or change it while it runs, in all its processes."""
     set_up_logging(log_level)
 
@@ -75,4 +92,8 @@ def log_level_command(node: str, level: str | None, cookie: str, timeout: float,
             args: list[etf.Term] = [] if level is None else [etf.Atom(level)]
             return await local.erpc(node, "pyglyn", "log_level", args, timeout)
 
-    click.echo(str(run(go())))
+    result = str(run(go()))
+    if as_json:
+        tables.show_json({"node": node, "level": result})
+    else:
+        click.echo(result)

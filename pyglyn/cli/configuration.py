@@ -129,8 +129,8 @@ def _table(path: Path, context: click.Context) -> Mapping[str, Any]:
     return table
 
 
-def lines(context: click.Context, values: Mapping[str, Any]) -> Iterable[str]:
-    """Every option of the running command as a line of such a file, with where its value came from.
+def settings(context: click.Context, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Every option of the running command: its key in a file, its value (None if not set), its origin.
 
     Args:
         values: of all options, by name.
@@ -150,13 +150,17 @@ def lines(context: click.Context, values: Mapping[str, Any]) -> Iterable[str]:
             origin = "command line"
         else:
             origin = "default"
-        key = name.replace("_", "-")
         if value is None or value == "" or value == ():
-            yield f"# {key} is not set"
+            value = None
         elif name in SECRET:
-            yield f'{key} = "***"  # {origin}'
-        else:
-            yield f"{key} = {_toml(value)}  # {origin}"
+            value = "***"
+        yield name.replace("_", "-"), value, origin
+
+
+def lines(context: click.Context, values: Mapping[str, Any]) -> Iterable[str]:
+    """`settings` as lines of such a file."""
+    for key, value, origin in settings(context, values):
+        yield f"# {key} is not set" if value is None else f"{key} = {_toml(value)}  # {origin}"
 
 
 def _toml(value: Any) -> str:

@@ -12,7 +12,7 @@ import rich_click as click
 from pyglyn.cli import tables
 from pyglyn.cli.groups import overview
 from pyglyn.cli.network import net_settings
-from pyglyn.cli.options import client_node, client_options, own_name, run, set_up_logging
+from pyglyn.cli.options import client_node, client_options, json_option, own_name, run, set_up_logging
 from pyglyn.dist import has_long_host, is_node_name
 from pyglyn.errors import (
     EpmdError,
@@ -45,14 +45,20 @@ class Finding:
 
 @click.command()
 @click.argument("node", metavar="NODE")
+@json_option
 @client_options
-def doctor(node: str, cookie: str, timeout: float, log_level: str) -> None:
+def doctor(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) -> None:
     """Find out why NODE is not reached: name, host, EPMD, port, TLS and handshake, cookie, groups, in turn.
 
     Takes the options of the command that does not get through. Exits with 1 at the first step that fails, and
     says what to do.
     """
     set_up_logging("critical" if log_level == "error" else log_level)
+
+    async def as_one() -> bool:
+        found = [finding async for finding in walk(node, cookie, net_settings(), timeout)]
+        tables.show_json([{**attrs.asdict(each), "ok": not each.advice} for each in found])
+        return not any(each.advice for each in found)
 
     async def go() -> bool:
         fine = True
@@ -64,7 +70,7 @@ def doctor(node: str, cookie: str, timeout: float, log_level: str) -> None:
                 click.echo(f"        {'':<9}  {tables.printable(finding.advice)}")
         return fine
 
-    sys.exit(0 if run(go()) else 1)
+    sys.exit(0 if run(as_one() if as_json else go()) else 1)
 
 
 async def walk(node: str, cookie: str, net: NetSettings, timeout: float) -> AsyncIterator[Finding]:

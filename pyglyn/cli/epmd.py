@@ -8,7 +8,7 @@ import signal
 import rich_click as click
 
 from pyglyn.cli import tables
-from pyglyn.cli.options import log_level_option, run, set_up_logging
+from pyglyn.cli.options import json_option, log_level_option, run, set_up_logging
 from pyglyn.errors import EpmdError
 from pyglyn.net import EpmdServer, epmd_client
 from pyglyn.net.settings import epmd_port_from_environment
@@ -46,9 +46,13 @@ def epmd(port: int | None, log_level: str) -> None:
 
 @click.command()
 @click.argument("host", default="localhost")
-def names(host: str) -> None:
+@json_option
+def names(host: str, as_json: bool) -> None:
     """List the nodes registered at the EPMD of HOST (this machine)."""
     found = run(epmd_client.names(host, epmd_port_from_environment()))
+    if as_json:
+        tables.show_json([{"node": f"{name}@{host}", "port": port} for name, port in sorted(found)])
+        return
     if not found:
         click.echo(f"no nodes on {host}")
         return

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,7 +20,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from pyglyn import eventsourcing as es
 from pyglyn.cli import tables
 from pyglyn.cli.node import load_object
-from pyglyn.cli.options import client_node, client_options, in_utf8, log_level_option, run, set_up_logging
+from pyglyn.cli.options import (
+    client_node,
+    client_options,
+    in_utf8,
+    json_option,
+    log_level_option,
+    run,
+    set_up_logging,
+)
 from pyglyn.errors import CallFailed, CallTimeout, EventDecodeError, EventStoreError, PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.domain import causation, wire
@@ -64,6 +73,21 @@ def _line(event: es.RecordedEvent[Any]) -> str:
     return _fields(*start, causation.event_id(event.envelope), payload, metadata)
 
 
+def _event_json(event: es.RecordedEvent[Any]) -> dict[str, Any]:
+    envelope, fault = event.envelope, event.error
+    told = {
+        "position": None if event.position == NO_POSITION else event.position,
+        "at": event.recorded_at,
+        "aggregate_id": event.aggregate_id,
+        "sequence": event.sequence,
+    }
+    if envelope is None:
+        raw = fault.payload if fault is not None else ""
+        return {**told, "id": None, "payload": raw, "metadata": [], "error": "does not decode"}
+    shown = {"payload": envelope.payload, "metadata": [list(pair) for pair in envelope.metadata]}
+    return {**told, "id": causation.event_id(envelope), **shown, "error": None}
+
+
 def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
     """Find how an application reads its events: by a store, a service, or a function that returns one.
 
@@ -81,7 +105,7 @@ def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
     return codec
 
 
-def _check(url: str, reference: str) -> bool:
+def _check(url: str, reference: str, as_json: bool) -> bool:
     """Read all events of a store by an application's types, and say what does not decode."""
     codec = _app_codec(reference)
     fine = faults = others = 0
@@ -95,6 +119,10 @@ def _check(url: str, reference: str) -> bool:
             fine += 1
         except EventDecodeError as error:
             faults += 1
+            if as_json:
+                told = {**_event_json(event), "payload": error.payload, "error": "; ".join(error.errors)}
+                tables.show_json(told)
+                continue
             what = f"{event.aggregate_id} #{event.sequence}"
             click.echo(_fields(str(event.position), what, "; ".join(error.errors), error.payload))
     rest = f", {others} of other types" if others else ""
@@ -121,6 +149,7 @@ def _kind_of(event: es.RecordedEvent[Any]) -> tuple[str | None, str]:
     help="Only events behind this position.",
 )
 @click.option("--limit", type=click.IntRange(1), help="So many events at most.")
+@json_option
 @log_level_option("error")
 def events(
     url: str,
@@ -129,6 +158,7 @@ def events(
     aggregate: str | None,
     after: int,
     limit: int | None,
+    as_json: bool,
     log_level: str,
 ) -> None:
     """Print the events of a store, one a line: position, time, event id, payload, metadata.
@@ -143,12 +173,15 @@ def events(
     if url == "check" and checked is not None:
         if app is None:
             raise click.UsageError("check needs --app MODULE:NAME, which says what the events are read by")
-        sys.exit(0 if _check(checked, app) else 1)
+        sys.exit(0 if _check(checked, app, as_json) else 1)
     if checked is not None or app is not None:
         raise click.UsageError(f"one STORE-URL, or check STORE-URL --app MODULE:NAME; got {url} {checked}")
     with contextlib.closing(look(url, after=after, aggregate_id=aggregate)) as found:
         for count, event in enumerate(found, 1):
-            click.echo(_line(event))
+            if as_json:
+                tables.show_json(_event_json(event))
+            else:
+                click.echo(_line(event))
             if count == limit:
                 break
 
@@ -156,8 +189,9 @@ def events(
 @click.command("trace")
 @click.argument("correlation", metavar="CORRELATION")
 @click.argument("urls", metavar="STORE-URL...", nargs=-1, required=True)
+@json_option
 @log_level_option("error")
-def trace_command(correlation: str, urls: tuple[str, ...], log_level: str) -> None:
+def trace_command(correlation: str, urls: tuple[str, ...], as_json: bool, log_level: str) -> None:
     """Print what one request caused, as a tree, from the events of one or more stores.
 
     CORRELATION is the `correlation_id` in the metadata of an event; `pyglyn events` shows it. The databases
@@ -172,6 +206,9 @@ def trace_command(correlation: str, urls: tuple[str, ...], log_level: str) -> No
     ]
     if not found:
         raise EventStoreError(f"no event has the correlation id {correlation}")
+    if as_json:
+        tables.show_json({"correlation": correlation, "events": list(_flat(trace(found)))})
+        return
     click.echo(f"correlation {_one_line(correlation)}")
     for line in _tree(trace(found)):
         click.echo(line)
@@ -191,6 +228,16 @@ def _tree(roots: list[Traced]) -> Iterator[str]:
         yield f"{indent}{'└── ' if is_last else '├── '}{_one_line(text)}"
         indent += "    " if is_last else "│   "
         stack += [(indent, each, each is event.caused[-1]) for each in reversed(event.caused)]
+
+
+def _flat(roots: list[Traced]) -> Iterator[dict[str, Any]]:
+    """The events of a tree, each after the one that caused it."""
+    stack: list[tuple[str | None, Traced]] = [(None, event) for event in reversed(roots)]
+    while stack:
+        cause, event = stack.pop()
+        told = {"id": event.id, "cause": cause, "name": event.name, "node": event.node or None}
+        yield {**told, "at": event.at}
+        stack += [(event.id, each) for each in reversed(event.caused)]
 
 
 # --- queries of a node -----------------------------------------------------------------------------------
@@ -238,9 +285,16 @@ async def _status_or_none(node: Node, peer: str, query: str, timeout: float) -> 
     help="Have this query stand still: a durable one also after a restart, a live one until it ends.",
 )
 @click.option("--resume", callback=in_utf8, metavar="QUERY", help="Have this query go on.")
+@json_option
 @client_options
 def queries(
-    node: str, pause: str | None, resume: str | None, cookie: str, timeout: float, log_level: str
+    node: str,
+    pause: str | None,
+    resume: str | None,
+    as_json: bool,
+    cookie: str,
+    timeout: float,
+    log_level: str,
 ) -> None:
     """List the queries of NODE: position, lag, state, processed and parked events, last error.
 
@@ -260,6 +314,9 @@ def queries(
             )
 
     found = run(go())
+    if as_json:
+        tables.show_json([attrs.asdict(each) for each in found])
+        return
     of_managers = ("commands", "timers") if any(each.kind == "manager" for each in found) else ()
     numbers = ("position", "lag", "processed", "parked", *of_managers)
     table = tables.table(
@@ -283,9 +340,17 @@ def queries(
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Show how far it is until it is done."
 )
+@json_option
 @client_options
 def replay(
-    node: str, query: str, aggregate: str | None, wait: bool, cookie: str, timeout: float, log_level: str
+    node: str,
+    query: str,
+    aggregate: str | None,
+    wait: bool,
+    as_json: bool,
+    cookie: str,
+    timeout: float,
+    log_level: str,
 ) -> None:
     """Have a durable query of NODE undo its effects and process all events again.
 
@@ -301,12 +366,29 @@ def replay(
             what: Term = ALL if aggregate is None else aggregate.encode()
             await _ask(local, node, query, (Atom("replay"), what), timeout)
             if not wait:
+                if as_json:
+                    tables.show_json(_replayed(query, None, []))
                 return True
-            await _show_progress(local, node, query, timeout)
-            left: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)
-            return _tell_parked(query, [e for e in left if what in (ALL, e[Atom("aggregate_id")])])
+            status = await _show_progress(local, node, query, timeout)
+            found: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)
+            left = [event for event in found if what in (ALL, event[Atom("aggregate_id")])]
+            if as_json:
+                tables.show_json(_replayed(query, status, left))
+                return not left
+            click.echo(f"{query}: {status.state} at position {status.position}, {status.parked} parked")
+            return _tell_parked(query, left)
 
     sys.exit(0 if run(go()) else 1)
+
+
+def _replayed(query: str, status: es.QueryStatus | None, left: list[Parked]) -> dict[str, Any]:
+    return {
+        "query": query,
+        "done": status is not None,
+        "state": None if status is None else status.state,
+        "position": None if status is None else status.position,
+        "parked": [_parked_json(query, event) for event in left],
+    }
 
 
 def _tell_parked(query: str, left: list[Parked]) -> bool:
@@ -325,8 +407,8 @@ RESTARTED_S = 15.0
 """For how long a query may give no answer while it is watched."""
 
 
-async def _show_progress(local: Node, node: str, query: str, timeout: float) -> None:
-    """Ask for the status until all is done, with a bar on standard error.
+async def _show_progress(local: Node, node: str, query: str, timeout: float) -> es.QueryStatus:
+    """Ask for the status until all is done, with a bar on standard error; what it is then.
 
     Raises:
         EventStoreError: the query stands still, or has not answered for so long.
@@ -356,17 +438,23 @@ async def _show_progress(local: Node, node: str, query: str, timeout: float) -> 
             if status.state in ("stopped", "paused"):
                 raise EventStoreError(f"query {query} is {status.state} {status.error}".rstrip())
             if status.state in ("live", "idle", "standby") and status.lag == 0:
-                break
-    click.echo(f"{query}: {status.state} at position {status.position}, {status.parked} parked")
+                return status
 
 
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.argument("query", metavar="[QUERY]", required=False, callback=in_utf8)
 @click.option("--drive", metavar="ID|all", help="Have QUERY process this parked event again, or all of them.")
+@json_option
 @client_options
 def parked(
-    node: str, query: str | None, drive: str | None, cookie: str, timeout: float, log_level: str
+    node: str,
+    query: str | None,
+    drive: str | None,
+    as_json: bool,
+    cookie: str,
+    timeout: float,
+    log_level: str,
 ) -> None:
     """List the parked events of NODE's queries with their errors, or drive them again.
 
@@ -378,7 +466,7 @@ def parked(
     if drive is not None and (query is None or not (drive == "all" or re.fullmatch(r"-?\d+", drive))):
         raise click.UsageError("--drive needs a QUERY, and the id of a parked event or the word all")
 
-    async def go() -> tuple[list[tuple[str, ...]], list[PyglynError]]:
+    async def go() -> tuple[list[tuple[str, Parked]], list[PyglynError]]:
         async with client_node(node, cookie) as local:
             names = [query] if query is not None else await _names(local, node)
             asked = (_ask(local, node, name, Atom("parked"), timeout * ANSWERS_SHARE) for name in names)
@@ -390,21 +478,23 @@ def parked(
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                rows += [_parked_row(name, event) for event in answer]
+                rows += [(name, event) for event in answer]
         return rows, errors
 
     if drive is not None:
         assert query is not None
-        sys.exit(0 if run(_drive(node, query, drive, cookie, timeout)) else 1)
+        sys.exit(0 if run(_drive(node, query, drive, cookie, timeout, as_json)) else 1)
     rows, errors = run(go())
-    if rows or not errors:
-        _show_parked(rows)
+    if as_json:
+        tables.show_json([_parked_json(name, event) for name, event in rows])
+    elif rows or not errors:
+        _show_parked([_parked_row(name, event) for name, event in rows])
     for error in errors:
         click.echo(f"pyglyn: {error}", err=True)
     sys.exit(1 if errors else 0)
 
 
-async def _drive(node: str, query: str, which: str, cookie: str, timeout: float) -> bool:
+async def _drive(node: str, query: str, which: str, cookie: str, timeout: float, as_json: bool) -> bool:
     """Drive and say what became of it; True when nothing of it is parked any more."""
     async with client_node(node, cookie, watching=True) as local:
 
@@ -426,7 +516,7 @@ async def _drive(node: str, query: str, which: str, cookie: str, timeout: float)
                     if _settled(chosen, everything):
                         break
                     await asyncio.sleep(0.1)
-    return _tell(chosen, everything, timeout)
+    return _tell(chosen, everything, timeout, as_json)
 
 
 def _by_aggregate(chosen: list[Parked]) -> list[list[Parked]]:
@@ -446,19 +536,28 @@ def _settled(chosen: list[Parked], now: list[Parked]) -> bool:
     return True
 
 
-def _tell(chosen: list[Parked], now: list[Parked], timeout: float) -> bool:
+def _tell(chosen: list[Parked], now: list[Parked], timeout: float, as_json: bool) -> bool:
     after = {event[Atom("id")]: event for event in now}
     remaining = [event for event in chosen if event[Atom("id")] in after]
     failed = [e for e in remaining if after[e[Atom("id")]][Atom("attempts")] != e[Atom("attempts")]]
     aggregates = {event[Atom("aggregate_id")] for event in failed}
     behind = [e for e in remaining if e not in failed and e[Atom("aggregate_id")] in aggregates]
+    waiting = len(remaining) - len(failed) - len(behind)
+    if as_json:
+        again = [
+            {"id": event[Atom("id")], "error": wire.text(after[event[Atom("id")]][Atom("error")])}
+            for event in failed
+        ]
+        counts = {"driven": len(chosen) - len(remaining), "behind": len(behind), "waiting": waiting}
+        tables.show_json({**counts, "failed": again})
+        return not remaining
     click.echo(f"{len(chosen) - len(remaining)} driven" if chosen else "nothing is parked")
     for event in failed:
         error = wire.text(after[event[Atom("id")]][Atom("error")])
         click.echo(f"{event[Atom('id')]} failed again: {_one_line(error)}")
     if behind:
         click.echo(f"{len(behind)} still parked behind what failed")
-    if waiting := len(remaining) - len(failed) - len(behind):
+    if waiting:
         click.echo(f"{waiting} not processed within {timeout:g} s")
     return not remaining
 
@@ -481,11 +580,27 @@ def _show_parked(rows: list[tuple[str, ...]]) -> None:
     tables.show(table)
 
 
-def _parked_row(query: str, event: Parked) -> tuple[str, ...]:
+def _raw(event: Parked) -> str:
     try:
-        raw = readable(event)
+        return str(readable(event))
     except (PyglynError, RecursionError):  # JSON that is nested too deeply is shown as it came
-        raw = event[Atom("raw")].decode(errors="backslashreplace")
+        return str(event[Atom("raw")].decode(errors="backslashreplace"))
+
+
+def _parked_json(query: str, event: Parked) -> dict[str, Any]:
+    return {
+        "query": query,
+        "id": event[Atom("id")],
+        "aggregate_id": wire.text(event[Atom("aggregate_id")]),
+        "sequence": event[Atom("sequence")],
+        "attempts": event[Atom("attempts")],
+        "at": event[Atom("parked_at")],
+        "error": wire.text(event[Atom("error")]),
+        "event": _raw(event),
+    }
+
+
+def _parked_row(query: str, event: Parked) -> tuple[str, ...]:
     fields = (
         query,
         str(event[Atom("id")]),
@@ -494,6 +609,6 @@ def _parked_row(query: str, event: Parked) -> tuple[str, ...]:
         str(event[Atom("attempts")]),
         _time(event[Atom("parked_at")]),
         wire.text(event[Atom("error")]),
-        raw,
+        _raw(event),
     )
     return tuple(map(_one_line, fields))

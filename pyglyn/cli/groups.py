@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from typing import Any
@@ -14,11 +13,12 @@ from rich.tree import Tree
 
 from pyglyn import etf
 from pyglyn.cli import tables
-from pyglyn.cli.options import client_node, client_options, run, set_up_logging
+from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
 from pyglyn.errors import DistributionError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.groups import syn
 from pyglyn.node import Node, Process
+from pyglyn.node.described import pid_text
 from pyglyn.node.reasons import UNDEFINED
 
 UNDEF = Atom("undef")
@@ -103,8 +103,9 @@ def _syn_groups(kind: str, entries: list[Any]) -> list[tuple[Term, list[tuple[Pi
 
 @click.command()
 @click.argument("node", metavar="NODE")
+@json_option
 @client_options
-def groups(node: str, cookie: str, timeout: float, log_level: str) -> None:
+def groups(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) -> None:
     """Show the process groups and registered names of the cluster as NODE sees them.
 
     NODE may be a BEAM node (with `pg`, `syn`, or both) or a Python one.
@@ -116,6 +117,9 @@ def groups(node: str, cookie: str, timeout: float, log_level: str) -> None:
             return await overview(local, node, timeout)
 
     scopes = run(go())
+    if as_json:
+        tables.show_json([_scope(scope) for scope in scopes])
+        return
     if not scopes:
         click.echo(f"no scopes on {node}")
         return
@@ -131,6 +135,21 @@ def groups(node: str, cookie: str, timeout: float, log_level: str) -> None:
         tables.show(tree)
 
 
+def _scope(scope: Scope) -> dict[str, Any]:
+    def members(found: list[tuple[Pid, Term]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "pid": pid_text(pid),
+                "node": pid.node,
+                "meta": None if meta is UNDEFINED else tables.json_of(meta),
+            }
+            for pid, meta in found
+        ]
+
+    groups = [{"name": tables.json_of(name), "members": members(found)} for name, found in scope.groups]
+    return {"kind": scope.kind, "scope": scope.name, "groups": groups}
+
+
 def _group_option(function: Any) -> Any:
     function = click.option(
         "--group", required=True, metavar="G", help="The group, a string as Glyn has it; or with --term."
@@ -141,23 +160,6 @@ def _group_option(function: Any) -> Any:
 
 def _group(text: str, is_term: bool) -> Term:
     return etf.text.parse(text) if is_term else text.encode()
-
-
-def as_json(term: Term) -> Any:
-    """A term as JSON, for reading: binaries as text, atoms as ``{"atom": …}``, tuples as lists."""
-    match term:
-        case Atom():
-            return {"atom": term.name}
-        case bytes():
-            return term.decode("utf-8", "backslashreplace")
-        case list() | tuple():
-            return [as_json(item) for item in term]
-        case dict():
-            return {k if isinstance(k, str) else etf.text.format(k): as_json(v) for k, v in term.items()}
-        case bool() | int() | float() | None:
-            return term
-        case _:
-            return etf.text.format(term)
 
 
 async def _connect_to_all(local: Node, node: str, timeout: float) -> None:
@@ -174,10 +176,10 @@ async def _connect_to_all(local: Node, node: str, timeout: float) -> None:
 @click.command()
 @click.argument("node", metavar="NODE")
 @_group_option
-@click.option("--json", "lines", is_flag=True, help="Print JSON lines instead of terms.")
+@json_option
 @client_options
 def tap(
-    node: str, scope: str, group: str, term: bool, lines: bool, cookie: str, timeout: float, log_level: str
+    node: str, scope: str, group: str, term: bool, as_json: bool, cookie: str, timeout: float, log_level: str
 ) -> None:
     """Print what is published to a group, as it happens, until Ctrl-C.
 
@@ -192,8 +194,11 @@ def tap(
         click.echo(f"listening to {group} in scope {scope} of {node}", err=True)
         while True:
             message = await me.receive()
-            click.echo(json.dumps(as_json(message)) if lines else etf.text.format(message))
-            sys.stdout.flush()
+            if as_json:
+                tables.show_json(tables.json_of(message))
+            else:
+                click.echo(etf.text.format(message))
+                sys.stdout.flush()
 
     async def go() -> None:
         async with client_node(node, cookie, watching=True) as local:
@@ -216,6 +221,7 @@ def tap(
 @_group_option
 @click.argument("message", metavar="TERM")
 @click.option("--bare", is_flag=True, help='Send TERM as it is, not as Glyn\'s {<<"group">>, TERM}.')
+@json_option
 @client_options
 def publish(
     node: str,
@@ -224,6 +230,7 @@ def publish(
     term: bool,
     message: str,
     bare: bool,
+    as_json: bool,
     cookie: str,
     timeout: float,
     log_level: str,
@@ -246,4 +253,8 @@ def publish(
                 answer = await local.erpc(node, "syn", "publish", args, timeout)
             return int(answer[1])
 
-    click.echo(f"sent to {run(go())}")
+    sent = run(go())
+    if as_json:
+        tables.show_json({"sent": sent})
+    else:
+        click.echo(f"sent to {sent}")

@@ -18,10 +18,10 @@ import rich_click as click
 from click.core import ParameterSource
 
 from pyglyn import logs, patience
-from pyglyn.cli import configuration
+from pyglyn.cli import configuration, tables
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
-from pyglyn.cli.options import cookie_option, log_level_option, run, set_up_logging
+from pyglyn.cli.options import cookie_option, json_option, log_level_option, run, set_up_logging
 from pyglyn.errors import ChildStartError, DiscoveryError, DistributionError
 from pyglyn.etf import Atom, Term
 from pyglyn.net import Discovery, LocalNode, discovery
@@ -159,6 +159,7 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
 @click.option(
     "--print-config", is_flag=True, help="Print what holds, with where it came from, and start nothing."
 )
+@json_option
 @log_level_option("info")
 @click.option(
     "--log-format",
@@ -187,6 +188,7 @@ def node(
     observe: Observe,
     heartbeat_file: str | None,
     print_config: bool,
+    as_json: bool,
     log_level: str,
     log_format: str,
     log_config: str | None,
@@ -202,7 +204,7 @@ def node(
     sname, name = _closer(sname, name)
     if print_config:
         served = None if http is None else _host_and_port(*http)
-        _print_config(sname=sname, name=name, http=served, print_config=False)
+        _print_config(as_json, sname=sname, name=name, http=served, print_config=False)
         return
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
@@ -273,10 +275,15 @@ def _host_and_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _print_config(**changed: Any) -> None:
+def _print_config(as_json: bool, **changed: Any) -> None:
     context = click.get_current_context()
     assert context is not None
-    for line in configuration.lines(context, {**context.params, **network_values(), **changed}):
+    values = {**context.params, **network_values(), **changed}
+    if as_json:
+        told = configuration.settings(context, values)
+        tables.show_json({key: {"value": value, "from": origin} for key, value, origin in told})
+        return
+    for line in configuration.lines(context, values):
         click.echo(line)
 
 

@@ -17,6 +17,8 @@ from pyglyn.net.settings import LOOPBACK_HOSTS
 from pyglyn.node import Node, Settings
 from pyglyn.node.hiding import hide_arguments
 
+SHORTEST_INTERVAL_S = 0.05
+
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -60,6 +62,32 @@ def log_level_option(default: str) -> Callable[[F], F]:
         show_default=True,
         help="How much to log, on standard error.",
     )
+
+
+def _interval(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Callback of ``--interval``: no loop without a pause, and no number that is none."""
+    if not value >= SHORTEST_INTERVAL_S:
+        raise click.BadParameter(f"{value:g} is less than {SHORTEST_INTERVAL_S:g}", context, parameter)
+    return value
+
+
+def interval_option(default: float) -> Callable[[F], F]:
+    """``--interval``, of what looks again and again."""
+    return click.option(
+        "--interval",
+        type=float,
+        callback=_interval,
+        default=default,
+        show_default=True,
+        help="Seconds between two looks.",
+    )
+
+
+def json_option(function: F) -> F:
+    """``--json``, for every command that shows something; what it prints then is documented, and stays."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON, as docs/operations.md has it, instead."
+    )(function)
 
 
 def client_options(function: F) -> F:

@@ -7,11 +7,13 @@ import json
 import sys
 from collections.abc import Iterator
 
+import attrs
 import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pyglyn.cli.options import log_level_option, set_up_logging
+from pyglyn.cli import tables
+from pyglyn.cli.options import json_option, log_level_option, set_up_logging
 from pyglyn.eventsourcing.stores import care
 
 
@@ -32,19 +34,24 @@ def _progress(what: str) -> Iterator[care.Progress]:
 
 @store.command()
 @click.argument("url", metavar="STORE-URL")
+@json_option
 @log_level_option("warning")
-def migrate(url: str, log_level: str) -> None:
+def migrate(url: str, as_json: bool, log_level: str) -> None:
     """Take the side tables to the layout of this version of pyglyn. Stop older services first."""
     set_up_logging(log_level)
     before, after = care.migrate(url)
+    if as_json:
+        tables.show_json({"before": before, "after": after})
+        return
     click.echo(f"version {after}" if before == after else f"from version {before} to {after}")
 
 
 @store.command()
 @click.argument("source", metavar="FROM-URL")
 @click.argument("target", metavar="TO-URL")
+@json_option
 @log_level_option("warning")
-def copy(source: str, target: str, log_level: str) -> None:
+def copy(source: str, target: str, as_json: bool, log_level: str) -> None:
     """Copy a store into an empty one: events with position and time, snapshots, checkpoints, parked, outbox.
 
     Run it again to go on after it was broken off, or with what has come since. The target must not be in use.
@@ -52,24 +59,32 @@ def copy(source: str, target: str, log_level: str) -> None:
     set_up_logging(log_level)
     with _progress("copying") as progress:
         done = care.copy(source, target, progress=progress)
+    if as_json:
+        tables.show_json(attrs.asdict(done))
+        return
     there = f", {done.there_before} were there" if done.there_before else ""
     click.echo(f"{done.events} events copied{there}; {done.snapshots} snapshots")
 
 
 @store.command()
 @click.argument("url", metavar="STORE-URL")
+@json_option
 @log_level_option("warning")
-def verify(url: str, log_level: str) -> None:
+def verify(url: str, as_json: bool, log_level: str) -> None:
     """Check positions, sequences and snapshots, and that every event is JSON; exits with 1 for any fault."""
     set_up_logging(log_level)
-    faults = 0
+    faults: list[str] = []
     with _progress("verifying") as progress:
         for fault in care.verify(url, progress=progress):
-            faults += 1
-            click.echo(fault)
+            faults.append(str(fault))
+            if not as_json:
+                click.echo(fault)
+    if as_json:
+        tables.show_json(faults)
+    elif not faults:
+        click.echo("nothing is wrong")
     if faults:
         sys.exit(1)
-    click.echo("nothing is wrong")
 
 
 @store.command()
@@ -82,8 +97,9 @@ def verify(url: str, log_level: str) -> None:
     metavar="POSITION",
     help="Up to this one.",
 )
+@json_option
 @log_level_option("warning")
-def archive(url: str, target: str, until: int, log_level: str) -> None:
+def archive(url: str, target: str, until: int, as_json: bool, log_level: str) -> None:
     """Move events that snapshots make needless into another store.
 
     The archive has everything afterwards; what goes from the store are the events of an aggregate before its
@@ -92,13 +108,21 @@ def archive(url: str, target: str, until: int, log_level: str) -> None:
     set_up_logging(log_level)
     with _progress("archiving") as progress:
         gone = care.archive(url, target, until=until, progress=progress)
+    if as_json:
+        tables.show_json({"events": gone})
+        return
     click.echo(f"{gone} events archived")
 
 
 @store.command()
 @click.argument("url", metavar="STORE-URL")
+@json_option
 @log_level_option("warning")
-def stats(url: str, log_level: str) -> None:
-    """Print what is in a store, as JSON."""
+def stats(url: str, as_json: bool, log_level: str) -> None:
+    """Print what is in a store, as JSON; on one line with --json."""
     set_up_logging(log_level)
-    click.echo(json.dumps(care.stats(url), ensure_ascii=False, indent=2))
+    found = care.stats(url)
+    if as_json:
+        tables.show_json(found)
+    else:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -18,9 +19,10 @@ from rich.live import Live
 from rich.table import Table
 
 from pyglyn.cli import tables
-from pyglyn.cli.options import client_node, client_options, run, set_up_logging
-from pyglyn.cli.tree import Row, duration, look, name_of, short_pid, shown, size
+from pyglyn.cli.options import client_node, client_options, interval_option, json_option, run, set_up_logging
+from pyglyn.cli.tree import Row, duration, look, name_of, shown, size
 from pyglyn.etf import Atom
+from pyglyn.node.described import pid_text, processes
 from pyglyn.node.inspection import owners
 from pyglyn.node.reasons import UNDEFINED
 
@@ -88,7 +90,7 @@ def draw(found: list[Use], sort: str) -> Table:
         row = use.row
         cells = (
             name_of(row),
-            short_pid(row[Atom("pid")]),
+            pid_text(row[Atom("pid")]) or "",
             shown(row, "os_pid"),
             "" if use.cpu is None else f"{use.cpu:.1%}",
             size(use.memory),
@@ -113,13 +115,17 @@ def summary(node: str, found: list[Use], sort: str) -> str:
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.option("--sort", type=click.Choice(SORTS), default="cpu", show_default=True, help="What comes first.")
-@click.option("--interval", type=float, default=2.0, show_default=True, help="Seconds between two looks.")
+@interval_option(2.0)
+@json_option
 @client_options
-def top(node: str, sort: str, interval: float, cookie: str, timeout: float, log_level: str) -> None:
+def top(
+    node: str, sort: str, interval: float, as_json: bool, cookie: str, timeout: float, log_level: str
+) -> None:
     """Show who on NODE uses CPU and memory, and whose mailbox is full; again and again on a terminal.
 
     CPU and memory are those of OS processes. The keys c, m, b, r, u and n sort by CPU, memory, mailbox,
-    restarts, uptime and name; q ends it. In a pipe it prints one table, of the time between two looks.
+    restarts, uptime and name; q ends it. In a pipe, or as JSON, it is told once, of the time between two
+    looks.
     """
     set_up_logging(log_level)
     chosen = [sort]
@@ -127,10 +133,14 @@ def top(node: str, sort: str, interval: float, cookie: str, timeout: float, log_
     async def go() -> None:
         async with client_node(node, cookie, watching=True) as local:
             before, at = await look(local, node, timeout), time.monotonic()
-            if not sys.stdout.isatty():
+            if as_json or not sys.stdout.isatty():
                 await asyncio.sleep(interval)
                 now = await look(local, node, timeout)
-                found = uses(before, now, time.monotonic() - at)
+                seconds = time.monotonic() - at
+                found = uses(before, now, seconds)
+                if as_json:
+                    tables.show_json(_as_json(node, seconds, order(found, sort)))
+                    return
                 click.echo(summary(node, found, chosen[0]))
                 tables.show(draw(found, chosen[0]))
                 return
@@ -164,7 +174,7 @@ def _keys(chosen: list[str], pressed: asyncio.Event) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
     tty.setcbreak(descriptor)
     loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, _on_key(chosen, pressed))
+    loop.add_reader(descriptor, _on_keys, descriptor, chosen, pressed)
     try:
         yield
     finally:
@@ -172,10 +182,24 @@ def _keys(chosen: list[str], pressed: asyncio.Event) -> Iterator[None]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _on_key(chosen: list[str], pressed: asyncio.Event) -> Callable[[], None]:
-    def on_key() -> None:
-        key = sys.stdin.read(1)
-        chosen[0] = "quit" if key == "q" else KEYS.get(key, chosen[0])
-        pressed.set()
+def _on_keys(descriptor: int, chosen: list[str], pressed: asyncio.Event) -> None:
+    """Take all keys that were pressed, past Python's own buffer, which the event loop does not see.
 
-    return on_key
+    At its end, or where it has broken, nobody can press a key any more: then it ends.
+    """
+    try:
+        keys = os.read(descriptor, 1024).decode("latin-1")
+    except OSError:
+        keys = ""
+    for key in keys or "q":
+        if chosen[0] != "quit":
+            chosen[0] = "quit" if key == "q" else KEYS.get(key, chosen[0])
+    pressed.set()
+
+
+def _as_json(node: str, seconds: float, found: list[Use]) -> dict[str, Any]:
+    told = [
+        {**described, "cpu": use.cpu}
+        for use, described in zip(found, processes([use.row for use in found]), strict=True)
+    ]
+    return {"node": node, "seconds": seconds, "processes": told}

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pyglyn.cli import tables
-from pyglyn.cli.options import client_node, client_options, run, set_up_logging
-from pyglyn.etf import Atom, Pid, Term
-from pyglyn.node import Node
+from pyglyn.cli.options import client_node, client_options, interval_option, json_option, run, set_up_logging
+from pyglyn.etf import Atom, Term
+from pyglyn.node import Node, described
 from pyglyn.node.reasons import UNDEFINED
 
 _COLOURS = {
@@ -35,14 +35,20 @@ Row = dict[Any, Any]
 @click.command()
 @click.argument("node", metavar="NODE")
 @click.option("--live", is_flag=True, help="Keep showing it, until Ctrl-C.")
-@click.option("--interval", type=float, default=1.0, show_default=True, help="Seconds between two looks.")
+@interval_option(1.0)
+@json_option
 @client_options
-def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, log_level: str) -> None:
+def tree(
+    node: str, live: bool, interval: float, as_json: bool, cookie: str, timeout: float, log_level: str
+) -> None:
     """Show the supervision tree and all other processes of NODE."""
     set_up_logging(log_level)
 
     async def go() -> None:
         async with client_node(node, cookie, watching=live) as local:
+            if as_json:
+                await _as_json(local, node, timeout, interval if live else None)
+                return
             if not live:
                 tables.show(draw(await look(local, node, timeout)))
                 return
@@ -53,6 +59,15 @@ def tree(node: str, live: bool, interval: float, cookie: str, timeout: float, lo
 
     with contextlib.suppress(KeyboardInterrupt):  # that is how to leave the live view
         run(go())
+
+
+async def _as_json(local: Node, node: str, timeout: float, interval: float | None) -> None:
+    """A line of JSON for each look."""
+    while True:
+        tables.show_json(described.processes(await look(local, node, timeout)))
+        if interval is None:
+            return
+        await asyncio.sleep(interval)
 
 
 @click.command()
@@ -129,20 +144,15 @@ def in_order(rows: list[Row]) -> Iterable[tuple[str, Row]]:
 
 
 def name_of(row: Row) -> str:
-    """The registered name, else the child's id, else what it runs."""
-    for key in ("name", "id"):
-        value = row.get(Atom(key), UNDEFINED)
-        if value is not UNDEFINED:
-            return tables.printable(str(value))
-    label: bytes = row.get(Atom("label"), b"")
-    return tables.printable(label.decode(errors="replace"))
+    """Its name, fit for a terminal."""
+    return tables.printable(described.name_of(row))
 
 
 def cells(row: Row) -> list[Text]:
     """The cells after the name."""
     status = str(row.get(Atom("status"), ""))
     return [
-        tables.cell(short_pid(row[Atom("pid")])),
+        tables.cell(described.pid_text(row[Atom("pid")]) or ""),
         tables.cell(shown(row, "os_pid")),
         tables.cell(status, _COLOURS.get(status, "")),
         tables.cell(shown(row, "restarts")),
@@ -150,11 +160,6 @@ def cells(row: Row) -> list[Text]:
         tables.cell(shown(row, "message_queue_len")),
         tables.cell(duration(row.get(Atom("uptime_ms")))),
     ]
-
-
-def short_pid(pid: Any) -> str:
-    """A pid without its node: ``<id.serial>``."""
-    return f"<{pid.id}.{pid.serial}>" if isinstance(pid, Pid) else ""
 
 
 def shown(row: Row, key: str) -> str:

@@ -14,8 +14,8 @@ from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout, EtfError, PyglynError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import Node
+from pyglyn.node.described import Json, name_of, number, pid_text, processes
 from pyglyn.node.exits import ErlangError
-from pyglyn.node.inspection import owners
 from pyglyn.node.reasons import UNDEFINED
 
 LOOK_S: Final = 3.0
@@ -34,11 +34,8 @@ MOST_PARKED: Final = 50
 TERM_CHARACTERS: Final = 2000
 _UNDEF: Final = Atom("undef")
 _VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
-_LARGEST: Final = 2**63
 _ODD: Final = (TypeError, ValueError, AttributeError, LookupError)
 """What reading an answer of another shape raises."""
-
-Json = dict[str, Any]
 
 
 class Observed:
@@ -119,9 +116,9 @@ class Observed:
         peers += [{"name": node.name, "hidden": True} for node in hidden]
         return {
             "version": bytes(c for c in version if isinstance(c, int) and c < 256).decode("latin-1").strip(),
-            "memory": _number(dict(memory).get(Atom("total"), 0)),
+            "memory": number(dict(memory).get(Atom("total"), 0)),
             "counts": {
-                shown: _number(sum(amount for name, _, amount in counts if name == counter))
+                shown: number(sum(amount for name, _, amount in counts if name == counter))
                 for shown, counter in COUNTED.items()
             },
             "connected": [peer for peer in peers if peer["name"] != self.local.name],
@@ -130,33 +127,12 @@ class Observed:
     # --- processes --------------------------------------------------------------------------------
 
     def _processes(self, rows: list[Any]) -> list[Json]:
-        own = set(owners(rows).values())
         self.pids = {
             pid: name_of(row)
             for row in rows
             if isinstance(pid := row[Atom("pid")], Pid) and pid.node == self.name and Atom("restarts") in row
         }
-        return [self._process(row, row[Atom("pid")] in own) for row in rows]
-
-    def _process(self, row: Any, own: bool) -> Json:
-        def value(key: str) -> Any:
-            found = row.get(Atom(key), UNDEFINED)
-            return None if found is UNDEFINED else found
-
-        return {
-            "pid": pid_text(value("pid")),
-            "parent": pid_text(value("parent")),
-            "name": name_of(row),
-            "label": (value("label") or b"").decode(errors="replace"),
-            "status": str(value("status") or ""),
-            "type": str(value("type") or "process"),
-            "restarts": _number(value("restarts")),
-            "os_pid": _number(value("os_pid")),
-            "memory": _number(value("memory")) if own else None,
-            "cpu_us": _number(value("cpu_us")) if own else None,
-            "mailbox": _number(value("message_queue_len")),
-            "uptime_ms": _number(value("uptime_ms")),
-        }
+        return processes(rows)
 
     # --- groups -----------------------------------------------------------------------------------
 
@@ -198,21 +174,6 @@ class Observed:
         return answer
 
 
-def name_of(row: Any) -> str:
-    """The registered name, else the child's id, else what it runs."""
-    for key in ("name", "id"):
-        value = row.get(Atom(key), UNDEFINED)
-        if value is not UNDEFINED:
-            return str(value)
-    label: bytes = row.get(Atom("label"), b"")
-    return label.decode(errors="replace")
-
-
-def pid_text(pid: Any) -> str | None:
-    """A pid within its node: ``<id.serial>``."""
-    return f"<{pid.id}.{pid.serial}>" if isinstance(pid, Pid) else None
-
-
 def _group(name: Term, members: list[Any]) -> Json:
     return {
         "name": _text_of(name),
@@ -244,14 +205,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (bool, int, float)):
-        return value if isinstance(value, bool) else _number(value)
+        return value if isinstance(value, bool) else number(value)
     return None if value is None or value is Atom("none") else _text_of(value)
-
-
-def _number(value: Any) -> int | float | None:
-    """A number that JSON has, and JavaScript in about that size."""
-    fits = isinstance(value, (int, float)) and -_LARGEST <= value <= _LARGEST
-    return value if fits else None
 
 
 def _text_of(term: Any) -> str:

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 from pyglyn.etf import Atom, Pid, Reference
 from pyglyn.http.events import Events
-from pyglyn.http.observed import Json, Observed, pid_text
+from pyglyn.http.observed import Observed
 from pyglyn.node import Node, Process
+from pyglyn.node.described import Json, pid_text
 from pyglyn.node.exits import Exit
 from pyglyn.supervision.wording import reason_text
 
