@@ -181,7 +181,6 @@ async def test_commands_about_events_and_queries(epmd, told, tmp_path) -> None:
         assert status["state"] in ("idle", "live")
         assert (status["name"], status["position"], status["parked"]) == (
             "levels",
-            "live",
             2,
             1,
         )
