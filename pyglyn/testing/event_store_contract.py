@@ -108,6 +108,18 @@ async def _scanned(store: Store, selection: Selection) -> list[RecordedEvent[Any
     return found
 
 
+async def _marks(store: Store) -> str:
+    """Return the placeholder of the driver."""
+    async with store.transaction() as tx:
+        try:
+            await tx.execute("SELECT ? + 1", (1,))
+        except EventStoreError:
+            pass
+        else:
+            return "?"
+    return "%s"
+
+
 def _payload(event: RecordedEvent[Any]) -> Any:
     assert event.envelope is not None
     return event.envelope.payload
@@ -203,6 +215,30 @@ class EventStoreContract:
         assert {key: await store.position_of(*key) for key in read} == read
         for missing in (("a", 0), ("a", 4), ("a", -1), ("c", 1)):
             assert await store.position_of(*missing) is None
+
+    async def test_a_statement_is_run_for_each_row_of_parameters(self, store: Store) -> None:
+        if not store.has_sql:
+            pytest.skip("this store has no SQL")
+        async with store.transaction() as tx:
+            await tx.execute("CREATE TABLE numbers (n int PRIMARY KEY, square int)")
+        marks = await _marks(store)
+        insert = f"INSERT INTO numbers VALUES ({marks}, {marks})"
+
+        def plainly(cursor: Cursor) -> None:
+            cursor.execute_many(insert, ((n, n * n) for n in range(100, 103)))
+
+        async with store.transaction() as tx:
+            await tx.execute_many(insert, [(n, n * n) for n in range(100)])
+            await tx.execute_many(insert, [])
+            await tx.call(plainly)
+        with pytest.raises(EventStoreError):
+            async with store.transaction() as tx:
+                await tx.execute_many(insert, [(200, 1), (5, 1), (201, 1)])
+        async with store.transaction() as tx:
+            rows = await tx.execute("SELECT n, square FROM numbers ORDER BY n")
+            with pytest.raises(EventStoreError, match="does not begin or end"):
+                await tx.execute_many("COMMIT", [()])
+        assert rows == [(n, n * n) for n in range(103)]
 
     async def test_what_is_selected_is_found_and_nothing_else(self, store: Store) -> None:
         for number in range(6):

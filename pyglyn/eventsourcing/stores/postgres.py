@@ -659,6 +659,17 @@ class _PostgresTransaction(SqlTransaction[E, S]):
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return (await self.run(inside(statement), parameters))[0]
 
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        self._check_open()
+        try:
+            async with self._connection.cursor() as cursor:
+                await cursor.executemany(inside(statement).encode(), rows)
+        except EventStoreError:
+            raise
+        except Exception as error:
+            self._fault = translate(error)
+            raise self._fault from error
+
     async def append(
         self,
         aggregate_id: str,

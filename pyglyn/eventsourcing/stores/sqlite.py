@@ -65,7 +65,14 @@ from pyglyn.eventsourcing.stores.sql import (
     snapshot_parameters,
 )
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerReads
-from pyglyn.eventsourcing.stores.sqlite_database import Operation, SqliteDatabase, execute, fetch, ours
+from pyglyn.eventsourcing.stores.sqlite_database import (
+    Operation,
+    SqliteDatabase,
+    execute,
+    execute_many,
+    fetch,
+    ours,
+)
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -394,6 +401,9 @@ class _SqliteTransaction(SqlTransaction[E, S]):
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return (await self._carry_out(execute, inside(statement), parameters))[0]
 
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        await self._carry_out(execute_many, inside(statement), [tuple(row) for row in rows])
+
     async def call(self, work: Callable[[Cursor], T]) -> T:
         context = contextvars.copy_context()
 
@@ -403,8 +413,13 @@ class _SqliteTransaction(SqlTransaction[E, S]):
                     self._check_open()
                     return self._checked(connection, execute, inside(statement), parameters)[0]
 
+            def run_many(statement: str, rows: Iterable[Sequence[object]]) -> None:
+                with ours(self._path):
+                    self._check_open()
+                    self._checked(connection, execute_many, inside(statement), [tuple(row) for row in rows])
+
             try:
-                result = context.run(work, Cursor(run, self.check))
+                result = context.run(work, Cursor(run, self.check, run_many))
             except BaseException as error:  # the application's: not to be taken for one of the database
                 return partial(_raise, error)
             return lambda: result

@@ -91,6 +91,14 @@ def execute(
     return cursor.fetchall(), cursor.rowcount
 
 
+def execute_many(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[object]
+) -> tuple[list[Row], int]:
+    """Run any statement once for each row of parameters; return no rows, and how many it changed."""
+    rows: Any = parameters
+    return [], connection.executemany(statement, rows).rowcount
+
+
 def _text_or_bytes(value: bytes) -> str | bytes:
     try:
         return value.decode()

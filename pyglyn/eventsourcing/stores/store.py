@@ -32,7 +32,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVar
@@ -341,6 +341,17 @@ class Transaction(SideTables, ManagerTables, Generic[E, S]):
             EventStoreError: the statement failed, or the store has no SQL.
         """
 
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement of the application's own once for each row of parameters, in order.
+
+        That is one hand-over to SQLite's thread, and one pipeline to PostgreSQL, instead of one for each.
+
+        Raises:
+            EventStoreError: it failed at one of them, or the store has no SQL.
+        """
+        for parameters in rows:
+            await self.execute(statement, parameters)
+
     async def call(self, work: Callable[[Cursor], T]) -> T:
         """Call a plain function in a thread, with this transaction as it sees it; return what it returns.
 
@@ -353,13 +364,21 @@ class Transaction(SideTables, ManagerTables, Generic[E, S]):
         def execute(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
             return asyncio.run_coroutine_threadsafe(_execute(self, statement, parameters), loop).result()
 
-        return await asyncio.to_thread(work, Cursor(execute, self.check))
+        def execute_many(statement: str, rows: Iterable[Sequence[object]]) -> None:
+            every = self.execute_many(statement, list(rows))
+            asyncio.run_coroutine_threadsafe(_awaited(every), loop).result()
+
+        return await asyncio.to_thread(work, Cursor(execute, self.check, execute_many))
 
 
 async def _execute(
     tx: Transaction[Any, Any], statement: str, parameters: Sequence[object]
 ) -> list[tuple[object, ...]]:
     return await tx.execute(statement, parameters)
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
 
 
 class Cursor:
@@ -369,13 +388,19 @@ class Cursor:
         self,
         execute: Callable[[str, Sequence[object]], list[tuple[object, ...]]],
         check: Callable[[], None],
+        execute_many: Callable[[str, Iterable[Sequence[object]]], None],
     ) -> None:
         self._execute = execute
         self._check = check
+        self._execute_many = execute_many
 
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a statement; see `Transaction.execute`."""
         return self._execute(statement, parameters)
+
+    def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run a statement for each row of parameters; see `Transaction.execute_many`."""
+        self._execute_many(statement, rows)
 
     def check(self) -> None:
         """Check that the transaction can be committed; see `Transaction.check`."""

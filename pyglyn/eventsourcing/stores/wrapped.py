@@ -196,6 +196,9 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return await self.underlying.execute(statement, parameters)
 
+    async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
+        await self.underlying.execute_many(statement, rows)
+
     async def save_manager_state(self, manager: str, instance: str, state: str | None) -> None:
         await self.underlying.save_manager_state(manager, instance, state)
 
