@@ -35,6 +35,7 @@ from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.queries.ahead import ReadAhead
 from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
@@ -142,7 +143,8 @@ class DurableServer(QueryServer):
         self.me.trap_exit = True
         self.call_off_closing = close_after(self.me, self._close)
         self.events, self.selected = query.source(await self._source(), partition)
-        self.source: Source = self.selected or self.events
+        self.ahead = ReadAhead(self.selected or self.events)
+        self.source: Source = self.ahead
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
         await self.make_ready()
         self.running = asyncio.get_running_loop().create_task(self._run())
@@ -288,6 +290,8 @@ class DurableServer(QueryServer):
 
     async def _load(self) -> Outcome:
         name, known = self.name, self.projection.checkpoint
+        if self.projection.is_loading:
+            await self.ahead.forget()
         await self._prepare()
         if self.selected is not None:
             await self.selected.look()
@@ -726,6 +730,7 @@ class DurableServer(QueryServer):
     async def _close(self) -> None:
         if hasattr(self, "running"):
             await self._stop_running()
+            await self.ahead.forget()
         if self.turn is not None:
             await self.turn.end()
         if self.facts is not None and self.facts is not self.query.store:

@@ -261,6 +261,11 @@ class Projection:
         return self._state
 
     @property
+    def is_loading(self) -> bool:
+        """Whether nothing that is known of the store counts any more."""
+        return self._state == LOADING
+
+    @property
     def is_failing(self) -> bool:
         """Whether the last attempt at something failed."""
         return bool(self._attempts or self._unavailable)

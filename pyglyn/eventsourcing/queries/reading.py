@@ -15,6 +15,7 @@ from pyglyn.errors import ActorTimeout, CallTimeout, StoreUnavailable, Transacti
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.queries.ahead import ReadAhead
 from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
@@ -57,10 +58,21 @@ async def subscribe(
     Raises:
         EventStoreError: the store will never work as it is.
     """
-    complaints, attempts = Complaints(), 0
     source: Source = store
     if select is not None:
         source = SelectedEvents(store, Selection(tuple(select), None, tag_key_of(store)))
+    ahead = source = ReadAhead(source)
+    try:
+        async for event in _events(store, source, after, aggregate_id, batch):
+            yield event
+    finally:
+        await ahead.forget()
+
+
+async def _events(
+    store: EventStore[E, Any], source: Source, after: int, aggregate_id: str | None, batch: int
+) -> AsyncIterator[RecordedEvent[E]]:
+    complaints, attempts = Complaints(), 0
     while True:
         try:
             end = await store.last_position()
