@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
+from typing import Final
 
 import attrs
 
@@ -55,6 +57,11 @@ from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
 
+MOST_PENDING: Final = 10_000
+"""Nodes that may be connected to at once because something was sent there: a peer can have us answer any."""
+_ENTRY: Final = 400
+"""Bytes that a signal takes while it waits for a connection, besides its payload."""
+
 
 @attrs.define
 class _Pending:
@@ -67,15 +74,21 @@ class _Pending:
 class Router:
     """Passes signals on.
 
+    Args:
+        most_pending: nodes that may be connected to at once because something was sent there.
+
     Attributes:
         pending: nodes being connected to because something was sent there.
     """
 
-    def __init__(self, hub: Hub, workers: Workers) -> None:
+    def __init__(self, hub: Hub, workers: Workers, *, most_pending: int = MOST_PENDING) -> None:
         self.hub = hub
+        self._most_pending = most_pending
         self.workers = workers
         self.pending: dict[str, _Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting_bytes = 0
+        self._said_that_many_wait = False
         self._begun = FewATurn(callers.A_TURN, hub.pauses)
 
     # --- from the hub's own processes -------------------------------------------------------------
@@ -149,15 +162,23 @@ class Router:
     def _pend(self, control: Control, parts: Parts | None, node: str) -> None:
         pending = self.pending.get(node)
         if pending is None:
-            if not self.hub.settings.auto_connect:
-                self._unreachable(node)
+            if not self.hub.settings.auto_connect or len(self.pending) >= self._most_pending:
+                self._say_that_many_wait()
+                self._unreachable(node, [control])
                 return
             pending = self.pending[node] = _Pending()
             self._start(self._connect(node))
-        size = sum(len(part) for part in parts or ())
-        if pending.size + size > self.hub.settings.send_limit and isinstance(control, MESSAGES):
-            raise NodeBusy(f"{pending.size} bytes wait for a connection to {node}")
+        size = _ENTRY + sum(len(part) for part in parts or ())
+        if isinstance(control, MESSAGES):
+            limit = self.hub.settings.send_limit
+            if pending.size + size > limit:
+                raise NodeBusy(f"{pending.size} bytes wait for a connection to {node}")
+            if self._waiting_bytes + size > limit:
+                raise NodeBusy(
+                    f"{self._waiting_bytes} bytes wait for connections to {len(self.pending)} nodes"
+                )
         pending.size += size
+        self._waiting_bytes += size
         pending.signals.append((control, parts))
 
     def _start(self, coroutine: object) -> None:
@@ -171,16 +192,36 @@ class Router:
         except DistributionError as error:
             level = logging.DEBUG if self.hub.stopping.is_set() else logging.WARNING
             logger.log(level, "cannot connect to %s: %s", node, error)
-            self._unreachable(node)
+            pending = self._no_longer_pending(node)
+            self._said_that_many_wait = (
+                self._said_that_many_wait and 2 * len(self.pending) > self._most_pending
+            )
+            self._unreachable(node, [control for control, _ in pending.signals] if pending else ())
 
-    def _unreachable(self, node: str) -> None:
-        """Nothing that waited can be sent: links and monitors to the node end with ``noconnection``."""
-        self.pending.pop(node, None)
-        asyncio.get_running_loop().call_soon(self.node_lost, node)
+    def _unreachable(self, node: str, unsent: Iterable[Control]) -> None:
+        """Nothing that waited can be sent: links and monitors to the node end with ``noconnection``.
+
+        A message makes neither. So answers to nodes that do not exist, which a peer may ask for, cost little.
+        """
+        if not all(isinstance(control, MESSAGES) for control in unsent):
+            asyncio.get_running_loop().call_soon(self.node_lost, node)
+
+    def _no_longer_pending(self, node: str) -> _Pending | None:
+        pending = self.pending.pop(node, None)
+        if pending is not None:
+            self._waiting_bytes -= pending.size
+        return pending
+
+    def _say_that_many_wait(self) -> None:
+        if len(self.pending) >= self._most_pending and not self._said_that_many_wait:
+            self._said_that_many_wait = True
+            logger.warning(
+                "%d nodes are being connected to; what is sent to others is dropped", len(self.pending)
+            )
 
     def connected(self, connection: Connection) -> None:
         """A connection is up: send what waited for it."""
-        pending = self.pending.pop(connection.name, None)
+        pending = self._no_longer_pending(connection.name)
         for control, parts in pending.signals if pending else ():
             self.to_node(control, parts, connection.name)
 

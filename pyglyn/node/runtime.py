@@ -526,7 +526,8 @@ class Runtime:
     def node_down(self, node: str) -> None:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
         for process in list(self.processes.values()):
-            self.apply(process, process.signals.on_node_down(node))
+            if process.signals.has_any():
+                self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]
         for ref in [ref for ref, (_, watcher) in self._named_monitors.items() if watcher.node == node]:

@@ -201,6 +201,10 @@ class Signals:
         item: Term = target if isinstance(target, Pid) else (target[0], Atom(target[1]))
         return [Down(ref, reason, (DOWN, ref, PROCESS, item, reason))]
 
+    def has_any(self) -> bool:
+        """Whether there is a link or a monitor in either direction."""
+        return bool(self.links or self.monitors or self.watchers)
+
     def on_node_down(self, node: str) -> list[Effect]:
         """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""
         effects: list[Effect] = []

@@ -105,15 +105,56 @@ async def test_a_node_that_is_told_not_to_dials_nobody(caplog: pytest.LogCapture
         assert await peer.has_received(1) == [b"now"]
 
 
+async def test_messages_for_nodes_that_are_not_there_go_through_no_process_and_signals_do(
+    here: Joined,
+) -> None:
+    """A peer may have answers sent to any node: looking through all processes for each took the hub's time."""
+    lost: list[str] = []
+    real = here.node.router.node_lost
+
+    def node_lost(node: str) -> None:
+        lost.append(node)
+        real(node)
+
+    here.node.router.node_lost = node_lost  # type: ignore[method-assign]
+    me = attached(here)
+    for number in range(8):
+        me.send(("sink", f"nobody{number}@localhost"), b"x")
+        me.send(Pid(f"nobody{number}@localhost", 1, 0, 1), b"x")
+    me.monitor(("sink", "nobody7@localhost"))
+    await messages(me, 1)
+    await eventually(lambda: not here.node.router.pending)
+    assert lost == ["nobody7@localhost"]
+
+
+async def test_no_more_than_so_many_nodes_are_connected_to_at_once(
+    here: Joined, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.node.router._most_pending = 4
+    me = attached(here)
+    for _ in range(2):
+        for number in range(30):
+            me.send(("sink", f"nobody{number}@localhost"), b"x")
+        assert len(here.node.router.pending) == 4
+        me.monitor(("sink", "nobody20@localhost"))
+        await eventually(lambda: not here.node.router.pending)
+    assert [message[-1] for message in await messages(me, 2)] == [NOCONNECTION] * 2
+    assert caplog.text.count("4 nodes are being connected to; what is sent to others is dropped") == 2
+
+
 async def test_messages_that_wait_are_bounded_and_what_is_no_message_is_kept(here: Joined) -> None:
     peer = await here.peer(connected=False)
     me = attached(here)
     me.send(("sink", peer.name), bytes(7 * KILOBYTE))
     with pytest.raises(NodeBusy, match=f"wait for a connection to {peer.name}"):
         me.send(("sink", peer.name), bytes(2 * KILOBYTE))
+    with pytest.raises(NodeBusy, match="bytes wait for connections to 2 nodes"):
+        me.send(("sink", NOBODY), bytes(2 * KILOBYTE))
     me.exit(Pid(peer.name, 1, 0, 1), bytes(2 * KILOBYTE))
     await eventually(lambda: any(isinstance(control, Exit2) for control, _ in peer.messages))
     assert len(peer.received()) == 1
+    await eventually(lambda: not here.node.router.pending)
+    me.send(("sink", NOBODY), bytes(7 * KILOBYTE))
 
 
 async def test_the_attempts_under_way_are_given_up_when_the_node_stops(here: Joined) -> None:
