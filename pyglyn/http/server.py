@@ -6,6 +6,7 @@ here, and routes serve no files from disk (aiohttp reads those in a thread).
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import ipaddress
 import re
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from pyglyn import forks
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.http import health, metrics
+from pyglyn.http.connections import Connections
 from pyglyn.net.transport import bound, explain, resolve
 from pyglyn.node import Node
 
@@ -52,10 +54,14 @@ class HttpServer:
 
     Args:
         routes: what answers beside ``/livez``, ``/readyz`` and ``/metrics``.
+
+    Attributes:
+        connections: those that are open.
     """
 
     def __init__(self, node: Node, routes: Iterable[Routes] = ()) -> None:
         self.node = node
+        self.connections: Connections[Any] = Connections()
         self.routes = (*ROUTES, *routes)
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -76,7 +82,7 @@ class HttpServer:
         if self._runner is not None:
             raise LocalProtocolError("this HTTP server has been started already")
         address = await resolve(host, RESOLVE_S)
-        middlewares = [_known_to_forks]
+        middlewares = [_known_to_forks, _counted(self.connections)]
         if ipaddress.ip_address(address).is_loopback:
             middlewares.append(_for_this_machine)
         app = web.Application(middlewares=middlewares)
@@ -89,8 +95,24 @@ class HttpServer:
             raise DistributionError(f"cannot serve HTTP at {host}:{port}: {explain(error)}") from error
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
         await self._runner.setup()
+        self._count_connections(self._runner.server)
         await web.SockSite(self._runner, forks.keep(sock)).start()
         self._port = sock.getsockname()[1]
+
+    def _count_connections(self, server: web.Server | None) -> None:
+        """Be told by aiohttp of each connection, from before it says anything."""
+        assert server is not None
+        made, lost = server.connection_made, server.connection_lost
+
+        def connection_made(handler: Any, transport: asyncio.Transport) -> None:
+            made(handler, transport)
+            self.connections.made(handler, transport)
+
+        def connection_lost(handler: Any, error: BaseException | None = None) -> None:
+            self.connections.lost(handler)
+            lost(handler, error)
+
+        server.connection_made, server.connection_lost = connection_made, connection_lost  # type: ignore[method-assign, assignment]
 
     async def stop(self) -> None:
         """Answer no more."""
@@ -111,6 +133,15 @@ async def serve(node: Node, host: str, port: int, routes: Iterable[Routes] = ())
     await server.start(host, port)
     node.before_stop.insert(0, server.stop)
     return server
+
+
+def _counted(connections: Connections[Any]) -> Any:
+    async def count(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        with connections.asking(request.protocol):
+            return await handler(request)
+
+    count.__middleware_version__ = 1  # type: ignore[attr-defined]
+    return count
 
 
 async def _known_to_forks(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
