@@ -25,7 +25,7 @@ K = TypeVar("K")
 
 
 class Connections(Generic[K]):
-    """Closes the connection that asks nothing for longest, where there are too many; one with a request stays.
+    """Closes the connection that has asked nothing for longest where there are too many; one that asks stays.
 
     Args:
         most: how many there may be.

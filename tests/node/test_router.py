@@ -65,11 +65,19 @@ async def test_what_waits_for_a_connection_goes_out_first_and_in_its_order(here:
     peer = await here.peer(connected=False)
     me = attached(here)
     inside = attached(await here.worker())
+    all_wait, find = asyncio.Event(), here.node.peers._find
+
+    async def find_later(node: str) -> Any:
+        await all_wait.wait()
+        return await find(node)
+
+    here.node.peers._find = find_later  # type: ignore[method-assign]
     for number in range(3):
         me.send(("sink", peer.name), number)
     inside.send(("sink", peer.name), b"of a worker")
     await eventually(lambda: len(here.node.router.pending[peer.name].signals) == 4)
     here.node.on_node_event(lambda event: me.send(("sink", peer.name), b"last"))
+    all_wait.set()
     assert (await peer.has_received(5))[:3] == [0, 1, 2]
     assert peer.received()[3:] == [b"of a worker", b"last"]
     assert len(peer.ups) == 1
