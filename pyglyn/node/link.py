@@ -229,6 +229,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._into_frame = False
         self._out: deque[bytes | memoryview] = deque()
         self._out_size = 0
+        self._flush_due = False
         self._writable = True
         self._written: asyncio.Future[None] | None = None
         self.transport: asyncio.Transport | None = None
@@ -239,7 +240,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
         forks.keep_transport(self.transport)
-        self.transport.set_write_buffer_limits(high=_WRITE_SIZE)
+        # Of no more than the lower limit is nobody told when it is written.
+        self.transport.set_write_buffer_limits(high=min(_WRITE_SIZE, self._high_water // 4))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where, and so how much, to read: a large frame has its place already."""
@@ -333,13 +335,15 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def _put(self, pieces: list[bytes | memoryview]) -> None:
         if self.transport is None:
             return
-        if not self._out:
+        if not self._flush_due:
+            self._flush_due = True
             self._turn.at_end(self.flush)
         self._out += pieces
         self._out_size += sum(map(len, pieces))
 
     def flush(self) -> None:
         """Write what has been sent, as far as the other end takes it; when it takes more, this goes on."""
+        self._flush_due = False
         transport = self.transport
         if transport is None or transport.is_closing():
             self._out.clear()

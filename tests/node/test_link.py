@@ -13,6 +13,7 @@ from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom
 from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request
+from pyglyn.testing import eventually
 from tests.node.runtimes import NODE, REF, THEM
 
 NAMED = RegSend(THEM, Atom("shop"))
@@ -179,5 +180,30 @@ async def test_an_end_that_is_busy_is_so_until_a_quarter_is_left() -> None:
     assert [busy for busy, _ in told] == [True, False]
     assert told[0][1] > 2 << 20
     assert 0 < told[1][1] <= 1 << 19
+    link.abort()
+    theirs.close()
+
+
+@pytest.mark.parametrize("high_water", [16 << 10, 1 << 20, 4 << 20])
+async def test_an_end_that_reads_nothing_is_busy_at_the_limit_and_no_longer_once_it_has_read(
+    high_water: int,
+) -> None:
+    told: list[bool] = []
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = LinkProtocol(lambda frame: None, lambda: None, high_water=high_water, on_busy=told.append)
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_connection(lambda: link, sock=ours)
+    sent = 0
+    while not link.busy:
+        link.send(Send(THEM, THEM), None, [bytes(1 << 12)])
+        sent += 1
+        assert link.queued_bytes < high_water + (1 << 14)
+        await asyncio.sleep(0)
+    reader, found = FrameReader(), []
+    while len(found) < sent:
+        found += reader.receive_data(await loop.sock_recv(theirs, 1 << 16))
+    await eventually(lambda: told == [True, False])
+    assert not link.queued_bytes
     link.abort()
     theirs.close()
