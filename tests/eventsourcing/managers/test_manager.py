@@ -16,7 +16,7 @@ from pyglyn.etf import Atom
 from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
 from pyglyn.eventsourcing.domain.causation import value_of
 from pyglyn.eventsourcing.managers.server import ManagerServer
-from pyglyn.eventsourcing.queries.turns import owner_name
+from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
 from pyglyn.eventsourcing.stores.memory_managing import MemoryManagerTables
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerTables
 from pyglyn.node import Node
@@ -29,6 +29,8 @@ from tests.eventsourcing.managers.jobs import (
     Closed,
     Noted,
     Progress,
+    Reopen,
+    Reopened,
     Stepped,
     TimedOut,
     become,
@@ -40,6 +42,7 @@ from tests.eventsourcing.managers.jobs import (
     parked,
     rests,
     status,
+    steady,
 )
 from tests.node.conftest import unique_name
 
@@ -331,6 +334,26 @@ async def test_a_deadline_that_cannot_be_handled_is_parked_until_it_is_driven(
     await become(store, "a", [Begun(0, 0.0), Begun(1, None), Stepped(1), TimedOut("late after 1")])
 
 
+async def test_a_deadline_that_another_one_cancels_does_not_come_though_both_are_due(
+    node: Node, store: Store
+) -> None:
+    def both(progress: Progress, message: Any) -> list[es.Action]:
+        match message:
+            case Begun():
+                return [es.Deadline("second", after=0.001), es.Deadline("first", after=0.0)]
+            case es.Expired("first"):
+                return [es.Cancel("second"), *follow(progress, message)]
+        return follow(progress, message)
+
+    await store.append("a", [Begun(0, None)], expected=0)
+    await es.start(node, jobs_service(store))
+    await jobs_manager(store, handle=both).start(node)
+    await become(store, "a", [Begun(0, None), TimedOut("first after 0")])
+    await rests(store)
+    assert await store.timers("steps") == []
+    assert len(await events_of(store, "a")) == 2
+
+
 # --- orders -------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +416,21 @@ async def test_a_manager_that_begins_now_leaves_out_what_was_before(node: Node, 
     assert await events_of(store, "a") == [Begun(1, None)]
 
 
+async def test_events_that_are_handled_again_lead_to_the_same_commands(node: Node, store: Store) -> None:
+    """Somebody has moved the checkpoint: a store that was restored from a backup."""
+    jobs = await es.start(node, jobs_service(store))
+    pid = await jobs_manager(store).start(node)
+    await jobs.execute("a", Begin(2))
+    await become(store, "a", [Begun(2, None), Stepped(1), Stepped(2)])
+    await rests(store)
+    node.system.exit(pid, Atom("kill"))
+    await eventually(lambda: node.whereis("steps") is None)
+    await store.save_checkpoint("steps", 0)
+    await jobs_manager(store).start(node)
+    await rests(store)
+    assert await events_of(store, "a") == [Begun(2, None), Stepped(1), Stepped(2)]
+
+
 # --- one owner ----------------------------------------------------------------------------------------------
 
 
@@ -448,33 +486,42 @@ async def test_what_was_issued_is_sent_by_whoever_takes_over(node: Node, shared:
 async def test_an_instance_that_has_lost_the_lease_in_the_middle_of_a_command_changes_nothing(
     node: Node, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was sent, and meanwhile another one has become the owner; what became of it is that one's to say."""
-    sent, go_on = asyncio.Event(), asyncio.Event()
-    original = ManagerServer._send
+    """It was told a refusal, and meanwhile another one has become the owner, which may be told otherwise."""
+    refused, go_on, lost = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    send, fence = ManagerServer._send, Turn.fence
 
     async def slow(self: Any, command: Any) -> None:
-        await original(self, command)
-        sent.set()
-        await go_on.wait()
+        try:
+            await send(self, command)
+        except es.DomainError:
+            refused.set()
+            await go_on.wait()
+            raise
+
+    async def watched(self: Any, tx: Any) -> None:
+        try:
+            await fence(self, tx)
+        except NotOurTurn:
+            lost.set()
+            raise
 
     monkeypatch.setattr(ManagerServer, "_send", slow)
+    monkeypatch.setattr(Turn, "fence", watched)
+    await closed(store, "a", 1)
     jobs = await es.start(node, jobs_service(store))
-    await jobs_manager(store).start(node)
-    await jobs.execute("a", Begin(1))
-    await asyncio.wait_for(sent.wait(), 30)
+    await jobs_manager(store, on_refusal="handle", handle=steady).start(node)
+    await asyncio.wait_for(refused.wait(), 60)
     mine = node.whereis("steps")
     assert mine is not None
     await store.end_lease("query steps", owner_name(mine))
     assert await store.take_lease("query steps", "another", 3600.0)
     go_on.set()
-
-    async def stands_by() -> bool:
-        return (await status(node)).commands == 1
-
-    await eventually(stands_by, timeout=20)
+    await asyncio.wait_for(lost.wait(), 60)
+    assert [each.status for each in await store.issued_commands("steps")] == ["waiting"]
+    await jobs.execute("a", Reopen())
     await store.end_lease("query steps", "another")
+    await become(store, "a", [Begun(1, None), Closed(), Reopened(), Stepped(1)])
     await rests(store)
-    assert await events_of(store, "a") == [Begun(1, None), Stepped(1)]
 
 
 # --- what is declared ---------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from tests.eventsourcing.managers.jobs import (
     Command,
     Event,
     Job,
+    Reopen,
     apply,
     at_rest,
     check,
@@ -80,7 +81,8 @@ class World:
     async def client(self) -> None:
         executor = self.random.choice(self.executors)
         if self.begun and self.random.random() < 0.3:
-            await executor.execute(self.random.choice(list(self.begun)), Close())
+            command: Command = self.random.choice([Close(), Reopen()])
+            await executor.execute(self.random.choice(list(self.begun)), command)
         else:
             id = f"j{len(self.begun)}"
             begin = Begin(self.random.randrange(4), self.random.choice([None, 0.0, FAR_AWAY]))
