@@ -44,12 +44,13 @@ from pyglyn.eventsourcing.queries.durable_state import UNAVAILABLE
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, REFUSED, IssuedCommand, Status
-from pyglyn.eventsourcing.stores.store import EventStore
+from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 OnRefusal: TypeAlias = Literal["handle", "park", "skip"]
 Send: TypeAlias = Callable[[IssuedCommand], Awaitable[None]]
+Write: TypeAlias = Callable[[Transaction[Any, Any]], Awaitable[object]]
 
 AWAY = (
     ActorTimeout,
@@ -114,6 +115,8 @@ class Sender:
         self._running: set[asyncio.Task[None]] = set()
         self._errors: dict[int, str] = {}  # of commands that are tried again
         self._complaints = Complaints()
+        self._notes: list[tuple[Write, asyncio.Future[None]]] = []  # to be written in the next transaction
+        self._noting = asyncio.Lock()
 
     @property
     def error(self) -> str:
@@ -243,20 +246,47 @@ class Sender:
             self._refused()
 
     async def _hold(self, command: IssuedCommand, status: Status, attempts: int, error: str) -> None:
-        async with self._database.transaction(isolation="read committed") as tx:
-            await self._turn.fence(tx)
-            await tx.mark_command(command.id, status, attempts=attempts, error=error)
+        await self._note(lambda tx: tx.mark_command(command.id, status, attempts=attempts, error=error))
         self._errors.pop(command.id, None)
         self._outgoing.hold(command)
 
     async def _finish(self, command: IssuedCommand) -> None:
-        async with self._database.transaction(isolation="read committed") as tx:
-            await self._turn.fence(tx)
-            await tx.finish_command(command.id)
+        await self._note(lambda tx: tx.finish_command(command.id))
         self._errors.pop(command.id, None)
         if not self._errors and self._complaints.over():
             logger.info("manager %s: its commands get on", self._manager)
         self._outgoing.done(command)
+
+    async def _note(self, write: Write) -> None:
+        """Write what became of a command, in one transaction with what else there is to write by then."""
+        noted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._notes.append((write, noted))
+        try:
+            async with self._noting:
+                if not noted.done():  # else it was written with what came before
+                    await self._write_notes()
+            await noted
+        finally:
+            noted.cancel()
+
+    async def _write_notes(self) -> None:
+        notes = [(write, noted) for write, noted in self._notes if not noted.done()]
+        self._notes = []
+        try:
+            async with self._database.transaction(isolation="read committed") as tx:
+                await self._turn.fence(tx)
+                for write, _ in notes:
+                    await write(tx)
+        except Exception as error:
+            for _, noted in notes:
+                if not noted.done():
+                    noted.set_exception(error)
+        except BaseException:  # whoever writes is broken off, the others are not
+            self._notes = [*notes, *self._notes]
+            raise
+        for _, noted in notes:
+            if not noted.done():
+                noted.set_result(None)
 
     def _complain(self, text: str) -> None:
         line = self._complaints.take(text, time.monotonic())

@@ -524,6 +524,38 @@ async def test_an_instance_that_has_lost_the_lease_in_the_middle_of_a_command_ch
     await rests(store)
 
 
+async def test_what_became_of_many_commands_is_written_in_one_transaction(
+    node: Node, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, answered, transactions, all_answered = 20, 0, 0, asyncio.Event()
+    send, fence = ManagerServer._send, Turn.fence
+
+    async def counted(self: Any, command: Any) -> None:
+        nonlocal answered
+        await send(self, command)
+        answered += 1
+        if answered == count:
+            all_answered.set()
+
+    async def first_waits(self: Any, tx: Any) -> None:
+        nonlocal transactions
+        transactions += 1
+        await asyncio.wait_for(all_answered.wait(), 60)
+        await fence(self, tx)
+
+    monkeypatch.setattr(ManagerServer, "_send", counted)
+    monkeypatch.setattr(Turn, "fence", first_waits)
+    async with open_jobs(postgres) as store:
+        for number in range(count):
+            await store.append(f"j{number}", [Begun(1, None)], expected=0)
+        await es.start(node, jobs_service(store))
+        await jobs_manager(store).start(node)
+        await rests(store, timeout=60)
+        for number in range(count):
+            assert await events_of(store, f"j{number}") == [Begun(1, None), Stepped(1)]
+    assert transactions == 2
+
+
 # --- what is declared ---------------------------------------------------------------------------------------
 
 
