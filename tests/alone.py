@@ -1,6 +1,6 @@
 """Which tests need nothing but this interpreter: no BEAM, no database server, no other OS process, no connection.
 
-They carry the marker ``alone``, so ``pytest -m alone`` runs them, in less than two minutes and with fewer examples than a whole run. What they are is said by
+They carry the marker ``alone``, so ``pytest -m alone`` runs them, in about a minute and with fewer examples than a whole run. What they are is said by
 the table here and by their fixtures; that they are is held while they run, by a hook that refuses the rest.
 """
 

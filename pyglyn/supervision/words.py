@@ -16,6 +16,7 @@ import attrs
 
 from pyglyn.errors import SpecificationError
 from pyglyn.etf.terms import Atom
+from pyglyn.node.reasons import SHUTDOWN
 
 MAX_SHUTDOWN_S: Final = 2**32 / 1000
 """The longest shutdown time, about 50 days: a BEAM timer's limit in ``receive … after``."""
@@ -171,7 +172,7 @@ def positive_seconds(what: str) -> Callable[[Any, Any, float | None], None]:
     return check
 
 
-RECYCLED: Final = (Atom("shutdown"), Atom("recycled"))
+RECYCLED: Final = (SHUTDOWN, Atom("recycled"))
 """The reason with which a child ends that is to be started anew; no failure, so no restart that counts."""
 
 
