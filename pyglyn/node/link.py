@@ -342,7 +342,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._out_size += sum(map(len, pieces))
 
     def flush(self) -> None:
-        """Write what has been sent, as far as the other end takes it; when it takes more, this goes on."""
+        """Write what has been sent, as far as the other end takes it; when it takes more, this goes on.
+
+        Not by ``writelines``: in Python 3.12.0 to 3.12.8, 3.13.0, 3.13.1 it pauses nobody (CVE-2024-12254).
+        """
         self._flush_due = False
         transport = self.transport
         if transport is None or transport.is_closing():

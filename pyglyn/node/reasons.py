@@ -21,6 +21,8 @@ NOPROC: Final = Atom("noproc")
 NOCONNECTION: Final = Atom("noconnection")
 NODEDOWN: Final = Atom("nodedown")
 BADARG: Final = Atom("badarg")
+RECYCLED: Final = (SHUTDOWN, Atom("recycled"))
+"""The reason with which a child ends that is to be started anew; no failure, so no restart that counts."""
 
 EXIT: Final = Atom("EXIT")
 """Tag of the message ``{'EXIT', Pid, Reason}``, which an exit signal becomes where exits are trapped."""

@@ -65,6 +65,7 @@ class Workers:
         self.address = ""
         self._directory: str | None = None
         self._counting = False
+        self._stopped = False
         self._server: asyncio.Server | None = None
         self._next_serial = 0
         self._by_os_pid: dict[int, WorkerLink] = {}
@@ -90,6 +91,7 @@ class Workers:
         """Close every link, and stop listening."""
         if self._server is None:
             return
+        self._stopped = True
         forks.close_server(self._server)
         self.admission.close()
         for link in list(self.links.values()):
@@ -117,7 +119,7 @@ class Workers:
                 self._on_signal(link, frame)
 
         def on_closed() -> None:
-            if link is not None:
+            if link is not None and not self._stopped:
                 self._start(self._gone(link))
 
         def on_busy(busy: bool) -> None:

@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.etf.terms import exact_key
-from pyglyn.node.reasons import KILLED, SHUTDOWN, UNDEFINED, is_clean
+from pyglyn.node.reasons import KILLED, RECYCLED, SHUTDOWN, UNDEFINED, is_clean
 from pyglyn.supervision.effects import (
     CancelTimer,
     Child,
@@ -47,7 +47,7 @@ from pyglyn.supervision.effects import (
     StopChild,
 )
 from pyglyn.supervision.spec import ChildSpec, ExportStart
-from pyglyn.supervision.words import RECYCLED, AutoShutdown, Restart, ShutdownWord, Strategy
+from pyglyn.supervision.words import AutoShutdown, Restart, ShutdownWord, Strategy
 
 MAX_INTENSITY_REACHED: Final = Atom("reached_max_restart_intensity")
 

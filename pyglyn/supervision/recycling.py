@@ -20,8 +20,9 @@ from pyglyn.etf import Term
 from pyglyn.node.exits import Exit
 from pyglyn.node.mailbox import Match
 from pyglyn.node.process import Process
+from pyglyn.node.reasons import RECYCLED
 from pyglyn.supervision.os import kernel
-from pyglyn.supervision.words import RECYCLED, Recycle
+from pyglyn.supervision.words import Recycle
 
 CHECK_S: Final = 1.0
 """How often a child looks at its own memory."""

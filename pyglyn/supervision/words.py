@@ -16,7 +16,6 @@ import attrs
 
 from pyglyn.errors import SpecificationError
 from pyglyn.etf.terms import Atom
-from pyglyn.node.reasons import SHUTDOWN
 
 MAX_SHUTDOWN_S: Final = 2**32 / 1000
 """The longest shutdown time, about 50 days: a BEAM timer's limit in ``receive … after``."""
@@ -170,10 +169,6 @@ def positive_seconds(what: str) -> Callable[[Any, Any, float | None], None]:
             raise reject(f"{what} is a number of seconds above 0, got {value!r}", f"invalid_{what}", value)
 
     return check
-
-
-RECYCLED: Final = (SHUTDOWN, Atom("recycled"))
-"""The reason with which a child ends that is to be started anew; no failure, so no restart that counts."""
 
 
 def _positive(instance: object, attribute: object, value: int | None) -> None:

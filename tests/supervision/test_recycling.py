@@ -13,9 +13,9 @@ from pyglyn.errors import ChildStartError, SpecificationError
 from pyglyn.etf import Term
 from pyglyn.node.calls import Caller, reply
 from pyglyn.node.census import Census
+from pyglyn.node.reasons import RECYCLED
 from pyglyn.supervision import Recycle, Supervisor, factory, start, start_child, worker
 from pyglyn.supervision.effects import ChildStarted
-from pyglyn.supervision.words import RECYCLED
 from pyglyn.testing import eventually
 from tests.supervision.conftest import Client
 from tests.supervision.policies import BACKOFF, job, pid, seen, started
