@@ -38,7 +38,7 @@ from pyglyn.node.pending import Answer, Pending
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
-from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, demonitor_signal
+from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, Ties, demonitor_signal
 from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
 from pyglyn.patience import Patience
@@ -78,6 +78,7 @@ class Host(Protocol):
     busy: BusyNodes
     belongings: Belongings
     readiness: Readiness
+    ties: Ties
     read_message: Callable[[bytes | memoryview], Term]
 
     def make_ref(self) -> Reference: ...
@@ -134,7 +135,7 @@ class Process:
         self.label = label
         self.registered_names: dict[str, None] = {}
         self.aliases: dict[Reference, None] = {}
-        self.signals = Signals(pid)
+        self.signals = Signals(pid, runtime.ties)
         self.group_leader: Pid | None = runtime.group_leader
         self.dictionary: dict[str, Any] = {}
         self.exit_reason: Term = NORMAL

@@ -32,14 +32,14 @@ def _request(
     runtime = me.runtime
     ref = runtime.make_ref()
     future = me.pending.expect(ref)
-    me.signals.monitors[ref] = (ERPC, node)
+    me.signals.expect_down(ref, (ERPC, node))
 
     def on_reply(reply: SpawnReply) -> None:
         if not me.pending.expects(ref):
             if isinstance(reply.result, Pid):
                 runtime.send(DemonitorP(me.pid, reply.result, ref))
         elif isinstance(reply.result, Pid):
-            me.signals.monitors[ref] = reply.result
+            me.signals.expect_down(ref, reply.result)
         elif not future.done():
             me.signals.monitors.pop(ref, None)
             future.set_result((True, reply.result))

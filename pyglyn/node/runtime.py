@@ -136,6 +136,7 @@ class Runtime:
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
         readiness: what has to be so here before the node counts as ready.
+        ties: which processes have links or monitors across to which node.
         source: the node that sent what is being taken now; None for this one.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
@@ -162,6 +163,7 @@ class Runtime:
         self.busy = BusyNodes()
         self.belongings = Belongings()
         self.readiness = Readiness(self.settings.check_timeout_s)
+        self.ties = signals.Ties()
         self.source: str | None = None
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
@@ -525,8 +527,8 @@ class Runtime:
 
     def node_down(self, node: str) -> None:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
-        for process in list(self.processes.values()):
-            if process.signals.has_any():
+        for process in map(self.processes.get, self.ties.take(node)):
+            if process is not None:  # what happened to one before may have ended it
                 self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]

@@ -89,8 +89,39 @@ def target_node(target: MonitorTarget) -> str:
     return target.node if isinstance(target, Pid) else target[1]
 
 
+class Ties:
+    """Which processes have links or monitors across to which other node, or had some since it came up.
+
+    So a node that goes costs what is tied to it, and not a look at every process.
+    """
+
+    __slots__ = ("_processes",)
+
+    def __init__(self) -> None:
+        self._processes: dict[str, dict[int, None]] = {}
+
+    def add(self, node: str, process: int) -> None:
+        """Note a process by its id."""
+        self._processes.setdefault(node, {})[process] = None
+
+    def discard(self, node: str, process: int) -> None:
+        """Forget a process that has ended."""
+        processes = self._processes.get(node)
+        if processes is not None:
+            processes.pop(process, None)
+            if not processes:
+                del self._processes[node]
+
+    def take(self, node: str) -> list[int]:
+        """The ids of those tied to a node that is gone; they are forgotten."""
+        return list(self._processes.pop(node, ()))
+
+
 class Signals:
     """The links and monitors of one process.
+
+    Args:
+        ties: told of each other node that a link or monitor goes to.
 
     Attributes:
         links: other end -> 0 for an active link, or the id of the UNLINK_ID that waits for its ack.
@@ -99,15 +130,26 @@ class Signals:
         trap_exit: exit signals become messages.
     """
 
-    __slots__ = ("_next_unlink_id", "links", "monitors", "pid", "trap_exit", "watchers")
+    __slots__ = ("_next_unlink_id", "_tied", "_ties", "links", "monitors", "pid", "trap_exit", "watchers")
 
-    def __init__(self, pid: Pid) -> None:
+    def __init__(self, pid: Pid, ties: Ties | None = None) -> None:
+        self._ties = ties
+        self._tied: set[str] | None = None  # the nodes it was told of
         self.pid = pid
         self.links: dict[Pid, int] = {}
         self.monitors: dict[Reference, MonitorTarget] = {}
         self.watchers: dict[Reference, tuple[Pid, Pid | Atom]] = {}
         self.trap_exit = False
         self._next_unlink_id = 1
+
+    def _tie(self, node: str) -> None:
+        if node == self.pid.node or (self._tied is not None and node in self._tied):
+            return
+        if self._tied is None:
+            self._tied = set()
+        self._tied.add(node)
+        if self._ties is not None:
+            self._ties.add(node, self.pid.id)
 
     # --- asked for by the process itself ----------------------------------------------------------
 
@@ -116,6 +158,7 @@ class Signals:
         if to == self.pid or self.links.get(to) == _ACTIVE:
             return []
         self.links[to] = _ACTIVE
+        self._tie(to.node)
         return [Emit(Link(self.pid, to))]
 
     def unlink(self, to: Pid) -> list[Effect]:
@@ -129,10 +172,15 @@ class Signals:
 
     def monitor(self, ref: Reference, target: MonitorTarget) -> list[Effect]:
         """Monitor a process by pid or by ``(name, node)``."""
-        self.monitors[ref] = target
+        self.expect_down(ref, target)
         if isinstance(target, Pid):
             return [Emit(MonitorP(self.pid, target, ref))]
         return [Emit(MonitorP(self.pid, target[0], ref), node=target[1])]
+
+    def expect_down(self, ref: Reference, target: MonitorTarget) -> None:
+        """Note a monitor that something else than MONITOR_P asks for, a spawn request for example."""
+        self.monitors[ref] = target
+        self._tie(target_node(target))
 
     def demonitor(self, ref: Reference) -> MonitorTarget | None:
         """Forget a monitor; returns what it looked at, for the DEMONITOR_P that the caller sends."""
@@ -143,6 +191,7 @@ class Signals:
     def on_link(self, sender: Pid) -> list[Effect]:
         """LINK: also ignored while unlinking; the peer keeps its side until our UNLINK_ID arrives."""
         self.links.setdefault(sender, _ACTIVE)
+        self._tie(sender.node)
         return []
 
     def on_unlink_id(self, sender: Pid, unlink_id: int) -> list[Effect]:
@@ -184,6 +233,7 @@ class Signals:
     def on_monitor(self, watcher: Pid, watched: Pid | Atom, ref: Reference) -> list[Effect]:
         """MONITOR_P: remember with what (pid or name) the watcher asked, the answer uses the same."""
         self.watchers[ref] = (watcher, watched)
+        self._tie(watcher.node)
         return []
 
     def on_demonitor(self, watcher: Pid, ref: Reference) -> list[Effect]:
@@ -201,10 +251,6 @@ class Signals:
         item: Term = target if isinstance(target, Pid) else (target[0], Atom(target[1]))
         return [Down(ref, reason, (DOWN, ref, PROCESS, item, reason))]
 
-    def has_any(self) -> bool:
-        """Whether there is a link or a monitor in either direction."""
-        return bool(self.links or self.monitors or self.watchers)
-
     def on_node_down(self, node: str) -> list[Effect]:
         """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""
         effects: list[Effect] = []
@@ -214,6 +260,8 @@ class Signals:
             effects += self.on_down(ref, NOCONNECTION)
         for ref in [r for r, (watcher, _) in self.watchers.items() if watcher.node == node]:
             del self.watchers[ref]
+        if self._tied is not None:
+            self._tied.discard(node)
         return effects
 
     def on_own_end(self, reason: Term) -> list[Effect]:
@@ -229,6 +277,9 @@ class Signals:
         self.links.clear()
         self.watchers.clear()
         self.monitors.clear()
+        if self._tied is not None and self._ties is not None:
+            for node in self._tied:
+                self._ties.discard(node, self.pid.id)
         return effects
 
 

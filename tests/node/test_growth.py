@@ -6,7 +6,9 @@ that looks through all that is kept would take as many times as long for each.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -24,6 +26,7 @@ from pyglyn.node import Node, Process, Settings
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.mailbox import Mailbox
 from pyglyn.node.pending import Pending
+from pyglyn.node.runtime import Identity, Runtime
 from tests.node.conftest import unique_name
 
 TIMES, MOST = 16, 3
@@ -237,3 +240,30 @@ def test_scopes(kind: str) -> None:
 
     makes = {"pg": of_pg, "syn groups": of_syn_groups, "syn registry": of_syn_registry}
     assert grows_with_what_is_kept(makes[kind])
+
+
+def test_a_node_that_goes() -> None:
+    """It costs what is tied to it, however many processes there are."""
+
+    async def looks(idle: int) -> int:
+        runtime = Runtime(Identity("here@localhost", 1), lambda control, parts, node: None)
+        for _ in range(idle):
+            runtime.attach("idle")
+        tied = [runtime.attach("tied") for _ in range(3)]
+        for number, process in enumerate(tied):
+            process.monitor(far(number))
+        calls = 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            runtime.node_down(FAR)
+        finally:
+            sys.setprofile(None)
+        assert [process.message_queue_len for process in tied] == [1, 1, 1]
+        return calls
+
+    assert asyncio.run(looks(1_000)) == asyncio.run(looks(0)) > 3

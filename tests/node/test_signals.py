@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyglyn.dist.control import DemonitorP, Link, LinkExit, MonitorP, MonitorPExit, UnlinkId, UnlinkIdAck
 from pyglyn.etf import Atom, Pid, Reference
-from pyglyn.node.signals import Deliver, Die, Down, Emit, Signals, answer_for_the_dead
+from pyglyn.node.signals import Deliver, Die, Down, Emit, Signals, Ties, answer_for_the_dead, target_node
 
 ME = Pid("py@localhost", 1, 0, 7)
 OTHER = Pid("erl@localhost", 90, 0, 3)
@@ -177,3 +179,59 @@ def test_the_dead_answer_links_and_monitors_with_noproc():
     assert answer_for_the_dead(MonitorP(OTHER, ME, REF)) == [Emit(MonitorPExit(ME, OTHER, REF), noproc)]
     assert answer_for_the_dead(UnlinkId(1, OTHER, ME)) == [Emit(UnlinkIdAck(1, ME, OTHER))]
     assert answer_for_the_dead(LinkExit(OTHER, ME)) == []
+
+
+NODES = ["py@localhost", "a@h", "b@h"]
+STEPS = ["link", "unlink", "monitor", "name", "spawn", "linked", "watched", "exit", "down", "node down"]
+
+
+@given(
+    script=st.lists(
+        st.tuples(st.sampled_from(STEPS), st.integers(0, 2), st.sampled_from(NODES), st.integers(1, 2))
+    )
+)
+def test_who_has_something_with_a_node_is_found_when_it_goes(script: list[tuple[str, int, str, int]]) -> None:
+    """Whatever came before; and with the end of a process it is forgotten."""
+    ties = Ties()
+    every = [Signals(Pid("py@localhost", number, 0, 7), ties) for number in range(3)]
+    for count, (step, which, node, other) in enumerate(script):
+        signals, there, ref = (
+            every[which],
+            Pid(node, other + 10, 0, 1),
+            Reference("py@localhost", 7, (count, 0, 0)),
+        )
+        match step:
+            case "link":
+                signals.link(there)
+            case "unlink":
+                signals.unlink(there)
+            case "monitor":
+                signals.monitor(ref, there)
+            case "name":
+                signals.monitor(ref, (Atom("shop"), node))
+            case "spawn":
+                signals.expect_down(ref, (Atom("erpc"), node))
+            case "linked":
+                signals.on_link(there)
+            case "watched":
+                signals.on_monitor(there, signals.pid, ref)
+            case "exit":
+                signals.on_exit(there, BOOM)
+            case "down":
+                for known in list(signals.monitors):
+                    signals.on_down(known, BOOM)
+            case "node down" if node != "py@localhost":
+                found = ties.take(node)
+                for each in every:
+                    assert each.pid.id in found or not has_something(each, node)
+                    if each.pid.id in found:
+                        each.on_node_down(node)
+    for signals in every:
+        signals.on_own_end(NORMAL)
+    assert [ties.take(node) for node in NODES] == [[], [], []]
+
+
+def has_something(signals: Signals, node: str) -> bool:
+    """Whether a node that goes ends anything for a process."""
+    ends = [*signals.links, *(watcher for watcher, _ in signals.watchers.values())]
+    return any(pid.node == node for pid in ends) or node in map(target_node, signals.monitors.values())
