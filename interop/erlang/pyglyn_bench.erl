@@ -1,11 +1,12 @@
 %% The BEAM side of the benchmarks. A peer runs the same roles that the Python side runs, so that both are measured alike.
 %%
 %% Roles: a server is anything that answers gen_server calls with the request; a sink gets {start, From, Count}, then
-%% Count messages of any kind, and sends From the atom done.
+%% Count messages of any kind, and sends From the atom done; an echo answers a pid with any message.
 -module(pyglyn_bench).
 -behaviour(gen_server).
 
--export([start_server/1, start_sink/1, calls/2, flood/3]).
+-export([start_server/1, start_sink/1, start_echo/1, calls/2, flood/3]).
+-export([call_times/2, echo_times/2, streams/3, flood_beside_echo/4]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
 start_server(Name) ->
@@ -16,6 +17,55 @@ start_sink(Name) ->
     Pid = spawn(fun idle_sink/0),
     register(Name, Pid),
     Pid.
+
+start_echo(Name) ->
+    Pid = spawn(fun echo/0),
+    register(Name, Pid),
+    Pid.
+
+echo() -> receive From when is_pid(From) -> From ! self(), echo() end.
+
+%% Nanoseconds of Count calls, the shortest first.
+call_times(Server, Count) ->
+    sorted(fun() -> ok = gen_server:call(Server, ok, infinity) end, Count).
+
+%% The same of messages and their answers.
+echo_times(Echo, Count) ->
+    sorted(fun() -> ask(Echo) end, Count).
+
+sorted(Do, Count) ->
+    lists:sort([time(Do) || _ <- lists:seq(1, Count)]).
+
+time(Do) ->
+    Begin = erlang:monotonic_time(nanosecond),
+    Do(),
+    erlang:monotonic_time(nanosecond) - Begin.
+
+ask(Echo) ->
+    Echo ! self(),
+    receive Pid when is_pid(Pid) -> ok end.
+
+%% Microseconds until each of the sinks has got Count messages, of a sender of its own.
+streams(Sinks, Count, Message) ->
+    Self = self(),
+    {Micros, _} = timer:tc(fun() ->
+        Senders = [spawn_link(fun() -> flood(Sink, Count, Message), Self ! {self(), sent} end) || Sink <- Sinks],
+        [receive {Sender, sent} -> ok end || Sender <- Senders]
+    end),
+    Micros.
+
+%% Microseconds of a flood, and nanoseconds of the echoes meanwhile.
+flood_beside_echo(Sink, Count, Message, Echo) ->
+    Self = self(),
+    Asker = spawn_link(fun() -> ask_until_stopped(Self, Echo, []) end),
+    Micros = flood(Sink, Count, Message),
+    Asker ! stop,
+    receive {Asker, Times} -> {Micros, lists:sort(Times)} end.
+
+ask_until_stopped(Parent, Echo, Times) ->
+    receive stop -> Parent ! {self(), Times}
+    after 0 -> ask_until_stopped(Parent, Echo, [time(fun() -> ask(Echo) end) | Times])
+    end.
 
 %% Microseconds that Count calls take, one after the other.
 calls(Server, Count) ->

@@ -67,12 +67,14 @@ class Bench:
         beams: starts further nodes; the benchmark's Python node finds their EPMD through the environment.
         peer: a visible node, the other end of every connection measured.
         hidden: a hidden node that does on the BEAM what the Python node does, for comparison.
+        otp: the installation that both are of.
     """
 
     beams: Beams
     peer: Beam
     hidden: Beam
     scale: Scale
+    otp: Otp
 
     async def compare(
         self,
@@ -114,7 +116,7 @@ async def bench(epmd: PrivateEpmd, otp: Otp, scale: Scale) -> AsyncIterator[Benc
             await node.load(INTEROP / "pyglyn_bench.erl")
             await node.eval("pyglyn_bench:start_server(bench_server), pyglyn_bench:start_sink(bench_sink)")
         await hidden.eval(f"pong = net_adm:ping('{peer.name}')")
-        yield Bench(beams, peer, hidden, scale)
+        yield Bench(beams, peer, hidden, scale, otp)
     finally:
         beams.close()
 
@@ -130,6 +132,19 @@ def show(measurements: Sequence[Measurement], console: Console, otp: int) -> Non
             if m.group == group:
                 table.add_row(m.name, f"{m.ours:,.0f}", f"{m.beam:,.0f}", f"{m.ratio:.3f}")
         console.print(table)
+
+
+def markdown(measurements: Sequence[Measurement]) -> str:
+    """The same tables for a file."""
+    lines = []
+    for group in dict.fromkeys(m.group for m in measurements):
+        lines += [f"\n| {group} | pyglyn /s | BEAM /s | ratio |", "|---|---:|---:|---:|"]
+        lines += [
+            f"| {m.name} | {m.ours:,.0f} | {m.beam:,.0f} | {m.ratio:.3f} |"
+            for m in measurements
+            if m.group == group
+        ]
+    return "\n".join(lines)
 
 
 def save(measurements: Sequence[Measurement], path: Path) -> None:
