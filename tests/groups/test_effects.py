@@ -122,3 +122,21 @@ def test_a_deep_name_is_measured_without_recursion() -> None:
         deep = [deep]
     assert too_large(deep)
     assert not too_large(deep, 10_000_000)
+
+
+ROUGHLY = [
+    (Atom("x" * 95), 100),
+    (BitString(b"x" * 95, 7), 100),
+    ((b"x" * 90,), 101),  # 5 for each term, 1 for each element
+    ([b""] * 10, 65),
+    ({b"x" * 40: b"x" * 40}, 95),
+    (1 << (8 * 95), 100),
+    (ImproperList((b"x" * 10,), b"x" * 10), 35),
+    (1.5, 5),
+]
+
+
+@pytest.mark.parametrize(("name", "size"), ROUGHLY, ids=lambda value: type(value).__name__)
+def test_a_name_may_be_as_large_as_its_limit_and_not_larger(name: Term, size: int) -> None:
+    assert not too_large(name, size)
+    assert too_large(name, size - 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pyglyn.etf import Atom, Pid, Reference
-from pyglyn.node.destinations import check_destination, describe, name_and_node, node_of
+from pyglyn.node.destinations import check_destination, describe, name_and_node, name_of, name_term, node_of
 
 PID, ALIAS = Pid("b@h", 1, 0, 1), Reference("c@h", 1, (1, 2, 3))
 
@@ -52,3 +52,21 @@ def test_a_server_is_described_for_people() -> None:
     assert describe(("stock", "d@h")) == "stock on d@h"
     assert describe("stock") == "stock"
     assert describe(PID) == str(PID)
+
+
+SPECIAL = {"true": True, "false": False, "nil": None}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_atoms_that_are_values_in_python_are_names_like_others(name: str) -> None:
+    assert name_term(name) is SPECIAL[name]
+    assert name_of(SPECIAL[name]) == name
+
+
+def test_a_name_is_an_atom_and_nothing_that_equals_one() -> None:
+    assert name_term("stock") is name_term(Atom("stock")) is Atom("stock")
+    assert name_of(Atom("stock")) == "stock"
+    for term in (1, 0, 1.0, b"stock", (), [], PID):
+        assert name_of(term) is None
+    with pytest.raises(ValueError, match="255"):
+        name_term("x" * 256)

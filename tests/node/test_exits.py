@@ -11,6 +11,7 @@ from pyglyn.etf import Atom, decode
 from pyglyn.node.exits import (
     MAX_MESSAGE_CHARACTERS,
     MAX_STACK_FRAMES,
+    ErlangError,
     Exit,
     Throw,
     as_reason,
@@ -110,3 +111,20 @@ def test_a_name_as_a_term(name: str, term: Any) -> None:
 def test_a_plain_string_stands_for_the_atom() -> None:
     assert as_reason("shutdown") is Atom("shutdown")
     assert as_reason(b"shutdown") == b"shutdown"
+
+
+def test_an_error_of_ones_own_is_told_with_its_stack_or_the_one_it_brings() -> None:
+    assert exit_reason(ErlangError("badarg")) == (Atom("badarg"), [])
+    brought = ErlangError((Atom("bad"), 1))
+    brought.stack = [Atom("frame")]
+    assert exit_reason(brought) == ((Atom("bad"), 1), [Atom("frame")])
+    with pytest.raises(ErlangError) as raised:
+        raise ErlangError("here")
+    reason, stack = exit_reason(raised.value)  # type: ignore[misc]
+    assert reason is Atom("here")
+    assert [frame[0] for frame in stack] == [Atom("test_exits")]
+
+
+def test_an_exception_of_a_long_name_or_a_broken_text_has_a_reason_all_the_same() -> None:
+    long = type("E" * 300, (Exception,), {})
+    assert exception_term(long("\ud800")) == (Atom("exception"), Atom("E" * 255), b"?")
