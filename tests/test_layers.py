@@ -82,9 +82,9 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"errors", "etf", "escaping", "dist", "net", "patience", "forks", "loop_turn"}
+_BELOW_NODE = {"tracing", "errors", "etf", "escaping", "dist", "net", "patience", "forks", "loop_turn"}
 _NODE = _BELOW_NODE | {"counters", "gleam", "node"}
-_ES_STORES = {"errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
+_ES_STORES = {"tracing", "errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"counters", "eventsourcing/stores"}
 _ES_CLUSTER = _ES_COMMANDS | {"eventsourcing/commands", "node", "groups", "glyn"}
 _ES_QUERIES = _ES_CLUSTER | {"eventsourcing/cluster", "supervision"}
@@ -92,6 +92,7 @@ _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 
 LAYERS = {
     "counters": set(),
+    "tracing": set(),
     "escaping": set(),
     "certificates": set(),
     "errors": set(),
@@ -120,7 +121,7 @@ LAYERS = {
     "supervision": _NODE | {"logs", "groups", "supervision/words", "supervision/os"},
     "groups": _NODE | {"supervision"},
     "glyn": _NODE | {"groups"},
-    "eventsourcing/domain": {"errors", "etf", "gleam"},
+    "eventsourcing/domain": {"tracing", "errors", "etf", "gleam"},
     "eventsourcing/stores": _ES_STORES,
     "eventsourcing/commands": _ES_COMMANDS,
     "eventsourcing/cluster": _ES_CLUSTER,

@@ -33,7 +33,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from pyglyn import counters
+from pyglyn import counters, tracing
 from pyglyn.errors import (
     CommandRepeated,
     DomainError,
@@ -195,7 +195,15 @@ class CommandExecutor(Generic[S, C, E]):
         came_at = time.monotonic() if came_at is None else came_at
         if command_id is None:
             command_id = next((value for key, value in pairs if key == COMMAND_ID), None)
-        request = _Request(aggregate_id, command, pairs, expected, command_id)
+        if tracing.tracer is not None:
+            with tracing.span(
+                f"command {self._name}", "server", cause=pairs, expected=(DomainError,), service=self._name
+            ):
+                request = _Request(aggregate_id, command, tracing.carried(pairs), expected, command_id)
+                return await self._counted(request, came_at)
+        return await self._counted(_Request(aggregate_id, command, pairs, expected, command_id), came_at)
+
+    async def _counted(self, request: _Request[C], came_at: float) -> Executed[S, E]:
         outcome = "failed"
         try:
             executed = await self._execute(request, came_at)
@@ -321,6 +329,12 @@ class CommandExecutor(Generic[S, C, E]):
         )
 
     async def _commit(self, decision: _Decision[S, E], request: _Request[C]) -> Executed[S, E]:
+        if tracing.tracer is not None:
+            with tracing.span(f"append {self._name}", service=self._name, events=len(decision.events)):
+                return await self._committed(decision, request)
+        return await self._committed(decision, request)
+
+    async def _committed(self, decision: _Decision[S, E], request: _Request[C]) -> Executed[S, E]:
         snapshot = self._snapshot(decision.before, decision.after)
         try:
             envelopes = await self._append(decision, request, snapshot)

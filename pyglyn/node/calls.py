@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from pyglyn import etf
+from pyglyn import etf, tracing
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
 from pyglyn.node.destinations import Destination, ServerRef, describe, name_term
@@ -84,7 +84,19 @@ def _failure(server: ServerRef, reason: Term) -> CallFailed:
 
 async def call(me: Calling, server: ServerRef, request: Term, timeout: float | None) -> Term:
     """See ``Process.call``."""
+    if tracing.tracer is not None:
+        with tracing.span(f"call {_target(server)}", "client"):
+            return await exchange(
+                me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True
+            )
     return await exchange(me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True)
+
+
+def _target(server: ServerRef) -> str:
+    """A name of few: the registered one, or that there is none."""
+    if isinstance(server, tuple):
+        server = server[0]
+    return str(server) if isinstance(server, (str, Atom)) else "process"
 
 
 async def exchange(

@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pyglyn import tracing
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, Metadata, SerializedEventEnvelop
 
 CORRELATION, CAUSATION, NODE = "correlation_id", "causation_id", "node"
@@ -50,7 +51,11 @@ def caused_by(envelope: EventEnvelope[Any]) -> Iterator[None]:
     correlation = value_of(envelope.metadata, CORRELATION) or event_id(envelope)
     token = _cause.set((correlation, event_id(envelope)))
     try:
-        yield
+        if tracing.tracer is None:
+            yield
+        else:
+            with tracing.span("query", "consumer", cause=envelope.metadata):
+                yield
     finally:
         _cause.reset(token)
 
@@ -69,7 +74,12 @@ def with_causation(metadata: Iterable[tuple[str, str]]) -> Metadata:
 
 
 def with_cause(metadata: Iterable[tuple[str, str]]) -> Metadata:
-    """Add the ids of the event being processed, if a query is processing one; the service adds the rest."""
+    """Add the ids of the event being processed, if a query is processing one; the service adds the rest.
+
+    And the span that the command comes from, where there is one.
+    """
+    if tracing.tracer is not None:
+        metadata = tracing.carried(metadata)
     return with_causation(metadata) if _cause.get() is not None else list(metadata)
 
 
