@@ -41,6 +41,7 @@ ELSEWHERE = {
     "cli/store.py": "eventsourcing/stores/test_care.py",
     "cli/tables.py": "cli/test_cli.py cli/test_groups_commands.py",
     "cli/tree.py": "supervision/test_cli_tree.py",
+    "cli/values.py": "cli/test_json.py",
     "dist/framing.py": "dist/test_channel.py dist/test_headers.py",
     "errors.py": "gleam/test_decode.py etf/test_damaged.py",
     "etf/decoder.py": CODEC,

@@ -7,7 +7,7 @@ import time
 import rich_click as click
 
 from pyglyn import etf, logs
-from pyglyn.cli import tables
+from pyglyn.cli import values
 from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
 from pyglyn.errors import DistributionError, ProcessError
 
@@ -31,12 +31,12 @@ def ping(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) 
         seconds = run(go())
     except (DistributionError, ProcessError) as error:
         if as_json:
-            tables.show_json({"node": node, "answer": "pang", "seconds": None, "error": str(error)})
+            values.show_json({"node": node, "answer": "pang", "seconds": None, "error": str(error)})
         else:
             click.echo("pang")
         raise
     if as_json:
-        tables.show_json({"node": node, "answer": "pong", "seconds": seconds, "error": None})
+        values.show_json({"node": node, "answer": "pong", "seconds": seconds, "error": None})
         return
     click.echo(f"pong ({seconds * 1000:.1f} ms)")
 
@@ -71,7 +71,7 @@ def call(
 
     result = run(go())
     if as_json:
-        tables.show_json(tables.json_of(result))
+        values.show_json(values.json_of(result))
     else:
         click.echo(etf.text.format(result))
 
@@ -94,6 +94,6 @@ def log_level_command(
 
     result = str(run(go()))
     if as_json:
-        tables.show_json({"node": node, "level": result})
+        values.show_json({"node": node, "level": result})
     else:
         click.echo(result)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import attrs
 import rich_click as click
 
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.groups import overview
 from pyglyn.cli.network import net_settings
 from pyglyn.cli.options import client_node, client_options, json_option, own_name, run, set_up_logging
@@ -57,7 +57,7 @@ def doctor(node: str, as_json: bool, cookie: str, timeout: float, log_level: str
 
     async def as_one() -> bool:
         found = [finding async for finding in walk(node, cookie, net_settings(), timeout)]
-        tables.show_json([{**attrs.asdict(each), "ok": not each.advice} for each in found])
+        values.show_json([{**attrs.asdict(each), "ok": not each.advice} for each in found])
         return not any(each.advice for each in found)
 
     async def go() -> bool:

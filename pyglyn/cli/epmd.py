@@ -7,7 +7,7 @@ import signal
 
 import rich_click as click
 
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.options import json_option, log_level_option, run, set_up_logging
 from pyglyn.errors import EpmdError
 from pyglyn.net import EpmdServer, epmd_client
@@ -51,7 +51,7 @@ def names(host: str, as_json: bool) -> None:
     """List the nodes registered at the EPMD of HOST (this machine)."""
     found = run(epmd_client.names(host, epmd_port_from_environment()))
     if as_json:
-        tables.show_json([{"node": f"{name}@{host}", "port": port} for name, port in sorted(found)])
+        values.show_json([{"node": f"{name}@{host}", "port": port} for name, port in sorted(found)])
         return
     if not found:
         click.echo(f"no nodes on {host}")

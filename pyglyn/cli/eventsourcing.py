@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyglyn import eventsourcing as es
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.node import load_object
 from pyglyn.cli.options import (
     client_node,
@@ -121,7 +121,7 @@ def _check(url: str, reference: str, as_json: bool) -> bool:
             faults += 1
             if as_json:
                 told = {**_event_json(event), "payload": error.payload, "error": "; ".join(error.errors)}
-                tables.show_json(told)
+                values.show_json(told)
                 continue
             what = f"{event.aggregate_id} #{event.sequence}"
             click.echo(_fields(str(event.position), what, "; ".join(error.errors), error.payload))
@@ -179,7 +179,7 @@ def events(
     with contextlib.closing(look(url, after=after, aggregate_id=aggregate)) as found:
         for count, event in enumerate(found, 1):
             if as_json:
-                tables.show_json(_event_json(event))
+                values.show_json(_event_json(event))
             else:
                 click.echo(_line(event))
             if count == limit:
@@ -207,7 +207,7 @@ def trace_command(correlation: str, urls: tuple[str, ...], as_json: bool, log_le
     if not found:
         raise EventStoreError(f"no event has the correlation id {correlation}")
     if as_json:
-        tables.show_json({"correlation": correlation, "events": list(_flat(trace(found)))})
+        values.show_json({"correlation": correlation, "events": list(_flat(trace(found)))})
         return
     click.echo(f"correlation {_one_line(correlation)}")
     for line in _tree(trace(found)):
@@ -315,7 +315,7 @@ def queries(
 
     found = run(go())
     if as_json:
-        tables.show_json([attrs.asdict(each) for each in found])
+        values.show_json([attrs.asdict(each) for each in found])
         return
     of_managers = ("commands", "timers") if any(each.kind == "manager" for each in found) else ()
     numbers = ("position", "lag", "processed", "parked", *of_managers)
@@ -326,8 +326,8 @@ def queries(
         click.echo(f"{node} has no queries")
         return
     for each in found:
-        values = (getattr(each, number) for number in numbers)
-        counts = ("-" if value is None else str(value) for value in values)
+        found_numbers = (getattr(each, number) for number in numbers)
+        counts = ("-" if value is None else str(value) for value in found_numbers)
         row = (each.name, each.kind, each.state, *counts, _one_line(each.error))
         table.add_row(*map(tables.cell, row))
     tables.show(table)
@@ -367,13 +367,13 @@ def replay(
             await _ask(local, node, query, (Atom("replay"), what), timeout)
             if not wait:
                 if as_json:
-                    tables.show_json(_replayed(query, None, []))
+                    values.show_json(_replayed(query, None, []))
                 return True
             status = await _show_progress(local, node, query, timeout)
             found: list[Parked] = await _ask(local, node, query, Atom("parked"), timeout)
             left = [event for event in found if what in (ALL, event[Atom("aggregate_id")])]
             if as_json:
-                tables.show_json(_replayed(query, status, left))
+                values.show_json(_replayed(query, status, left))
                 return not left
             click.echo(f"{query}: {status.state} at position {status.position}, {status.parked} parked")
             return _tell_parked(query, left)
@@ -486,7 +486,7 @@ def parked(
         sys.exit(0 if run(_drive(node, query, drive, cookie, timeout, as_json)) else 1)
     rows, errors = run(go())
     if as_json:
-        tables.show_json([_parked_json(name, event) for name, event in rows])
+        values.show_json([_parked_json(name, event) for name, event in rows])
     elif rows or not errors:
         _show_parked([_parked_row(name, event) for name, event in rows])
     for error in errors:
@@ -549,7 +549,7 @@ def _tell(chosen: list[Parked], now: list[Parked], timeout: float, as_json: bool
             for event in failed
         ]
         counts = {"driven": len(chosen) - len(remaining), "behind": len(behind), "waiting": waiting}
-        tables.show_json({**counts, "failed": again})
+        values.show_json({**counts, "failed": again})
         return not remaining
     click.echo(f"{len(chosen) - len(remaining)} driven" if chosen else "nothing is parked")
     for event in failed:

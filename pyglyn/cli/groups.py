@@ -12,7 +12,7 @@ import rich_click as click
 from rich.tree import Tree
 
 from pyglyn import etf
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
 from pyglyn.errors import DistributionError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
@@ -118,7 +118,7 @@ def groups(node: str, as_json: bool, cookie: str, timeout: float, log_level: str
 
     scopes = run(go())
     if as_json:
-        tables.show_json([_scope(scope) for scope in scopes])
+        values.show_json([_scope(scope) for scope in scopes])
         return
     if not scopes:
         click.echo(f"no scopes on {node}")
@@ -141,12 +141,12 @@ def _scope(scope: Scope) -> dict[str, Any]:
             {
                 "pid": pid_text(pid),
                 "node": pid.node,
-                "meta": None if meta is UNDEFINED else tables.json_of(meta),
+                "meta": None if meta is UNDEFINED else values.json_of(meta),
             }
             for pid, meta in found
         ]
 
-    groups = [{"name": tables.json_of(name), "members": members(found)} for name, found in scope.groups]
+    groups = [{"name": values.json_of(name), "members": members(found)} for name, found in scope.groups]
     return {"kind": scope.kind, "scope": scope.name, "groups": groups}
 
 
@@ -195,7 +195,7 @@ def tap(
         while True:
             message = await me.receive()
             if as_json:
-                tables.show_json(tables.json_of(message))
+                values.show_json(values.json_of(message))
             else:
                 click.echo(etf.text.format(message))
                 sys.stdout.flush()
@@ -255,6 +255,6 @@ def publish(
 
     sent = run(go())
     if as_json:
-        tables.show_json({"sent": sent})
+        values.show_json({"sent": sent})
     else:
         click.echo(f"sent to {sent}")

@@ -18,7 +18,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from pyglyn import logs, patience
-from pyglyn.cli import configuration, tables
+from pyglyn.cli import configuration, values
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, json_option, log_level_option, run, set_up_logging
@@ -278,12 +278,12 @@ def _host_and_port(host: str, port: int) -> str:
 def _print_config(as_json: bool, **changed: Any) -> None:
     context = click.get_current_context()
     assert context is not None
-    values = {**context.params, **network_values(), **changed}
+    held = {**context.params, **network_values(), **changed}
     if as_json:
-        told = configuration.settings(context, values)
-        tables.show_json({key: {"value": value, "from": origin} for key, value, origin in told})
+        told = configuration.settings(context, held)
+        values.show_json({key: {"value": value, "from": origin} for key, value, origin in told})
         return
-    for line in configuration.lines(context, values):
+    for line in configuration.lines(context, held):
         click.echo(line)
 
 

@@ -12,7 +12,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pyglyn.cli import tables
+from pyglyn.cli import values
 from pyglyn.cli.options import json_option, log_level_option, set_up_logging
 from pyglyn.eventsourcing.stores import care
 
@@ -41,7 +41,7 @@ def migrate(url: str, as_json: bool, log_level: str) -> None:
     set_up_logging(log_level)
     before, after = care.migrate(url)
     if as_json:
-        tables.show_json({"before": before, "after": after})
+        values.show_json({"before": before, "after": after})
         return
     click.echo(f"version {after}" if before == after else f"from version {before} to {after}")
 
@@ -60,7 +60,7 @@ def copy(source: str, target: str, as_json: bool, log_level: str) -> None:
     with _progress("copying") as progress:
         done = care.copy(source, target, progress=progress)
     if as_json:
-        tables.show_json(attrs.asdict(done))
+        values.show_json(attrs.asdict(done))
         return
     there = f", {done.there_before} were there" if done.there_before else ""
     click.echo(f"{done.events} events copied{there}; {done.snapshots} snapshots")
@@ -80,7 +80,7 @@ def verify(url: str, as_json: bool, log_level: str) -> None:
             if not as_json:
                 click.echo(fault)
     if as_json:
-        tables.show_json(faults)
+        values.show_json(faults)
     elif not faults:
         click.echo("nothing is wrong")
     if faults:
@@ -109,7 +109,7 @@ def archive(url: str, target: str, until: int, as_json: bool, log_level: str) ->
     with _progress("archiving") as progress:
         gone = care.archive(url, target, until=until, progress=progress)
     if as_json:
-        tables.show_json({"events": gone})
+        values.show_json({"events": gone})
         return
     click.echo(f"{gone} events archived")
 
@@ -123,6 +123,6 @@ def stats(url: str, as_json: bool, log_level: str) -> None:
     set_up_logging(log_level)
     found = care.stats(url)
     if as_json:
-        tables.show_json(found)
+        values.show_json(found)
     else:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))

@@ -7,18 +7,15 @@ texts are cut first, with ``…``. What came from another node cannot move the c
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pyglyn import etf
 from pyglyn.escaping import escaped
-from pyglyn.etf import Atom, Term
 
 UNLIMITED = 1_000_000
 """The width of what is no terminal, in columns."""
@@ -58,29 +55,6 @@ def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -
             overflow="ellipsis",
         )
     return made
-
-
-def json_of(term: Term) -> Any:
-    """A term as JSON, for reading: binaries as text, atoms as ``{"atom": …}``, tuples as lists."""
-    match term:
-        case Atom():
-            return {"atom": term.name}
-        case bytes():
-            return term.decode("utf-8", "backslashreplace")
-        case list() | tuple():
-            return [json_of(item) for item in term]
-        case dict():
-            return {k if isinstance(k, str) else etf.text.format(k): json_of(v) for k, v in term.items()}
-        case bool() | int() | float() | None:
-            return term
-        case _:
-            return etf.text.format(term)
-
-
-def show_json(value: object) -> None:
-    """Print a value on standard output, as one line of JSON."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
 
 
 def show(what: RenderableType) -> None:

@@ -18,7 +18,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.options import client_node, client_options, interval_option, json_option, run, set_up_logging
 from pyglyn.cli.tree import Row, duration, look, name_of, shown, size
 from pyglyn.etf import Atom
@@ -139,7 +139,7 @@ def top(
                 seconds = time.monotonic() - at
                 found = uses(before, now, seconds)
                 if as_json:
-                    tables.show_json(_as_json(node, seconds, order(found, sort)))
+                    values.show_json(_as_json(node, seconds, order(found, sort)))
                     return
                 click.echo(summary(node, found, chosen[0]))
                 tables.show(draw(found, chosen[0]))

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pyglyn.cli import tables
+from pyglyn.cli import tables, values
 from pyglyn.cli.options import client_node, client_options, interval_option, json_option, run, set_up_logging
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Node, described
@@ -64,7 +64,7 @@ def tree(
 async def _as_json(local: Node, node: str, timeout: float, interval: float | None) -> None:
     """A line of JSON for each look."""
     while True:
-        tables.show_json(described.processes(await look(local, node, timeout)))
+        values.show_json(described.processes(await look(local, node, timeout)))
         if interval is None:
             return
         await asyncio.sleep(interval)

@@ -13,7 +13,7 @@ import rich_click as click
 
 from pyglyn import Atom, Node
 from pyglyn import eventsourcing as es
-from pyglyn.cli import COMMANDS, load_command, tables
+from pyglyn.cli import COMMANDS, load_command, values
 from pyglyn.errors import DomainError
 from pyglyn.etf import Export, TermMap
 from pyglyn.groups import pg, syn
@@ -235,4 +235,4 @@ async def test_what_holds_for_a_node(told) -> None:
     ],
 )
 def test_a_term_in_json(term: Any, shown: Any) -> None:
-    assert tables.json_of(term) == shown
+    assert values.json_of(term) == shown
