@@ -31,6 +31,7 @@ from tests.eventsourcing.managers.jobs import (
     Progress,
     Reopen,
     Reopened,
+    Step,
     Stepped,
     TimedOut,
     become,
@@ -464,6 +465,40 @@ async def test_another_node_goes_on_when_the_one_that_has_the_lease_ends(node: N
         await become(shared, "b", [Begun(2, None), Stepped(1), Stepped(2)])
         assert await shared.lease_owner("query steps") != owner
     assert (await events_of(shared, "a"))[-1] == TimedOut("late after 3")
+
+
+async def test_the_commands_of_an_instance_go_in_order_to_the_owner_of_each_aggregate_in_the_cluster(
+    node: Node, shared: Store
+) -> None:
+    """Each instance sends to a job that one of two services owns, which share a scope."""
+
+    def elsewhere(progress: Progress, message: Any) -> list[es.Action]:
+        if not isinstance(message, Begun):
+            return []
+        return [es.Dispatch("jobs", Step(n), to=to) for n in range(1, 4) for to in ("x", "y", "z")]
+
+    async with Node(unique_name(), cookie="eventsourcing") as other:
+        await other.connect(node.name)
+        for each in (node, other):
+            await es.start(each, jobs_service(open_jobs_again(shared), scope="services"))
+        jobs = es.Service(node, "jobs", scope="services")
+
+        async def is_shared() -> bool:
+            return {(await jobs.owner(str(n))).node for n in range(20)} == {node.name, other.name}
+
+        await eventually(is_shared, timeout=20)
+        destination = es.Destination(scope="services", commands=DESTINATION.commands)
+        await jobs_manager(shared, handle=elsewhere, services={"jobs": destination}).start(node)
+        await jobs.execute("a", Begin())
+        for to in ("x", "y", "z"):
+            await become(shared, to, [Stepped(1), Stepped(2), Stepped(3)])
+        await rests(shared)
+
+
+def open_jobs_again(store: Store) -> Store:
+    """A store of the same database, with connections of its own."""
+    assert store.reopen is not None
+    return store.reopen()
 
 
 async def test_what_was_issued_is_sent_by_whoever_takes_over(node: Node, shared: Store) -> None:
