@@ -5,6 +5,7 @@ Layer: eventsourcing, managers.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ from pyglyn.eventsourcing.managers.spec import ManagerSpec
 from pyglyn.eventsourcing.queries.durable_calls import PASSING, envelopes_of, failing_at
 from pyglyn.eventsourcing.queries.durable_state import mark
 from pyglyn.eventsourcing.stores.managing import IssuedCommand, Timer
+from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.store import RecordedEvent, Transaction
 
 
@@ -65,6 +67,7 @@ class Transitions:
     ) -> int:
         """Handle events until ``is_over()`` after one of them; return how many."""
         work = self._begin(tx)
+        await work.load(events)
         done = 0
         for index, event in enumerate(events):
             with failing_at(index, *PASSING):
@@ -98,7 +101,7 @@ class Transitions:
 
 
 class _Work:
-    """One transaction. States are written at its end, each once; the rest at once, in order."""
+    """One transaction. States and commands are written at its end, deadlines and ends at once."""
 
     def __init__(self, owner: Transitions, spec: ManagerSpec[Any], tx: Transaction[Any, Any]) -> None:
         self._owner = owner
@@ -106,6 +109,18 @@ class _Work:
         self._tx = tx
         self._states: dict[str, Any] = {}  # as far as known; `_NONE` where there is no instance
         self._unsaved: dict[str, str] = {}
+        self._issued: list[IssuedCommand] = []
+        self._texts: dict[str, str | None] = {}  # states as they are stored, read ahead
+
+    async def load(self, events: Sequence[RecordedEvent[Any]]) -> None:
+        """Read the states of the instances that events concern at once."""
+        instances: dict[str, None] = {}
+        for event in events:
+            for envelope in envelopes_of(event):
+                with contextlib.suppress(Exception):  # it fails again, and as a failure, when it is handled
+                    instances[self._spec.rules.instance_of(envelope) or ""] = None
+        texts = await self._tx.manager_states(self._spec.name, [each for each in instances if each])
+        self._texts = {instance: texts.get(instance) for instance in instances}
 
     async def event(self, event: RecordedEvent[Any]) -> None:
         rules = self._spec.rules
@@ -146,7 +161,10 @@ class _Work:
 
     async def _state(self, instance: str) -> Any:
         if instance not in self._states:
-            text = await self._tx.manager_state(self._spec.name, instance)
+            if instance in self._texts:
+                text = self._texts[instance]
+            else:
+                text = await self._tx.manager_state(self._spec.name, instance)
             self._states[instance] = _NONE if text is None else self._decoded(instance, text)
         return self._states[instance]
 
@@ -200,7 +218,8 @@ class _Work:
             known = ", ".join(sorted(self._spec.services)) or "none"
             raise EventStoreError(f"{dispatch.service!r} is none of the manager's services: {known}")
         command = etf.encode(gleam.encode(dispatch.command))
-        return dispatch.service, instance if dispatch.to is None else dispatch.to, command
+        to = instance if dispatch.to is None else dispatch.to
+        return dispatch.service, storable_text(to, "aggregate id"), command
 
     async def _issue(
         self, instance: str, service: str, to: str, command: bytes, cause: _Cause, number: int
@@ -214,13 +233,13 @@ class _Work:
             command=command,
             metadata=cause.metadata,
         )
-        await self._tx.issue_command(issued)
+        self._issued.append(issued)
         self._owner.commands = True
 
     async def save(self) -> None:
-        """Write the states that have changed."""
-        for instance, text in self._unsaved.items():
-            await self._tx.save_manager_state(self._spec.name, instance, text)
+        """Write the states that have changed, and the commands that were issued."""
+        await self._tx.save_manager_states(self._spec.name, self._unsaved)
+        await self._tx.issue_commands(self._issued)
 
 
 _NONE = object()

@@ -8,6 +8,7 @@ Layer: eventsourcing, stores.
 from __future__ import annotations
 
 import abc
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import attrs
@@ -110,6 +111,11 @@ class ManagerReads(abc.ABC):  # noqa: B024 - a store may do without
         """Return the state of an instance in JSON, None where there is no such instance."""
         raise _none()
 
+    async def manager_states(self, manager: str, instances: Collection[str]) -> dict[str, str]:
+        """Return the states of those instances that are there."""
+        found = {each: await self.manager_state(manager, each) for each in instances}
+        return {instance: state for instance, state in found.items() if state is not None}
+
     async def issued_commands(
         self, manager: str, *, after: int = 0, limit: int = PAGE, status: Status | None = None
     ) -> list[IssuedCommand]:
@@ -139,6 +145,16 @@ class ManagerTables(ManagerReads):
     async def save_manager_state(self, manager: str, instance: str, state: str | None) -> None:
         """Write the state of an instance; None forgets the instance and its timers."""
         raise _none()
+
+    async def save_manager_states(self, manager: str, states: Mapping[str, str]) -> None:
+        """Write the states of several instances."""
+        for instance, state in states.items():
+            await self.save_manager_state(manager, instance, state)
+
+    async def issue_commands(self, commands: Sequence[IssuedCommand]) -> None:
+        """Put several commands behind the others, in this order; see `issue_command`."""
+        for command in commands:
+            await self.issue_command(command)
 
     async def issue_command(self, command: IssuedCommand) -> None:
         """Put a command behind the others; one whose id is there already stays as it is."""

@@ -6,8 +6,9 @@ Layer: eventsourcing, stores.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pyglyn.errors import EventDecodeError
 from pyglyn.eventsourcing.domain.envelope import Metadata
@@ -23,6 +24,8 @@ from pyglyn.eventsourcing.stores.managing import (
 )
 from pyglyn.eventsourcing.stores.rows import shown_text, storable_text
 
+T = TypeVar("T")
+
 Rows = list[tuple[Any, ...]]
 
 _COMMAND = """
@@ -36,6 +39,7 @@ _NOT_BLOCKED = """NOT EXISTS (
 )"""
 
 _SELECT_STATE = "SELECT state FROM pyglyn_manager WHERE manager = %s AND instance = %s"
+_SELECT_STATES = "SELECT instance, state FROM pyglyn_manager WHERE manager = %s AND instance IN"
 _SELECT_COMMANDS = f"SELECT {_COMMAND} WHERE manager = %s AND id > %s ORDER BY id LIMIT %s"
 _SELECT_BY_STATUS = f"SELECT {_COMMAND} WHERE manager = %s AND id > %s AND status = %s ORDER BY id LIMIT %s"
 _SELECT_REFUSALS = (
@@ -58,16 +62,19 @@ SELECT
     ORDER BY due_at LIMIT 1) - {{now}}
 FROM (SELECT CAST(%s AS text) AS name) AS m
 """
-_SAVE_STATE = """
-INSERT INTO pyglyn_manager (manager, instance, state, updated_at) VALUES (%s, %s, %s, {now})
+_SAVE_STATES = """
+INSERT INTO pyglyn_manager (manager, instance, state, updated_at) VALUES {rows}
 ON CONFLICT (manager, instance) DO UPDATE SET state = excluded.state, updated_at = excluded.updated_at
 """
+_ROWS_AT_ONCE = 90
+"""Rows of one statement: SQLite used to take 999 parameters at most."""
+
 _FORGET_STATE = "DELETE FROM pyglyn_manager WHERE manager = %s AND instance = %s"
 _FORGET_TIMERS = "DELETE FROM pyglyn_deadline WHERE manager = %s AND instance = %s"
 _ISSUE = """
 INSERT INTO pyglyn_dispatch
 (manager, instance, command_id, service, aggregate_id, command, metadata, status, attempts, error)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+VALUES {rows}
 ON CONFLICT (command_id) DO NOTHING
 """
 _MARK_COMMAND = "UPDATE pyglyn_dispatch SET status = %s, attempts = %s, error = %s WHERE id = %s"
@@ -95,6 +102,16 @@ class SqlManagerReads(ManagerReads):
     async def manager_state(self, manager: str, instance: str) -> str | None:
         rows = await self._rows(_SELECT_STATE, (manager, instance))
         return str(rows[0][0]) if rows else None
+
+    async def manager_states(self, manager: str, instances: Collection[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for part in _parts(list(instances)):
+            names = ", ".join(["%s"] * len(part))
+            statement = (
+                f"SELECT instance, state FROM pyglyn_manager WHERE manager = %s AND instance IN ({names})"
+            )
+            found.update(await self._rows(statement, (manager, *part)))
+        return found
 
     async def issued_commands(
         self, manager: str, *, after: int = 0, limit: int = PAGE, status: Status | None = None
@@ -139,21 +156,22 @@ class SqlManagerTables(SqlManagerReads, ManagerTables):
             await self._run(_FORGET_STATE, key)
             await self._run(_FORGET_TIMERS, key)
         else:
-            await self._run(_SAVE_STATE.replace("{now}", self._now), (*key, storable_text(state, "state")))
+            await self.save_manager_states(manager, {instance: state})
+
+    async def save_manager_states(self, manager: str, states: Mapping[str, str]) -> None:
+        for part in _parts(list(states.items())):
+            rows = ", ".join([f"(%s, %s, %s, {self._now})"] * len(part))
+            values = [(*_key(manager, instance), storable_text(state, "state")) for instance, state in part]
+            await self._run(_SAVE_STATES.replace("{rows}", rows), list(itertools.chain(*values)))
 
     async def issue_command(self, command: IssuedCommand) -> None:
-        parameters = (
-            *_key(command.manager, command.instance),
-            storable_text(command.command_id, "command id"),
-            storable_text(command.service, "service"),
-            storable_text(command.aggregate_id, "aggregate id"),
-            command.command,
-            dump_metadata(command.metadata),
-            command.status,
-            command.attempts,
-            shown_text(command.error),
-        )
-        await self._run(_ISSUE, parameters)
+        await self.issue_commands((command,))
+
+    async def issue_commands(self, commands: Sequence[IssuedCommand]) -> None:
+        for part in _parts(commands):
+            rows = ", ".join(["(" + ", ".join(["%s"] * 10) + ")"] * len(part))
+            values = itertools.chain(*map(_values, part))
+            await self._run(_ISSUE.replace("{rows}", rows), list(values))
 
     async def mark_command(self, id: int, status: Status, *, attempts: int, error: str) -> bool:
         return await self._changed(_MARK_COMMAND, (status, attempts, shown_text(error), id))
@@ -183,6 +201,25 @@ class SqlManagerTables(SqlManagerReads, ManagerTables):
 
     async def finish_timer(self, id: int) -> bool:
         return await self._changed("DELETE FROM pyglyn_deadline WHERE id = %s", (id,))
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield rows[start : start + _ROWS_AT_ONCE]
+
+
+def _values(command: IssuedCommand) -> tuple[object, ...]:
+    return (
+        *_key(command.manager, command.instance),
+        storable_text(command.command_id, "command id"),
+        storable_text(command.service, "service"),
+        storable_text(command.aggregate_id, "aggregate id"),
+        command.command,
+        dump_metadata(command.metadata),
+        command.status,
+        command.attempts,
+        shown_text(command.error),
+    )
 
 
 def _key(manager: str, instance: str) -> tuple[str, str]:

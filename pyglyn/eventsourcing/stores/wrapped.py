@@ -7,7 +7,7 @@ no write lock, for example). Layer: eventsourcing, stores.
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -125,6 +125,9 @@ class _WrappedManagerReads(ManagerReads):
     async def manager_state(self, manager: str, instance: str) -> str | None:
         return await self.underlying.manager_state(manager, instance)
 
+    async def manager_states(self, manager: str, instances: Collection[str]) -> dict[str, str]:
+        return await self.underlying.manager_states(manager, instances)
+
     async def issued_commands(
         self, manager: str, *, after: int = 0, limit: int = PAGE, status: Status | None = None
     ) -> list[IssuedCommand]:
@@ -202,8 +205,14 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
     async def save_manager_state(self, manager: str, instance: str, state: str | None) -> None:
         await self.underlying.save_manager_state(manager, instance, state)
 
+    async def save_manager_states(self, manager: str, states: Mapping[str, str]) -> None:
+        await self.underlying.save_manager_states(manager, states)
+
     async def issue_command(self, command: IssuedCommand) -> None:
         await self.underlying.issue_command(command)
+
+    async def issue_commands(self, commands: Sequence[IssuedCommand]) -> None:
+        await self.underlying.issue_commands(commands)
 
     async def mark_command(self, id: int, status: Status, *, attempts: int, error: str) -> bool:
         return await self.underlying.mark_command(id, status, attempts=attempts, error=error)

@@ -49,6 +49,21 @@ async def test_states_are_one_for_an_instance_of_a_manager(store: Store) -> None
     assert [each.instance for each in await store.timers("m")] == ["j"]
 
 
+async def test_many_rows_at_once_are_as_many_one_by_one(store: Store) -> None:
+    names = [f"i{n}" for n in range(250)]
+    async with store.transaction() as tx:
+        await tx.save_manager_states("m", {name: name for name in names})
+        await tx.save_manager_states("m", {"i7": "another", "i251": "new"})
+        await tx.issue_commands([command(f"c{n}", name) for n, name in enumerate(names)])
+        await tx.issue_commands([command("c7", "i7"), command("c250", "i7")])
+        await tx.issue_commands([])
+    found = await store.manager_states("m", ["i251", "i7", "none", *names[10:200]])
+    assert found == {"i251": "new", "i7": "another", **{name: name for name in names[10:200]}}
+    assert await store.manager_states("m", []) == {}
+    issued = await store.issued_commands("m", limit=1000)
+    assert [each.command_id for each in issued] == [f"c{n}" for n in range(251)]
+
+
 async def test_commands_come_in_the_order_in_which_they_were_issued_and_each_id_once(store: Store) -> None:
     pairs = [("correlation_id", "é")]
     async with store.transaction() as tx:
