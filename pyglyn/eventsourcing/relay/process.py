@@ -2,8 +2,8 @@
 
 ::
 
-    relay = es.relay.Relay("orders_out", store=store, topics=["orders"], to=NatsPublisher("nats://localhost"))
-    tree.add(relay.worker())
+    out = relay.Relay("orders_out", store=store, topics=["orders"], to=relay.NatsPublisher("nats://localhost"))
+    tree.add(out.worker())
 
 It answers tools as queries do: its status, pause and resume, what is parked, and driving it. Of several
 instances, on several nodes, one delivers at a time. Layer: eventsourcing, on top.
