@@ -1038,3 +1038,42 @@ def test_derived_decoders_combine_with_those_by_hand() -> None:
         DecodeError("String", "Int", ("b", "id")),
     ]
     assert decode.list_of(gleam.decoder(Chain)).collapse_errors("Chains").map(len).decode([nested(1)]) == 1
+
+
+# --- what the functions in Python do where a plan in C has given up ---------------------------------------
+
+
+def by_hook(type_: Any, term: Term) -> Any:
+    """Decode by the function alone, as where there is no compiler."""
+    return gleam.default_converter.structure(term, type_)
+
+
+def test_a_constructor_without_fields_is_its_atom_and_no_other() -> None:
+    assert by_hook(Leaf, Atom("leaf")) == Leaf()
+    for term in (Atom("other"), b"leaf", (Atom("leaf"),), None):
+        with pytest.raises(DecodeErrors):
+            by_hook(Leaf, term)
+        with pytest.raises(DecodeErrors):
+            gleam.decoder(Leaf).decode(term)
+
+
+@pytest.mark.parametrize("kind", [int, float, bool, bytes, Pid])
+def test_a_list_of_one_kind_has_nothing_else_in_it(kind: type) -> None:
+    good: dict[type, Any] = {int: 1, float: 1.5, bool: True, bytes: b"x", Pid: PID}
+    assert by_hook(list[kind], [good[kind]] * 3) == [good[kind]] * 3  # type: ignore[valid-type]
+    for other in {*good} - {kind}:
+        term = [good[kind], good[other], good[kind]]
+        ((_, _, path),) = errors_of(list[kind], term)  # type: ignore[valid-type]
+        assert path == ("1",)
+
+
+def test_constructors_of_one_name_are_told_apart_by_how_many_fields_they_have() -> None:
+    one = attrs.make_class("Sized", {"a": attrs.field(type=int)}, frozen=True)
+    two = attrs.make_class("Sized", {"a": attrs.field(type=int), "b": attrs.field(type=int)}, frozen=True)
+    either: Any = one | two
+    for value, term in ((one(1), (Atom("sized"), 1)), (two(1, 2), (Atom("sized"), 1, 2))):
+        assert by_hook(either, term) == gleam.decoder(either).decode(term) == value
+    ((_, found, _),) = errors_of(either, (Atom("sized"), 1, 2, 3))
+    assert found == "sized with 3 fields"
+    ((_, _, path),) = errors_of(either, (Atom("sized"), 1, b"2"))
+    assert path == ("b",)

@@ -134,3 +134,26 @@ def test_what_makes_no_sense_is_refused_in_words(make: Any, text: str, reason: A
     assert text in str(caught.value)
     if reason is not None:
         assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("name", ["", "undefined", "restarting", 5])
+def test_what_can_be_no_registered_name_is_refused(name: Any) -> None:
+    with pytest.raises(SpecificationError, match="cannot be a registered name"):
+        Supervisor(name=name)
+    with pytest.raises(SpecificationError, match="255"):
+        Supervisor(name="x" * 256)
+    assert Supervisor(name="x" * 255).name == "x" * 255
+
+
+def test_a_supervisor_is_registered_as_it_says_unless_its_specification_says_otherwise() -> None:
+    own = Supervisor(name="own")
+    assert supervisor(own).name == "own"
+    assert supervisor(own, name="given").name == "given"
+    assert supervisor(Supervisor()).name is None
+
+
+def test_how_often_children_may_be_restarted_is_a_number_from_0() -> None:
+    assert Supervisor(intensity=0).intensity == 0
+    for intensity in (-1, True, 1.5, "1"):
+        with pytest.raises(SpecificationError):
+            Supervisor(intensity=intensity)  # type: ignore[arg-type]
