@@ -105,15 +105,23 @@ Feed = Callable[[], "tuple[int, int]"]
 """Feeds one input; how much went in and how much came out, in bytes, or effects."""
 
 
+def _seen(event: Any) -> tuple[Any, ...]:
+    """What an event says, for comparison with another one."""
+    payload = getattr(event, "payload", None)
+    whole = None if payload is None else bytes(payload)
+    return type(event), repr(getattr(event, "control", None)), whole, str(getattr(event, "error", ""))
+
+
 def channel(inputs: Inputs) -> Feed:
-    """Packets of a connection."""
+    """Packets of a connection, to one machine as bytes, to another as views of a buffer that is read into again."""
     flags = inputs.rng.choice((RECOMMENDED, RECOMMENDED & ~DistFlags.FRAGMENTS))
     settings = ChannelSettings(
         max_packet_size=1 << 20,
         max_message_size=1 << 20,
         control_limits=Limits(elements=100_000, size=1 << 20),
     )
-    machine = Channel(flags, 0.0, settings, local_node=OWN, peer_node=PEER)
+    machine, other = (Channel(flags, 0.0, settings, local_node=OWN, peer_node=PEER) for _ in range(2))
+    buffer = bytearray(1 << 20)
     fragmented = DistFlags.FRAGMENTS in flags
 
     def control() -> Any:
@@ -130,6 +138,8 @@ def channel(inputs: Inputs) -> Feed:
         rng = inputs.rng
         head = encode_bare(control())
         body = b"" if rng.random() < 0.2 else encode_bare(inputs.terms.term(3))
+        if rng.random() < 0.03:
+            body = encode_bare(bytes(rng.choice((60_000, 70_000, 300_000))) + inputs.rng.randbytes(50))
         if fragmented and rng.random() < 0.4:
             sequence, number = rng.randrange(4), rng.choice((1, 2, 3, 1 << 40))
             kind = rng.choice((69, 69, 70))
@@ -137,16 +147,50 @@ def channel(inputs: Inputs) -> Feed:
             return front + (b"\0" if kind == 69 else b"") + head + body
         return rng.choice((b"\x83D\0", b"\x83D\0", b"p\x83", b"\x83D\1\0")) + head + body
 
+    begun: dict[int, tuple[int, list[bytes]]] = {}  # messages in fragments: how many are to come, and what
+
+    def right() -> bytes:
+        """A packet as it should be: a message, or a fragment of one of several that are under way."""
+        rng = inputs.rng
+        if begun and rng.random() < 0.6:
+            sequence = rng.choice(list(begun))
+            left, parts = begun[sequence]
+            if left == 1:
+                del begun[sequence]
+            else:
+                begun[sequence] = left - 1, parts
+            return b"\x83F" + sequence.to_bytes(8) + left.to_bytes(8) + parts[-left]
+        size = rng.choice((0, 10, 3_000, 70_000, 200_000)) if rng.random() < 0.1 else 10
+        whole = encode_bare((22, THEM, SELF)) + encode_bare([rng.randbytes(size), inputs.terms.term(2)])
+        if not fragmented or rng.random() < 0.5:
+            return b"\x83D\0" + whole
+        sequence, count = rng.randrange(1 << 40), rng.randrange(2, 6)
+        cuts = sorted(rng.randrange(len(whole)) for _ in range(count - 1))
+        parts = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+        begun[sequence] = count - 1, parts
+        return b"\x83E" + sequence.to_bytes(8) + count.to_bytes(8) + b"\0" + parts[0]
+
     def feed() -> tuple[int, int]:
-        data = inputs.damaged(packet())
-        if inputs.rng.random() < 0.95:
+        if inputs.rng.random() < 0.9:
+            data = right()
             data = len(data).to_bytes(4) + data
+        else:
+            data = inputs.damaged(packet())
+            if inputs.rng.random() < 0.95:
+                data = len(data).to_bytes(4) + data
         came = 0
+        events: list[Any] = []
+        viewed: list[Any] = []
         for piece in inputs.pieces(data):
-            for event in machine.receive_data(piece):
-                if isinstance(event, ProtocolBroken):
-                    raise RemoteProtocolError("broken")
-                came += len(getattr(event, "payload", None) or b"") + 1
+            events += machine.receive_data(piece)
+            buffer[: len(piece)] = piece
+            viewed += other.receive_data(memoryview(buffer)[: len(piece)])
+            buffer[: len(piece)] = b"\xa5" * len(piece)
+        assert list(map(_seen, viewed)) == list(map(_seen, events))
+        for event in events:
+            if isinstance(event, ProtocolBroken):
+                raise RemoteProtocolError("broken")
+            came += len(getattr(event, "payload", None) or b"") + 1
         came += machine.queued_bytes
         machine.data_to_send()
         return len(data), came
