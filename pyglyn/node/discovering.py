@@ -7,11 +7,14 @@ import logging
 import random
 
 from pyglyn.errors import DiscoveryError, DistributionError
+from pyglyn.escaping import escaped
 from pyglyn.net import Peers
 from pyglyn.net.discovery import Discovery
 
 logger = logging.getLogger("pyglyn.node")
 
+OTHERS = " "
+"""Stands for what is found and is no name, where it is said what is wrong."""
 MAX_FOUND = 10_000
 """So many nodes an answer may have, and further ones are left out: a name server has not shown the cookie."""
 
@@ -33,7 +36,7 @@ class Discoverer:
         self._discovery = discovery
         self._every_s = every_s
         self._attempts: dict[str, asyncio.Task[None]] = {}
-        self._said: dict[str, str] = {}
+        self._said: dict[str, str] = {}  # by node, what is wrong with it
 
     async def run(self) -> None:
         """Go on until cancelled; the attempts to connect end with it."""
@@ -56,8 +59,14 @@ class Discoverer:
             self._say("", f"no nodes are found, trying again: {error!r}")
             logger.debug("%r failed", self._discovery, exc_info=True)
             return
-        self._said = {name: said for name, said in self._said.items() if name in found}
-        for name in list(found)[:MAX_FOUND]:
+        names = [name for name in found if isinstance(name, str)][:MAX_FOUND]
+        others = sorted({type(name).__name__ for name in found if not isinstance(name, str)})
+        self._said = {
+            name: said for name, said in self._said.items() if name in found or (name == OTHERS and others)
+        }
+        if others:
+            self._say(OTHERS, f"what is found has to be names of nodes, and not {', '.join(others)}")
+        for name in names:
             if name == self._peers.local.name or name in self._attempts or self._peers.get(name) is not None:
                 continue
             self._attempts[name] = asyncio.create_task(self._connect(name), name=f"pyglyn discovered {name}")
@@ -67,7 +76,8 @@ class Discoverer:
             await self._peers.connect(name)
             self._said.pop(name, None)
         except DistributionError as error:
-            self._say(name, f"{name} is found, but not reached, trying again: {error.with_notes}")
+            shown = escaped(name, 80)
+            self._say(name, f"{shown} is found, but not reached, trying again: {error.with_notes}")
         finally:
             del self._attempts[name]
 

@@ -44,6 +44,7 @@ from pyglyn.dist.control import (
 )
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
+from pyglyn.escaping import escaped
 from pyglyn.etf import Atom, Pid, Reference, decode_bare
 from pyglyn.net import Connection
 from pyglyn.node import callers
@@ -172,7 +173,7 @@ class Router:
         if isinstance(control, MESSAGES):
             limit = self.hub.settings.send_limit
             if pending.size + size > limit:
-                raise NodeBusy(f"{pending.size} bytes wait for a connection to {node}")
+                raise NodeBusy(f"{pending.size} bytes wait for a connection to {escaped(node, 80)}")
             if self._waiting_bytes + size > limit:
                 raise NodeBusy(
                     f"{self._waiting_bytes} bytes wait for connections to {len(self.pending)} nodes"
@@ -191,7 +192,7 @@ class Router:
             await self.hub.peers.connect(node)
         except DistributionError as error:
             level = logging.DEBUG if self.hub.stopping.is_set() else logging.WARNING
-            logger.log(level, "cannot connect to %s: %s", node, error)
+            logger.log(level, "cannot connect to %s: %s", escaped(node, 80), error)
             pending = self._no_longer_pending(node)
             self._said_that_many_wait = (
                 self._said_that_many_wait and 2 * len(self.pending) > self._most_pending

@@ -109,6 +109,19 @@ async def test_who_is_found_and_not_reached_holds_up_nobody_and_is_told_of_once(
     assert any(each.startswith("nonsense is found, but not reached") for each in said)
 
 
+async def test_what_is_found_and_is_no_name_is_told_of_once_and_the_others_are_connected(beam, caplog):
+    odd = [None, 3, ("a",), b"x@y", "x\n@y", "", beam.name]
+    discovery = Scripted([odd])
+    async with Node(unique_name(), cookie=beam.cookie) as node:
+        node.discover(discovery, every_s=0.01)
+        await eventually(lambda: node.nodes() == [beam.name])
+        await eventually(lambda: discovery.asked > 5)
+    said = "what is found has to be names of nodes, and not NoneType, bytes, int, tuple"
+    assert caplog.messages.count(said) == 1
+    assert "Traceback" not in caplog.text
+    assert not [line for line in caplog.text.splitlines() if line.startswith("@y")]
+
+
 async def test_a_node_that_stops_looks_no_more_and_leaves_no_task(beam):
     way = Scripted([[]])
     before = asyncio.all_tasks()

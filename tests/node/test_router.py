@@ -135,6 +135,17 @@ async def test_messages_for_nodes_that_are_not_there_go_through_no_process_and_s
     assert lost == ["nobody7@localhost"]
 
 
+async def test_the_name_of_a_node_that_a_peer_has_written_begins_no_line_of_the_log(
+    here: Joined, caplog: pytest.LogCaptureFixture
+) -> None:
+    me = attached(here)
+    me.send(Pid("x\nFAKE ERROR \x1b[2J@localhost", 1, 0, 7), b"x")
+    await eventually(lambda: "cannot connect to" in caplog.text)
+    [message] = caplog.messages
+    assert "\n" not in message
+    assert "\x1b" not in message
+
+
 async def test_no_more_than_so_many_nodes_are_connected_to_at_once(
     here: Joined, caplog: pytest.LogCaptureFixture
 ) -> None:
