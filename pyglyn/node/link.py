@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import mmap
 import os
 import socket
 import struct
@@ -40,6 +41,8 @@ _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
 """Bytes handed to the socket at once, and of those that it has not taken: it copies them."""
+_ZEROED: Final = 16 << 20
+"""Bytes that are taken at once for a frame that has announced them."""
 _LENGTH = struct.Struct(">I")
 _MOST_KNOWN: Final = 512
 _MOST_ENDS: Final = 4
@@ -104,6 +107,11 @@ def encode_request(request: Term) -> bytes:
     return _LENGTH.pack(len(header)) + header
 
 
+def _memory(size: int) -> bytearray | mmap.mmap:
+    """Memory for a frame of this size; of a large one only what is written to is really taken."""
+    return bytearray(size) if size <= _ZEROED else mmap.mmap(-1, size)
+
+
 class FrameReader:
     """Splits a byte stream into frames.
 
@@ -112,7 +120,8 @@ class FrameReader:
     """
 
     def __init__(self) -> None:
-        self._rest = b""  # of a frame that is not complete, and not known to be large
+        self._rest = bytearray()  # of a frame that is not complete, and not known to be large
+        self._wanted = 0  # how many bytes make it complete, or tell its length
         self._body: memoryview | None = None  # of the large one that is under way
         self._filled = 0
         self._known: dict[bytes, tuple[Control, str | None]] = {}
@@ -149,7 +158,10 @@ class FrameReader:
             self._body[self._filled : self._filled + at] = data[:at]
             frames += self.filled(at)
         elif self._rest:
-            data, self._rest = self._rest + data, b""
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return frames
+            data, self._rest = bytes(self._rest), bytearray()
         end = len(data)
         while end - at >= 4:
             size = int.from_bytes(data[at : at + 4])
@@ -157,14 +169,15 @@ class FrameReader:
             at = body + size
             if at > end:
                 if size >= LARGE:
-                    self._body, self._filled = memoryview(bytearray(size)), end - body
+                    self._body, self._filled = memoryview(_memory(size)), end - body
                     self._body[: self._filled] = data[body:]
                     return frames
                 at = body - 4
                 break
             frames.append(self._read(data[body:at]))
         if at < end:
-            self._rest = data[at:]
+            self._rest += data[at:]
+            self._wanted = 4 + int.from_bytes(data[at : at + 4]) if end - at >= 4 else 4
         return frames
 
     def _read(self, body: bytes | memoryview) -> Frame:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import tracemalloc
 
+import psutil
 import pytest
 
 from pyglyn import etf
@@ -214,3 +215,20 @@ async def test_an_end_that_reads_nothing_is_busy_at_the_limit_and_no_longer_once
     assert not link.queued_bytes
     link.abort()
     theirs.close()
+
+
+def test_a_frame_takes_the_memory_of_what_has_come_and_not_of_what_was_announced() -> None:
+    """What is not written to costs nothing; zeroed at once, it took seconds and gigabytes."""
+    resident = psutil.Process().memory_info().rss
+    readers = [FrameReader() for _ in range(3)]
+    for reader in readers:
+        assert reader.receive_data((2**31).to_bytes(4) + b"x" * 10) == []
+        assert len(reader.room() or b"") == 2**31 - 10
+    assert psutil.Process().memory_info().rss - resident < 64 << 20
+
+
+def test_a_frame_that_comes_byte_by_byte_is_read_once_it_is_complete() -> None:
+    body = frames()
+    reader = FrameReader()
+    found = [frame for byte in body for frame in reader.receive_data(bytes((byte,)))]
+    assert read(found) == read(FrameReader().receive_data(body))
