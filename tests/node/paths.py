@@ -1,0 +1,156 @@
+"""What ``test_instructions.py`` runs under callgrind: ``python -m tests.node.paths PATH COUNT``, a path of so many messages.
+
+Without arguments it is every path in turn, for a few messages and for many, with a call of `mark` in front of the
+work and behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Awaitable, Callable
+
+from pyglyn import etf
+from pyglyn.dist import RECOMMENDED, Channel
+from pyglyn.dist.channel import MessageReceived
+from pyglyn.dist.control import Control, Send
+from pyglyn.etf import Atom, Pid, Term, encode_bare, encode_parts
+from pyglyn.node.gen_server import GenServer, start_server
+from pyglyn.node.link import FrameReader, FrameWriter
+from pyglyn.node.runtime import Identity, Parts, Runtime
+
+HERE, THERE = "here@localhost", "there@localhost"
+FAR = Pid(THERE, 90, 0, 7)
+READ = 16 * 1024
+EVENT: Term = (
+    b"inventory", (Atom("process_events"), b"order_001", [(Atom("order_created"), b"order_001", 20)])
+)  # fmt: skip
+
+
+class Echo(GenServer):
+    """Replies with the request."""
+
+    async def handle_call(self, request: Term, caller: object) -> Term:
+        return request
+
+
+def channel() -> Channel:
+    """A connection without a socket."""
+    return Channel(RECOMMENDED, 0.0, local_node=HERE, peer_node=THERE)
+
+
+def written(to: Pid, message: Term, count: int) -> bytes:
+    """What a peer writes for so many messages."""
+    peer = Channel(RECOMMENDED, 0.0)
+    for _ in range(count):
+        peer.send(Send(FAR, to), encode_parts(message))
+    return b"".join(peer.data_to_send(1 << 40))
+
+
+def reads(data: bytes) -> list[bytes]:
+    """As a socket gives it."""
+    return [data[at : at + READ] for at in range(0, len(data), READ)]
+
+
+async def into_a_process(count: int) -> None:
+    """From a peer's bytes to the term that a process has taken."""
+    runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+    me, here = runtime.attach("receiver"), channel()
+    taken, came = 0, reads(written(me.pid, EVENT, count))
+    mark()
+    for data in came:
+        for event in here.receive_data(data):
+            assert isinstance(event, MessageReceived)
+            runtime.receive_encoded(event.control, event.payload)
+        while me.message_queue_len:
+            await me.receive()
+            taken += 1
+    assert taken == count
+
+
+async def out_of_a_process(count: int) -> None:
+    """From ``send`` to the bytes for a peer."""
+    here, sent = channel(), 0
+
+    def to_peer(control: Control, parts: Parts | None, node: str) -> None:
+        here.send(control, parts)
+
+    me = Runtime(Identity(HERE, 1), to_peer).attach("sender")
+    mark()
+    for _ in range(count):
+        me.send(FAR, EVENT)
+    for _ in range(count):
+        sent += sum(map(len, here.data_to_send(READ)))
+    assert sent > count
+
+
+async def to_a_worker(count: int) -> None:
+    """From a peer's bytes to the frames that the hub writes, and from those to what the worker's runtime gets."""
+    to = Pid(HERE, 5, 1, 1)
+    here, writer, reader = channel(), FrameWriter(), FrameReader()
+    came, data_of_peer = 0, reads(written(to, EVENT, count))
+    mark()
+    for data in data_of_peer:
+        pieces: list[bytes | memoryview] = []
+        for event in here.receive_data(data):
+            assert isinstance(event, MessageReceived)
+            assert event.payload is not None
+            pieces += writer.write(event.control, None, (event.payload,))
+        came += len(reader.receive_data(b"".join(pieces)))
+    assert came == count
+
+
+async def served(count: int) -> None:
+    """A ``gen_server`` call from its bytes to those of the reply."""
+    here, replies = channel(), 0
+
+    def to_peer(control: Control, parts: Parts | None, node: str) -> None:
+        nonlocal replies
+        replies += 1
+        here.send(control, parts)
+
+    runtime = Runtime(Identity(HERE, 1), to_peer)
+    server = await start_server(runtime, Echo)
+    message = encode_bare((Atom("$gen_call"), (FAR, 17), Atom("get")))
+    control = Send(FAR, server)
+    mark()
+    for number in range(1, count + 1):
+        runtime.receive_encoded(control, message)
+        while replies < number:  # noqa: ASYNC110 - it is there within a turn or two
+            await asyncio.sleep(0)
+    here.data_to_send(1 << 40)
+    runtime.kill_all(None)
+
+
+PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
+    each.__name__: each for each in (into_a_process, out_of_a_process, to_a_worker, served)
+}
+
+
+FEW, MANY = 100, 500
+
+
+def mark() -> None:
+    """Call what no path calls: the counts are written then, and begin anew."""
+    etf.decode_prefix(b"\x83\x61\x01")
+
+
+def main(*arguments: str) -> None:
+    """Take one path or all, without the garbage collector, which counts by what else there is."""
+    gc.disable()
+
+    async def run(path: str, *counts: int) -> None:
+        for count in counts:
+            await PATHS[path](count)
+            mark()
+
+    if arguments:
+        asyncio.run(run(arguments[0], int(arguments[1])))
+        return
+    for path in PATHS:
+        asyncio.run(run(path, FEW, MANY))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
