@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyglyn import eventsourcing as es
 from pyglyn.cli import tables, values
-from pyglyn.cli.node import load_object
+from pyglyn.cli.loading import load_object, made_by
 from pyglyn.cli.options import (
     client_node,
     client_options,
@@ -96,11 +96,18 @@ def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
     """
     found = load_object(reference)
     if callable(found) and not isinstance(found, es.DurableQuery):
-        found = found()
+        found = made_by(found, reference)
     store = getattr(found, "store", found)
     store = getattr(store, "underlying", store)
     codec = getattr(store, "codec", None)
-    if not isinstance(codec, es.RowCodec) or codec.aggregate_type is None:
+    if found is None:
+        raise click.UsageError(f"--app {reference}: there is nothing of that name")
+    if not isinstance(codec, es.RowCodec):
+        raise click.UsageError(
+            f"--app {reference} is of type {type(found).__name__}: name an SQL store, a service over one, "
+            "or a function that returns one"
+        )
+    if codec.aggregate_type is None:
         raise click.UsageError(f"--app {reference}: give a store (or service) with an aggregate_type")
     return codec
 

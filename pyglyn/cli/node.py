@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import inspect
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -19,6 +16,7 @@ from click.core import ParameterSource
 
 from pyglyn import logs, patience
 from pyglyn.cli import configuration, values
+from pyglyn.cli.loading import load_function
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, json_option, log_level_option, run, set_up_logging
@@ -39,48 +37,6 @@ LONG_START_S = 10.0
 
 EXIT_KILLED = 3
 """The exit status when something had to be killed at the end."""
-
-
-def load_app(reference: str, option: str = "--app") -> Callable[[Node], Any]:
-    """Find ``module:function`` or ``path.py:function``.
-
-    Raises:
-        click.UsageError: there is no such thing; says what is missing.
-    """
-    function = load_object(reference, option)
-    if not callable(function):
-        where, _, name = reference.rpartition(":")
-        raise click.UsageError(f"{option} {reference}: {where} has no function {name}")
-    return function  # type: ignore[no-any-return]
-
-
-def load_object(reference: str, option: str = "--app") -> Any:
-    """Find ``module:name`` or ``path.py:name``; None if the module has no such name.
-
-    Raises:
-        click.UsageError: there is no such module.
-    """
-    where, separator, name = reference.rpartition(":")
-    if not separator or not name:
-        raise click.UsageError(f"{option} {reference}: write module:function or path.py:function")
-    try:
-        module = _load_file(Path(where), option) if where.endswith(".py") else importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        raise click.UsageError(f"{option} {reference}: {error}") from error
-    return getattr(module, name, None)
-
-
-def _load_file(path: Path, option: str) -> Any:
-    if not path.is_file():
-        raise click.UsageError(f"{option}: there is no file {path}")
-    sys.path.insert(0, str(path.parent.resolve()))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 async def _serve_http(local: Node, host: str, port: int) -> None:
@@ -208,8 +164,7 @@ def node(
         return
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
-    sys.path.insert(0, "")
-    function = load_app(app) if app else None
+    function = load_function(app) if app else None
     net = attrs.evolve(net_settings(), listen_port=port)
     ways = [_way(text, full_name.partition("@")[0], ipv6=net.ipv6) for text in discover]
     settings = Settings(net=net, observe=observe, heartbeat_file=heartbeat_file)
@@ -288,7 +243,9 @@ def _print_config(as_json: bool, **changed: Any) -> None:
 
 
 def _node_name(sname: str | None, name: str | None) -> str:
-    if (sname is None) == (name is None):
+    if sname is not None and name is not None:
+        raise click.UsageError("give the node one name: --sname, or --name with a full host")
+    if sname is None and name is None:
         raise click.UsageError(
             "give the node a name: --sname inventory@localhost, or --name with a full host"
         )
@@ -311,7 +268,7 @@ def _way(text: str, alive: str, *, ipv6: bool) -> Callable[[Node], Discovery]:
     """What makes the discovery that ``--discover`` means."""
     kind, _, reference = text.partition(":")
     if kind == "python":
-        return load_app(reference, "--discover")
+        return load_function(reference, "--discover")
     try:
         found = discovery.from_text(text, alive, ipv6=ipv6)
     except DiscoveryError as error:

@@ -414,6 +414,9 @@ nothing = 3
 
 def made():
     return store
+
+def takes(url):
+    return store
 """
 
 
@@ -432,9 +435,16 @@ async def test_events_are_checked_against_the_types_of_an_application(epmd, tmp_
     assert status == 1
     assert "a #2\tunknown event-type 'customer-deposited-cash', expected one of ['account-opened']" in output
     assert "1 of BankAccount decode, 1 do not" in output
-    for wrong in (("check", url), (url, "more"), ("check", url, "--app", f"{app}:nothing")):
-        status, output = await run("events", *wrong)
-        assert status == 2, output
+    wrong = [
+        (("check", url), "check needs --app"),
+        ((url, "more"), "one STORE-URL"),
+        (("check", url, "--app", f"{app}:nothing"), "is of type int: name an SQL store"),
+        (("check", url, "--app", f"{app}:absent"), "there is nothing of that name"),
+        (("check", url, "--app", f"{app}:takes"), "it is called without arguments: missing"),
+    ]
+    for words, said in wrong:
+        status, output = await run("events", *words)
+        assert (status, said in output, "Traceback" in output) == (2, True, False), output
 
 
 async def test_a_replay_is_over_when_all_is_done_and_says_what_was_parked(node, tmp_path):
