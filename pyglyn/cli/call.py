@@ -9,7 +9,15 @@ import rich_click as click
 from pyglyn import etf, logs
 from pyglyn.cli import values
 from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
-from pyglyn.errors import DistributionError, ProcessError
+from pyglyn.errors import (
+    DistributionError,
+    LocalProtocolError,
+    ProcessError,
+    RemoteException,
+    TermSyntaxError,
+)
+
+UNDEF = etf.Atom("undef")
 
 
 @click.command()
@@ -29,6 +37,8 @@ def ping(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) 
 
     try:
         seconds = run(go())
+    except LocalProtocolError:
+        raise  # the fault is here: nothing is known of the node
     except (DistributionError, ProcessError) as error:
         if as_json:
             values.show_json({"node": node, "answer": "pang", "seconds": None, "error": str(error)})
@@ -44,14 +54,14 @@ def ping(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("node", metavar="NODE")
 @click.argument("module", metavar="MODULE")
-@click.argument("function", metavar="FUNCTION")
+@click.argument("function", metavar="FUNCTION", required=False)
 @click.argument("terms", metavar="[TERM]...", nargs=-1)
 @json_option
 @client_options
 def call(
     node: str,
     module: str,
-    function: str,
+    function: str | None,
     terms: tuple[str, ...],
     as_json: bool,
     cookie: str,
@@ -60,20 +70,41 @@ def call(
 ) -> None:
     """Call MODULE:FUNCTION on NODE with arguments in Erlang syntax and print the result in it.
 
-    Example: `pyglyn call order@localhost pricing quote '<<"laptop">>' 3`
+    Example: `pyglyn call order@localhost pricing quote '<<"laptop">>' 3`. What Python, Gleam and Elixir call
+    a string is `<<"laptop">>` there. MODULE:FUNCTION may be one word.
     """
     set_up_logging(log_level)
-    args = [etf.text.parse(term) for term in terms]
+    if ":" in module:
+        module, _, name = module.partition(":")
+        terms = terms if function is None else (function, *terms)
+    elif function is not None:
+        name = function
+    else:
+        raise click.UsageError("Missing argument 'FUNCTION'.")
+    args = list(map(_parsed, terms))
 
     async def go() -> etf.Term:
         async with client_node(node, cookie) as local:
-            return await local.erpc(node, module, function, args, timeout)
+            return await local.erpc(node, module, name, args, timeout)
 
-    result = run(go())
+    try:
+        result = run(go())
+    except RemoteException as error:
+        if error.reason is UNDEF:
+            error.add_note(f"has {node} exported {module}:{name}/{len(args)}?")
+        raise
     if as_json:
         values.show_json(values.json_of(result))
     else:
         click.echo(etf.text.format(result))
+
+
+def _parsed(text: str) -> etf.Term:
+    try:
+        return etf.text.parse(text)
+    except TermSyntaxError as error:
+        error.add_note(f"the argument is {text}")
+        raise
 
 
 @click.command("log-level")

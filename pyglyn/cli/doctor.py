@@ -143,7 +143,7 @@ async def _port(address: str, port: int, net: NetSettings, timeout: float) -> Fi
 
 
 async def _inside(node: str, cookie: str, net: NetSettings, timeout: float) -> AsyncIterator[Finding]:
-    speaks = "TLS and handshake" if net.tls is not None else "handshake"
+    speaks = "TLS" if net.tls is not None else "handshake"
     connected = False
     try:
         async with client_node(node, cookie) as local:

@@ -36,6 +36,7 @@ from pyglyn.eventsourcing.domain.trace import Traced, trace
 from pyglyn.eventsourcing.queries.query_process import ALL, PREFIX, readable
 from pyglyn.eventsourcing.stores.readonly import NO_POSITION, look
 from pyglyn.node import Node
+from pyglyn.node.reasons import NOPROC
 
 Parked = dict[Any, Any]
 
@@ -266,7 +267,11 @@ async def _ask(node: Node, peer: str, query: str, request: Term, timeout: float)
         Atom(PREFIX + query)
         answer = await node.call((PREFIX + query, peer), request, timeout)
     except (CallFailed, ValueError) as failure:
-        raise EventStoreError(f"there is no query {query!r} on {peer}: {failure}") from failure
+        if isinstance(failure, CallFailed) and failure.reason is not NOPROC:
+            raise
+        raise EventStoreError(
+            f"there is no query {query!r} on {peer}; `pyglyn queries {peer}` lists them"
+        ) from failure
     if isinstance(answer, tuple) and answer and answer[0] is wire.ERROR:
         raise wire.read_error(answer[1])
     return answer

@@ -20,15 +20,16 @@ from pyglyn.cli.loading import load_function
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
 from pyglyn.cli.options import cookie_option, json_option, log_level_option, run, set_up_logging
+from pyglyn.dist import has_long_host, is_node_name
 from pyglyn.errors import ChildStartError, DiscoveryError, DistributionError
 from pyglyn.etf import Atom, Term
 from pyglyn.net import Discovery, LocalNode, discovery
 from pyglyn.node import Node, Settings
+from pyglyn.node.exits import reason_text
 from pyglyn.node.node import APP
 from pyglyn.node.settings import Observe
 from pyglyn.supervision import ChildSpec, Supervisor, start
 from pyglyn.supervision.hub import trees
-from pyglyn.supervision.wording import reason_text
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -165,6 +166,7 @@ def node(
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
     function = load_function(app) if app else None
+    _check_peers(connect, full_name)
     net = attrs.evolve(net_settings(), listen_port=port)
     ways = [_way(text, full_name.partition("@")[0], ipv6=net.ipv6) for text in discover]
     settings = Settings(net=net, observe=observe, heartbeat_file=heartbeat_file)
@@ -262,6 +264,18 @@ def _node_name(sname: str | None, name: str | None) -> str:
     if not alive:
         raise click.UsageError(f"{given!r} is no node name: write name@host")
     return f"{alive}@{host}"
+
+
+def _check_peers(connect: Sequence[str], own: str) -> None:
+    """Refuse names of nodes that no node can be reached by, however often it is tried."""
+    for peer in connect:
+        if not is_node_name(peer):
+            raise click.UsageError(f"--connect {peer}: write name@host, as in order@localhost")
+        if has_long_host(peer) != has_long_host(own):
+            ours, option = ("a long", "--sname") if has_long_host(own) else ("a short", "--name")
+            raise click.UsageError(
+                f"--connect {peer}: {own} is {ours} name, and both have to be of a kind; see {option}"
+            )
 
 
 def _way(text: str, alive: str, *, ipv6: bool) -> Callable[[Node], Discovery]:

@@ -111,7 +111,8 @@ def archive(url: str, target: str, until: int, as_json: bool, log_level: str) ->
     if as_json:
         values.show_json({"events": gone})
         return
-    click.echo(f"{gone} events archived")
+    why = "" if gone else ": up to there none lies before a snapshot of its aggregate"
+    click.echo(f"{gone} events archived{why}")
 
 
 @store.command()

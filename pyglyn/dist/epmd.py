@@ -211,7 +211,10 @@ def decode_alive2_answer(data: bytes, name: str) -> int:
 
 def name_taken(name: str) -> EpmdNameTaken:
     """What a node is told whose name another one has."""
-    return EpmdNameTaken(f"the name {name!r} is taken: a node of that name is registered with EPMD already")
+    return EpmdNameTaken(
+        f"the name {name!r} is taken: a node of that name is registered with EPMD already; "
+        "stop that one, or give this one another name"
+    )
 
 
 def encode_port2_answer(entry: NodeEntry | None) -> bytes:

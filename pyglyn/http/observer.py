@@ -18,8 +18,7 @@ from pyglyn.http.events import Events
 from pyglyn.http.observed import Observed
 from pyglyn.node import Node, Process
 from pyglyn.node.described import Json, pid_text
-from pyglyn.node.exits import Exit
-from pyglyn.supervision.wording import reason_text
+from pyglyn.node.exits import Exit, reason_text
 
 PERIOD_S: Final = 1.0
 """How often nodes are looked at."""

@@ -7,10 +7,13 @@ first), so that BEAM tools print it as they print their own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from types import TracebackType
+from typing import Any, Final
 
+from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout, PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.node.reasons import NORMAL
@@ -19,6 +22,7 @@ EXCEPTION = Atom("exception")
 MAX_STACK_FRAMES = 8
 _OWN_FOLDER = os.path.dirname(os.path.dirname(__file__)) + os.sep
 MAX_MESSAGE_CHARACTERS = 1000
+REASON_CHARACTERS: Final = 400
 
 
 class Exit(BaseException):
@@ -122,3 +126,23 @@ def exit_reason(exception: BaseException) -> Term:
 
 def _status(code: object) -> int:
     return code if isinstance(code, int) else 1
+
+
+def reason_text(reason: Term) -> str:
+    """A reason for people, on one line: an exception as Python says it, with where it was raised."""
+    match reason:
+        case ((Atom("exception"), kind, bytes() as message), list() as stack):
+            where = _where(stack)
+            return f"{kind!s}: {message.decode(errors='replace')}{where}".replace("\n", " ")
+        case _:
+            return etf.text.format(reason, limit=REASON_CHARACTERS).replace("\n", " ")
+
+
+def _where(stack: list[Any]) -> str:
+    for entry in stack[:1]:
+        match entry:
+            case (_, function, _, [(_, list() as file), (_, int() as line)]):
+                with contextlib.suppress(TypeError, ValueError):  # another node may say anything
+                    name = bytes(file).decode(errors="replace")
+                    return f" ({name}:{line} in {etf.text.format(function)})"
+    return ""

@@ -326,4 +326,4 @@ async def start_server(
     if isinstance(error, Ignore):
         return None
     reason = error.reason if isinstance(error, Stop) else exits.exit_reason(error)
-    raise StartError(f"{server_class.__name__} did not start: {etf.text.format(reason)}", reason=reason)
+    raise StartError(f"{server_class.__name__} did not start: {exits.reason_text(reason)}", reason=reason)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -205,7 +206,11 @@ class Process:
 
     async def _run(self, body: Callable[..., Awaitable[Any]], args: Sequence[Any]) -> None:
         try:
-            await body(self, *args)
+            made: object = body(self, *args)
+            if not inspect.isawaitable(made):
+                what = type(made).__name__
+                raise TypeError(f"{self.label} is no async function: it has run, and returned {what}")
+            await made
         except (SystemExit, KeyboardInterrupt) as error:  # in a task they would end the event loop
             raise exits.Exit(exits.exit_reason(error)) from error
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -63,6 +63,14 @@ Body = Callable[..., Awaitable[Any]]
 def label_of(body: Body) -> str:
     """What a process runs, for people."""
     return str(getattr(body, "__qualname__", type(body).__name__))
+
+
+def _no_body(given: object) -> str:
+    name = label_of(given)  # type: ignore[arg-type]
+    if isinstance(given, Coroutine):
+        given.close()  # it is said here that it never runs, not in a warning later
+        return f"a process is started by its function: spawn({name}, …) instead of spawn({name}(…))"
+    return f"a process is an async function, and no {type(given).__name__}"
 
 
 class Outlet(Protocol):
@@ -214,10 +222,13 @@ class Runtime:
 
         Raises:
             NameTaken: another process has the name.
+            TypeError: ``body`` is no function.
             ValueError: the name cannot be an atom's.
             WrongThread: this is another thread than the node's.
         """
         self.home.check()
+        if not callable(body):
+            raise TypeError(_no_body(body))
         process = Process(self, self.make_pid(), label or label_of(body))
         self.processes[process.pid.id] = process
         if name is not None:

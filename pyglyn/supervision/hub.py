@@ -18,6 +18,7 @@ from pyglyn.errors import CallFailed, ChildStartError, TreeEnded
 from pyglyn.etf import Atom, ImproperList, Pid, Term
 from pyglyn.node import Node
 from pyglyn.node.calls import ALIAS, GEN_CALL
+from pyglyn.node.exits import reason_text
 from pyglyn.node.gen_server import run_server
 from pyglyn.node.hub import Application
 from pyglyn.node.process import Process
@@ -31,7 +32,6 @@ from pyglyn.supervision.place import Place
 from pyglyn.supervision.running import Running
 from pyglyn.supervision.server import ROOT, SupervisorServer
 from pyglyn.supervision.spec import CallableStart, ChildSpec, Supervisor, SupervisorStart
-from pyglyn.supervision.wording import reason_text
 from pyglyn.supervision.words import Restart
 
 OnEnd = Callable[[Term], None]

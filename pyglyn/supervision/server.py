@@ -20,7 +20,7 @@ from pyglyn import counters
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.calls import Caller
-from pyglyn.node.exits import atom_of
+from pyglyn.node.exits import atom_of, reason_text
 from pyglyn.node.gen_server import GenServer, NoReply, Stop, run_server
 from pyglyn.node.inspection import Row
 from pyglyn.node.process import PRIVATE
@@ -63,7 +63,7 @@ from pyglyn.supervision.running import (
     logger,
 )
 from pyglyn.supervision.spec import Supervisor
-from pyglyn.supervision.wording import reason_text, reason_word, shown
+from pyglyn.supervision.wording import reason_word, shown
 from pyglyn.supervision.words import ChildType, ShutdownWord
 
 ROOT = "pyglyn_sup"

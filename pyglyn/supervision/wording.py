@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any, Final
+from typing import Final
 
 from pyglyn import etf
 from pyglyn.etf import Atom, Term
@@ -11,7 +10,6 @@ from pyglyn.supervision.os.command import ProgramStart
 from pyglyn.supervision.running import Running
 from pyglyn.supervision.spec import CallableStart, ChildSpec, SupervisorStart
 
-REASON_CHARACTERS: Final = 400
 WORD_CHARACTERS: Final = 40
 
 
@@ -29,16 +27,6 @@ def label(run: Running) -> str:
         return "supervisor"
     assert isinstance(start, CallableStart)
     return str(getattr(start.target, "__qualname__", type(start.target).__name__))
-
-
-def reason_text(reason: Term) -> str:
-    """A reason on one line: an exception as Python says it, with where it was raised."""
-    match reason:
-        case ((Atom("exception"), kind, bytes() as message), list() as stack):
-            where = _where(stack)
-            return f"{kind!s}: {message.decode(errors='replace')}{where}".replace("\n", " ")
-        case _:
-            return etf.text.format(reason, limit=REASON_CHARACTERS).replace("\n", " ")
 
 
 def reason_word(reason: Term) -> str:
@@ -60,13 +48,3 @@ def reason_word(reason: Term) -> str:
             return word.name[:WORD_CHARACTERS]
         case _:
             return "other"
-
-
-def _where(stack: list[Any]) -> str:
-    for entry in stack[:1]:
-        match entry:
-            case (_, function, _, [(_, list() as file), (_, int() as line)]):
-                with contextlib.suppress(TypeError, ValueError):  # another node may say anything
-                    name = bytes(file).decode(errors="replace")
-                    return f" ({name}:{line} in {etf.text.format(function)})"
-    return ""

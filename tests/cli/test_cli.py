@@ -142,6 +142,13 @@ async def test_a_node_started_from_the_command_line_serves_the_cluster(beam, nam
             "call", name, "pricing", "quote", '<<"laptop">>', "4", "--cookie", beam.cookie
         )
         assert (status, output) == (0, "10.0\n")
+        status, output = await run(
+            "call", name, "pricing:quote", '<<"laptop">>', "2", "--cookie", beam.cookie
+        )
+        assert (status, output) == (0, "5.0\n")
+        status, output = await run("call", name, "pricing:quote", "--cookie", beam.cookie)
+        asked = f"has {name} exported pricing:quote/0?"
+        assert (status, output) == (1, f"pyglyn: pricing:quote on {name}: error undef; {asked}\n")
         status, output = await run("names")
         assert status == 0
         assert name in output.replace("\n", "")
@@ -351,6 +358,17 @@ async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_
         (["node", "--sname", "a@localhost", "--discover", "python:no_colon"], 2, "--discover no_colon"),
         (["ping", "nobody@localhost", "--cookie", "c"], 1, "pang pyglyn: "),
         (["ping", "no_host"], 2, "name@host"),
+        (
+            ["ping", "nobody@localhost", "--ssl-dist-optfile", "/nowhere.conf"],
+            1,
+            "pyglyn: the TLS option file",
+        ),
+        (["node", "--sname", "a@localhost", "--name", "a@b.c"], 2, "give the node one name"),
+        (["node", "--sname", "a@localhost", "--connect", "b"], 2, "--connect b: write name@host"),
+        (["node", "--sname", "a@localhost", "--connect", "b@c.d"], 2, "a@localhost is a short name"),
+        (["node", "--name", "a@b.c", "--connect", "b@localhost"], 2, "a@b.c is a long name"),
+        (["call", "nobody@localhost", "m"], 2, "Missing argument 'FUNCTION'"),
+        (["call", "nobody@localhost", "m:f", "3x", "--cookie", "c"], 1, "; the argument is 3x"),
         (["node", "--sname", "a.b@localhost", "--cookie", "c"], 1, "only a-z, A-Z, 0-9, _ and - are allowed"),
         (["call", "nobody@localhost", "m", "f", "{unclosed", "--cookie", "c"], 1, "pyglyn: "),
     ],

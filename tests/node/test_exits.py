@@ -11,6 +11,7 @@ from pyglyn.etf import Atom, decode
 from pyglyn.node.exits import (
     MAX_MESSAGE_CHARACTERS,
     MAX_STACK_FRAMES,
+    REASON_CHARACTERS,
     ErlangError,
     Exit,
     Throw,
@@ -18,6 +19,7 @@ from pyglyn.node.exits import (
     atom_of,
     exception_term,
     exit_reason,
+    reason_text,
     stack_term,
 )
 from pyglyn.node.mailbox import Mailbox
@@ -128,3 +130,22 @@ def test_an_error_of_ones_own_is_told_with_its_stack_or_the_one_it_brings() -> N
 def test_an_exception_of_a_long_name_or_a_broken_text_has_a_reason_all_the_same() -> None:
     long = type("E" * 300, (Exception,), {})
     assert exception_term(long("\ud800")) == (Atom("exception"), Atom("E" * 255), b"?")
+
+
+def test_an_exception_is_shown_as_python_does_with_where_it_was_raised() -> None:
+    def fails() -> None:
+        raise ValueError("bad\nquantity")
+
+    with pytest.raises(ValueError, match="bad") as caught:
+        fails()
+    text = reason_text(exit_reason(caught.value))
+    line = fails.__code__.co_firstlineno + 1
+    assert text.startswith("ValueError: bad quantity (")
+    assert text.endswith(f"test_exits.py:{line} in fails)")
+
+
+def test_other_reasons_are_terms_on_one_line() -> None:
+    assert reason_text((Atom("signal"), 9)) == "{signal,9}"
+    long = reason_text([Atom("a")] * 10_000)
+    assert len(long) <= REASON_CHARACTERS + 10
+    assert "\n" not in reason_text(b"a\nb")

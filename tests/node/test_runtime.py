@@ -174,6 +174,27 @@ async def test_a_process_whose_name_is_taken_does_not_start() -> None:
     assert len(here.runtime.processes) == 1
 
 
+def plain(me: Process) -> int:
+    return 5
+
+
+async def test_a_process_of_a_function_that_is_not_async_says_so_and_one_of_no_function_does_not_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    here = noted()
+    with pytest.raises(
+        TypeError, match=r"started by its function: spawn\(sleep, …\) instead of spawn\(sleep\("
+    ):
+        here.runtime.spawn(asyncio.sleep(0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a process is an async function, and no int"):
+        here.runtime.spawn(5)  # type: ignore[arg-type]
+    assert here.runtime.processes == {}
+    process = here.runtime.spawn(plain)  # type: ignore[arg-type]
+    assert process.task is not None
+    await asyncio.wait([process.task])
+    assert "TypeError: plain is no async function: it has run, and returned int" in caplog.text
+
+
 # --- monitors by name -------------------------------------------------------------------------------------
 
 

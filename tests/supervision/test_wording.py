@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from pyglyn.etf import Atom
-from pyglyn.node.exits import exit_reason
+from pyglyn.node.exits import reason_text
 from pyglyn.supervision import program, supervisor, worker
-from pyglyn.supervision.wording import REASON_CHARACTERS, reason_text, reason_word, shown
+from pyglyn.supervision.wording import reason_word, shown
 from tests.supervision.trees import Ingest, job
 
 
@@ -18,25 +16,6 @@ def test_a_child_is_shown_by_its_name_or_its_id() -> None:
     assert shown(worker(job)) == "job"
     assert shown(supervisor(Ingest)) == "Ingest"
     assert shown(program(["/bin/ls"])) == "ls"
-
-
-def test_an_exception_is_shown_as_python_does_with_where_it_was_raised() -> None:
-    def fails() -> None:
-        raise ValueError("bad\nquantity")
-
-    with pytest.raises(ValueError, match="bad") as caught:
-        fails()
-    text = reason_text(exit_reason(caught.value))
-    line = fails.__code__.co_firstlineno + 1
-    assert text.startswith("ValueError: bad quantity (")
-    assert text.endswith(f"test_wording.py:{line} in fails)")
-
-
-def test_other_reasons_are_terms_on_one_line() -> None:
-    assert reason_text((Atom("signal"), 9)) == "{signal,9}"
-    long = reason_text([Atom("a")] * 10_000)
-    assert len(long) <= REASON_CHARACTERS + 10
-    assert "\n" not in reason_text(b"a\nb")
 
 
 def test_a_reason_that_only_looks_like_an_exception_or_a_status_is_shown_too() -> None:

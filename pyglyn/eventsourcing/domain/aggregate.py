@@ -54,11 +54,20 @@ class AggregateStats:
 
 @attrs.frozen
 class Domain(Generic[S, C, E]):
-    """The pure part of an aggregate type: what its commands do and what its events mean."""
+    """The pure part of an aggregate type: what its commands do and what its events mean.
+
+    Raises:
+        TypeError: ``empty_state`` is a class, and no entity of it.
+    """
 
     handle: Callable[[S, C], Iterable[E]]
     apply: Callable[[S, E], S]
     empty_state: S
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.empty_state, type):
+            name = self.empty_state.__name__
+            raise TypeError(f"empty_state is the entity before any event, {name}() and not the class {name}")
 
     def decide(self, entity: S, command: C) -> list[E]:
         """Return the events that a command causes.

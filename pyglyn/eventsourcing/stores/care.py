@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,8 @@ def opened(url: str, *, migrated: bool = True, create: bool = False) -> Iterator
     store: Any = open_store(url)
     if not store.has_sql:
         raise EventStoreError("a memory store lives in its service: nothing of it can be cared for from here")
+    if isinstance(store, SqliteStore) and not create and not os.path.exists(store.path):
+        raise EventStoreError(f"there is no file {store.path}")
     database: _Sqlite | _Postgres
     database = _Sqlite(store.path) if isinstance(store, SqliteStore) else _Postgres(store.conninfo)
     with contextlib.closing(database):

@@ -50,6 +50,11 @@ def test_a_handler_that_returns_no_list_of_events_is_told_so(handle: Any, compla
         handled_by(handle).decide(BankAccount(), OpenAccount("a"))
 
 
+def test_an_empty_state_that_is_a_class_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"before any event, BankAccount\(\) and not the class BankAccount"):
+        es.Domain(BANK_ACCOUNT.handle, apply, BankAccount)  # type: ignore[arg-type]
+
+
 def test_a_handler_may_return_no_events_or_a_tuple() -> None:
     assert handled_by(lambda s, c: []).decide(BankAccount(), OpenAccount("a")) == []
     assert handled_by(lambda s, c: (1, 2)).decide(BankAccount(), OpenAccount("a")) == [1, 2]

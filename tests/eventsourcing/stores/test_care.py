@@ -144,8 +144,18 @@ async def test_a_copy_into_something_else_is_refused(tmp_path: Path) -> None:
         care.copy(one, two)
     with pytest.raises(es.EventStoreError, match="memory"):
         care.copy(one, "memory:")
+    (tmp_path / "empty.db").touch()
     with pytest.raises(es.EventStoreError, match="no tables of ours"):
-        care.copy(f"sqlite:{tmp_path}/nothing.db", two)
+        care.copy(f"sqlite:{tmp_path}/empty.db", two)
+
+
+@pytest.mark.parametrize("command", [care.migrate, care.stats, lambda url: list(care.verify(url))])
+def test_a_file_that_is_not_there_is_refused_and_not_made(
+    command: Callable[[str], Any], tmp_path: Path
+) -> None:
+    with pytest.raises(es.EventStoreError, match=r"there is no file .*nothing\.db"):
+        command(f"sqlite:{tmp_path}/nothing.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_verify_finds_what_is_wrong(url: str) -> None:
@@ -195,6 +205,9 @@ async def test_an_archive_takes_what_snapshots_make_needless(
             await without.load_aggregate("a0")
     assert pyglyn_store("verify", url) == "nothing is wrong\n"
     assert pyglyn_store("archive", url, target, "--until", "100") == "1 events archived\n"
+    assert pyglyn_store("archive", url, target, "--until", "100") == (
+        "0 events archived: up to there none lies before a snapshot of its aggregate\n"
+    )
     assert care.stats(target)["events"] == 19
 
 
