@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import random
 import sys
 import threading
@@ -61,9 +62,12 @@ def test_nothing_is_kept_of_what_was_read_or_written(speedups: ModuleType) -> No
         gc.collect()
         return sys.getallocatedblocks()
 
-    rounds(2)
-    before = rounds(1)
-    assert rounds(10) - before < 200
+    rounds(3)
+    counts = [rounds(1), *(rounds(10) for _ in range(3))]
+    grown = [after - before for before, after in itertools.pairwise(counts)]
+    assert min(grown) < 200, (
+        grown
+    )  # what a round keeps, each of them does; other threads take some now and then
 
 
 def _ignored(function: Callable[[Any], object], value: Any) -> None:

@@ -138,7 +138,7 @@ async def test_a_tree_can_be_started_by_fresh_interpreters(node, tmp_path, monke
 )
 async def test_a_store_that_can_never_work_fails_the_start_with_its_reason(node, tmp_path, file, reason):
     (tmp_path / "text.db").write_text("this is no database, whatever its name says" * 100)
-    with sqlite3.connect(tmp_path / "newer.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "newer.db")) as connection, connection:
         connection.execute("CREATE TABLE pyglyn_schema (version int)")
         connection.execute("INSERT INTO pyglyn_schema VALUES (99)")
     connection.close()

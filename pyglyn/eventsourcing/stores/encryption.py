@@ -63,12 +63,16 @@ class KeyRing:
         keys: where all are.
         aggregate_type: whose.
         known_s: for how long one is believed to be still there, in seconds.
+        most: how many are known at a time.
     """
 
-    def __init__(self, keys: Keys, aggregate_type: str, *, known_s: float = KNOWN_S) -> None:
+    def __init__(
+        self, keys: Keys, aggregate_type: str, *, known_s: float = KNOWN_S, most: int = MOST_KEYS
+    ) -> None:
         self.keys = keys
         self.aggregate_type = aggregate_type
         self._known_s = known_s
+        self._most = most
         self._known: OrderedDict[str, tuple[bytes | None, float]] = OrderedDict()
 
     def __reduce__(self) -> Any:
@@ -137,7 +141,7 @@ class KeyRing:
     def _know(self, aggregate_id: str, key: bytes | None) -> None:
         self._known[aggregate_id] = key, time.monotonic() + self._known_s
         self._known.move_to_end(aggregate_id)
-        if len(self._known) > MOST_KEYS:
+        if len(self._known) > self._most:
             self._known.popitem(last=False)
 
     def seal(self, aggregate_id: str, what: str, text: str) -> str:

@@ -116,6 +116,7 @@ class SqliteDatabase:
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._connections: dict[ThreadPoolExecutor, sqlite3.Connection] = {}
+        self._used: set[ThreadPoolExecutor] = set()
         self._files: dict[ThreadPoolExecutor, FileIdentity] = {}  # which file each connection has open
         self._file: FileIdentity = None  # which file was found last
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-writer")
@@ -143,15 +144,22 @@ class SqliteDatabase:
                 self._prepared = True
 
     async def close(self) -> None:
-        """Close both connections, after what is queued is committed."""
+        """Close both connections, after what is queued is committed.
+
+        Each in its thread: an operation whose caller was cancelled may be opening one.
+        """
         if self._committer is not None:
             await self._committer
         for executor in (self._reader, self._writer):
-            connection = self._connections.pop(executor, None)
-            if connection is not None:
-                await self.loop.run_in_executor(executor, connection.close)
+            if executor in self._used:
+                await self.loop.run_in_executor(executor, self._close_connection, executor)
             executor.shutdown(wait=False)
         sqlite_wal.forget(self.path)
+
+    def _close_connection(self, executor: ThreadPoolExecutor) -> None:
+        connection = self._connections.pop(executor, None)
+        if connection is not None:
+            connection.close()
 
     async def read(self, operation: Operation[T]) -> T:
         """Run a function that only reads, in the reader's thread; each of its statements by itself."""
@@ -279,6 +287,7 @@ class SqliteDatabase:
             with ours(self.path):
                 return operation(self._connection(executor))
 
+        self._used.add(executor)
         return await self.loop.run_in_executor(executor, call)
 
     def _connection(self, executor: ThreadPoolExecutor) -> sqlite3.Connection:

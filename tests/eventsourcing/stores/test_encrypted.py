@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -175,7 +176,8 @@ async def test_nothing_that_is_secret_is_in_the_files(tmp_path):
         await store.append("a", [event], expected=0, snapshot=snapshot, outbox=messages)
         [read] = await store.read()
         assert (read.envelope.payload, SECRET in read.raw) == (event, False)
-        [(key,)] = sqlite3.connect(tmp_path / "keys.db").execute("SELECT key FROM pyglyn_key").fetchall()
+        with contextlib.closing(sqlite3.connect(tmp_path / "keys.db")) as keys:
+            [(key,)] = keys.execute("SELECT key FROM pyglyn_key").fetchall()
         files = [file for file in tmp_path.iterdir() if not file.name.startswith("keys")]
         assert files
         assert not [file for file in files if SECRET.encode() in file.read_bytes()]
@@ -188,7 +190,7 @@ async def test_a_ciphertext_stands_for_no_other_event(tmp_path):
     path = tmp_path / "bank.db"
     async with bank(f"sqlite:{path}", f"sqlite:{tmp_path}/keys.db") as store:
         await store.append("a", opened(1.0, 2.0), expected=0)
-        with sqlite3.connect(path) as other:
+        with contextlib.closing(sqlite3.connect(path)) as other, other:
             other.execute(
                 "UPDATE event SET payload = (SELECT payload FROM event WHERE sequence = 2) WHERE sequence = 3"
             )

@@ -12,7 +12,6 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.errors import EventDecodeError, EventStoreError, Forgotten
 from pyglyn.eventsourcing.domain.evolution import Several
-from pyglyn.eventsourcing.stores import encryption
 from pyglyn.eventsourcing.stores.encryption import EncryptingCodec, KeyRing, KeysMissing, sealed_in
 from pyglyn.eventsourcing.stores.keys import MemoryKeys
 
@@ -21,8 +20,8 @@ def codec(ring: KeyRing) -> EncryptingCodec[Any, Any]:
     return EncryptingCodec(ring, aggregate_type="t")
 
 
-async def ring_of(*ids: str) -> KeyRing:
-    ring = KeyRing(MemoryKeys(), "t")
+async def ring_of(*ids: str, **options: Any) -> KeyRing:
+    ring = KeyRing(MemoryKeys(), "t", **options)
     for id in ids:
         await ring.make(id)
     return ring
@@ -81,9 +80,8 @@ async def test_a_known_key_is_asked_for_again_after_a_while_and_a_forgotten_one_
         ring.seal("a", "event 1", "text")
 
 
-async def test_most_keys_are_known_and_no_more(monkeypatch):
-    monkeypatch.setattr(encryption, "MOST_KEYS", 3)
-    ring = await ring_of("a", "b", "c", "d")
+async def test_most_keys_are_known_and_no_more():
+    ring = await ring_of("a", "b", "c", "d", most=3)
     assert ring.missing("abcd") == {"a"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import sqlite3
 from collections.abc import Callable
@@ -53,7 +54,8 @@ async def test_many_are_found_at_once(opened):
 async def test_wrapped_keys_open_only_with_their_master_key(tmp_path):
     url = f"sqlite:{tmp_path}/keys.db"
     made = await open_keys(url, master=MASTER).make("t", "a")
-    [(stored,)] = sqlite3.connect(tmp_path / "keys.db").execute("SELECT key FROM pyglyn_key").fetchall()
+    with contextlib.closing(sqlite3.connect(tmp_path / "keys.db")) as keys:
+        [(stored,)] = keys.execute("SELECT key FROM pyglyn_key").fetchall()
     assert made not in stored
     with pytest.raises(EventStoreError, match="another master key"):
         await open_keys(url, master=secrets.token_bytes(32)).find("t", ["a"])

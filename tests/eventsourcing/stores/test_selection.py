@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from typing import Any
@@ -124,7 +125,7 @@ async def test_a_row_that_another_program_has_damaged_is_no_obstacle(tmp_path):
     store = es.open_store(f"sqlite:{tmp_path}/a.db", events=Removed, aggregate_type="t")
     async with store:
         await store.append("a", [Removed("x")], expected=0)
-        with sqlite3.connect(f"{tmp_path}/a.db") as other:
+        with contextlib.closing(sqlite3.connect(f"{tmp_path}/a.db")) as other, other:
             other.execute(
                 "INSERT INTO event VALUES ('t', ?, 1, 'x', '1', ?, '[]')", (b"\xff", b'\xff"removed"')
             )

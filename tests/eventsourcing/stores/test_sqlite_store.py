@@ -68,6 +68,12 @@ def child(script: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def integrity(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        [(found,)] = connection.execute("PRAGMA integrity_check").fetchall()
+    return str(found)
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[sqlite3.Connection]:
     """Another program in the middle of a write."""
@@ -88,7 +94,7 @@ async def test_children_of_a_fork_use_the_store_and_leave_the_parents_alone(tmp_
         name: [e.sequence for e in events if e.aggregate_id == name]
         for name in ("before", "parent", "one", "two")
     } == {name: list(range(1, 21)) for name in ("before", "parent", "one", "two")}
-    assert sqlite3.connect(tmp_path / "bank.db").execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert integrity(tmp_path / "bank.db") == "ok"
 
 
 async def test_processes_that_start_at_once_create_the_tables_once(tmp_path: Path) -> None:
@@ -409,8 +415,7 @@ async def test_a_file_put_in_anothers_place_is_not_opened_with_its_wal(tmp_path:
             assert len(await restored.read(limit=2000)) == 1000
         await restored.append("new", [AccountOpened("x")], expected=0)
     assert not path.with_name("bank.db-pyglyn").exists()
-    [(integrity,)] = sqlite3.connect(path).execute("PRAGMA integrity_check").fetchall()
-    assert integrity == "ok"
+    assert integrity(path) == "ok"
 
 
 async def test_a_wal_that_belongs_to_the_file_is_used(tmp_path: Path) -> None:
@@ -458,14 +463,17 @@ async def test_events_are_found_however_rowids_have_moved(tmp_path):
 
         expected = [(2 * n + 1, f"a{n}") for n in range(20)]
         assert await read_both_ways() == expected
-        with sqlite3.connect(path) as connection:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("DELETE FROM event WHERE aggregate_id IN ('o3', 'a7', 'o19')")
         assert await read_both_ways() == [each for each in expected if each[1] != "a7"]
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("VACUUM")
         await store.append("late", [AccountOpened("late")], expected=0)
         assert await read_both_ways() == [*(each for each in expected if each[1] != "a7"), (41, "late")]
-        with sqlite3.connect(path) as connection:  # rows change places, so that rowids say other events
+        with (
+            contextlib.closing(sqlite3.connect(path)) as connection,
+            connection,
+        ):  # rows change places, so that rowids say other events
             connection.execute("CREATE TABLE old AS SELECT * FROM event")
             triggers = connection.execute(
                 "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
