@@ -1077,3 +1077,18 @@ def test_constructors_of_one_name_are_told_apart_by_how_many_fields_they_have() 
     assert found == "sized with 3 fields"
     ((_, _, path),) = errors_of(either, (Atom("sized"), 1, b"2"))
     assert path == ("b",)
+
+
+def test_what_a_field_cannot_hold_is_told_in_its_own_words() -> None:
+    named = attrs.make_class("Named", {"name": attrs.field(type=str)}, frozen=True)
+    with pytest.raises(ValueEncodeError) as caught:
+        gleam.encode(named("\ud800"))
+    assert str(caught.value) == "expected str that UTF-8 can hold, got str with a lone surrogate at name"
+
+
+def test_a_member_of_another_enum_is_none_of_this_one() -> None:
+    this, other = enum.Enum("This", ["ONE"]), enum.Enum("Other", ["ONE"])
+    assert gleam.default_converter.unstructure(this.ONE, this) == Atom("one")  # type: ignore[attr-defined]
+    for value in (other.ONE, "ONE", this):  # type: ignore[attr-defined]
+        with pytest.raises(ValueEncodeError, match="expected This"):
+            gleam.default_converter.unstructure(value, this)
