@@ -47,6 +47,7 @@ _before_fork: list[int] = []
 
 def _before() -> None:
     _before_fork[:] = kernel.os_children()
+    _forked.intersection_update(_before_fork)  # those collected since are nobody's
 
 
 def _after() -> None:

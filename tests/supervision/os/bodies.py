@@ -28,7 +28,7 @@ import pytest
 from pyglyn.errors import ForkUnsafe
 from pyglyn.etf import Atom, Term
 from pyglyn.node.inspection import own_share_of_memory
-from pyglyn.supervision.os import descriptors, kernel
+from pyglyn.supervision.os import descriptors, kernel, orphans
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
@@ -423,6 +423,15 @@ async def what_was_started_here_keeps_its_exit_status(owner: str) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7  # noqa: ASYNC222
     await asyncio.to_thread(process.join)
     assert (process.exitcode, await asyncio.to_thread(command.wait)) == (7, 7)
+    await os_processes.close()
+
+
+async def what_was_forked_and_has_ended_is_forgotten() -> None:
+    """A supervisor forks for as long as it lives."""
+    os_processes = OsProcesses(owns_orphans=True)
+    for _ in range(20):
+        assert (await os_processes.fork(functools.partial(exit_with, 0), title="child").wait()).code == 0
+    assert len(orphans._forked) <= 1
     await os_processes.close()
 
 

@@ -25,6 +25,10 @@ def test_orphans(body: str, owner: str) -> None:
     run_fresh(f"{BODIES}:{body}", owner)
 
 
+def test_what_was_forked_and_has_ended_is_forgotten() -> None:
+    run_fresh(f"{BODIES}:what_was_forked_and_has_ended_is_forgotten")
+
+
 def test_a_handler_of_ones_own_is_left_alone() -> None:
     run_fresh(f"{BODIES}:a_handler_of_ones_own_is_left_alone")
 
