@@ -17,6 +17,7 @@ import rich_click as click
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from pyglyn.cli import tables, values
 from pyglyn.cli.options import client_node, client_options, interval_option, json_option, run, set_up_logging
@@ -152,7 +153,7 @@ def top(
                 while chosen[0] != "quit":
                     now, then = await look(local, node, timeout), time.monotonic()
                     found = uses(before, now, then - at)
-                    line = tables.cell(summary(node, found, chosen[0]), "bold")
+                    line = Text(tables.printable(summary(node, found, chosen[0])), "bold")
                     view.update(Group(line, draw(found, chosen[0])), refresh=True)
                     before, at = now, then
                     pressed.clear()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pty
+import re
 import sys
 import termios
 
@@ -55,22 +56,34 @@ class Terminal:
             while data := await asyncio.to_thread(os.read, self.ours, 65536):
                 self.shown += data.decode(errors="replace")
 
+    async def shows(self, text: str) -> None:
+        """Wait until it has shown something, in whatever colours and lines."""
 
-async def test_keys_sort_at_once_and_q_ends_it(epmd) -> None:
+        def is_shown() -> bool:
+            plain = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.shown).split())
+            assert text in plain, self.shown[-2000:]
+            return True
+
+        await eventually(is_shown, 30)
+
+
+@pytest.mark.parametrize("columns", [60, 160])
+async def test_keys_sort_at_once_and_q_ends_it(epmd, columns: int) -> None:
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (40, 160))
+    termios.tcsetwinsize(theirs, (40, columns))
+    environment = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "LINES"}}
     async with Node(unique_name(), cookie="c") as node:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "pyglyn", "top", node.name, "--cookie", "c", "--interval", "600",
-            env={**os.environ, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
+            env={**environment, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs,
         )  # fmt: skip
         os.close(theirs)
         terminal = Terminal(ours)
         watching = asyncio.create_task(terminal.watch())
         try:
-            await eventually(lambda: "by cpu" in terminal.shown, 30)
+            await terminal.shows("by cpu")
             os.write(ours, b"bm")  # both in one piece: an interval is longer than this test
-            await eventually(lambda: "by memory" in terminal.shown, 30)
+            await terminal.shows("by memory")
             os.write(ours, b"q")
             assert await asyncio.wait_for(process.wait(), 60) == 0, terminal.shown[-500:]
         finally:

@@ -268,14 +268,16 @@ class SqliteDatabase:
             async def run(operation: Operation[Any]) -> Any:
                 return await self._in_thread(self._writer, operation)
 
-            await run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
             try:
+                # Whoever is cancelled while it waits for the file's lock: the thread waits on, and gets it.
+                await run(lambda connection: connection.execute("BEGIN IMMEDIATE"))
                 yield run
                 await run(self._finish)
             except BaseException:
                 await asyncio.shield(run(roll_back))
                 raise
-        self.wake()
+            finally:
+                self.wake()  # it may be committed also where the caller was cancelled
 
     def wake(self) -> None:
         """Tell those who wait for events that we have committed."""

@@ -186,8 +186,9 @@ async def become(
 
 async def at_rest(store: es.EventStore[Any, Any]) -> bool:
     """Whether the manager has handled all events, and has nothing to send and nothing due."""
+    before = await store.checkpoint("steps")
     outlook = await store.outlook("steps")
-    is_done = await store.checkpoint("steps") == await store.last_position()
+    is_done = before == await store.checkpoint("steps") == await store.last_position()
     has_due = outlook.due_in is not None and outlook.due_in <= 0
     return is_done and not (outlook.waiting or outlook.refused or has_due)
 

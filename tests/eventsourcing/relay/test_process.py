@@ -116,7 +116,8 @@ async def test_of_two_instances_one_delivers_and_the_other_goes_on_when_it_ends(
         await eventually(stands_by)
         node.system.exit(first, "kill")
         await commit(store, 1, "2")
-        await eventually(lambda: hooks.bodies == [b"1", b"2"], timeout=20)
+        # At least once: the first one may have delivered it before it ended, and not noted that.
+        await eventually(lambda: [*dict.fromkeys(hooks.bodies)] == [b"1", b"2"], timeout=20)
 
 
 async def test_it_runs_in_an_os_process_of_its_own(node, tmp_path, hooks):

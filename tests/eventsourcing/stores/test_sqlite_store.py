@@ -231,6 +231,30 @@ async def test_a_full_disk_refuses_commands_loses_nothing_and_heals(small_disk: 
         assert [e.sequence for e in await store.read(limit=10_000)] == list(range(1, deposits + 3))
 
 
+async def test_a_transaction_that_is_cancelled_while_it_waits_for_the_file_holds_no_lock(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        await store.append("a", [AccountOpened("a")], expected=0)
+
+        async def deposit() -> None:
+            async with store.transaction() as tx:
+                await tx.append("b", [AccountOpened("b")], expected=0)
+
+        with locked(path):
+            waiting = asyncio.create_task(deposit())
+            database = store.database()  # type: ignore[attr-defined]
+            await eventually(lambda: database._write_lock.locked())
+            waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await store.append("c", [AccountOpened("c")], expected=0)
+        with locked(path):
+            pass
+        assert [event.aggregate_id for event in await store.read()] == ["a", "c"]
+
+
 async def test_an_open_transaction_keeps_other_writers_of_the_store_out_and_readers_in(
     tmp_path: Path,
 ) -> None:
