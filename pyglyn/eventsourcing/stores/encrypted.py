@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -110,12 +110,10 @@ class _Sealing(WrappedSideTables):
         return attrs.evolve(event, raw=bytes.fromhex(opened))
 
 
-class EncryptedTransaction(_Sealing, WrappedTransaction[E, S]):
-    """A transaction of such a store."""
+class _Sealed(_Sealing, Generic[E, S]):
+    """Aggregates whose events are read and written by their keys, in a transaction or outside of one."""
 
-    def __init__(self, underlying: Transaction[E, S], ring: KeyRing) -> None:
-        super().__init__(underlying)
-        self.ring = ring
+    underlying: Any
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
         return await self._with_keys(lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot))
@@ -136,7 +134,15 @@ class EncryptedTransaction(_Sealing, WrappedTransaction[E, S]):
         )
 
 
-class EncryptedStore(_Sealing, WrappedStore[E, S]):
+class EncryptedTransaction(_Sealed[E, S], WrappedTransaction[E, S]):
+    """A transaction of such a store."""
+
+    def __init__(self, underlying: Transaction[E, S], ring: KeyRing) -> None:
+        super().__init__(underlying)
+        self.ring = ring
+
+
+class EncryptedStore(_Sealed[E, S], WrappedStore[E, S]):
     """A store whose aggregates can be forgotten."""
 
     only_tells = False
@@ -176,24 +182,6 @@ class EncryptedStore(_Sealing, WrappedStore[E, S]):
                 assert event.id is not None
                 await tx.unpark(event.id)
             await tx.drop_snapshot(aggregate_id)
-
-    async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        return await self._with_keys(lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot))
-
-    async def append(
-        self,
-        aggregate_id: str,
-        events: Sequence[E],
-        *,
-        outbox: Iterable[OutboxMessage] = (),
-        **options: Any,
-    ) -> list[EventEnvelope[E]]:
-        if events:
-            await self.ring.make(aggregate_id)
-        sealed = await self._sealed(outbox, aggregate_id) if events else ()
-        return await self._with_keys(
-            lambda: self.underlying.append(aggregate_id, events, outbox=sealed, **options)
-        )
 
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None
