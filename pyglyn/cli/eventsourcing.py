@@ -35,6 +35,7 @@ from pyglyn.eventsourcing.domain import causation, wire
 from pyglyn.eventsourcing.domain.trace import Traced, trace
 from pyglyn.eventsourcing.queries.query_process import ALL, PREFIX, readable
 from pyglyn.eventsourcing.stores.readonly import NO_POSITION, look
+from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.node import Node
 from pyglyn.node.reasons import NOPROC
 
@@ -98,9 +99,7 @@ def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
     found = load_object(reference)
     if callable(found) and not isinstance(found, es.DurableQuery):
         found = made_by(found, reference)
-    store = getattr(found, "store", found)
-    store = getattr(store, "underlying", store)
-    codec = getattr(store, "codec", None)
+    codec = getattr(unwrapped(getattr(found, "store", found)), "codec", None)
     if found is None:
         raise click.UsageError(f"--app {reference}: there is nothing of that name")
     if not isinstance(codec, es.RowCodec):

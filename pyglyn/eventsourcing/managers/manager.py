@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pyglyn.errors import EventStoreError
 from pyglyn.etf import Pid
 from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
@@ -36,7 +35,7 @@ from pyglyn.eventsourcing.managers.spec import Destination, ManagerSpec
 from pyglyn.eventsourcing.queries.durable_spec import Start
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
-from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.memory import refuse_memory_elsewhere
 from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.node import Node
 from pyglyn.supervision import ChildSpec, worker
@@ -53,8 +52,7 @@ class Manager(ManagerSpec[S]):
         Raises:
             EventStoreError: the events are in memory, which another OS process does not see.
         """
-        if isinstance(self.store, MemoryStore) and options.get("isolation", "process") == "process":
-            raise EventStoreError(f"manager {self.name!r}: a memory store belongs to one OS process")
+        refuse_memory_elsewhere(f"manager {self.name!r}", self.store, options)
         return worker(ManagerServer, self, name=self.name, **options)
 
     async def start(self, node: Node) -> Pid:

@@ -27,12 +27,11 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from pyglyn.errors import EventStoreError
 from pyglyn.etf import Pid
 from pyglyn.eventsourcing.queries.durable_calls import Project
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
-from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.memory import refuse_memory_elsewhere
 from pyglyn.node import Node
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
@@ -58,8 +57,7 @@ class DurableQuery(DurableSpec):
         Raises:
             EventStoreError: the events are in memory, which another OS process does not see.
         """
-        if isinstance(self.store, MemoryStore) and options.get("isolation", "process") == "process":
-            raise EventStoreError(f"query {self.name!r}: a memory store belongs to one OS process")
+        refuse_memory_elsewhere(f"query {self.name!r}", self.store, options)
         if self.partitions == 1:
             return worker(DurableServer, self, name=self.name, **options)
         tree = Supervisor("one_for_one")

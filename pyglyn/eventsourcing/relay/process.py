@@ -38,7 +38,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.relay.delivery import Delivery, Publisher, Stopped
-from pyglyn.eventsourcing.stores.memory import MemoryStore
+from pyglyn.eventsourcing.stores.memory import refuse_memory_elsewhere
 from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.node import Node
@@ -92,8 +92,7 @@ class Relay:
         Raises:
             EventStoreError: the outbox is in memory, which another OS process does not see.
         """
-        if isinstance(self.store, MemoryStore) and options.get("isolation", "process") == "process":
-            raise EventStoreError(f"relay {self.name!r}: a memory store belongs to one OS process")
+        refuse_memory_elsewhere(f"relay {self.name!r}", self.store, options)
         return worker(RelayServer, self, name=self.name, **options)
 
     async def start(self, node: Node) -> Pid:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -43,6 +43,21 @@ from pyglyn.eventsourcing.stores.store import (
 
 E = TypeVar("E")
 S = TypeVar("S")
+
+
+def refuse_memory_elsewhere(whose: str, store: object, options: Mapping[str, Any]) -> None:
+    """Refuse a memory store for a child that is to be an OS process of its own.
+
+    Args:
+        whose: begins the text of the error.
+        store: what it is to have.
+        options: of the child's specification.
+
+    Raises:
+        EventStoreError: another OS process would not see what is in memory.
+    """
+    if isinstance(store, MemoryStore) and options.get("isolation", "process") == "process":
+        raise EventStoreError(f"{whose}: a memory store belongs to one OS process")
 
 
 class MemoryStore(EventStore[E, S]):
