@@ -11,12 +11,13 @@ import sqlite3
 from typing import Any
 
 import pytest
+from eventsourcing.popo import POPOApplicationRecorder
 
 from pyglyn import eventsourcing as es
 from pyglyn import gleam, supervision
 from pyglyn.errors import CallFailed, EventStoreError, ProcessError
 from pyglyn.etf import Atom
-from pyglyn.eventsourcing import glyn
+from pyglyn.eventsourcing import glyn, relay
 from pyglyn.node import Node
 from pyglyn.supervision import Supervisor
 from pyglyn.testing import eventually
@@ -202,6 +203,46 @@ async def test_those_who_wait_for_a_worker_that_dies_are_told_at_once(node, tmp_
 async def test_a_memory_store_is_not_shared_by_workers():
     with pytest.raises(EventStoreError, match="workers need SQLite or PostgreSQL"):
         supervised(es.MemoryStore(), workers=2)
+
+
+def in_memory(kind: str) -> es.EventStore[Any, Any]:
+    """A store in memory, itself or inside of another one."""
+    match kind:
+        case "itself":
+            return bank("memory:")
+        case "that tells a group":
+            return glyn.glyn_store(CONFIG, bank("memory:"))
+        case "with keys":
+            return es.open_store("memory:", aggregate_type="t", keys="memory:")
+        case "that tells a group of one with keys":
+            return glyn.glyn_store(CONFIG, es.open_store("memory:", aggregate_type="t", keys="memory:"))
+        case _:
+            return es.RecorderStore(POPOApplicationRecorder(), es.RowCodec(aggregate_type="BankAccount"))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["itself", "that tells a group", "with keys", "that tells a group of one with keys", "a recorder's"],
+)
+def test_what_is_in_memory_is_given_to_no_other_os_process_whatever_is_around_it(tmp_path, kind):
+    store = in_memory(kind)
+    database = f"sqlite:{tmp_path}/of_queries.db"
+    query = es.DurableQuery("q", note, store=store, checkpoints=database)
+    manager = es.manager("m", store=store, handle=lambda state, message: [], services={}, into=database)
+    to = relay.WebhookPublisher("http://localhost")
+    out = [relay.Relay("r", store=store, topics=["t"], to=to)] if store.has_side_tables else []
+    with pytest.raises(EventStoreError, match="workers need SQLite or PostgreSQL"):
+        supervised(store, workers=2)
+    for each in (query, manager, *out):
+        with pytest.raises(EventStoreError, match="a memory store belongs to one OS process"):
+            each.worker()
+        each.worker(isolation="task")
+
+
+def test_facts_in_memory_are_given_to_no_other_os_process():
+    query = es.DurableQuery("q", note, store=es.open_facts("memory:"), checkpoints="memory:")
+    with pytest.raises(EventStoreError, match="a memory store belongs to one OS process"):
+        query.worker()
 
 
 async def test_the_database_restarts_under_load_and_commands_go_on(node, postgres):

@@ -52,7 +52,6 @@ from pyglyn.eventsourcing.queries.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.queries.parking import parking_of
 from pyglyn.eventsourcing.service.front import FrontServer, worker_name
 from pyglyn.eventsourcing.service.lanes import Lanes, is_cancelled
-from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore
 from pyglyn.node import At, Caller, GenServer, Node, NoReply
@@ -136,7 +135,7 @@ def service(
     required: bool = False,
 ) -> ServiceSpec[S, C, E]:
     """Describe a service; the arguments are those of `supervised`."""
-    if workers and isinstance(eventstore, MemoryStore):
+    if workers and eventstore.in_memory:
         raise EventStoreError("a memory store belongs to one OS process: workers need SQLite or PostgreSQL")
     if snapshot_config is not None and empty_state is not None:
         eventstore.check_state(empty_state)

@@ -50,18 +50,20 @@ def refuse_memory_elsewhere(whose: str, store: object, options: Mapping[str, Any
 
     Args:
         whose: begins the text of the error.
-        store: what it is to have.
+        store: what it is to have: a store, facts, or something that is in no OS process at all.
         options: of the child's specification.
 
     Raises:
         EventStoreError: another OS process would not see what is in memory.
     """
-    if isinstance(store, MemoryStore) and options.get("isolation", "process") == "process":
+    if getattr(store, "in_memory", False) and options.get("isolation", "process") == "process":
         raise EventStoreError(f"{whose}: a memory store belongs to one OS process")
 
 
 class MemoryStore(EventStore[E, S]):
     """Events of one aggregate type in memory."""
+
+    in_memory = True
 
     def __init__(self, aggregate_type: str | None = None, codec: RowCodec[E, S] | None = None) -> None:
         """Make an empty store.

@@ -74,6 +74,7 @@ class RecorderStore(EventStore[E, S]):
             snapshots: for snapshots; without it they are not kept.
         """
         self.aggregate_type = codec.aggregate_type
+        self.in_memory = any(each.__module__ == "eventsourcing.popo" for each in type(recorder).__mro__)
         self._recorder = recorder
         self._snapshots = snapshots
         self._codec = codec

@@ -415,12 +415,14 @@ class EventStore(SideTables, ManagerReads, Generic[E, S]):
         has_sql: whether a transaction can run statements of the application.
         has_side_tables: whether there are checkpoints, parked events, leases and an outbox.
         one_writer: whether a transaction keeps all others from writing, however little they have in common.
+        in_memory: whether what it has is in this OS process, and no other one sees it.
     """
 
     aggregate_type: str | None
     has_sql = False
     has_side_tables = True
     one_writer = False
+    in_memory = False
     reopen: Callable[[], EventStore[Any, Any]] | None = None
     """Makes the same store again: how it travels to a fresh OS process. A class of one's own sets it."""
 

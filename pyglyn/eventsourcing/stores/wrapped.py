@@ -251,6 +251,7 @@ class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
         self.has_sql = underlying.has_sql
         self.has_side_tables = underlying.has_side_tables
         self.one_writer = underlying.one_writer
+        self.in_memory = underlying.in_memory
 
     @property
     def inside(self) -> SideTables:

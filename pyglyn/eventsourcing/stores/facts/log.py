@@ -109,7 +109,13 @@ class RawFact:
 
 
 class FactLog(abc.ABC):
-    """Facts in one order."""
+    """Facts in one order.
+
+    Attributes:
+        in_memory: whether they are in this OS process, and no other one sees them.
+    """
+
+    in_memory = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -212,6 +218,8 @@ def read_metadata(text: str) -> Metadata:
 
 class MemoryFactLog(FactLog):
     """Facts in memory; for tests and state that may be lost."""
+
+    in_memory = True
 
     def __init__(self) -> None:
         self._facts: list[RawFact] = []

@@ -101,6 +101,11 @@ class FactStore(Generic[E]):
         self._codec: JsonCodec[E] = JsonCodec(events, style, tagged=True)
         self._tags = tags
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether no other OS process sees the facts."""
+        return self.log.in_memory
+
     def reopened(self) -> FactStore[E]:
         """Return the same facts with connections of its own, where they are in a database."""
         log = self.log.reopened()
