@@ -29,6 +29,7 @@ ALONE = {
     "groups/test_transcripts.py",
     "groups/test_views_converge.py",
     "node/test_calls.py",
+    "node/test_frames.py",
     "node/test_gen_server.py",
     "node/test_hub.py",
     "node/test_io_server.py",

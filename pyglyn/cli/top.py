@@ -29,7 +29,17 @@ from pyglyn.node.reasons import UNDEFINED
 
 SORTS: Final = ("cpu", "memory", "mailbox", "restarts", "uptime", "name")
 KEYS: Final = {"c": "cpu", "m": "memory", "b": "mailbox", "r": "restarts", "u": "uptime", "n": "name"}
-_COLUMNS: Final = ("pid", "os pid", "cpu", "memory", "mailbox", "restarts", "uptime", "status")
+_COLUMNS: Final = (
+    "pid",
+    "os pid",
+    "cpu",
+    "memory",
+    "mailbox",
+    "restarts",
+    "uptime",
+    "status",
+    "current function",
+)
 _NUMBERS: Final = ("os pid", "cpu", "memory", "mailbox", "restarts", "uptime")
 
 
@@ -86,7 +96,7 @@ def order(found: list[Use], sort: str) -> list[Use]:
 
 def draw(found: list[Use], sort: str) -> Table:
     """A table of them."""
-    table = tables.table("name", *_COLUMNS, right=_NUMBERS, whole=_COLUMNS)
+    table = tables.table("name", *_COLUMNS, right=_NUMBERS, whole=_COLUMNS[:-1])
     for use in order(found, sort):
         row = use.row
         cells = (
@@ -99,6 +109,7 @@ def draw(found: list[Use], sort: str) -> Table:
             shown(row, "restarts"),
             duration(row.get(Atom("uptime_ms"))),
             str(row.get(Atom("status"), "")),
+            row.get(Atom("current_function"), b"").decode(errors="replace"),
         )
         table.add_row(*map(tables.cell, cells))
     return table

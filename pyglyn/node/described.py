@@ -32,6 +32,7 @@ def _process(row: Any, own: bool) -> Json:
         "parent": pid_text(value("parent")),
         "name": name_of(row),
         "label": (value("label") or b"").decode(errors="replace"),
+        "current_function": (value("current_function") or b"").decode(errors="replace"),
         "status": str(value("status") or ""),
         "type": str(value("type") or "process"),
         "restarts": number(value("restarts")),

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from pyglyn.etf import Atom
+from pyglyn.node import frames
 from pyglyn.node.exits import atom_of
 from pyglyn.node.process import Host, Process
 from pyglyn.node.reasons import UNDEFINED
@@ -34,6 +35,7 @@ def row(process: Process) -> Row:
         OS_PID: os.getpid(),
         Atom("status"): Atom("running"),
         Atom("message_queue_len"): process.message_queue_len,
+        Atom("current_function"): frames.name(frames.of_task(process.task)).encode(),
         Atom("uptime_ms"): int((time.monotonic() - process.started_at) * 1000),
     }
 

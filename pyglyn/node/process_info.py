@@ -11,10 +11,10 @@ What a Python process has not got is said by a neutral value of the same type:
 - ``priority`` is ``normal``, ``error_handler`` is ``error_handler``, ``message_queue_data`` is ``on_heap``;
   ``suspending``, ``binary``, ``magic_ref`` and ``sequential_trace_token`` are empty, ``trace`` is 0.
 
-``initial_call`` is ``{python, Label, 1}``; ``current_function`` and its like name the Python coroutine that
-the process is in, with the file's name as the module. ``dictionary`` has ``$initial_call``, ``$ancestors``
-(the supervisors above it in its OS process, and the one above those), and what the body put into
-``Process.dictionary``, as text where it is no term.
+``initial_call`` is ``{python, Label, 1}``; ``current_function`` and its like name the Python function that
+the process is in (see ``frames``), with the file's name as the module; ``backtrace`` has all there are.
+``dictionary`` has ``$initial_call``, ``$ancestors`` (the supervisors above it in its OS process, and the one
+above those), and what the body put into ``Process.dictionary``, as text where it is no term.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
+from types import FrameType
 from typing import Any
 
 import attrs
@@ -29,7 +30,8 @@ import attrs
 from pyglyn import etf
 from pyglyn.errors import EncodeError
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.node.exits import MAX_STACK_FRAMES, atom_of, call_site, is_own_code
+from pyglyn.node import frames
+from pyglyn.node.exits import atom_of
 from pyglyn.node.inspection import cpu_use, resident_memory
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import UNDEFINED
@@ -53,7 +55,7 @@ class Facts:
         parent: who started it as a child.
         links, monitors, watchers: the other ends.
         messages: what waits in its mailbox.
-        coroutines: the Python frames it is in, innermost last.
+        frames: the Python frames it is in, innermost last.
         ancestors: its supervisors, as names or pids.
     """
 
@@ -67,7 +69,7 @@ class Facts:
     ancestors: list[Term] = attrs.field(factory=list)
     message_queue_len: int = 0
     messages: Callable[[], list[Term]] = list
-    coroutines: Callable[[], list[Any]] = list
+    frames: Callable[[], list[FrameType]] = list
     status: Atom = RUNNING
     trap_exit: bool = False
     dictionary: dict[str, Any] = attrs.field(factory=dict)
@@ -94,7 +96,7 @@ def facts(process: Process, os_pid: int | None = None) -> Facts:
         ancestors=_ancestors(process),
         message_queue_len=process.message_queue_len,
         messages=lambda: [_as_term(message) for message in process.waiting_messages],
-        coroutines=lambda: _frames(task),
+        frames=lambda: frames.of_task(task),
         status=RUNNING if task is not None and task is asyncio.current_task() else WAITING,
         trap_exit=process.trap_exit,
         dictionary=process.dictionary,
@@ -123,28 +125,9 @@ def _as_term(value: Any) -> Term:
         return repr(value).encode("utf-8", "replace")
 
 
-def _frames(task: asyncio.Task[Any] | None) -> list[Any]:
-    """The frames of a task's coroutines, outermost first."""
-    found = []
-    awaited: Any = None if task is None else task.get_coro()
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is not None:
-            found.append(frame)
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    return found
-
-
 def _stack(about: Facts) -> list[tuple[Term, ...]]:
-    """The stack trace, innermost call first: the application's part of it where there is one."""
-    frames = about.coroutines()
-    outside = [frame for frame in frames if not is_own_code(frame.f_code.co_filename)]
-    chosen = (outside or frames)[-MAX_STACK_FRAMES:]
-    stack = [
-        call_site(f.f_code.co_filename, f.f_code.co_name, f.f_code.co_argcount, f.f_lineno)
-        for f in reversed(chosen)
-    ]
-    return stack or [(*_initial_call(about), [])]
+    """The stack trace, innermost call first."""
+    return frames.calls(about.frames()) or [(*_initial_call(about), [])]
 
 
 def _initial_call(about: Facts) -> tuple[Term, ...]:
@@ -161,8 +144,7 @@ def _dictionary(about: Facts) -> list[tuple[Term, Term]]:
 
 def _backtrace(about: Facts) -> bytes:
     lines = [
-        f"{os.path.basename(f.f_code.co_filename)}:{f.f_lineno} {f.f_code.co_name}"
-        for f in about.coroutines()
+        f"{os.path.basename(f.f_code.co_filename)}:{f.f_lineno} {f.f_code.co_name}" for f in about.frames()
     ]
     return "".join(f"{line}\n" for line in reversed(lines)).encode("utf-8", "replace")
 

@@ -43,6 +43,7 @@ async def test_a_row_says_who_a_process_is_and_how_it_does() -> None:
         OS_PID: os.getpid(),
         Atom("status"): Atom("running"),
         Atom("message_queue_len"): 1,
+        Atom("current_function"): b"",
     }
     assert (row(other)[Atom("name")], row(other)[PARENT]) == (UNDEFINED, THEM)
     assert [each[PID] for each in rows(here.runtime)] == [me.pid, other.pid]

@@ -83,7 +83,9 @@ async def test_what_is_said_of_a_worker_is_its_truth(asked: Asked) -> None:
     _, memory = await asked.erlang("process_info", crowd, Atom("memory"))
     assert memory > 1 << 20
     _, function = await asked.erlang("process_info", crowd, Atom("current_function"))
-    assert function[1:] == (Atom("wait"), 1)  # of asyncio.Event
+    assert function == (Atom("asking"), Atom("crowd"), 1)
+    _, function = await asked.erlang("process_info", asked.whereis("a"), Atom("current_function"))
+    assert function == (Atom("gen_server"), Atom("run"), 2)
     _, dictionary = await asked.erlang("process_info", asked.whereis("beside"), Atom("dictionary"))
     assert (Atom("mood"), b"good") in dictionary or (Atom("mood"), "good") in dictionary
     _, dictionary = await asked.erlang("process_info", crowd, Atom("dictionary"))
