@@ -50,7 +50,7 @@ def telling(frames: list[FrameType]) -> list[FrameType]:
         chosen = [frame for frame in known if is_own_code(frame.f_code.co_filename)]
         while chosen and _is_private(chosen[-1]) and not all(map(_is_private, chosen)):
             chosen.pop()
-    return (chosen or frames)[: -MAX_STACK_FRAMES - 1 : -1]
+    return chosen[: -MAX_STACK_FRAMES - 1 : -1]
 
 
 def calls(frames: list[FrameType]) -> list[tuple[Term, ...]]:

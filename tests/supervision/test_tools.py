@@ -11,6 +11,7 @@ import pytest_asyncio
 from pyglyn import Atom, Pid
 from pyglyn.node import Settings
 from pyglyn.testing import Beam, eventually, require
+from tests.supervision import live_dashboard
 from tests.supervision.asking import Asked, asked_by
 from tests.supervision.conftest import running
 
@@ -324,6 +325,22 @@ async def test_live_dashboard_is_answered_as_by_its_own_module(asked: Asked) -> 
     allocators, _ = await _rpc(asked, DASHBOARD, "memory_allocators_callback", None)
     assert [entry[Atom("name")].name for entry in allocators] == ["total", "hub", "workers"]
     assert await _rpc(asked, DASHBOARD, "ets_callback", None, Atom("size"), Atom("asc"), 50) == ([], 0)
+
+
+async def test_live_dashboard_gets_the_shapes_that_its_own_module_gives(asked: Asked) -> None:
+    ours = await live_dashboard.shapes(asked.beam, asked.node.name, "top", "a")
+    assert live_dashboard.differences(live_dashboard.recorded(), ours) == {}
+
+
+async def test_microstate_accounting_is_told_since_it_was_reset(asked: Asked) -> None:
+    async def total() -> int:
+        schedulers = await asked.erlang("statistics", Atom("microstate_accounting"))
+        return sum(sum(scheduler[Atom("counters")].values()) for scheduler in schedulers)
+
+    before = await total()
+    for flag in (True, Atom("reset")):
+        assert await asked.erlang("system_flag", Atom("microstate_accounting"), flag) is True
+    assert 0 < await total() < before
 
 
 async def test_sys_looks_into_servers_and_says_when_one_does_not_answer(asked: Asked) -> None:

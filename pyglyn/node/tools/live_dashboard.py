@@ -19,11 +19,11 @@ from pyglyn.node.destinations import name_of
 from pyglyn.node.exits import atom_of
 from pyglyn.node.exports import Badarg
 from pyglyn.node.hub import Hub
-from pyglyn.node.reasons import ERROR, OK, UNDEFINED
-from pyglyn.node.tools import applications, trees
+from pyglyn.node.reasons import ERROR, OK
+from pyglyn.node.tools import applications, modules, trees
 from pyglyn.node.tools.ports import INET, Ports
 from pyglyn.node.tools.system_info import System
-from pyglyn.node.tools.terms import Functions, pairs
+from pyglyn.node.tools.terms import Functions, pairs, text
 
 MODULE: Final = "Elixir.Phoenix.LiveDashboard.SystemInfo"
 _PROCESSES: Final = ("memory", "reductions", "message_queue_len", "current_function")
@@ -100,7 +100,7 @@ class SystemInfo:
         found = applications.find(self.hub, app)
         about = _map(
             "banner", banner, "elixir_version", b"None", "phoenix_version", b"None",
-            "app_version", found.version.encode() if found else b"None", "system_architecture", architecture,
+            "app_version", text(found.version) if found else b"None", "system_architecture", architecture,
         )  # fmt: skip
         return _map(
             "system_info", about,
@@ -136,7 +136,8 @@ class SystemInfo:
             "system_info", bytes(16), "dashboard_running?", True,
             "applications", [what for kind, what in wanted
                              if kind is Atom("application") and applications.find(self.hub, what)],
-            "modules", [],
+            "modules", [what for kind, what in wanted
+                        if kind is Atom("module") and name_of(what) in modules.names(self.hub)],
             "processes", [what for kind, what in wanted
                           if kind is Atom("process") and self.hub.whereis(name_of(what) or "")],
         )  # fmt: skip
@@ -199,8 +200,8 @@ class SystemInfo:
             return ERROR
         values = {item.name: value for item, value in answers}
         ancestors = dict(values["dictionary"]).get(Atom("$ancestors"), [])
-        found = pairs("initial_call", values["initial_call"],
-                      "ancestors", [await self._details(one) for one in ancestors])  # fmt: skip
+        above = [await self._details(one) for one in ancestors]
+        found = pairs("initial_call", values["initial_call"], "ancestors", above, "label", None)
         for name in _PROCESS:
             value = values[name]
             if name in ("links", "monitored_by"):
@@ -318,8 +319,8 @@ def _shown(values: dict[str, Any]) -> str:
 
 def _wrapped(branch: trees.Branch) -> Term:
     kind = Atom("supervisor" if branch.is_supervisor else "worker")
-    name: Term = atom_of(branch.label)
-    return ((kind, branch.pid, name), [_wrapped(child) for child in branch.below])
+    label = branch.label.encode()  # no atom: there would be a new one in the asking node for every OS process
+    return ((kind, branch.pid, label), [_wrapped(child) for child in branch.below])
 
 
 def _name(items: dict[str, Any]) -> str:
@@ -328,8 +329,7 @@ def _name(items: dict[str, Any]) -> str:
 
 def _port_items(items: dict[str, Any]) -> list[Term]:
     names = ("name", "links", "id", "connected", "input", "output", "os_pid")
-    # Elixir has nil where Erlang has undefined.
-    return [(Atom(name), None if items[name] is UNDEFINED else items[name]) for name in names]
+    return [(Atom(name), items[name]) for name in names]
 
 
 def _socket(port: Any, items: dict[str, Any]) -> list[Any]:

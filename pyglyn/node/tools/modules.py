@@ -23,20 +23,22 @@ _INITIAL_CALLS: Final = "python"
 """The module in ``initial_call`` of every process; Observer asks for its attributes."""
 
 
+def names(hub: Hub) -> list[str]:
+    """The modules that a node answers for."""
+    return sorted({module for table in (hub.exports, hub.builtins) for module, _ in table})
+
+
 def functions(hub: Hub, census: Census) -> Functions:
     """Those of modules ``code``, ``erlang`` and ``ets``."""
 
-    def modules() -> list[str]:
-        return sorted({module for table in (hub.exports, hub.builtins) for module, _ in table})
-
     async def ensure_loaded(module: Term) -> Term:
-        return (Atom("module"), module) if name_of(module) in modules() else (ERROR, Atom("nofile"))
+        return (Atom("module"), module) if name_of(module) in names(hub) else (ERROR, Atom("nofile"))
 
     async def is_loaded(module: Term) -> Term:
-        return (Atom("file"), PRELOADED) if name_of(module) in modules() else False
+        return (Atom("file"), PRELOADED) if name_of(module) in names(hub) else False
 
     async def all_loaded() -> Term:
-        return [(atom_of(module), PRELOADED) for module in modules()]
+        return [(atom_of(module), PRELOADED) for module in names(hub)]
 
     async def load_binary(module: Term, file: Term, code: Term) -> Term:
         raise refused(_NO_CODE)
@@ -81,14 +83,12 @@ def functions(hub: Hub, census: Census) -> Functions:
 
 def add_code(table: Exports) -> None:
     """Have every module of the table, and that of initial calls, tell of itself by ``module_info/1``."""
-    names: dict[str, set[str]] = {_INITIAL_CALLS: set()}
-    for module, function in table:
-        names.setdefault(module, set()).add(function)
+    modules = {_INITIAL_CALLS, *(module for module, _ in table)}
 
     async def module_info(item: Term) -> Term:
         if item in (Atom("attributes"), Atom("exports"), Atom("functions"), Atom("compile")):
             return []
         raise Badarg("module_info: attributes, compile, exports or functions")
 
-    for module in names:
+    for module in sorted(modules):
         table.add(module, module_info)

@@ -101,6 +101,7 @@ class System:
         self.hub = hub
         self.census = census
         self._last: dict[str, int] = {}
+        self._reset: dict[int, tuple[int, int]] = {}
 
     # --- system_info ------------------------------------------------------------------------------
 
@@ -239,27 +240,39 @@ class System:
         active = min(total, await self._cpu_us() * 1000 // cpus())
         return [(number, active, total) for number in range(1, cpus() + 1)]
 
-    async def _microstate_accounting(self) -> Term:
+    async def _busy(self) -> dict[int, tuple[int, int]]:
+        """Active and total nanoseconds by scheduler."""
         schedulers: Any = await self.scheduler_wall_time()
-        return [
-            {
-                Atom("type"): Atom("scheduler"),
-                Atom("id"): number,
-                Atom("counters"): {
-                    **{Atom(name): 0 for name in ("aux", "check_io", "gc", "other", "port")},
-                    Atom("emulator"): active,
-                    Atom("sleep"): total - active,
-                },
-            }
-            for number, active, total in schedulers
-        ]
+        return {number: (active, total) for number, active, total in schedulers}
+
+    async def _microstate_accounting(self) -> Term:
+        """The counters since they were reset."""
+        found: list[Term] = []
+        for number, (active, total) in (await self._busy()).items():
+            active_before, total_before = self._reset.get(number, (0, 0))
+            busy = max(0, active - active_before)
+            counters = dict.fromkeys(("aux", "check_io", "gc", "other", "port"), 0)
+            counters |= {"emulator": busy, "sleep": max(0, total - total_before - busy)}
+            found.append(
+                {
+                    Atom("type"): Atom("scheduler"),
+                    Atom("id"): number,
+                    Atom("counters"): {Atom(name): value for name, value in counters.items()},
+                }
+            )
+        return found
 
     # --- system_flag ------------------------------------------------------------------------------
 
     async def flag(self, flag: Term, value: Term) -> Term:
-        """``system_flag/2``: the flags that make the BEAM count are set here, and stay so."""
+        """``system_flag/2``: the flags that make the BEAM count are set here, and stay so.
+
+        erldash resets its counters after each look, and takes them for those of the time between two.
+        """
         if not isinstance(flag, Atom) or flag.name not in _FLAGS or not isinstance(value, (bool, Atom)):
             raise Badarg("system_flag: scheduler_wall_time and microstate_accounting are always on")
+        if flag is Atom("microstate_accounting") and value is Atom("reset"):
+            self._reset = await self._busy()
         return True
 
 
