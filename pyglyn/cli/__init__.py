@@ -111,6 +111,10 @@ COMMANDS = {
         "eventsourcing:queries",
         "List the queries of NODE: position, lag, state, processed and parked events, last error.",
     ),
+    "sql": (
+        "sql:sql",
+        "Run one STATEMENT that reads on the database of a durable query of NODE, and print what it finds.",
+    ),
     "replay": (
         "eventsourcing:replay",
         "Have a durable query of NODE undo its effects and process all events again.",

@@ -65,6 +65,7 @@ from pyglyn.eventsourcing.managers.rules import (
     Schedule,
 )
 from pyglyn.eventsourcing.managers.spec import Destination
+from pyglyn.eventsourcing.queries.asking import select
 from pyglyn.eventsourcing.queries.durable import DurableQuery, durable_query
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
@@ -89,6 +90,7 @@ from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.recorder import RecorderStore
 from pyglyn.eventsourcing.stores.rows import RowCodec
+from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, Selected
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     CommandRecord,
@@ -162,12 +164,14 @@ __all__ = [
     "QuerySpec",
     "QueryStatus",
     "RawFact",
+    "ReadOnlySql",
     "RecordedEvent",
     "RecorderStore",
     "Refused",
     "Replay",
     "RowCodec",
     "Schedule",
+    "Selected",
     "SerializedEventEnvelop",
     "Service",
     "ServiceSpec",
@@ -194,6 +198,7 @@ __all__ = [
     "open_log",
     "open_store",
     "pascal_case",
+    "select",
     "service",
     "snake_case",
     "start",

@@ -22,6 +22,7 @@ import attrs
 from pyglyn import etf
 from pyglyn.errors import (
     CheckpointConflict,
+    EventSourcingError,
     EventStoreError,
     GleamError,
     GroupError,
@@ -36,6 +37,7 @@ from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.queries.ahead import ReadAhead
+from pyglyn.eventsourcing.queries.asking import Answers
 from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
@@ -146,6 +148,7 @@ class DurableServer(QueryServer):
         self.ahead = ReadAhead(self.selected or self.events)
         self.source: Source = self.ahead
         self.database: EventStore[Any, Any] = self._own(query.checkpoints)
+        self.answers = Answers(self.name, self.database, query.sql)
         await self.make_ready()
         self.running = asyncio.get_running_loop().create_task(self._run())
         self.running.add_done_callback(self._run_ended)
@@ -622,11 +625,17 @@ class DurableServer(QueryServer):
         return lag
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
-        """Answer tools, and those who wait for a position."""
+        """Answer tools, those who wait for a position, and those who ask for rows."""
         match request:
             case (Atom("wait_for"), int() as position):
                 heapq.heappush(self.waiting_for, (position, next(self.numbers), caller))
                 await self._answer_waiting()
+                return NoReply
+            case (Atom("select"), bytes() as statement, list() as parameters):
+                try:
+                    self.answers.take(statement, parameters, partial(self.reply, caller))
+                except (EventSourcingError, GleamError) as error:
+                    return (wire.ERROR, wire.error_term(error))
                 return NoReply
         return await super().handle_call(request, caller)
 
@@ -728,6 +737,8 @@ class DurableServer(QueryServer):
                 await self._save(tx, effect.before, effect.after)
 
     async def _close(self) -> None:
+        if hasattr(self, "answers"):
+            await self.answers.stop()
         if hasattr(self, "running"):
             await self._stop_running()
             await self.ahead.forget()

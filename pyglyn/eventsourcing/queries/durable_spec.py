@@ -16,6 +16,7 @@ from pyglyn.eventsourcing.queries.selected import Passing, SelectedEvents, Selec
 from pyglyn.eventsourcing.stores.facts.log import Query
 from pyglyn.eventsourcing.stores.facts.store import FactStore
 from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, database_of
 from pyglyn.eventsourcing.stores.selection import Selection
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 
@@ -51,6 +52,8 @@ class DurableSpec:
         partitions: how many instances share the events, each with the checkpoint ``name_1_of_N`` and so on:
             those of one aggregate (of facts: of one stream) always come to the same one, in order.
         events: the type of the events, where ``store`` is a `GlynConfig`.
+        sql: that `es.select` and ``pyglyn sql`` may ask the database ``into``, all of it, and what a
+            statement may take: True, or a `ReadOnlySql`. Nobody may unless given.
 
     Raises:
         EventStoreError: ``into`` has no SQL, or nothing is there to keep the checkpoint; batches without
@@ -77,6 +80,7 @@ class DurableSpec:
         batches: bool = False,
         select: Query | Sequence[type | str] | None = None,
         partitions: int = 1,
+        sql: ReadOnlySql | bool = False,
     ) -> None:
         self.name = name
         self.function = function
@@ -98,11 +102,16 @@ class DurableSpec:
         self.batches = batches
         self.select = select
         self.partitions = partitions
+        self.sql = ReadOnlySql() if sql is True else sql or None
         self._check()
 
     def _check(self) -> None:
         if self.batches and self.into is None:
             raise EventStoreError(f"query {self.name!r}: batches need a transaction, so give into=")
+        if self.sql is not None:
+            if self.into is None:
+                raise EventStoreError(f"query {self.name!r}: without into= it has no tables for sql=")
+            database_of(self.into)
         if self.partitions < 1:
             raise NonPositiveArgument(f"query {self.name!r}: one partition or more, got {self.partitions}")
         of_facts = isinstance(self.store, FactStore)
