@@ -407,7 +407,7 @@ class DurableServer(QueryServer):
 
     async def _wait(self, after: int, timeout: float) -> None:
         """Wait for the store, a broadcast, an order, or the time."""
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), time.monotonic()
         store = loop.create_task(self.source.wait(after, timeout=timeout))
         store.add_done_callback(lambda task: task.cancelled() or task.exception())  # seen, if not raised
         order = loop.create_task(self.awake.wait())
@@ -420,6 +420,7 @@ class DurableServer(QueryServer):
                 store.cancel()
                 await asyncio.wait((store,), timeout=0.1)
         self.awake.clear()
+        self.held_s = max(0.0, self.held_s - (time.monotonic() - began))
         if store in done:
             store.result()
 

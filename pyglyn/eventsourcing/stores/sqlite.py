@@ -4,9 +4,10 @@ Safe across the OS processes of a node and across languages. How it locks and co
 :mod:`pyglyn.eventsourcing.stores.sqlite_database`. Positions are given by a trigger; as SQLite has one
 writer at a time, their order is the order of commits.
 
-Waking up: commits of the same store object wake at once. For those of other processes there is no signal in
-SQLite, so a waiting reader asks for ``PRAGMA data_version`` (a look into shared memory) between 100 and 10
-times a second, less often the longer nothing happens, and not at all while nobody waits.
+Waking up: commits of the same store object wake at once, those of other OS processes by way of the operating
+system (:mod:`pyglyn.eventsourcing.stores.sqlite_watch`). Where that tells nothing, a waiting reader asks for
+``PRAGMA data_version`` (a look into shared memory) between 100 and 10 times a second, less often the longer
+nothing happens, and not at all while nobody waits.
 """
 
 from __future__ import annotations
@@ -93,6 +94,9 @@ T = TypeVar("T")
 
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.1
+_TRUSTED_S = 1.0
+"""How long a reader who is told of writes trusts that there was none."""
+_MIND_OTHERS_S = 0.001
 _WORTH_A_LOOK = 8
 """Rows from which on it is worth while to find out where events are."""
 
@@ -364,6 +368,27 @@ async def wait_for_change(
 
 
 async def _change(database: SqliteDatabase, has_grown: Callable[[], Awaitable[bool]]) -> None:
+    with database.watch.watching() as is_told:
+        await (_be_told if is_told else _look)(database, has_grown)
+
+
+async def _be_told(database: SqliteDatabase, has_grown: Callable[[], Awaitable[bool]]) -> None:
+    was_told = False
+    while True:
+        grown = database.grown
+        if await has_grown():
+            return
+        if was_told:  # of what is none of ours; it may be told of thousands of times a second
+            await asyncio.sleep(_MIND_OTHERS_S)
+        try:
+            async with asyncio.timeout(_TRUSTED_S):
+                await grown.wait()
+            was_told = True
+        except TimeoutError:
+            was_told = False
+
+
+async def _look(database: SqliteDatabase, has_grown: Callable[[], Awaitable[bool]]) -> None:
     seen, pause = -1, _FIRST_PAUSE_S
     while True:
         grown = database.grown

@@ -30,12 +30,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 from pyglyn.errors import EventStoreError, StoreUnavailable
 from pyglyn.eventsourcing.stores import layout, sqlite_wal
 from pyglyn.eventsourcing.stores.sqlite_wal import FileIdentity, identity
+from pyglyn.eventsourcing.stores.sqlite_watch import FileWatch, tell
+from pyglyn.eventsourcing.stores.threads import WorkerThread
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -112,15 +114,15 @@ class SqliteDatabase:
     def __init__(self, path: str, *, synchronous: str, busy_timeout: float) -> None:
         self.path = path
         self.loop = asyncio.get_running_loop()
-        self.grown = asyncio.Event()  # replaced after each commit of ours
+        self.grown = asyncio.Event()  # replaced after each commit of ours, and when somebody wrote
+        self.watch = FileWatch(self.loop, path, self.wake)
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self._connections: dict[ThreadPoolExecutor, sqlite3.Connection] = {}
-        self._used: set[ThreadPoolExecutor] = set()
-        self._files: dict[ThreadPoolExecutor, FileIdentity] = {}  # which file each connection has open
+        self._connections: dict[WorkerThread, sqlite3.Connection] = {}
+        self._files: dict[WorkerThread, FileIdentity] = {}  # which file each connection has open
         self._file: FileIdentity = None  # which file was found last
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-writer")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="pyglyn-sqlite-reader")
+        self._writer = WorkerThread(self.loop, "pyglyn-sqlite-writer")
+        self._reader = WorkerThread(self.loop, "pyglyn-sqlite-reader")
         self._write_lock = asyncio.Lock()  # held by a group commit or by an open transaction
         self._queue: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
@@ -150,14 +152,15 @@ class SqliteDatabase:
         """
         if self._committer is not None:
             await self._committer
-        for executor in (self._reader, self._writer):
-            if executor in self._used:
-                await self.loop.run_in_executor(executor, self._close_connection, executor)
-            executor.shutdown(wait=False)
+        for thread in (self._reader, self._writer):
+            if thread.is_used:
+                await thread.call(partial(self._close_connection, thread))
+            thread.stop()
+        self.watch.close()
         sqlite_wal.forget(self.path)
 
-    def _close_connection(self, executor: ThreadPoolExecutor) -> None:
-        connection = self._connections.pop(executor, None)
+    def _close_connection(self, thread: WorkerThread) -> None:
+        connection = self._connections.pop(thread, None)
         if connection is not None:
             connection.close()
 
@@ -256,6 +259,7 @@ class SqliteDatabase:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise translate(error, self.path, outcome_unknown=True) from error
+        tell(self.path)
         if not self._is_noted:
             self._is_noted = sqlite_wal.note(self.path)
 
@@ -280,22 +284,21 @@ class SqliteDatabase:
                 self.wake()  # it may be committed also where the caller was cancelled
 
     def wake(self) -> None:
-        """Tell those who wait for events that we have committed."""
+        """Tell those who wait for events that we have committed, or somebody has written."""
         self.grown.set()
         self.grown = asyncio.Event()
 
-    async def _in_thread(self, executor: ThreadPoolExecutor, operation: Operation[T]) -> T:
+    async def _in_thread(self, thread: WorkerThread, operation: Operation[T]) -> T:
         def call() -> T:
             with ours(self.path):
-                return operation(self._connection(executor))
+                return operation(self._connection(thread))
 
-        self._used.add(executor)
-        return await self.loop.run_in_executor(executor, call)
+        return await thread.call(call)
 
-    def _connection(self, executor: ThreadPoolExecutor) -> sqlite3.Connection:
-        connection = self._connections.get(executor)
-        if connection is not None and not connection.in_transaction and self._is_outdated(executor):
-            del self._connections[executor]
+    def _connection(self, thread: WorkerThread) -> sqlite3.Connection:
+        connection = self._connections.get(thread)
+        if connection is not None and not connection.in_transaction and self._is_outdated(thread):
+            del self._connections[thread]
             connection.close()
             connection = None
             self._prepared = False
@@ -309,18 +312,18 @@ class SqliteDatabase:
             try:
                 _use_wal(connection, self._busy_timeout)
                 connection.execute(f"PRAGMA synchronous={self._synchronous}")
-                if executor is self._reader:
+                if thread is self._reader:
                     connection.execute("PRAGMA query_only=ON")
             except BaseException:
                 connection.close()
                 raise
-            self._connections[executor] = connection
-            self._file = self._files[executor] = identity(self.path)
+            self._connections[thread] = connection
+            self._file = self._files[thread] = identity(self.path)
         return connection
 
-    def _is_outdated(self, executor: ThreadPoolExecutor) -> bool:
+    def _is_outdated(self, thread: WorkerThread) -> bool:
         """Whether a connection has another file open than the one that is there now."""
-        return self._files[executor] != identity(self.path)
+        return self._files[thread] != identity(self.path)
 
     def _say_if_new(self) -> None:
         """Say, once, that the file is another one now.
@@ -342,6 +345,7 @@ class SqliteDatabase:
 
         The extra reference keeps the interpreter from ever closing the inherited connections.
         """
+        self.watch.abandon()
         for connection in self._connections.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         self._connections = {}
