@@ -59,6 +59,7 @@ ALONE = {
     "eventsourcing/queries/test_ordering.py",
     "eventsourcing/service/test_lanes.py",
     "eventsourcing/stores/test_json_codec.py",
+    "eventsourcing/stores/test_later.py",
     "eventsourcing/stores/test_store_contract.py",
     "eventsourcing/stores/test_wrapped.py",
     "eventsourcing/test_commands.py",

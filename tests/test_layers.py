@@ -59,6 +59,7 @@ PURE = {
     "eventsourcing/domain/trace.py",
     "eventsourcing/domain/wire.py",
     "eventsourcing/stores/json/",
+    "eventsourcing/stores/later.py",
     "eventsourcing/stores/layout.py",
     "eventsourcing/stores/managing.py",
     "eventsourcing/stores/rows.py",

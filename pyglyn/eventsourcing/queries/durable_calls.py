@@ -15,11 +15,12 @@ from pyglyn.errors import EventStoreError, StoreUnavailable, TransactionRolledBa
 from pyglyn.eventsourcing.domain.causation import caused_by
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, expanded
 from pyglyn.eventsourcing.queries.live import is_async
+from pyglyn.eventsourcing.stores.later import PutOffFailed
 from pyglyn.eventsourcing.stores.store import Cursor, RecordedEvent, Transaction
 
 Project: TypeAlias = Callable[..., "Awaitable[None] | None"]
 
-PASSING = (StoreUnavailable, TransactionRolledBack)
+PASSING = (StoreUnavailable, TransactionRolledBack, PutOffFailed)
 """What goes wrong with the database is no failure of the function."""
 
 

@@ -73,6 +73,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
 from pyglyn.eventsourcing.stores.facts.store import FactStore
+from pyglyn.eventsourcing.stores.later import PutOffFailed
 from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
@@ -97,6 +98,9 @@ STAND_BACK_S = 0.12
 """For how long a query lets others write to a file with one writer: they look every 0.1 s."""
 
 LAST_EFFECT_S = 3.0
+
+_WORTH_PUTTING_OFF = 3
+"""After so many batches in which a statement that was put off has failed, none is any more."""
 
 
 class HeldUp(Exception):
@@ -141,6 +145,7 @@ class DurableServer(QueryServer):
         self.looked_at_parked = False
         self.complaints = Complaints()
         self.stopping = False
+        self.put_off_failures = 0
         self.held_s = 0.0  # for how long others could not write, since they last could
         self.me.trap_exit = True
         self.call_off_closing = close_after(self.me, self._close)
@@ -431,20 +436,51 @@ class DurableServer(QueryServer):
             effect = await self._call_each(effect)
             self.under_way = None
         park = [await self._with_raw(event) for event in effect.park]
+        try:
+            effect = await self._commit(effect, park, put_off=self.put_off_failures < _WORTH_PUTTING_OFF)
+        except PutOffFailed as error:
+            self.put_off_failures += 1
+            logger.debug("query %s has its effects again, one by one: %s", name, error)
+            effect = await self._commit(effect, park, put_off=False)
+        self.had_effect.difference_update(event.position for event in effect.events)
+
+    async def _commit(self, effect: Apply, park: list[ParkedEvent], *, put_off: bool) -> Apply:
+        """Carry out an Apply in one transaction; return it as it was done."""
+        name = self.name
         async with self.database.transaction(isolation="read committed") as tx:
             began = time.monotonic()
             if self.query.into is not None:
                 await self._check_current(tx, effect.before)
                 if effect.events:
                     over = began + self.query.limits.seconds
-                    done = await self.calls.project(tx, effect.events, lambda: time.monotonic() >= over)
+                    done = await self._project(tx, effect.events, over, put_off=put_off)
                     effect = self.projection.cut(done)
             for event in park:
                 logger.error("query %s parks event %d of %s", name, event.sequence, event.aggregate_id)
                 await tx.park(attrs.evolve(event, parked_at=time.time()))
             await self._save(tx, effect.before, effect.after)
         self.held_s += time.monotonic() - began
-        self.had_effect.difference_update(event.position for event in effect.events)
+        return effect
+
+    async def _project(
+        self, tx: Transaction[Any, Any], events: tuple[RecordedEvent[Any], ...], over: float, *, put_off: bool
+    ) -> int:
+        """Have effects in a transaction until a time; return of how many events.
+
+        Raises:
+            PutOffFailed: a statement that was put off has failed.
+        """
+        if put_off:
+            tx.put_off()
+        try:
+            done = await self.calls.project(tx, events, lambda: time.monotonic() >= over)
+        except EffectFailed as failure:
+            with contextlib.suppress(PutOffFailed):
+                tx.check()
+                raise
+            raise PutOffFailed(str(failure)) from failure  # the function caught it, or made it another one
+        await tx.run_put_off()
+        return done
 
     async def _let_others_write(self) -> None:
         """After some time of transactions in a row, stand back for long enough that others get their turn.

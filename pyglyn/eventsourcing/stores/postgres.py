@@ -26,7 +26,7 @@ import os
 import time
 import typing
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,7 @@ from pyglyn.errors import (
 )
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.later import Later
 from pyglyn.eventsourcing.stores.postgres_database import (
     REPAIR_S,
     PostgresDatabase,
@@ -80,6 +81,7 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     CommandRecord,
+    Cursor,
     EventStore,
     Isolation,
     Loaded,
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 S = TypeVar("S")
+T = TypeVar("T")
 
 _UNIQUE_VIOLATION = "23505"
 _POSITIONS_AT_ONCE = 10_000
@@ -221,6 +224,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         self._prepare_threshold = prepare_threshold
         self._repair_s = repair_s
         self._open: tuple[int, PostgresDatabase] | None = None
+        self._end = 0  # where a reader found less than it had asked for
         if type(self).__init__ is PostgresStore.__init__:
             options: dict[str, Any] = {
                 "pool_size": pool_size,
@@ -448,18 +452,33 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         keys = read_keys(self.aggregate_type, aggregate_id)
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
-        database = self.database()
-        none_pending = False
         while True:
-            rows = await database.query(statement, (after, *keys, limit))
-            if len(rows) < limit and not none_pending:
-                # Another reader may have given positions between the two statements: look once more.
-                none_pending = await self._assign_positions() == 0
-                continue
+            rows = await self._rows_behind(after, statement, (after, *keys, limit), limit)
             found = self._codec.recorded_rows(rows)
             if found or len(rows) < limit:
                 return found
-            after, none_pending = rows[-1][0], False
+            after = rows[-1][0]
+
+    async def _rows_behind(
+        self, after: int, statement: str, parameters: Sequence[object], limit: int
+    ) -> list[Row]:
+        """Return rows behind a position: all that were committed when this was called, or ``limit``.
+
+        What is behind the last position may have none yet. Where the last reader found the end, they are
+        given first; elsewhere only where there is less than a page without that.
+        """
+        database = self.database()
+        if after < self._end:
+            rows = await database.query(statement, parameters)
+            if len(rows) >= limit:
+                return rows
+        while True:
+            given, rows = await database.queries((_ASSIGN, (_POSITIONS_AT_ONCE,)), (statement, parameters))
+            if len(rows) >= limit:
+                return rows
+            if given[0][0] < _POSITIONS_AT_ONCE:
+                self._end = rows[-1][0] if rows else max(after, 0)
+                return rows
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
@@ -525,11 +544,14 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
                     await grown.wait()
 
     async def _exists_behind(self, after: int) -> bool:
-        while await self._assign_positions():
-            pass
         statement = position_exists(by_type=self.aggregate_type is not None)
         parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
-        return bool((await self.database().query(statement, parameters))[0][0])
+        while True:
+            given, found = await self.database().queries(
+                (_ASSIGN, (_POSITIONS_AT_ONCE,)), (statement, parameters)
+            )
+            if found[0][0] or given[0][0] < _POSITIONS_AT_ONCE:
+                return bool(found[0][0])
 
     # --- side tables ---------------------------------------------------------------------------------
 
@@ -613,6 +635,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self._connection = connection
         self._has_lock = self._alone = alone
         self._fault: EventStoreError | None = None  # the last error of a statement
+        self._later: Later | None = None
         self.ended = False
 
     async def begin(self) -> None:
@@ -627,8 +650,37 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         from psycopg.pq import TransactionStatus
 
         self._check_open()
+        if self._later is not None and self._later.failed is not None:
+            raise self._later.failed
         if self._connection.info.transaction_status == TransactionStatus.INERROR and self._fault is not None:
             raise self._fault
+
+    def put_off(self) -> None:
+        self._later = Later()
+
+    async def run_put_off(self) -> None:
+        self.check()
+        await self._run_later()
+        self._later = None
+
+    async def _run_later(self) -> None:
+        """Run what was put off, in one pipeline."""
+        later = self._later
+        if not later:
+            return
+        try:
+            async with self._connection.pipeline(), self._connection.cursor() as cursor:
+                for statement, rows in later.taken():
+                    if rows[0]:
+                        await cursor.executemany(statement.encode(), rows)
+                    else:
+                        for _ in rows:
+                            await self._connection.execute(statement.encode())
+        except Exception as error:
+            fault = translate(error)
+            if isinstance(fault, StoreUnavailable | TransactionRolledBack):
+                raise fault from error
+            raise later.fail(fault) from error
 
     def _check_open(self) -> None:
         from psycopg.pq import TransactionStatus
@@ -640,6 +692,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
 
     async def run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
         self._check_open()
+        await self._run_later()
         return await self._send(statement, parameters)
 
     async def _send(
@@ -657,10 +710,43 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         return await self.run(statement, parameters)
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        if self._put_off(statement, parameters):
+            await self._run_if_due()
+            return []
         return (await self.run(inside(statement), parameters))[0]
+
+    def _put_off(self, statement: str, parameters: Sequence[object]) -> bool:
+        if self._later is None or not self._later.take(statement, parameters):
+            return False
+        if self._later.failed is not None:
+            raise self._later.failed
+        if self.ended:
+            raise EventStoreError("the transaction has ended")
+        return True
+
+    async def _run_if_due(self) -> None:
+        if self._later is not None and self._later.is_due:
+            await self._run_later()
+
+    async def call(self, work: Callable[[Cursor], T]) -> T:
+        loop = asyncio.get_running_loop()
+
+        def execute(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+            if self._put_off(statement, parameters):
+                if self._later is not None and self._later.is_due:
+                    asyncio.run_coroutine_threadsafe(self._run_if_due(), loop).result()
+                return []
+            return asyncio.run_coroutine_threadsafe(self.execute(statement, parameters), loop).result()
+
+        def execute_many(statement: str, rows: Iterable[Sequence[object]]) -> None:
+            every = self.execute_many(statement, list(rows))
+            asyncio.run_coroutine_threadsafe(every, loop).result()
+
+        return await asyncio.to_thread(work, Cursor(execute, self.check, execute_many))
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         self._check_open()
+        await self._run_later()
         try:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(inside(statement).encode(), rows)

@@ -229,6 +229,28 @@ class PostgresDatabase:
                     return await _fetch_with_bytes(connection, statement, parameters)
                 raise translate(error, writing=writing) from error
 
+    async def queries(self, *statements: tuple[str, Sequence[object]]) -> list[list[tuple[Any, ...]]]:
+        """Run statements one after the other, in one go where nothing is in between; return their rows.
+
+        Each sees what was committed before it began. What cannot be done in one go is done again, one by one.
+        """
+        import psycopg
+
+        if not self.is_pooled:
+            async with self.connection() as connection:
+                try:
+                    async with connection.pipeline():
+                        cursors = [
+                            await connection.execute(statement.encode(), parameters)
+                            for statement, parameters in statements
+                        ]
+                    return [await cursor.fetchall() for cursor in cursors]
+                except psycopg.OperationalError as error:
+                    raise translate(error) from error
+                except psycopg.Error as error:
+                    logger.debug("statement by statement: %s", translate(error))
+        return [await self.query(statement, parameters) for statement, parameters in statements]
+
     # --- waking up -----------------------------------------------------------------------------------
 
     def listen(self) -> None:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.later import Later
 from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.selection import (
     PART_IN_SQLITE,
@@ -415,15 +416,47 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         self._in_thread = run
         self.ended = False
         self._fault: EventStoreError | None = None
+        self._later: Later | None = None
 
     def check(self) -> None:
         if self._fault is not None:
             raise self._fault
+        if self._later is not None and self._later.failed is not None:
+            raise self._later.failed
+
+    def put_off(self) -> None:
+        self._later = Later()
+
+    async def run_put_off(self) -> None:
+        self._check_open()
+        if self._later:
+            await self._in_thread(self._run_later)
+        self._later = None
+
+    def _run_later(self, connection: sqlite3.Connection) -> None:
+        """In the writer's thread: run what was put off."""
+        later = self._later
+        if not later:
+            return
+        try:
+            with ours(self._path):
+                for statement, rows in later.taken():
+                    how = execute_many if len(rows) > 1 else execute
+                    self._checked(connection, how, statement, rows if len(rows) > 1 else rows[0])
+        except StoreUnavailable:
+            raise
+        except EventStoreError as error:
+            raise later.fail(error) from error
 
     async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
         return await self._carry_out(fetch, _q(statement), parameters)
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        if self._later is not None and self._later.take(statement, parameters):
+            self._check_open()
+            if self._later.is_due:
+                await self._in_thread(self._run_later)
+            return []
         return (await self._carry_out(execute, inside(statement), parameters))[0]
 
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
@@ -434,13 +467,20 @@ class _SqliteTransaction(SqlTransaction[E, S]):
 
         def operation(connection: sqlite3.Connection) -> Callable[[], T]:
             def run(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
+                if self._later is not None and self._later.take(statement, parameters):
+                    self._check_open()
+                    if self._later.is_due:
+                        self._run_later(connection)
+                    return []
                 with ours(self._path):
                     self._check_open()
+                    self._run_later(connection)
                     return self._checked(connection, execute, inside(statement), parameters)[0]
 
             def run_many(statement: str, rows: Iterable[Sequence[object]]) -> None:
                 with ours(self._path):
                     self._check_open()
+                    self._run_later(connection)
                     self._checked(connection, execute_many, inside(statement), [tuple(row) for row in rows])
 
             try:
@@ -456,9 +496,12 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         self, how: Callable[..., tuple[list[Row], int]], statement: str, parameters: Sequence[object]
     ) -> tuple[list[Row], int]:
         self._check_open()
-        result: tuple[list[Row], int] = await self._in_thread(
-            lambda connection: self._checked(connection, how, statement, parameters)
-        )
+
+        def operation(connection: sqlite3.Connection) -> tuple[list[Row], int]:
+            self._run_later(connection)
+            return self._checked(connection, how, statement, parameters)
+
+        result: tuple[list[Row], int] = await self._in_thread(operation)
         return result
 
     def _check_open(self) -> None:

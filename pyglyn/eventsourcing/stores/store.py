@@ -331,6 +331,19 @@ class Transaction(SideTables, ManagerTables, Generic[E, S]):
                 transaction.
         """
 
+    def put_off(self) -> None:
+        """Have statements of the application that return nothing run later, together, if the store can.
+
+        Whoever asks for that calls `run_put_off` in the end; see :mod:`pyglyn.eventsourcing.stores.later`.
+        """
+
+    async def run_put_off(self) -> None:
+        """Run what was put off, and put nothing off any more.
+
+        Raises:
+            PutOffFailed: a statement failed, now or before: the transaction is to be undone.
+        """
+
     @abc.abstractmethod
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a statement of the application's own in this transaction and return its rows.

@@ -196,6 +196,12 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
     def check(self) -> None:
         self.underlying.check()
 
+    def put_off(self) -> None:
+        self.underlying.put_off()
+
+    async def run_put_off(self) -> None:
+        await self.underlying.run_put_off()
+
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         return await self.underlying.execute(statement, parameters)
 

@@ -89,6 +89,72 @@ async def test_a_failed_statement_whose_error_is_caught_is_the_events_failure(no
     assert (found[0][Atom("attempts")], found[1][Atom("attempts")]) == (3, 0)
 
 
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+async def test_a_statement_fails_where_it_belongs_though_it_was_put_off(node, url, plain):
+    """The function is called again for the batch, and then each statement is run at once."""
+    store, totals = await filled(url, a=3, b=2, c=1)
+    bad = "INSERT INTO missing VALUES (1)"
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        await totals.project(tx, envelope)
+        if envelope.aggregate_id == "b":
+            await tx.execute(bad)
+
+    def project_plainly(cursor: es.Cursor, envelope: Any) -> None:
+        totals.project_plainly(cursor, envelope)
+        if envelope.aggregate_id == "b":
+            try:
+                cursor.execute(bad)
+            except es.EventStoreError as error:
+                raise LookupError("missing") from error
+
+    function = project_plainly if plain else project
+    await es.DurableQuery("totals", function, store=store, into=store, policy=QUICK).start(node)
+    await totals.become({"a": (3, 3.0), "c": (1, 1.0)})
+    found = await parked(node, 2)
+    assert b"missing" in found[0][Atom("error")]
+    assert [each[Atom("attempts")] for each in found] == [3, 0]
+
+
+async def test_in_sqlite_a_function_may_catch_what_a_statement_raises_though_it_was_put_off(node, tmp_path):
+    url = f"sqlite:{tmp_path}/a.db"
+    store, totals = await filled(url, a=3, b=2)
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        amount = envelope.payload.amount
+        try:
+            await tx.execute("INSERT INTO totals VALUES (?, 1, ?)", (envelope.aggregate_id, amount))
+        except es.EventStoreError:
+            await tx.execute(
+                "UPDATE totals SET events = events + 1, total = total + ? WHERE account = ?",
+                (amount, envelope.aggregate_id),
+            )
+
+    await es.DurableQuery("totals", project, store=store, into=store, policy=QUICK).start(node)
+    await totals.become({"a": (3, 3.0), "b": (2, 2.0)})
+    assert (await status(node)).parked == 0
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+async def test_a_query_sees_what_was_put_off_before_it(node, url, plain):
+    store, totals = await filled(url, a=5)
+    seen: list[Any] = []
+    count = "SELECT count(*), sum(events) FROM totals"
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        await totals.project(tx, envelope)
+        seen.extend(await tx.execute(count))
+
+    def project_plainly(cursor: es.Cursor, envelope: Any) -> None:
+        totals.project_plainly(cursor, envelope)
+        seen.extend(cursor.execute(count))
+
+    function = project_plainly if plain else project
+    await es.DurableQuery("totals", function, store=store, into=store, policy=QUICK).start(node)
+    await totals.become({"a": (5, 5.0)})
+    assert [tuple(map(int, row)) for row in seen] == [(1, n) for n in range(1, 6)]
+
+
 async def test_in_a_savepoint_of_its_own_a_statement_may_fail(node, postgres):
     store, totals = await filled(postgres, a=2)
 
