@@ -29,6 +29,9 @@ _STRING_ESCAPES = {
 }
 
 
+PRINTABLE = frozenset((*_STRING_ESCAPES, *range(32, 127), *range(160, 256)))
+
+
 @attrs.frozen
 class _Shown:
     """A term, or a part of one, on its way to text.
@@ -233,12 +236,14 @@ class _Lines:
     def _bytes(self, flat: str, column: int, closing: int) -> str:
         width = max(8, self.width - column - closing)
         *parts, last = flat[2:-2].split(",")
-        text, left, break_ = "<<", width, "\n" + " " * (column - 1)
+        text, left, break_ = ["<<"], width, "\n" + " " * (column - 1)
         for part in [*(f"{part}," for part in parts), last]:
             if len(part) > left:
-                text, left = text + break_, width
-            text, left = text + part, left - len(part)
-        return text + ">>"
+                text.append(break_)
+                left = width
+            text.append(part)
+            left -= len(part)
+        return "".join(text) + ">>"
 
 
 def printed(shown: _Shown, width: int, column: int) -> str:
@@ -258,7 +263,7 @@ def _size(term: Any) -> int:
 
 
 def _printable(code: int) -> bool:
-    return code in _STRING_ESCAPES or 32 <= code <= 126 or 160 <= code <= 255
+    return code in PRINTABLE
 
 
 def _quoted(codes: Iterable[int]) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from decimal import Decimal
 from typing import Any, Final
 
 import attrs
 
 from pyglyn.etf import formatter
-from pyglyn.etf.terms import Atom, Fun, ImproperList, Pid, Port, Reference, Term, TermMap
+from pyglyn.etf.terms import Atom, BitString, Fun, ImproperList, Pid, Port, Reference, Term, TermMap
 
 UNLIMITED: Final = -1
 MAX_NESTING = 200
+MAX_NODES = 4_096
+"""Other nodes that have numbers; then the numbers begin anew."""
 CONTAINERS = (bytes, list, ImproperList, tuple, dict, TermMap)
 _BARE_LATIN1 = re.compile("[a-zß-öø-ÿ][a-zA-Z0-9_@À-ÖØ-öø-ÿ]*")
 
@@ -31,7 +33,83 @@ class Names:
 
     def number(self, node: str) -> int:
         """The number of a node; the same one whenever it is asked for."""
-        return 0 if node == self.own else self._others.setdefault(node, len(self._others) + 1)
+        if node == self.own:
+            return 0
+        if len(self._others) >= MAX_NODES and node not in self._others:
+            self._others.clear()
+        return self._others.setdefault(node, len(self._others) + 1)
+
+
+DOTS: Final = Atom("...")
+"""Stands for what is left out, and is shown without quotes."""
+
+
+@attrs.define
+class Cut:
+    """Leaves of terms what can be printed soon: so much of all of them together.
+
+    A string that is cut, as a list or a binary, ends in three dots as well.
+
+    Attributes:
+        elements: of containers.
+        size: bytes of binaries and integers, characters of strings.
+        nesting: how deep.
+    """
+
+    elements: int = 2_000
+    size: int = 1 << 16
+    nesting: int = 50
+
+    def term(self, term: Any, characters: Container[int], nesting: int = 0) -> Any:
+        """As much of a term as is left to be had.
+
+        Args:
+            characters: a list of these alone is a string.
+        """
+        self.elements -= 1
+        if self.elements < 0 or self.size < 0 or nesting > self.nesting:
+            return DOTS
+        if isinstance(term, bytes):
+            return self._some(term, b"...")
+        if isinstance(term, int):
+            self.size -= term.bit_length() // 8
+            return term if self.size >= 0 else DOTS
+        if isinstance(term, BitString):
+            self.size -= len(term.data)
+            return term if self.size >= 0 else DOTS
+        if isinstance(term, list):
+            if all(type(code) is int and code in characters for code in term[: self.size + 1]):
+                return self._some(term, [46, 46, 46])
+            return self._each(term, characters, nesting)
+        if isinstance(term, tuple):
+            return tuple(self._each(term, characters, nesting))
+        if isinstance(term, ImproperList):
+            elements = self._each(term.elements, characters, nesting)
+            return (
+                ImproperList(tuple(elements), self.term(term.tail, characters, nesting)) if elements else DOTS
+            )
+        if isinstance(term, (dict, TermMap)):
+            return TermMap(self._pairs(term, characters, nesting))
+        return term
+
+    def _some(self, text: Any, dots: Any) -> Any:
+        left = self.size
+        self.size -= len(text)
+        return text if len(text) <= left else text[: max(left, 0)] + dots
+
+    def _each(self, elements: Any, characters: Container[int], nesting: int) -> list[Any]:
+        some = []
+        for each in elements:
+            some.append(self.term(each, characters, nesting + 1))
+            if self.elements < 0:
+                break
+        return some
+
+    def _pairs(self, term: Any, characters: Container[int], nesting: int) -> Iterator[tuple[Any, Any]]:
+        for key, value in term.items():
+            yield self.term(key, characters, nesting + 1), self.term(value, characters, nesting + 1)
+            if self.elements < 0:
+                break
 
 
 @attrs.frozen
@@ -136,6 +214,8 @@ def bytes_text(data: bytes, depth: int) -> str:
 
 
 def _leaf(term: Any, style: _Style) -> str:
+    if term is DOTS:
+        return "..."
     if is_atom(term):
         return _atom(atom_name(term), style.unicode)
     if isinstance(term, float):

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import Any
+from typing import Any, Final
 
 from pyglyn import etf
 from pyglyn.dist.control import SpawnFlags, SpawnReply, SpawnRequest
 from pyglyn.errors import EncodeError, NodeBusy
 from pyglyn.etf import Atom, Export, Fun, Pid, Term
+from pyglyn.etf.formatter import format_atom
 from pyglyn.node import exits
 from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.callers import A_TURN, Callers
@@ -41,9 +42,17 @@ BADOPT, SYSTEM_LIMIT = Atom("badopt"), Atom("system_limit")
 REX = Atom("rex")
 
 
+MAX_LABEL: Final = 300
+"""About how many characters a label shows of a module or a function: a caller may give any term as one."""
+
+
 def label_of(module: Term, function: Term) -> str:
     """What a process runs, for people."""
-    return f"{etf.text.format(module)}:{etf.text.format(function)}"
+    return f"{_label(module)}:{_label(function)}"
+
+
+def _label(term: Term) -> str:
+    return format_atom(term.name) if type(term) is Atom else etf.text.format(term, limit=MAX_LABEL)
 
 
 def _arrived(message: Term, here: str) -> tuple[str, Term]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyglyn.etf import Atom, Fun, Pid, Port, Reference, io_lib
-from pyglyn.etf.io_write import Names
+from pyglyn.etf.io_write import MAX_NODES, Names
 
 CALLS = Path(__file__).with_name("io_formats.txt").read_text().splitlines()
 MADE = """
@@ -61,3 +61,19 @@ def test_a_width_beyond_all_measure_is_refused():
     for template in (b"~999999999w", b"~99999999999999999999w", b"~.999999999f"):
         with pytest.raises(io_lib.BadFormat):
             io_lib.format(template, [1.0])
+
+
+def test_what_is_left_out_is_dots():
+    assert io_lib.format(b"~w", [[*range(1000, 4000)]]).endswith(",...]")
+    assert io_lib.format(b"~p", [tuple(range(5000))]).endswith("...}")
+    assert io_lib.format(b"~s", [b"a" * 100_000]).endswith("aaa...")
+    assert io_lib.format(b"~s", [[97] * 100_000]).endswith("aaa...")
+    assert io_lib.format(b"~p", [[97] * 100_000]).endswith('aaa..."')
+    assert io_lib.format(b"~s|~p", [b"a" * 100_000, Atom("b")]).endswith("aaa...|...")
+    assert io_lib.format(b"~w", [[1, 2]]) == "[1,2]"
+
+
+def test_numbers_of_nodes_begin_anew_once_there_are_many():
+    names = Names("own@localhost")
+    assert [names.number(f"n{n}@localhost") for n in range(MAX_NODES + 1)] == [*range(1, MAX_NODES + 1), 1]
+    assert names.number("own@localhost") == 0

@@ -9,7 +9,7 @@ import pytest
 
 from pyglyn.dist.control import Send
 from pyglyn.etf import Atom, Term
-from pyglyn.node.io_server import MAX_DEPTH, MAX_LINE, IoServer
+from pyglyn.node.io_server import LINES_A_TURN, MAX_DEPTH, MAX_LINE, MAX_LINES, MAX_REQUESTS, IoServer
 from tests.node.runtimes import NODE, REF, THEM, noted
 
 A = Atom
@@ -132,3 +132,37 @@ async def test_the_process_answers_whom_the_request_names_and_drops_all_else() -
         await asyncio.sleep(0)
     assert here.take() == [(Send(server.pid, THEM), (A("io_reply"), REF, OK), THEM.node)]
     here.runtime.kill_all(A("kill"))
+
+
+def test_of_very_many_lines_some_are_logged_and_others_have_their_turn_in_between(lines: list[str]) -> None:
+    server, turns = IoServer(NODE), 0
+    for _ in server.answering((PUT, UNICODE, b"\n" * (2 * MAX_LINES) + b"rest")):
+        turns += 1
+        assert len(lines) <= LINES_A_TURN * turns
+    assert turns == MAX_LINES // LINES_A_TURN
+    assert lines == [""] * MAX_LINES + [f"({MAX_LINES} more lines)"]
+    server.answer((PUT, UNICODE, b"\n"))
+    assert lines[-1] == "rest"
+
+
+def test_a_line_that_is_very_long_is_logged_in_pieces(lines: list[str]) -> None:
+    IoServer(NODE).answer((PUT, UNICODE, b"." * (10 * MAX_LINE) + b"\n" + b"," * (10 * MAX_LINE)))
+    assert len(lines) == 10
+    assert "".join(lines) == "." * (10 * MAX_LINE) + "," * (10 * MAX_LINE)
+
+
+def test_requests_of_one_message_have_a_number(lines: list[str]) -> None:
+    most = (A("requests"), [A("getopts")] * MAX_REQUESTS)
+    assert IoServer(NODE).answer(most) != REFUSED
+    assert IoServer(NODE).answer((A("requests"), [A("getopts"), *most[1]])) == REFUSED
+    assert IoServer(NODE).answer((A("requests"), [(A("requests"), [A("getopts")] * 30)] * 34)) == REFUSED
+
+
+def test_after_each_format_others_have_their_turn(lines: list[str]) -> None:
+    request = (A("requests"), [(PUT, UNICODE, A("io_lib"), A("format"), [b"~n", []])] * 20)
+    assert len(list(IoServer(NODE).answering(request))) == 20
+
+
+def test_of_large_arguments_of_other_functions_the_beginning_is_shown(lines: list[str]) -> None:
+    IoServer(NODE).answer((PUT, UNICODE, A("mine"), A("format"), [[*range(1000, 100_000)]]))
+    assert len("".join(lines)) < 2 * MAX_LINE

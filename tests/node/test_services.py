@@ -13,7 +13,7 @@ from pyglyn.etf import Atom, Export, Fun, Pid, Term
 from pyglyn.node import ErlangError, Exit, Process, Throw
 from pyglyn.node.exports import Exports
 from pyglyn.node.reasons import NORMAL
-from pyglyn.node.services import Services
+from pyglyn.node.services import MAX_LABEL, Services, label_of
 from pyglyn.testing import eventually
 from tests.node.runtimes import NODE, PEER, REF, THEM, Noted, hub, mailbox, noted
 
@@ -327,3 +327,9 @@ async def test_rex_casts(here: Noted) -> None:
     assert await ask_process(here, "rex", (A("$gen_cast"), cast), (THEM, A("features_request"))) == [
         ((A("features_reply"), A(NODE), [A("erpc")]), PEER)
     ]
+
+
+def test_a_label_says_little_of_what_is_large() -> None:
+    assert label_of(A("lists"), A("map")) == "lists:map"
+    assert label_of(A("Lists"), b"x") == "'Lists':<<\"x\">>"
+    assert len(label_of([*range(1000, 100_000)], (b"x" * 100_000,))) < 3 * MAX_LABEL
