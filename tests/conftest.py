@@ -7,13 +7,14 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from pyglyn import logs
+from pyglyn.node import Node
 from pyglyn.testing import Beam, Beams
 from tests.alone import is_alone, is_listed, kept_alone
 from tests.peers import (
@@ -119,6 +120,12 @@ def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     with kept_alone():
         yield
+
+
+@pytest.fixture
+def make_node() -> Callable[..., Node]:
+    """What makes the Python nodes of those tests that `tests/tls` runs once more, with nodes that speak TLS."""
+    return Node
 
 
 @pytest.fixture

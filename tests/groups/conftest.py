@@ -27,12 +27,12 @@ StartNode = Callable[..., Awaitable[Node]]
 
 
 @pytest_asyncio.fixture
-async def start_node(epmd) -> AsyncIterator[StartNode]:
+async def start_node(epmd, make_node: Callable[..., Node]) -> AsyncIterator[StartNode]:
     """A factory of running Python nodes with the cookie of the test's BEAM nodes."""
     async with AsyncExitStack() as stack:
 
         async def start(name: str | None = None) -> Node:
-            return await stack.enter_async_context(Node(name or unique_name(), cookie="pyglyn_testing"))
+            return await stack.enter_async_context(make_node(name or unique_name(), cookie="pyglyn_testing"))
 
         yield start
 

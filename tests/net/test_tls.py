@@ -1,6 +1,6 @@
 """TLS between nodes: with real OTP nodes that run ``-proto_dist inet_tls``, both dialling; and what goes wrong.
 
-The tests of connections, links and rpc are run once more over TLS, by giving their fixtures certificates.
+The tests of connections, messages, links, rpc and groups are run once more over TLS in `tests/tls`.
 """
 
 from __future__ import annotations
@@ -24,74 +24,18 @@ from pyglyn.node import Node, Settings
 from pyglyn.testing import Beam, Beams, Otp, PrivateEpmd, eventually, find_otps
 from tests.cli.test_cli import run
 from tests.net.conftest import Recorder, StartNode
-from tests.net.test_real_nodes import (
-    test_64_mib_both_ways_and_a_small_message_in_between,
-    test_a_dialled_node_is_up_and_exchanges_messages,
-    test_a_node_that_dials_us_is_accepted,
-    test_a_restarted_node_takes_over_its_old_connection,
-    test_both_learn_of_a_disconnect,
-    test_large_messages_of_several_senders_are_told_apart,
-    test_simultaneous_connects_give_one_connection,
-    test_ten_thousand_messages_each_way_keep_their_order,
-)
 from tests.node.conftest import unique_name
-
-__all__ = [
-    "test_64_mib_both_ways_and_a_small_message_in_between",
-    "test_a_dialled_node_is_up_and_exchanges_messages",
-    "test_a_node_that_dials_us_is_accepted",
-    "test_a_restarted_node_takes_over_its_old_connection",
-    "test_both_learn_of_a_disconnect",
-    "test_large_messages_of_several_senders_are_told_apart",
-    "test_simultaneous_connects_give_one_connection",
-    "test_ten_thousand_messages_each_way_keep_their_order",
-]
-
-WITH_SSL = [otp for otp in find_otps() if any(otp.root.glob("lib/ssl-*"))]
-"""Installations that have TLS: Debian's with erlang-ssl; the wheel comes without."""
+from tests.tls.conftest import TlsBeams, ssl_of
+from tests.tls.conftest import beam_otp as beam_otp
+from tests.tls.conftest import beams as beams
+from tests.tls.conftest import ca as ca
+from tests.tls.conftest import option_file as option_file
+from tests.tls.conftest import tls as tls
 
 
-def test_there_is_an_installation_to_test_with() -> None:
+def test_each_installation_here_is_tested() -> None:
     if "PYGLYN_REQUIRE_ALL" in os.environ:
-        assert WITH_SSL, "none of the OTP installations here has ssl: install erlang-ssl"
-
-
-@pytest.fixture(scope="session")
-def beam_otp(request: pytest.FixtureRequest) -> Otp:
-    """The installation of this run, where it has TLS."""
-    otp: Otp = request.param
-    if otp not in WITH_SSL:
-        pytest.skip(f"OTP {otp.release} comes without ssl here")
-    return otp
-
-
-@pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> certificates.Authority:
-    return certificates.authority(tmp_path_factory.mktemp("certs"))
-
-
-@pytest.fixture(scope="module")
-def option_file(ca: certificates.Authority) -> Path:
-    """One file for both worlds: the certificates are for the host, as OTP checks them."""
-    return certificates.for_node(ca, "any@localhost")
-
-
-class TlsBeams(Beams):
-    """Starts nodes that speak TLS."""
-
-    option_file: Path
-
-    async def start(self, name: str | None = None, *, args: Any = (), **kwargs: Any) -> Beam:
-        tls = ("-proto_dist", "inet_tls", "-ssl_dist_optfile", str(self.option_file))
-        return await super().start(name, args=(*tls, *args), **kwargs)
-
-
-@pytest.fixture
-def beams(beam_otp: Otp, epmd: PrivateEpmd, option_file: Path) -> Any:
-    factory = TlsBeams(epmd, beam_otp)
-    factory.option_file = option_file
-    yield factory
-    factory.close()
+        assert [otp.release for otp in find_otps() if ssl_of(otp) is None] == []
 
 
 @pytest.fixture
@@ -100,9 +44,7 @@ async def beam(beams: TlsBeams) -> Beam:
 
 
 @pytest.fixture
-async def start_node(start_node: StartNode, option_file: Path) -> StartNode:
-    tls = read_option_file(str(option_file))
-
+async def start_node(start_node: StartNode, tls: TlsSettings) -> StartNode:
     async def start(
         name: str = "py@localhost", cookie: str = "pyglyn_testing", *, settings: Any = None, **kwargs: Any
     ) -> Recorder:
@@ -142,20 +84,6 @@ async def test_versions(
         assert spoken.lower() == version
         assert await node.erpc(beam.name, "erlang", "node") is Atom(beam.name)
         assert await beam.eval("erpc:call(N, erlang, node, [])", N=Atom(node.name)) is Atom(node.name)
-
-
-async def test_links_and_monitors(beam: Beam, option_file: Path) -> None:
-    settings = Settings(net=NetSettings(tls=read_option_file(str(option_file))))
-    async with Node(unique_name(), cookie=beam.cookie, settings=settings) as node, node.process() as me:
-        me.trap_exit = True
-        await node.connect(beam.name)
-        linked = await beam.eval("spawn(fun() -> receive stop -> exit(over) end end)")
-        me.link(linked)
-        ref = me.monitor(linked)
-        me.send(linked, Atom("stop"))
-        got = [await me.receive(timeout=20) for _ in range(2)]
-        assert (Atom("EXIT"), linked, Atom("over")) in got
-        assert (Atom("DOWN"), ref, Atom("process"), linked, Atom("over")) in got
 
 
 async def test_commands_take_certificates_as_they_are_made_by_one(

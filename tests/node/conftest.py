@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -31,7 +31,7 @@ def chosen() -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture
-async def node(beam: Beam, chosen: dict[str, Any]) -> AsyncIterator[Node]:
+async def node(beam: Beam, chosen: dict[str, Any], make_node: Callable[..., Node]) -> AsyncIterator[Node]:
     """A running Python node with the cookie of ``beam``; not connected yet."""
-    async with Node(unique_name(), cookie=beam.cookie, settings=Settings(**chosen)) as running:
+    async with make_node(unique_name(), cookie=beam.cookie, settings=Settings(**chosen)) as running:
         yield running

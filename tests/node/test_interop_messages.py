@@ -9,7 +9,7 @@ import pytest
 
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, Pid
-from pyglyn.node import GenServer, Node, NoReply, Process, Reply, Stop
+from pyglyn.node import GenServer, NoReply, Process, Reply, Stop
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
 
@@ -58,6 +58,7 @@ class Stock(GenServer):
                 asyncio.get_running_loop().call_soon(self.reply, caller, self.items.get(product, 0))
                 return NoReply
             case Atom("never"):
+                self.items[b"never"] = 1
                 return NoReply
             case Atom("crash"):
                 raise ValueError("out of stock")
@@ -127,7 +128,7 @@ async def test_a_call_that_is_running_when_the_link_is_lost_fails_with_nodedown(
     task = asyncio.create_task(
         beam.eval("catch gen_server:call({stock, Node}, never, infinity)", Node=Atom(node.name))
     )
-    await eventually(node.nodes)
+    await eventually(lambda: node.call(stock, (Atom("get"), b"never")))
     await eventually(lambda: beam.disconnect(node.name))  # it may not have noticed yet that this node is up
     (nodedown, _), _call = (await task)[1]
     assert nodedown == Atom("nodedown")
@@ -240,11 +241,9 @@ async def test_large_binaries_both_ways_and_small_calls_meanwhile(beam, node):
             timeout=60,
         )
     )
-    small = 0
+    small, call = 0, 'gen_server:call({stock, Node}, {get, <<"laptop">>}, infinity)'
     while not task.done():
-        assert (
-            await beam.eval('gen_server:call({stock, Node}, {get, <<"laptop">>})', Node=Atom(node.name)) == 10
-        )
+        assert await beam.eval(call, Node=Atom(node.name), timeout=60) == 10
         small += 1
     assert await task is True
     assert small > 1
@@ -261,8 +260,8 @@ async def test_send_after_and_cancel_timer(node):
         assert me.cancel_timer(timer) is None
 
 
-async def test_two_python_nodes_talk(epmd):
-    async with Node(unique_name("a"), cookie="c") as a, Node(unique_name("b"), cookie="c") as b:
+async def test_two_python_nodes_talk(epmd, make_node):
+    async with make_node(unique_name("a"), cookie="c") as a, make_node(unique_name("b"), cookie="c") as b:
         await a.start(Stock, {b"laptop": 3}, name="stock")
         assert await b.call(("stock", a.name), (Atom("get"), b"laptop")) == 3
         assert await a.ping(b.name)

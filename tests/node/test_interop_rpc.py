@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from pyglyn.errors import BadRpc, CallTimeout, RemoteException
 from pyglyn.etf import Atom, Pid
-from pyglyn.node import ErlangError, Exit, Exports, Node, Process, Throw
+from pyglyn.node import ErlangError, Exit, Exports, Process, Throw
 from tests.node.conftest import unique_name
 
 
@@ -76,8 +76,8 @@ def exports() -> Exports:
 
 
 @pytest_asyncio.fixture
-async def serving(beam):
-    async with Node(unique_name("serving"), cookie=beam.cookie, exports=exports()) as node:
+async def serving(beam, make_node):
+    async with make_node(unique_name("serving"), cookie=beam.cookie, exports=exports()) as node:
         yield node
 
 
