@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 
 import attrs
 import pytest
@@ -25,8 +25,11 @@ async def quote(product: str, quantity: int) -> float:
     return quantity * 2.5 if product == "laptop" else 0.0
 
 
-def slow(seconds: float) -> str:
-    time.sleep(seconds)
+LET_GO = threading.Event()
+
+
+def slow() -> str:
+    LET_GO.wait()
     return "done"
 
 
@@ -148,15 +151,17 @@ async def test_what_is_not_exported_is_undef(beam, serving, call):
 
 async def test_a_slow_export_does_not_block_other_calls(beam, serving):
     where = Atom(serving.name)
-    slow_call = asyncio.create_task(beam.eval("rpc:call(N, pricing, slow, [1.5])", N=where))
-    for _ in range(20):
-        assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
-    assert not slow_call.done()
+    LET_GO.clear()
+    try:
+        slow_call = asyncio.create_task(beam.eval("rpc:call(N, pricing, slow, [])", N=where, timeout=60))
+        for _ in range(20):
+            assert await beam.eval('rpc:call(N, pricing, quote, [<<"laptop">>, 1])', N=where) == 2.5
+        assert not slow_call.done()
+        timed_out = await beam.eval("rpc:call(N, pricing, slow, [], 100)", N=where)
+        assert timed_out == (Atom("badrpc"), Atom("timeout"))
+    finally:
+        LET_GO.set()
     assert await slow_call == b"done"
-    assert await beam.eval("rpc:call(N, pricing, slow, [5.0], 100)", N=where) == (
-        Atom("badrpc"),
-        Atom("timeout"),
-    )
 
 
 async def test_remote_spawn_link_and_monitor_of_an_exported_function(beam, serving):
