@@ -1,12 +1,15 @@
 """Which issued command is sent next: in order along an instance, many instances at once. Pure.
 
+Each service has a queue of its own, and so many commands under way: if it does not answer, it holds up no
+other.
+
 A command is taken, then it is sent, or its instance is held (it was refused, or parked: later commands of the
 instance wait), or it is to be tried again at a time, before the others of its instance.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 import attrs
@@ -32,13 +35,18 @@ class _Line:
 class Outgoing:
     """The commands of one manager that are known to wait.
 
+    Args:
+        width: how many to one service are under way at once.
+
     Attributes:
         last: the greatest id that was put.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
+        self._width = width
         self._lines: dict[str, _Line] = {}
-        self._ready: deque[str] = deque()  # instances whose first command may be taken
+        self._ready: dict[str, deque[str]] = {}  # by service: instances whose first command may be taken
+        self._under_way: Counter[str] = Counter()  # commands that were taken, by service
         self._size = 0
         self.last = 0
 
@@ -59,13 +67,18 @@ class Outgoing:
 
     def take(self, now: float) -> IssuedCommand | None:
         """Take the command to be sent next; None if there is none now."""
-        for _ in range(len(self._ready)):
-            instance = self._ready.popleft()
-            line = self._lines[instance]
-            if line.until <= now:
-                line.taken = True
-                return line.commands[0]
-            self._ready.append(instance)
+        for service, ready in self._ready.items():
+            if self._under_way[service] >= self._width:
+                continue
+            for _ in range(len(ready)):
+                instance = ready.popleft()
+                line = self._lines[instance]
+                if line.until <= now:
+                    line.taken = True
+                    self._under_way[service] += 1
+                    self._ready[service] = self._ready.pop(service)  # the others come first next time
+                    return line.commands[0]
+                ready.append(instance)
         return None
 
     def done(self, command: IssuedCommand) -> None:
@@ -87,7 +100,7 @@ class Outgoing:
         """A command that was taken is to be tried again at a time."""
         line = self._back(command)
         line.until = until
-        self._ready.append(command.instance)
+        self._append(command)
 
     def failed(self, command: IssuedCommand) -> int:
         """Count a failed attempt at a command that was taken; returns how many there were in a row."""
@@ -96,8 +109,14 @@ class Outgoing:
         return line.attempts
 
     def wake_at(self) -> float | None:
-        """Return when a command may be tried that has to wait for its time; None if there is none."""
-        return min((self._lines[instance].until for instance in self._ready), default=None)
+        """Return when a command may be taken that has to wait for its time; None if there is none."""
+        waiting = (
+            self._lines[instance].until
+            for service, ready in self._ready.items()
+            if self._under_way[service] < self._width
+            for instance in ready
+        )
+        return min(waiting, default=None)
 
     def forget(self) -> None:
         """Forget what is not under way: it is read anew."""
@@ -122,7 +141,7 @@ class Outgoing:
     def _free(self, line: _Line, instance: str) -> None:
         line.attempts, line.until = 0, float("-inf")
         if line.commands[0].status == WAITING:
-            self._ready.append(instance)
+            self._append(line.commands[0])
         else:
             line.held = True
 
@@ -130,4 +149,8 @@ class Outgoing:
         line = self._lines[command.instance]
         assert line.taken
         line.taken = False
+        self._under_way[command.service] -= 1
         return line
+
+    def _append(self, command: IssuedCommand) -> None:
+        self._ready.setdefault(command.service, deque()).append(command.instance)

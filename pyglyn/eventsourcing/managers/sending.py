@@ -63,7 +63,10 @@ AWAY = (
 """What is no command's fault."""
 
 WIDTH = 64
-"""Commands under way at once."""
+"""Commands to one service that are under way at once."""
+
+LONGEST_TEXT = 10_000
+"""Characters that are kept of what a refusal says."""
 
 READ_AHEAD = 10_000
 """Commands in memory at most. Where so many wait for one service, those for others wait behind them."""
@@ -109,7 +112,7 @@ class Sender:
         self._may_send = may_send
         self._refused = refused
         self._lost = lost
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(WIDTH)
         self._awake = asyncio.Event()
         self._unread = True  # there may be commands that were not read
         self._running: set[asyncio.Task[None]] = set()
@@ -166,14 +169,11 @@ class Sender:
         if not self._may_send():
             return None
         await self._read()
-        while len(self._running) < WIDTH:
-            command = self._outgoing.take(time.monotonic())
-            if command is None:
-                break
+        while (command := self._outgoing.take(time.monotonic())) is not None:
             task = asyncio.get_running_loop().create_task(self._carry_out(command))
             self._running.add(task)
             task.add_done_callback(self._is_over)
-        return self._outgoing.wake_at() if len(self._running) < WIDTH else None
+        return self._outgoing.wake_at()
 
     def _is_over(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -295,6 +295,11 @@ class Sender:
 
 
 def _said(refusal: DomainError) -> str:
+    said = _whole(refusal)
+    return said if len(said) <= LONGEST_TEXT else f"{said[:LONGEST_TEXT]}…"
+
+
+def _whole(refusal: DomainError) -> str:
     if isinstance(refusal.error, str):
         return refusal.error
     try:

@@ -120,6 +120,9 @@ class QueryServer(GenServer):
             logger.exception("a query could not answer")
             return (wire.ERROR, wire.error_term(error))
 
+    async def handle_cast(self, request: Term) -> None:
+        """Take no notice: nobody has casts for a query, and who sends one is not to end it."""
+
     async def _answer(self, request: Term) -> Term:
         match request:
             case Atom("status"):

@@ -111,7 +111,7 @@ class Instance:
         limits = BatchLimits(size=world.random.choice([1, 2, 5, 50]))
         self.machine = ManagerMachine("steps", world.spec.rules, limits=limits, policy=world.spec.policy)
         self.transitions = Transitions(world.spec)
-        self.outgoing = Outgoing()
+        self.outgoing = Outgoing(64)
         self.unread = True
         self.under_way: list[tuple[IssuedCommand, str | None]] = []  # sent, and what came of it
         self.effect: Effect = self.machine.start()

@@ -11,12 +11,12 @@ from pyglyn.eventsourcing.managers.outgoing import Outgoing
 from pyglyn.eventsourcing.stores.managing import PARKED, REFUSED, WAITING, IssuedCommand
 
 
-def command(id: int, instance: str, **fields: Any) -> IssuedCommand:
+def command(id: int, instance: str, service: str = "s", **fields: Any) -> IssuedCommand:
     return IssuedCommand(
         manager="m",
         instance=instance,
         command_id=str(id),
-        service="s",
+        service=service,
         aggregate_id="a",
         command=b"",
         id=id,
@@ -25,7 +25,7 @@ def command(id: int, instance: str, **fields: Any) -> IssuedCommand:
 
 
 def filled(*instances: str) -> Outgoing:
-    outgoing = Outgoing()
+    outgoing = Outgoing(64)
     outgoing.put(command(n, instance) for n, instance in enumerate(instances, 1))
     return outgoing
 
@@ -66,6 +66,23 @@ def test_a_command_that_is_tried_again_keeps_the_others_of_its_instance_waiting(
     assert outgoing.wake_at() is None
 
 
+def test_a_service_with_all_that_it_may_have_under_way_holds_up_no_other() -> None:
+    outgoing = Outgoing(2)
+    outgoing.put(command(n, f"a{n}", "slow") for n in range(1, 6))
+    outgoing.put([command(6, "b", "quick"), command(7, "a1", "quick")])
+    first, quick, second = taken(outgoing)
+    assert ids([first, quick, second]) == [1, 6, 2]  # by turns
+    outgoing.done(quick)
+    assert taken(outgoing) == []
+    assert outgoing.wake_at() is None  # an end is what it waits for
+    outgoing.again(second, 5.0)
+    outgoing.done(first)
+    assert sorted(ids(taken(outgoing))) == [3, 4, 7]
+    outgoing.forget()
+    outgoing.put(command(n, f"a{n}", "slow") for n in (3, 4, 5))
+    assert taken(outgoing, 9.0) == []
+
+
 def test_a_command_that_is_held_keeps_its_instance_until_it_is_released() -> None:
     outgoing = filled("a", "a", "b")
     first, other = taken(outgoing)
@@ -90,7 +107,7 @@ def test_a_command_that_was_held_and_waits_again_is_read_anew() -> None:
 
 
 def test_what_was_refused_or_parked_before_holds_its_instance() -> None:
-    outgoing = Outgoing()
+    outgoing = Outgoing(64)
     outgoing.put([command(1, "a"), command(2, "a", status=REFUSED), command(3, "a")])
     outgoing.put([command(4, "b", status=PARKED), command(5, "b")])
     [first] = taken(outgoing)
@@ -116,7 +133,7 @@ def test_what_is_forgotten_is_read_again_but_for_what_is_under_way() -> None:
 def test_whatever_happens_each_instance_is_in_order_and_nothing_is_left() -> None:
     for seed in range(200):
         chance = random.Random(seed)
-        outgoing, now = Outgoing(), 0.0
+        outgoing, now = Outgoing(64), 0.0
         rows = [command(n, chance.choice("abc")) for n in range(1, 30)]
         stored = {each.id: each for each in rows}
         finished: list[IssuedCommand] = []
