@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -185,3 +187,43 @@ def test_what_one_wrote_the_other_reads(speedups: ModuleType, term: Any) -> None
         == exact_key(python.decode(speedups.encode(term)))
         == exact_key(term)
     )
+
+
+@pytest.mark.parametrize("ints", [(255, 256, 257), (4_095, 4_096, 4_097), (2**30 - 1, 2**30, 2**30 + 1)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_around_each_border_are_the_same(
+    speedups: ModuleType, ints: tuple[int, ...], sign: int
+) -> None:
+    borders = [*ints, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 1, 2**32, 2**60 - 1, 2**60, 2**64 - 1, 2**64]
+    for number in [sign * each for each in borders]:
+        for value in (
+            number, [number, number], Pid("a@b", 1, 0, number), Pid("a@b", number, 2, 3), Port("a@b", number, 1),
+            Reference("a@b", number, (1,)), Reference("a@b", 1, (2, number)), Export("m", "f", number),
+        ):  # fmt: skip
+            for name in ENCODING:
+                assert_same(speedups, name, value)
+        data = speedups.encode([number, number])
+        assert speedups.decode(data) == python.decode(data) == [number, number]
+
+
+def test_what_comes_last_in_tuples_is_the_same(speedups: ModuleType) -> None:
+    large = bytes(70_000)
+    inner: Any = (1, (2, [3, (4,)], (5, (), ((),))))
+    for value in (
+        ((((inner,),),),), (inner, [inner, (inner,)], (inner,)), ({1: (2, (3,))}, (4, {5: (6,)})),
+        (large, (large, (large,))), ((((large,),),),), (1, (bytearray(3), (bytearray(2),))),
+        (1, ImproperList((1, (2,)), (3, (4,)))), ((_cycle(),),), (1, (2, _cycle())),
+    ):  # fmt: skip
+        for name in ENCODING:
+            assert_same(speedups, name, value)
+
+
+def test_tuples_in_last_place_are_let_go_when_they_are_written(speedups: ModuleType) -> None:
+    inner = (bytearray(3),)
+    value = (1, (2, (3, [inner])))
+    before = sys.getrefcount(inner), sys.getrefcount(value), sys.getrefcount(value[1])
+    for _ in range(3):
+        speedups.encode(value)
+        with contextlib.suppress(EncodeError):
+            speedups.encode((1, (value, (object(),))))
+    assert (sys.getrefcount(inner), sys.getrefcount(value), sys.getrefcount(value[1])) == before

@@ -1,4 +1,4 @@
-/* Names, atoms and pids that are known already: tables of fixed size, for what occurs again and again.
+/* Names, atoms, pids and numbers that are known already: tables of fixed size, for what occurs again and again.
  *
  * An entry has two places where it may be, the fresher one first; a new one takes the first and moves what
  * was there to the second. So nothing that a peer sends can fill the memory, nor make a look-up slow.
@@ -60,40 +60,36 @@ fail:
     return false;
 }
 
+static inline bool give(const KnownAtom *atom, PyObject **name, PyObject **value)
+{
+    if (name != NULL) {
+        *name = Py_NewRef(atom->name);
+    }
+    if (value != NULL) {
+        *value = Py_NewRef(atom->value);
+    }
+    return true;
+}
+
 bool find_atom(State *state, const uint8_t *utf8, Py_ssize_t size, PyObject **name, PyObject **value)
 {
     size_t place = place_of(utf8, size);
     KnownAtom *first = &state->atoms[place], *second = &state->atoms[place ^ 1], found;
 
-    if (is_atom(first, utf8, size)) {
-        found = *first;
-    }
-    else if (is_atom(second, utf8, size)) {
+    if (is_atom(first, utf8, size)) return give(first, name, value);
+    if (is_atom(second, utf8, size)) {
         found = *second;
         *second = *first;
         *first = found;
+        return give(first, name, value);
     }
-    else {
-        if (!make_atom(state, utf8, size, &found)) return false;
-        KnownAtom old = *second;
-        *second = *first;
-        *first = found;
-        if (name != NULL) {
-            *name = Py_NewRef(found.name);
-        }
-        if (value != NULL) {
-            *value = Py_NewRef(found.value);
-        }
-        Py_XDECREF(old.name);
-        Py_XDECREF(old.value);
-        return true;
-    }
-    if (name != NULL) {
-        *name = Py_NewRef(found.name);
-    }
-    if (value != NULL) {
-        *value = Py_NewRef(found.value);
-    }
+    if (!make_atom(state, utf8, size, &found)) return false;
+    KnownAtom old = *second;
+    *second = *first;
+    *first = found;
+    give(first, name, value);  /* before anything is let go, which may run Python code */
+    Py_XDECREF(old.name);
+    Py_XDECREF(old.value);
     return true;
 }
 
@@ -110,9 +106,9 @@ static PyObject *make_pid(State *state, PyObject *node, uint32_t id, uint32_t se
     if (pid == NULL) return NULL;
     PyObject_GC_UnTrack(pid);  /* text and numbers: never part of a cycle */
     *slot(pid, class, 0) = Py_NewRef(node);
-    *slot(pid, class, 1) = PyLong_FromUnsignedLong(id);
-    *slot(pid, class, 2) = PyLong_FromUnsignedLong(serial);
-    *slot(pid, class, 3) = PyLong_FromUnsignedLong(creation);
+    *slot(pid, class, 1) = word_of(id);
+    *slot(pid, class, 2) = word_of(serial);
+    *slot(pid, class, 3) = find_creation(state, creation);
     if (*slot(pid, class, 1) == NULL || *slot(pid, class, 2) == NULL || *slot(pid, class, 3) == NULL) {
         Py_CLEAR(pid);
     }
@@ -141,8 +137,29 @@ PyObject *find_pid(State *state, PyObject *node, uint32_t id, uint32_t serial, u
     return pid;
 }
 
+PyObject *find_creation(State *state, uint32_t creation)
+{
+    PyObject **known = &state->creations[creation & (KNOWN_CREATIONS - 1)];
+    uint64_t magnitude;
+    bool negative;
+    if (*known != NULL && small_integer(*known, &magnitude, &negative) && magnitude == creation) {
+        return Py_NewRef(*known);
+    }
+    PyObject *made = word_of(creation);
+    if (made != NULL) {
+        Py_XSETREF(*known, Py_NewRef(made));
+    }
+    return made;
+}
+
 void forget_all(State *state)
 {
+    for (size_t i = 0; i < KNOWN_INTEGERS; i++) {
+        Py_CLEAR(state->integers[i]);
+    }
+    for (size_t i = 0; i < KNOWN_CREATIONS; i++) {
+        Py_CLEAR(state->creations[i]);
+    }
     for (size_t i = 0; i < KNOWN_ATOMS; i++) {
         Py_CLEAR(state->atoms[i].name);
         Py_CLEAR(state->atoms[i].value);

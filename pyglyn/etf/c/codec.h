@@ -84,6 +84,8 @@ enum {
     MAX_COLLISIONS = 100,       /* as in maps.py */
     KNOWN_ATOMS = 1024,         /* a power of two; at most some 1.5 KiB each */
     KNOWN_PIDS = 1024,
+    KNOWN_INTEGERS = 4096,      /* those from 0 up to this that were read before: at most 32 bytes each */
+    KNOWN_CREATIONS = 64,       /* a power of two */
 };
 
 /* A class whose instances have their fields in slots, and where those are. */
@@ -123,6 +125,8 @@ typedef struct {
     PyObject *bytes_of[256];    /* the integers that a byte can be; they always exist */
     uintptr_t bytes_end;        /* how far they reach from the first one, 0 if they do not lie in a row */
     int bytes_shift;            /* log2 of the distance between two of them */
+    PyObject *integers[KNOWN_INTEGERS];     /* NULL for one not read yet */
+    PyObject *creations[KNOWN_CREATIONS];   /* each where its lowest bits say */
     KnownAtom atoms[KNOWN_ATOMS];
     KnownPid pids[KNOWN_PIDS];
 } State;
@@ -141,7 +145,48 @@ bool find_atom(State *state, const uint8_t *utf8, Py_ssize_t size, PyObject **na
 /* The pid with these fields, a new reference. */
 PyObject *find_pid(State *state, PyObject *node, uint32_t id, uint32_t serial, uint32_t creation);
 
+/* The number of 32 bits that says which start of a node it is, a new reference. */
+PyObject *find_creation(State *state, uint32_t creation);
+
 void forget_all(State *state);
+
+/* --- numbers --------------------------------------------------------------------------------------- */
+
+static inline PyObject *integer_of(State *state, int32_t value)
+{
+    if ((uint32_t)value >= KNOWN_INTEGERS) return PyLong_FromLong(value);
+    PyObject **known = &state->integers[value];
+    if (*known == NULL && (*known = PyLong_FromLong(value)) == NULL) return NULL;
+    return Py_NewRef(*known);
+}
+
+/* A number of 32 bits; `PyLong_FromLong` is the faster one. */
+static inline PyObject *word_of(uint32_t value)
+{
+    return value >> 30 ? PyLong_FromUnsignedLong(value) : PyLong_FromLong((long)value);
+}
+
+/* The magnitude of an int of at most two digits (60 bits), and whether it is below 0; false for larger ones. */
+static inline bool small_integer(PyObject *number, uint64_t *magnitude, bool *negative)
+{
+#if PYLONG_BITS_IN_DIGIT == 30 && PY_VERSION_HEX < 0x030F0000
+#if PY_VERSION_HEX < 0x030C0000
+    Py_ssize_t size = Py_SIZE(number), digits = size < 0 ? -size : size;
+    const digit *digit_of = ((PyLongObject *)number)->ob_digit;
+    *negative = size < 0;
+#else
+    uintptr_t tag = ((PyLongObject *)number)->long_value.lv_tag, digits = tag >> _PyLong_NON_SIZE_BITS;
+    const digit *digit_of = ((PyLongObject *)number)->long_value.ob_digit;
+    *negative = (tag & _PyLong_SIGN_MASK) == 2;
+#endif
+    if (digits > 2) return false;
+    *magnitude = digits == 0 ? 0 : digits == 1 ? digit_of[0] : (uint64_t)digit_of[1] << 30 | digit_of[0];
+    return true;
+#else
+    (void)number, (void)magnitude, (void)negative;
+    return false;
+#endif
+}
 
 /* --- walk.c --- */
 
@@ -273,6 +318,7 @@ typedef struct {
     uint8_t *data;
     Py_ssize_t size, room;
     Path path;
+    PyObject *held;             /* what the term being written is in, where that is not in `path` any more, or NULL */
     uint8_t small[SMALL_TERM];
 } Writer;
 

@@ -74,6 +74,25 @@ static PyObject *read_at(
 
 typedef enum { WHOLE, PREFIX, BARE } Form;
 
+/* Hold the input as a buffer of bytes; false where it is none. What cannot change needs no holding. */
+static bool hold(PyObject *data, Py_buffer *view)
+{
+    if (PyBytes_CheckExact(data)) {
+        view->buf = PyBytes_AS_STRING(data);
+        view->len = PyBytes_GET_SIZE(data);
+        view->obj = NULL;
+        return true;
+    }
+    if (!PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) return false;
+    if (PyObject_GetBuffer(data, view, PyBUF_ND | PyBUF_FORMAT) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    if (view->format != NULL && strcmp(view->format, "B") == 0) return true;
+    PyBuffer_Release(view);
+    return false;
+}
+
 /* pure._guarded, pure._read_prefix: NULL without an exception where it is for pure.py */
 static PyObject *decode_from(State *state, PyObject *data, Py_ssize_t pos, PyObject *limits, Form form)
 {
@@ -81,14 +100,10 @@ static PyObject *decode_from(State *state, PyObject *data, Py_ssize_t pos, PyObj
     PyObject *term;
     Py_ssize_t end = 0;
 
-    if (!PyBytes_CheckExact(data) && !PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) return NULL;
-    if (PyObject_GetBuffer(data, &view, PyBUF_ND | PyBUF_FORMAT) < 0) {
-        PyErr_Clear();
-        return NULL;
-    }
+    if (!hold(data, &view)) return NULL;
     const uint8_t *bytes = view.buf;
     Py_ssize_t size = view.len;
-    bool usual = view.format != NULL && strcmp(view.format, "B") == 0 && pos <= size;
+    bool usual = pos <= size;
     if (form != BARE) {
         usual = usual && size >= 2 && bytes[0] == VERSION;
         pos = 1;

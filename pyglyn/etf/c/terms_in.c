@@ -241,7 +241,8 @@ static PyObject *read_port(Reader *reader, int tag)
     }
     uint64_t id = wide == 8 ? (uint64_t)u32_of(fields) << 32 | u32_of(fields + 4) : u32_of(fields);
     return make_plain(
-        &reader->state->port, node, PyLong_FromUnsignedLongLong(id), PyLong_FromUnsignedLong(creation));
+        &reader->state->port, node, PyLong_FromUnsignedLongLong(id),
+        find_creation(reader->state, creation));
 }
 
 static PyObject *words_of(const uint8_t *bytes, int count)
@@ -250,7 +251,7 @@ static PyObject *words_of(const uint8_t *bytes, int count)
     if (words == NULL) return NULL;
     PyObject_GC_UnTrack(words);
     for (int i = 0; i < count; i++) {
-        PyObject *word = PyLong_FromUnsignedLong(u32_of(bytes + 4 * i));
+        PyObject *word = word_of(u32_of(bytes + 4 * i));
         if (word == NULL) {
             Py_DECREF(words);
             return NULL;
@@ -283,7 +284,7 @@ static PyObject *read_reference(Reader *reader, int tag)
     }
     if (narrow == 1 && (creation > MAX_OLD_CREATION || u32_of(words) > MAX_OLD_REFERENCE)) goto fail;
     return make_plain(
-        &reader->state->reference, node, PyLong_FromUnsignedLong(creation), words_of(words, (int)count));
+        &reader->state->reference, node, find_creation(reader->state, creation), words_of(words, (int)count));
 fail:
     Py_XDECREF(node);
     return NULL;
@@ -420,6 +421,16 @@ static PyObject *make_map(Reader *reader, PyObject **items, Py_ssize_t count)
     return map;
 }
 
+/* A container is finished: tell the one around it. */
+static inline void leave_frame(Reader *reader, Frame *frame, bool cyclic)
+{
+    if (--reader->depth > 0) {
+        Frame *outer = frame - 1;
+        outer->left--;
+        outer->cyclic |= cyclic;
+    }
+}
+
 /* Make the finished container an element of the one around it. `moved`: its items live on in it. */
 static void replace_items(Reader *reader, Frame *frame, PyObject *made, bool moved, bool cyclic)
 {
@@ -429,11 +440,26 @@ static void replace_items(Reader *reader, Frame *frame, PyObject *made, bool mov
     }
     *base = made;
     reader->stack.top = base + 1;
-    if (--reader->depth > 0) {
-        Frame *outer = frame - 1;
-        outer->left--;
-        outer->cyclic |= cyclic;
+    leave_frame(reader, frame, cyclic);
+}
+
+/* Walk.close_tuple, for the usual ones: not empty, not large */
+static inline bool close_tuple(Reader *reader, Frame *frame)
+{
+    PyObject **items = reader->stack.items + frame->base;
+    Py_ssize_t count = reader->stack.top - items;
+    PyObject *tuple = PyTuple_New(count);
+    if (tuple == NULL) return false;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyTuple_SET_ITEM(tuple, i, items[i]);
     }
+    if (!frame->cyclic) {
+        PyObject_GC_UnTrack(tuple);
+    }
+    *items = tuple;
+    reader->stack.top = items + 1;
+    leave_frame(reader, frame, frame->cyclic);
+    return true;
 }
 
 typedef enum { FAILED, CLOSED, GOES_ON } Closed;
@@ -622,7 +648,7 @@ static void read_run(Reader *reader, Frame *frame, int tag)
 
     while (left > 0 && end - at >= size && *at == tag && top < room) {
         PyObject *number = size == 2 ? Py_NewRef(state->bytes_of[at[1]])
-            : size == 5 ? PyLong_FromLong((int32_t)u32_of(at + 1)) : float_of(at + 1);
+            : size == 5 ? integer_of(state, (int32_t)u32_of(at + 1)) : float_of(at + 1);
         if (number == NULL) break;  /* its own step is to find out why */
         *top++ = number;
         at += size;
@@ -655,7 +681,7 @@ PyObject *read_term(Reader *reader)
             break;
         case INTEGER_EXT:
             if (left < 5) return NULL;
-            term = PyLong_FromLong((int32_t)u32_of(tag + 1));
+            term = integer_of(state, (int32_t)u32_of(tag + 1));
             next = tag + 5;
             break;
         case NEW_FLOAT_EXT:
@@ -680,6 +706,7 @@ PyObject *read_term(Reader *reader)
         case SMALL_TUPLE_EXT:
             reader->pos += 2;
             if (!open_frame(reader, SMALL_TUPLE_EXT, tag[1])) return NULL;
+            if (tag[1] > 0) continue;
             goto opened;
         default: {
             bool opened = false;
@@ -703,8 +730,15 @@ PyObject *read_term(Reader *reader)
             if (frame->left > 0) continue;
         }
     opened:
-        while (reader->depth > 0 && reader->frames[reader->depth - 1].left == 0) {
+        for (;;) {
+            Frame *inner = &reader->frames[reader->depth - 1];
+            if (reader->depth == 0 || inner->left > 0) break;
             reader->step = reader->pos;
+            if (inner->kind == SMALL_TUPLE_EXT && reader->stack.top - reader->stack.items > inner->base) {
+                if (!close_tuple(reader, inner)) return NULL;
+                if (reader->depth == 0) return *--reader->stack.top;
+                continue;
+            }
             switch (close_frame(reader)) {
             case FAILED:
                 return NULL;

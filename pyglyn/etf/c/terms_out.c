@@ -150,22 +150,28 @@ static int write_int(Writer *writer, PyObject *term)
         to[1] = (uint8_t)byte;
         return DONE;
     }
-    long long value = PyLong_AsLongLongAndOverflow(term, &overflow);
-    if (overflow != 0) return write_leaf(writer, term);
-    if (0 <= value && value <= 255) {
-        return write_head(writer, SMALL_INTEGER_EXT, (uint64_t)value, 1, 0) == NULL ? FAILED : DONE;
+    uint64_t magnitude;
+    bool negative;
+    if (!small_integer(term, &magnitude, &negative)) {
+        long long value = PyLong_AsLongLongAndOverflow(term, &overflow);
+        if (overflow != 0) return write_leaf(writer, term);
+        negative = value < 0;
+        magnitude = negative ? 0 - (uint64_t)value : (uint64_t)value;
     }
-    if (INT32_MIN <= value && value <= INT32_MAX) {
-        return write_head(writer, INTEGER_EXT, (uint32_t)value, 4, 0) == NULL ? FAILED : DONE;
+    if (magnitude <= 255 && !negative) {
+        return write_head(writer, SMALL_INTEGER_EXT, magnitude, 1, 0) == NULL ? FAILED : DONE;
     }
-    uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    if (magnitude <= (uint64_t)INT32_MAX + negative) {
+        uint32_t bits = negative ? 0 - (uint32_t)magnitude : (uint32_t)magnitude;
+        return write_head(writer, INTEGER_EXT, bits, 4, 0) == NULL ? FAILED : DONE;
+    }
     int size = 0;
     while (size < 8 && magnitude >> (8 * size)) {
         size++;
     }
     uint8_t *to = write_head(writer, SMALL_BIG_EXT, (uint64_t)size, 1, 1 + size);
     if (to == NULL) return FAILED;
-    *to++ = value < 0;
+    *to++ = negative;
     for (int i = 0; i < size; i++) {
         *to++ = (uint8_t)(magnitude >> (8 * i));
     }
@@ -192,20 +198,38 @@ static inline const char *utf8_of(PyObject *text, Py_ssize_t *size)
     return (const char *)PyUnicode_1BYTE_DATA(text);
 }
 
-/* writers.encode_name */
-static int write_name(Writer *writer, PyObject *name)
+/* The bytes of an atom's name, or NULL. */
+static inline const char *name_of(PyObject *name, Py_ssize_t *size)
+{
+    if (name == NULL || !PyUnicode_CheckExact(name)) return NULL;
+    return PyUnicode_GET_LENGTH(name) > MAX_ATOM_CHARACTERS ? NULL : utf8_of(name, size);
+}
+
+/* writers.encode_name, and room for that many bytes before and after it: where those before begin, or NULL; and
+ * where those after do. */
+static inline uint8_t *write_name_within(Writer *writer, PyObject *name, Py_ssize_t before, Py_ssize_t after, uint8_t **rest)
 {
     Py_ssize_t size;
-    if (name == NULL || !PyUnicode_CheckExact(name)) return FAILED;
-    if (PyUnicode_GET_LENGTH(name) > MAX_ATOM_CHARACTERS) return FAILED;
-    const char *utf8 = utf8_of(name, &size);
-    if (utf8 == NULL) return FAILED;
-    uint8_t *to = size < 256
-        ? write_head(writer, SMALL_ATOM_UTF8_EXT, (uint64_t)size, 1, size)
-        : write_head(writer, ATOM_UTF8_EXT, (uint64_t)size, 2, size);
-    if (to == NULL) return FAILED;
-    memcpy(to, utf8, (size_t)size);
-    return DONE;
+    const char *utf8 = name_of(name, &size);
+    if (utf8 == NULL) return NULL;
+    int width = size < 256 ? 1 : 2;
+    uint8_t *to = reserve(writer, before + 1 + width + size + after);
+    if (to == NULL) return NULL;
+    uint8_t *at = to + before;
+    *at++ = width == 1 ? SMALL_ATOM_UTF8_EXT : ATOM_UTF8_EXT;
+    if (width == 2) {
+        *at++ = (uint8_t)(size >> 8);
+    }
+    *at++ = (uint8_t)size;
+    memcpy(at, utf8, (size_t)size);
+    *rest = at + size;
+    return to;
+}
+
+static int write_name(Writer *writer, PyObject *name)
+{
+    uint8_t *rest;
+    return write_name_within(writer, name, 0, 0, &rest) == NULL ? FAILED : DONE;
 }
 
 /* writers.write_bytes */
@@ -239,12 +263,23 @@ static int write_str(Writer *writer, PyObject *term)
 /* --- identifiers ----------------------------------------------------------------------------------- */
 
 /* One field that is a number of so many bits; false for anything else. */
-static bool uint_in(PyObject *field, int bits, uint64_t *value)
+static inline bool uint_in(PyObject *field, int bits, uint64_t *value)
 {
+    bool negative;
     if (field == NULL || !PyLong_CheckExact(field)) return false;
+    if (small_integer(field, value, &negative)) return !negative && (bits == 64 || *value >> bits == 0);
     *value = PyLong_AsUnsignedLongLong(field);
     if (*value == UINT64_MAX && PyErr_Occurred()) return false;
     return bits == 64 || *value >> bits == 0;
+}
+
+static inline uint8_t *put_word(uint8_t *to, uint64_t value)
+{
+    to[0] = (uint8_t)(value >> 24);
+    to[1] = (uint8_t)(value >> 16);
+    to[2] = (uint8_t)(value >> 8);
+    to[3] = (uint8_t)value;
+    return to + 4;
 }
 
 /* writers.write_pid */
@@ -252,12 +287,13 @@ static int write_pid(Writer *writer, PyObject *term)
 {
     const Class *class = &writer->state->pid;
     uint64_t id, serial, creation;
+    uint8_t *rest;
     if (!uint_in(*slot(term, class, 1), 32, &id) || !uint_in(*slot(term, class, 2), 32, &serial)) return FAILED;
     if (!uint_in(*slot(term, class, 3), 32, &creation)) return FAILED;
-    if (write_raw(writer, "X", 1) < 0 || write_name(writer, *slot(term, class, 0)) < 0) return FAILED;
-    uint8_t *to = reserve(writer, 12);
+    uint8_t *to = write_name_within(writer, *slot(term, class, 0), 1, 12, &rest);
     if (to == NULL) return FAILED;
-    put(put(put(to, id, 4), serial, 4), creation, 4);
+    *to = NEW_PID_EXT;
+    put_word(put_word(put_word(rest, id), serial), creation);
     return DONE;
 }
 
@@ -266,11 +302,12 @@ static int write_port(Writer *writer, PyObject *term)
 {
     const Class *class = &writer->state->port;
     uint64_t id, creation;
+    uint8_t *rest;
     if (!uint_in(*slot(term, class, 1), 64, &id) || !uint_in(*slot(term, class, 2), 32, &creation)) return FAILED;
-    if (write_raw(writer, "x", 1) < 0 || write_name(writer, *slot(term, class, 0)) < 0) return FAILED;
-    uint8_t *to = reserve(writer, 12);
+    uint8_t *to = write_name_within(writer, *slot(term, class, 0), 1, 12, &rest);
     if (to == NULL) return FAILED;
-    put(put(to, id, 8), creation, 4);
+    *to = V4_PORT_EXT;
+    put_word(put_word(put_word(rest, id >> 32), id), creation);
     return DONE;
 }
 
@@ -279,21 +316,25 @@ static int write_reference(Writer *writer, PyObject *term)
 {
     const Class *class = &writer->state->reference;
     PyObject *words = *slot(term, class, 2);
-    uint64_t numbers[MAX_REFERENCE_WORDS + 1];
+    uint64_t creation, numbers[MAX_REFERENCE_WORDS];
+    uint8_t *rest;
     if (words == NULL || !PyTuple_CheckExact(words)) return FAILED;
     Py_ssize_t count = PyTuple_GET_SIZE(words);
     if (count < 1 || count > MAX_REFERENCE_WORDS) return FAILED;
-    if (!uint_in(*slot(term, class, 1), 32, &numbers[0])) return FAILED;
+    if (!uint_in(*slot(term, class, 1), 32, &creation)) return FAILED;
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (!uint_in(PyTuple_GET_ITEM(words, i), 32, &numbers[i + 1])) return FAILED;
+        if (!uint_in(PyTuple_GET_ITEM(words, i), 32, &numbers[i])) return FAILED;
     }
-    if (write_head(writer, NEWER_REFERENCE_EXT, (uint64_t)count, 2, 0) == NULL) return FAILED;
-    if (write_name(writer, *slot(term, class, 0)) < 0) return FAILED;
-    uint8_t *to = reserve(writer, 4 * (count + 1));
-    for (Py_ssize_t i = 0; to != NULL && i <= count; i++) {
-        to = put(to, numbers[i], 4);
+    uint8_t *to = write_name_within(writer, *slot(term, class, 0), 3, 4 * (count + 1), &rest);
+    if (to == NULL) return FAILED;
+    to[0] = NEWER_REFERENCE_EXT;
+    to[1] = 0;
+    to[2] = (uint8_t)count;
+    rest = put_word(rest, creation);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        rest = put_word(rest, numbers[i]);
     }
-    return to == NULL ? FAILED : DONE;
+    return DONE;
 }
 
 /* writers.write_export */
@@ -411,7 +452,7 @@ static int open_map(Writer *writer, PyObject *term)
 void begin_writing(Writer *writer, State *state)
 {
     writer->state = state;
-    writer->parts = NULL;
+    writer->parts = writer->held = NULL;
     begin_path(&writer->path, state);
     begin_part(writer);
 }
@@ -419,6 +460,7 @@ void begin_writing(Writer *writer, State *state)
 void end_writing(Writer *writer)
 {
     end_path(&writer->path);
+    Py_XDECREF(writer->held);
     Py_XDECREF(writer->object);
     Py_XDECREF(writer->parts);
 }
@@ -449,14 +491,48 @@ static inline int write_one(Writer *writer, PyObject *term)
     return write_leaf(writer, term);
 }
 
+/* The last element of a tuple, which is left: nothing comes after it. What holds the element is kept until the next
+ * tuple is left. Takes the reference. */
+static inline PyObject *last_of(Writer *writer, PyObject *tuple)
+{
+    PyObject *before = writer->held;
+    writer->held = tuple;
+    Py_XDECREF(before);
+    return PyTuple_GET_ITEM(tuple, PyTuple_GET_SIZE(tuple) - 1);
+}
+
+/* Begin tuples of one element, one in the other: the first term that is none. */
+static inline PyObject *into_single(Writer *writer, PyObject *term)
+{
+    while (PyTuple_CheckExact(term) && PyTuple_GET_SIZE(term) == 1) {
+        uint8_t *to = reserve(writer, 2);
+        if (to == NULL) return NULL;
+        to[0] = SMALL_TUPLE_EXT;
+        to[1] = 1;
+        term = last_of(writer, Py_NewRef(term));
+    }
+    return term;
+}
+
 int write_term(Writer *writer, PyObject *term)
 {
     Path *path = &writer->path;
     for (;;) {
-        if (write_one(writer, term) == FAILED) return FAILED;
+        term = into_single(writer, term);
+        if (term == NULL || write_one(writer, term) == FAILED) return FAILED;
         do {
             if (path->depth == 0) return DONE;
             Open *frame = &path->open[path->depth - 1];
+            if (frame->kind == TUPLE) {
+                if (frame->at < frame->size - 1) {
+                    term = PyTuple_GET_ITEM(frame->container, frame->at++);
+                    break;
+                }
+                PyObject *tuple = Py_NewRef(frame->container);
+                leave(path);
+                term = last_of(writer, tuple);
+                break;
+            }
             term = next_element(path);
             if (term == NULL) {
                 if (frame->size < 0) return FAILED;
