@@ -129,7 +129,7 @@ LAYERS = {
     "eventsourcing/queries": _ES_QUERIES,
     "eventsourcing/managers": _ES_SERVICE,
     "eventsourcing/service": _ES_SERVICE,
-    "http": _NODE | _ES_SERVICE | {"logs", "_version"},
+    "http": _NODE | _ES_SERVICE | {"groups", "logs", "_version"},
     "eventsourcing/glyn": _ES_SERVICE | {"eventsourcing/service"},
 }
 """What each part may import besides itself. Those not listed stand above all of these."""

@@ -1,9 +1,13 @@
 #!/usr/bin/env escript
 %% Opens Observer, has it look at a node, and walks through tabs: observer_tabs.escript NODE COOKIE TAB…
 %%
-%% Prints "ready TAB" when a tab has had time to fill, and goes on when a line comes on standard input. At the end it
-%% prints whether the node has stayed connected and whether Observer still runs.
+%% Prints "ready TAB" when a tab shows what it got from the node, and goes on when a line comes on standard input. At the
+%% end it prints whether the node has stayed connected and whether Observer still runs. The records that it looks into
+%% are those of observer 2.14 (OTP 25).
 -include_lib("wx/include/wx.hrl").
+
+-define(PAINT_MS, 1500).
+-define(CHARTS_MS, 15000).
 
 main([Node0, Cookie | Tabs]) ->
     Node = list_to_atom(Node0),
@@ -11,34 +15,52 @@ main([Node0, Cookie | Tabs]) ->
     erlang:set_cookie(list_to_atom(Cookie)),
     pong = net_adm:ping(Node),
     ok = observer:start(),
-    timer:sleep(1000),
-    State = wx_state(),
+    until(fun() -> lists:member(Node, element(11, state(observer))) end),
+    State = state(observer),
     Nodes = element(11, State),
     [Number] = [I || {I, N} <- lists:zip(lists:seq(1, length(Nodes)), Nodes), N =:= Node],
     observer ! #wx{id = 1000 + Number, obj = element(2, State), userData = [],
                    event = #wxCommand{type = command_menu_selected}},
-    timer:sleep(1000),
+    until(fun() -> looked_at() =:= Node end),
     {dictionary, Dictionary} = process_info(whereis(observer), dictionary),
     wx:set_env(proplists:get_value(wx_env, Dictionary)),
-    Titles = [Title || {_, _, Title} <- element(8, State)],
-    [show(element(6, State), Titles, Tab) || Tab <- Tabs],
-    Looked = element(10, wx_state()),
+    Panels = element(8, State),
+    [show(Node, element(6, State), Panels, Tab) || Tab <- Tabs],
     io:format("connected ~p observer ~p looks ~p~n",
-              [lists:member(Node, nodes(connected)), is_pid(whereis(observer)), Looked =:= Node]),
+              [lists:member(Node, nodes(connected)), is_pid(whereis(observer)), looked_at() =:= Node]),
     halt(0).
 
-show(Notebook, Titles, Tab) ->
-    [Index] = [I || {I, T} <- lists:zip(lists:seq(0, length(Titles) - 1), Titles), T =:= Tab],
+show(Node, Notebook, Panels, Tab) ->
+    [{Index, Panel}] = [{I, wx_object:get_pid(Object)} ||
+                           {I, {_, Object, Title}} <- lists:zip(lists:seq(0, length(Panels) - 1), Panels), Title =:= Tab],
     wxNotebook:setSelection(Notebook, Index),
-    timer:sleep(4000),
+    until(fun() -> element(9, state(observer)) =:= Panel end),
+    until(fun() -> is_filled(Tab, Node, Panel) end),
+    timer:sleep(?PAINT_MS),
     io:format("ready ~s~n", [Tab]),
     _ = io:get_line("").
 
-%% #state{} of observer_wx, below the frame of wx_object.
-wx_state() ->
-    {status, _, _, [_, _, _, _, Misc]} = sys:get_status(observer),
-    hd([S || Item <- lists:flatten([Misc]), S <- states(Item), is_tuple(S), element(1, S) =:= state,
-             tuple_size(S) > 10]).
+looked_at() -> element(10, state(observer)).
 
-states({data, List}) -> [V || {_, V} <- List];
-states(Other) -> [Other].
+%% Whether a tab has what it shows from the node: the last field of processes is who holds the rows, and an application
+%% has been drawn when it is a record. Charts answer nobody while they draw, and have a point each second.
+is_filled("Processes", Node, Panel) ->
+    State = state(Panel),
+    Holder = element(tuple_size(State), State),
+    Holder ! {get_row, self(), 0, pid},
+    receive {Holder, {ok, Pid}} -> node(Pid) =:= Node; {Holder, _} -> false end;
+is_filled("Applications", _, Panel) -> is_tuple(element(8, state(Panel)));
+is_filled("Load Charts", _, _) -> timer:sleep(?CHARTS_MS), true;
+is_filled(_, _, Panel) -> is_tuple(state(Panel)).
+
+until(Condition) ->
+    case Condition() of
+        true -> ok;
+        false -> timer:sleep(100), until(Condition)
+    end.
+
+%% The state of a wx_object.
+state(Object) ->
+    {status, _, _, [_, _, _, _, Misc]} = sys:get_status(Object, infinity),
+    {data, [{"State", State}]} = lists:last(Misc),
+    State.

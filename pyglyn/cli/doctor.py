@@ -10,7 +10,7 @@ import attrs
 import rich_click as click
 
 from pyglyn.cli import tables, values
-from pyglyn.cli.groups import overview
+from pyglyn.cli.groups import look
 from pyglyn.cli.network import net_settings
 from pyglyn.cli.options import client_node, client_options, json_option, own_name, run, set_up_logging
 from pyglyn.dist import has_long_host, is_node_name
@@ -152,7 +152,7 @@ async def _inside(node: str, cookie: str, net: NetSettings, timeout: float) -> A
             common = 0 if connection is None else connection.flags.bit_count()
             yield Finding(speaks, f"{node} lets this command in; {common} capabilities in common")
             yield Finding("cookie", "is the same on both sides")
-            scopes = await overview(local, node, timeout)
+            scopes = await look(local, node, timeout)
             told = ", ".join(f"{scope.kind} {scope.name}: {len(scope.groups)}" for scope in scopes)
             yield Finding("groups", told or f"{node} runs no pg and no syn scope")
     except PyglynError as error:

@@ -7,7 +7,6 @@ import signal
 import sys
 from typing import Any
 
-import attrs
 import rich_click as click
 from rich.tree import Tree
 
@@ -15,8 +14,9 @@ from pyglyn import etf
 from pyglyn.cli import tables, values
 from pyglyn.cli.options import client_node, client_options, json_option, run, set_up_logging
 from pyglyn.errors import DistributionError, RemoteException
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Atom, Term
 from pyglyn.groups import syn
+from pyglyn.groups.overview import Member, Merged, Scope, merge, overview
 from pyglyn.node import Node, Process
 from pyglyn.node.described import pid_text
 from pyglyn.node.reasons import UNDEFINED
@@ -24,130 +24,73 @@ from pyglyn.node.reasons import UNDEFINED
 UNDEF = Atom("undef")
 WORDS = {"pg": "pg", "syn_groups": "syn groups", "syn_registry": "syn registry"}
 
-# What is asked of a BEAM node: its pg scopes (processes that run pg:init/1) and its syn tables.
-_SYN_TABLES = {
-    "syn_pg_": ("syn_groups", "syn_pg_by_name_"),
-    "syn_registry_": ("syn_registry", "syn_registry_by_name_"),
-}
 
-
-@attrs.frozen
-class Scope:
-    """One scope as seen from a node.
-
-    Attributes:
-        kind: ``pg``, ``syn_groups`` or ``syn_registry``.
-        name: the scope.
-        groups: group (or registered name) -> members with metadata.
-    """
-
-    kind: str
-    name: str
-    groups: list[tuple[Term, list[tuple[Pid, Term]]]]
-
-
-async def overview(local: Node, node: str, timeout: float) -> list[Scope]:
+async def look(local: Node, node: str, timeout: float) -> list[Scope]:
     """The scopes, groups and members that a node knows of."""
-    try:
-        answer: Any = await local.erpc(node, "pyglyn", "groups", [], timeout)
-    except RemoteException as error:
-        if error.reason is not UNDEF:
-            raise
-    else:
-        return [Scope(kind.name, name.decode(), groups) for kind, name, groups in answer]
-    try:
-        await local.erpc(node, "pyglyn", "log_level", [], timeout)
-    except RemoteException as error:
-        if error.reason is not UNDEF:
-            raise
-        return await _beam_overview(local, node, timeout)
-    return []  # a pyglyn node that runs no scope
 
-
-async def _beam_overview(local: Node, node: str, timeout: float) -> list[Scope]:
     async def ask(module: str, function: str, *args: Term) -> Any:
         return await local.erpc(node, module, function, args, timeout)
 
-    scopes: list[Scope] = []
-    for name in sorted(str(name) for name in await ask("erlang", "registered")):
-        for prefix, (kind, table) in _SYN_TABLES.items():
-            if name.startswith(prefix):
-                scope = name.removeprefix(prefix)
-                entries = await ask("ets", "tab2list", Atom(table + scope))
-                scopes.append(Scope(kind, scope, _syn_groups(kind, entries)))
-        if await _is_pg_scope(ask, name):
-            groups = await ask("pg", "which_groups", Atom(name))
-            members = [await ask("pg", "get_members", Atom(name), group) for group in groups]
-            listed: Any = [(g, [(pid, UNDEFINED) for pid in m]) for g, m in zip(groups, members, strict=True)]
-            scopes.append(Scope("pg", name, listed))
-    return scopes
-
-
-async def _is_pg_scope(ask: Any, name: str) -> bool:
-    pid = await ask("erlang", "whereis", Atom(name))
-    if not isinstance(pid, Pid):
-        return False
-    info = await ask("erlang", "process_info", pid, Atom("dictionary"))
-    pairs = info[1] if isinstance(info, tuple) else []
-    return (Atom("$initial_call"), (Atom("pg"), Atom("init"), 1)) in pairs
-
-
-def _syn_groups(kind: str, entries: list[Any]) -> list[tuple[Term, list[tuple[Pid, Term]]]]:
-    """Rows of syn's tables: ``{{Group, Pid}, Meta, …}`` for groups, ``{Name, Pid, Meta, …}`` for names."""
-    groups: dict[str, tuple[Term, list[tuple[Pid, Term]]]] = {}
-    for entry in entries:
-        (name, pid), meta = entry[:2] if kind == "syn_groups" else (entry[:2], entry[2])
-        groups.setdefault(etf.text.format(name), (name, []))[1].append((pid, meta))
-    return [groups[key] for key in sorted(groups)]
+    return await overview(ask)
 
 
 @click.command()
-@click.argument("node", metavar="NODE")
+@click.argument("nodes", metavar="NODE...", nargs=-1, required=True)
 @json_option
 @client_options
-def groups(node: str, as_json: bool, cookie: str, timeout: float, log_level: str) -> None:
+def groups(nodes: tuple[str, ...], as_json: bool, cookie: str, timeout: float, log_level: str) -> None:
     """Show the process groups and registered names of the cluster as NODE sees them.
 
-    NODE may be a BEAM node (with `pg`, `syn`, or both) or a Python one.
+    Of several NODEs, what all of them see is shown as one; a member that one of them does not know of says
+    so. NODEs may be BEAM nodes (with `pg`, `syn`, or both) or Python ones.
     """
     set_up_logging(log_level)
 
-    async def go() -> list[Scope]:
-        async with client_node(node, cookie) as local:
-            return await overview(local, node, timeout)
+    async def go() -> list[Merged]:
+        async with client_node(nodes[0], cookie) as local:
+            seen = await asyncio.gather(*(look(local, node, timeout) for node in nodes))
+            return merge(zip(nodes, seen, strict=True))
 
     scopes = run(go())
     if as_json:
         values.show_json([_scope(scope) for scope in scopes])
         return
     if not scopes:
-        click.echo(f"no scopes on {node}")
+        click.echo(f"no scopes on {', '.join(nodes)}")
         return
     for scope in scopes:
-        tree = Tree(tables.cell(f"{WORDS[scope.kind]} ", "bold").append(tables.printable(scope.name), "cyan"))
-        for group, members in scope.groups:
-            branch = tree.add(tables.cell(etf.text.format(group), "bold green"))
-            for pid, meta in members:
-                note = "" if meta is UNDEFINED else f"  {etf.text.format(meta)}"
-                branch.add(tables.cell(f"{etf.text.format(pid)} on {pid.node}{note}"))
-        if not scope.groups:
-            tree.add(tables.cell("empty", "dim"))
-        tables.show(tree)
+        tables.show(_tree(scope))
 
 
-def _scope(scope: Scope) -> dict[str, Any]:
-    def members(found: list[tuple[Pid, Term]]) -> list[dict[str, Any]]:
+def _tree(scope: Merged) -> Tree:
+    tree = Tree(tables.cell(f"{WORDS[scope.kind]} ", "bold").append(tables.printable(scope.name), "cyan"))
+    for group, members in scope.groups:
+        branch = tree.add(tables.cell(etf.text.format(group), "bold green"))
+        for member in members:
+            note = "" if member.meta is UNDEFINED else f"  {etf.text.format(member.meta)}"
+            line = tables.cell(f"{etf.text.format(member.pid)} on {member.pid.node}{note}")
+            if member.missing:
+                line.append(f"  not known on {', '.join(map(tables.printable, member.missing))}", "yellow")
+            branch.add(line)
+    if not scope.groups:
+        tree.add(tables.cell("empty", "dim"))
+    return tree
+
+
+def _scope(scope: Merged) -> dict[str, Any]:
+    def members(found: list[Member]) -> list[dict[str, Any]]:
         return [
             {
-                "pid": pid_text(pid),
-                "node": pid.node,
-                "meta": None if meta is UNDEFINED else values.json_of(meta),
+                "pid": pid_text(member.pid),
+                "node": member.pid.node,
+                "meta": None if member.meta is UNDEFINED else values.json_of(member.meta),
+                "missing": member.missing,
             }
-            for pid, meta in found
+            for member in found
         ]
 
     groups = [{"name": values.json_of(name), "members": members(found)} for name, found in scope.groups]
-    return {"kind": scope.kind, "scope": scope.name, "groups": groups}
+    return {"kind": scope.kind, "scope": scope.name, "nodes": scope.nodes, "groups": groups}
 
 
 def _group_option(function: Any) -> Any:

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
+
+import attrs
 
 from pyglyn import etf
 from pyglyn.errors import CallFailed, CallTimeout, EtfError, PyglynError, RemoteException
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster import recent
+from pyglyn.eventsourcing.domain.trace import Step
+from pyglyn.groups.overview import Scope, overview
+from pyglyn.http import merged
 from pyglyn.node import Node
-from pyglyn.node.described import Json, name_of, number, pid_text, processes
+from pyglyn.node.described import Json, name_of, number, processes
 from pyglyn.node.exits import ErlangError
-from pyglyn.node.reasons import UNDEFINED
 
 LOOK_S: Final = 3.0
 """How long a node may take for everything that is asked in one look."""
@@ -31,11 +37,18 @@ COUNTED: Final = {
 QUERIES: Final = "pyglyn_query_"
 """What the registered names of queries begin with."""
 MOST_PARKED: Final = 50
-TERM_CHARACTERS: Final = 2000
 _UNDEF: Final = Atom("undef")
 _VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
 _ODD: Final = (TypeError, ValueError, AttributeError, LookupError)
 """What reading an answer of another shape raises."""
+
+
+@attrs.define
+class _Known:
+    """The last events that a service has told, and up to which position."""
+
+    after: int = 0
+    last: deque[Step] = attrs.field(factory=lambda: deque(maxlen=merged.SHOWN))
 
 
 class Observed:
@@ -44,6 +57,10 @@ class Observed:
     Args:
         local: who asks.
         name: who is asked.
+
+    Attributes:
+        scopes: the groups it knows of, at the last look.
+        recent: by service, its last events.
     """
 
     def __init__(self, local: Node, name: str) -> None:
@@ -51,11 +68,14 @@ class Observed:
         self.name = name
         self.pids: dict[Pid, str] = {}
         """The children of its supervisors with their names; none where the last look did not get them."""
+        self.scopes: list[Scope] = []
+        self.recent: list[tuple[str, list[Step]]] = []
+        self._events: dict[str, _Known] = {}
 
     async def look(self) -> Json:
         """Everything about it; where it cannot be asked, why."""
         found: Json = {"name": self.name, "state": "up", "error": ""}
-        self.pids = {}
+        self.pids, self.scopes, self.recent = {}, [], []
         try:
             async with asyncio.timeout(LOOK_S):
                 return found | await self._everything()
@@ -68,7 +88,7 @@ class Observed:
             return found | {"state": "closed", "error": str(error)}
         except _ODD as error:
             text = f"its answer is not understood: {type(error).__name__}: {error}"
-            return found | {"state": "refuses", "error": text[:TERM_CHARACTERS]}
+            return found | {"state": "refuses", "error": text[: merged.TERM_CHARACTERS]}
 
     async def _everything(self) -> Json:
         if self.name != self.local.name:
@@ -78,15 +98,14 @@ class Observed:
         except (RemoteException, ErlangError) as error:
             if error.reason is not _UNDEF:
                 raise
-            return {"kind": "beam", **await self._about(), "processes": [], "groups": [], "queries": []}
-        about, groups, queries = await asyncio.gather(self._about(), self._groups(), self._queries())
-        return {
-            "kind": "pyglyn",
-            **about,
-            "processes": self._processes(rows),
-            "groups": groups,
-            "queries": queries,
-        }
+            about, self.scopes = await asyncio.gather(self._about(), self._scopes())
+            return {"kind": "beam", **about, "processes": [], "queries": []}
+        about, self.scopes, registered = await asyncio.gather(
+            self._about(), self._scopes(), self._ask_or([], "erlang", "registered")
+        )
+        names = sorted(name.name for name in registered if isinstance(name, Atom))
+        queries, self.recent = await asyncio.gather(self._queries(names), self._recent(names))
+        return {"kind": "pyglyn", **about, "processes": self._processes(rows), "queries": queries}
 
     async def _ask(self, module: str, function: str, *args: Term) -> Any:
         if self.name != self.local.name:
@@ -134,20 +153,39 @@ class Observed:
         }
         return processes(rows)
 
-    # --- groups -----------------------------------------------------------------------------------
+    async def _scopes(self) -> list[Scope]:
+        try:
+            return await overview(self._ask)
+        except (RemoteException, ErlangError):
+            return []
 
-    async def _groups(self) -> list[Json]:
-        scopes = await self._ask_or([], "pyglyn", "groups")
+    # --- the last events of services --------------------------------------------------------------
+
+    async def _recent(self, names: list[str]) -> list[tuple[str, list[Step]]]:
+        """By service, its last events; of one that does not answer, those that are known."""
+        services = [name for name in names if name.startswith(recent.PREFIX)]
+        self._events = {name: self._events.get(name, _Known()) for name in services}
+        await asyncio.gather(*(self._ask_for_events(name, known) for name, known in self._events.items()))
         return [
-            {"kind": kind.name, "scope": name.decode(), "groups": [_group(*group) for group in groups]}
-            for kind, name, groups in scopes
+            (f"{name.removeprefix(recent.PREFIX)} on {self.name}", [*known.last])
+            for name, known in self._events.items()
         ]
+
+    async def _ask_for_events(self, name: str, known: _Known) -> None:
+        request = (recent.RECENT, known.after, merged.SHOWN)
+        try:
+            answer = await self.local.call((name, self.name), request, QUERY_S)
+            steps, last = recent.read_answer(answer)
+        except (PyglynError, *_ODD):
+            return
+        if last < known.after:  # another store than before, which is read from its beginning the next time
+            known.last.clear()
+        known.last.extend(steps)
+        known.after = last if last >= known.after else 0
 
     # --- queries ----------------------------------------------------------------------------------
 
-    async def _queries(self) -> list[Json]:
-        registered = await self._ask_or([], "erlang", "registered")
-        names = sorted(name.name for name in registered if isinstance(name, Atom))
+    async def _queries(self, names: list[str]) -> list[Json]:
         found = [name.removeprefix(QUERIES) for name in names if name.startswith(QUERIES)]
         return list(await asyncio.gather(*map(self._query, found)))
 
@@ -170,18 +208,8 @@ class Observed:
         answer = await self.local.call((QUERIES + name, self.name), request, QUERY_S)
         match answer:
             case (Atom("error"), reason):
-                raise CallFailed(_text_of(reason), reason=reason)
+                raise CallFailed(merged.text(reason), reason=reason)
         return answer
-
-
-def _group(name: Term, members: list[Any]) -> Json:
-    return {
-        "name": _text_of(name),
-        "members": [
-            {"pid": pid_text(pid), "node": pid.node, "meta": None if meta is UNDEFINED else _text_of(meta)}
-            for pid, meta in members
-        ],
-    }
 
 
 def _parked(event: Any) -> Json:
@@ -197,8 +225,8 @@ def _parked(event: Any) -> Json:
     raw = told.get("raw", b"")
     if told.get("format") is not Atom("json"):
         with contextlib.suppress(EtfError):
-            raw = etf.text.format(etf.decode(raw), limit=TERM_CHARACTERS).encode()
-    return found | {"raw": _text_of(raw)}
+            raw = etf.text.format(etf.decode(raw), limit=merged.TERM_CHARACTERS).encode()
+    return found | {"raw": merged.text(raw)}
 
 
 def _plain(value: Any) -> Any:
@@ -206,11 +234,4 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (bool, int, float)):
         return value if isinstance(value, bool) else number(value)
-    return None if value is None or value is Atom("none") else _text_of(value)
-
-
-def _text_of(term: Any) -> str:
-    """A term in Erlang syntax, binaries that are text as they are."""
-    if isinstance(term, bytes):
-        return term.decode("utf-8", "backslashreplace")[:TERM_CHARACTERS]
-    return etf.text.format(term, limit=TERM_CHARACTERS)
+    return None if value is None or value is Atom("none") else merged.text(value)

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final
 
 from pyglyn.etf import Atom, Pid, Reference
+from pyglyn.http import merged
 from pyglyn.http.events import Events
 from pyglyn.http.observed import Observed
 from pyglyn.node import Node, Process
@@ -55,8 +56,20 @@ class Observer:
     async def look(self) -> Json:
         """What is so now."""
         nodes = await asyncio.gather(*(node.look() for node in self.nodes.values()))
-        stores = [await store.look() for store in self.stores]
-        return {"at": time.time(), "may_change": self.may_change, "nodes": nodes, "stores": stores}
+        events = [(store.name, await store.look()) for store in self.stores]
+        for node in self.nodes.values():
+            events += node.recent
+        return {
+            "at": time.time(),
+            "may_change": self.may_change,
+            "nodes": nodes,
+            "groups": merged.groups((node.name, node.scopes) for node in self.nodes.values()),
+            "events": {
+                "sources": [name for name, _ in events],
+                "errors": [{"source": s.name, "error": s.error} for s in self.stores if s.error],
+                "trees": merged.events(events),
+            },
+        }
 
     async def events(self) -> AsyncGenerator[tuple[str, str], None]:
         """Names and data of what happens, beginning with what is so."""

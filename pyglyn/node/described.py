@@ -36,6 +36,7 @@ def _process(row: Any, own: bool) -> Json:
         "status": str(value("status") or ""),
         "type": str(value("type") or "process"),
         "restarts": number(value("restarts")),
+        "last_exit": (value("last_exit") or b"").decode(errors="replace"),
         "os_pid": number(value("os_pid")),
         "memory": number(value("memory")) if own else None,
         "cpu_us": number(value("cpu_us")) if own else None,

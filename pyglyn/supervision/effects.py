@@ -40,6 +40,7 @@ class Child:
         restarts: how often it was started again, in all.
         row: restarts in a row, for its backoff.
         started_at: when it was started last, in whole seconds of the clock given to the policy; None before.
+        last_exit: why it ended when it did so last; told to tools, and decides nothing.
     """
 
     spec: ChildSpec
@@ -49,6 +50,7 @@ class Child:
     restarts: int = 0
     row: int = 0
     started_at: int | None = None
+    last_exit: Term = UNDEFINED
 
     @property
     def pid_term(self) -> Term:

@@ -370,6 +370,7 @@ class SupervisorServer(GenServer):
         reason = run.final_reason
         self._forget(run)
         self._log_end(run, reason)
+        run.child.last_exit = reason
         if run.started:
             counters.add("pyglyn_child_exits_total", **self._who(run), reason=reason_word(reason))
             self.child_ended(run, reason)
@@ -439,6 +440,8 @@ class SupervisorServer(GenServer):
         if run is not None and run.os_process is not None:
             row[Atom("os_pid")] = run.os_process.os_pid
             row[Atom("uptime_ms")] = int((time.monotonic() - run.os_process.started_at) * 1000)
+        if child.last_exit is not UNDEFINED:
+            row[Atom("last_exit")] = reason_text(child.last_exit).encode(errors="replace")
         return row
 
 

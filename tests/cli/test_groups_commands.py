@@ -51,6 +51,30 @@ async def test_groups_of_a_python_node(epmd):
         assert expected in output
 
 
+async def test_groups_of_several_nodes_are_one_and_say_who_does_not_know_whom(beam):
+    await beam.eval("{ok, P} = pg:start(orders), unlink(P), pg:join(orders, beams, P)")
+    async with Node(unique_name(), cookie=beam.cookie) as node:
+        pid = node.spawn(waiting)
+        await pg.join(node, "till", pid, scope="orders")
+        names = (node.name, beam.name)
+        status, output = await run("groups", *names, "--cookie", beam.cookie)
+        assert status == 0, output
+        assert output.count("pg orders") == 1
+        lines = {line.split(" on ")[-1] for line in output.splitlines() if " on " in line}
+        assert f"{node.name}  not known on {beam.name}" in lines
+        assert f"{beam.name}  not known on {node.name}" in lines
+        await node.connect(beam.name)
+
+        async def agreed() -> bool:
+            _, output = await run("groups", *names, "--cookie", beam.cookie, "--json")
+            [scope] = json.loads(output)
+            members = [member for group in scope["groups"] for member in group["members"]]
+            assert scope["nodes"] == sorted(names)
+            return len(members) == 2 and not any(member["missing"] for member in members)
+
+        await eventually(agreed, 60)
+
+
 async def test_groups_keep_a_line_for_each_member_and_show_terms_as_they_are(epmd):
     async with Node(unique_name(), cookie="c") as node:
         meta = [Atom("red"), b"x" * 200]

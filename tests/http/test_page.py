@@ -64,6 +64,11 @@ class Served:
                 return answer.status, await answer.json()
 
 
+def row_of(name: str) -> str:
+    """The selector of a child's row in the tree."""
+    return f'[role=treeitem][data-key$=" {name} "]'
+
+
 @pytest_asyncio.fixture
 async def served(epmd: Any, request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     """The node's own page; indirect parameters are whether it may change something and who else is shown."""
@@ -101,8 +106,9 @@ async def test_a_death_is_on_the_page_with_its_reason_and_the_restart_without_a_
     os.kill(os_pid, signal.SIGKILL)
     deaths = await page.shows("{signal,9}", "#deaths")
     assert "a <" in deaths
-    await page.shows("1 restarts", "#tree")
-    assert str(await served.os_pid("a")) in await page.shows("a\n", "#tree")
+    await page.shows("ended last: {signal,9}", "#tree")
+    await page.shows("1", f"{row_of('a')} .warn")
+    assert str(await served.os_pid("a")) in await page.shows("gen_server:run/2", row_of("a"))
     assert await page.eval("window.notLoadedAgain") is True
 
 
@@ -165,6 +171,9 @@ async def test_the_page_says_what_is_wrong(served: Served, page: Page) -> None:
     await page.eval("document.querySelector('#login button').click()")
     await page.shows("live", "#link")
     await page.shows("nobody_there@localhost\nclosed:", "#nodes")
+    await page.eval("document.querySelector('[data-node^=nobody]').click()")
+    await page.shows("nobody_there@localhost is closed", "#said")
+    await page.eval("document.querySelector('[data-node]').click()")
     served.node.cast("stuck", Atom("busy"))
     await page.shows("no_answer", "#tree")  # one worker, not the page
     await page.shows("live", "#link")
@@ -179,7 +188,8 @@ async def test_a_node_that_stands_still_and_one_that_ends_are_said(served: Serve
         await page.shows(f"{name}\npyglyn", "#nodes")
         program.process.send_signal(signal.SIGSTOP)
         await page.shows("slow: no answer within", "#nodes")
-        assert "net_kernel" in await page.shows("net_kernel", "#tree")  # what was known last
+        assert "net_kernel" in await page.shows("net_kernel", "#tree")
+        await page.shows("is slow: no answer within 3 s. Below is what was so at", "#said")
         program.process.kill()
         await page.shows("closed:", "#nodes")
 
@@ -217,23 +227,71 @@ async def test_an_event_is_parked_driven_and_all_are_replayed_on_the_page(
         await bank_at(served.node).execute(id, OpenAccount(id))
     await page.open(served.url)
     await page.shows("1 parked", "#queries")
-    assert "0.0 events a second (2 so far)" in await page.shows("0.0 events", "#rates")
+    await page.shows("Events a second\n0.0 2 so far", "#rates")
     raw = await page.eval("document.querySelector('#queries details').textContent")
     assert "not b" in raw
     assert '"event-type":"account-opened"' in raw.replace(": ", ":")
+    await page.eval("document.querySelector('#queries details').open = true")
     failing = False
     await page.eval("document.querySelector('[data-key^=\"levels drive null\"]').click()")
     await page.shows("0 parked", "#queries")
-    await page.eval("document.querySelector('[data-key^=\"levels replay\"]').click()")
-    await page.shows("lag 0", "#queries")
-    assert await page.eval("document.querySelector('#queries progress').value") == 2
     await page.eval("document.querySelector('[data-key^=\"levels pause\"]').click()")
     await page.shows("paused", "#queries")
+    await page.eval("document.querySelector('[data-key^=\"levels resume\"]').click()")
+    await page.shows("Pause", "#queries")
 
 
-async def test_the_last_events_of_a_store_are_below_what_caused_them(
+@pytest.mark.parametrize("served", [(True,)], indirect=True)
+async def test_a_replay_is_started_on_the_page_and_moves_there(
     served: Served, page: Page, tmp_path: Path
 ) -> None:
+    url = f"sqlite:{tmp_path}/bank.db"
+    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+    bank = es.service("bank", store, handle=handle, apply=apply, empty_state=BankAccount(), queries=[])
+    await es.start(served.node, bank)
+    steps = asyncio.Semaphore(100)
+
+    async def project(tx: es.Transaction[Any, Any], envelope: Any) -> None:
+        await steps.acquire()
+
+    async def undo(tx: es.Transaction[Any, Any], aggregate_id: str | None) -> None:
+        pass
+
+    query = es.DurableQuery(
+        "levels", project, store=store, into=store, on_reset=undo, limits=es.BatchLimits(size=1)
+    )
+    await query.start(served.node)
+    for id in "abcd":
+        await bank_at(served.node).execute(id, OpenAccount(id))
+    await page.open(served.url)
+    await page.shows("position 4 of 4", "#queries")
+    await page.eval("window.notLoadedAgain = true")
+    while not steps.locked():
+        await steps.acquire()
+    await page.eval("document.querySelector('[data-key^=\"levels replay\"]').click()")
+    for done in range(4):
+        await page.shows(f"position {done} of 4", "#queries")
+        shown = "[...document.querySelectorAll('#queries progress')].map((each) => [each.value, each.max])"
+        assert await page.eval(shown) == [[done, 4]]
+        steps.release()
+    await page.shows("position 4 of 4", "#queries")
+    assert await page.eval("window.notLoadedAgain") is True
+
+
+async def test_what_is_unfolded_and_focused_stays_so_when_the_page_is_drawn_anew(
+    served: Served, page: Page
+) -> None:
+    await page.open(served.url)
+    await page.shows("stuck", "#tree")
+    script = f"document.querySelector('{row_of('stuck')}')"
+    await page.eval(f"window.kept = {script}; window.kept.focus()")
+    os.kill(await served.os_pid("a"), signal.SIGKILL)
+    await page.shows("ended last", "#tree")
+    assert await page.eval(f"window.kept === {script} && document.activeElement === window.kept") is True
+
+
+async def test_the_last_events_are_below_what_caused_them(served: Served, page: Page, tmp_path: Path) -> None:
+    """Those of the node's own services, and those of stores that are given by their addresses, as one."""
     url = f"sqlite:{tmp_path}/bank.db"
 
     async def gift(id: str, envelopes: list[Any]) -> None:
@@ -247,23 +305,45 @@ async def test_the_last_events_of_a_store_are_below_what_caused_them(
         es.service("bank", store, handle=handle, apply=apply, empty_state=empty, queries=[("gift", gift)]),
     )
     await bank_at(served.node).execute("a", OpenAccount("a"))
+    await page.open(served.url)
+    await page.shows("BankAccount/b/1", "#events ul ul")
+    assert served.node.name in await page.shows("BankAccount/a/1", "#events")
+    await bank_at(served.node).execute("c", OpenAccount("c"))
+    await page.shows("BankAccount/c/1", "#events")
     observer = Observer(served.node, [served.node.name], stores=[url, f"sqlite:{tmp_path}/missing.db"])
     server = await serve(served.node, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
     await page.open(f"http://127.0.0.1:{server.port}/#{TOKEN}")
     await page.shows("BankAccount/b/1", "#events ul ul")
-    await bank_at(served.node).execute("c", OpenAccount("c"))
-    await page.shows("BankAccount/c/1", "#events")
     assert "there is no file" in await page.shows("missing.db", "#events")
+    shown = await page.eval("[...document.querySelectorAll('#events li')].map((each) => each.dataset.key)")
+    assert sorted(shown) == ["BankAccount/a/1", "BankAccount/b/1", "BankAccount/c/1"]
 
 
-async def test_groups_are_shown_with_their_members(served: Served, page: Page) -> None:
+async def test_groups_are_shown_as_all_nodes_see_them(served: Served, page: Page) -> None:
     scope = f"scope_{secrets.token_hex(4)}"
-    pg.start(served.node, scope)
     a = served.node.whereis("a")
     assert a is not None
-    await pg.join(served.node, b"shoppers", a, scope=scope)
-    await page.open(served.url)
-    assert f"pg {scope}" in await page.shows("shoppers", "#groups")
+    names = [f"page_{secrets.token_hex(4)}@localhost" for _ in range(2)]
+    async with Node(names[0], cookie="page") as other, Node(names[1], cookie="page") as looking:
+        for node in (served.node, other):
+            pg.start(node, scope)
+        await pg.join(served.node, b"shoppers", a, scope=scope)
+        observer = Observer(looking, [served.node.name, other.name])
+        server = await serve(looking, "127.0.0.1", 0, routes=[routes(observer, TOKEN)])
+        await page.open(f"http://127.0.0.1:{server.port}/#{TOKEN}")
+        assert f"pg {scope}" in await page.shows("shoppers", "#groups")
+        await page.shows(f"on {served.node.name} – not known on {other.name}", "#groups dd")
+        await other.connect(served.node.name)
+
+        async def known() -> bool:
+            return await pg.get_members(other, b"shoppers", scope=scope) == [a]
+
+        await eventually(known)
+
+        async def agreed() -> bool:
+            return "not known" not in await page.shows("shoppers", "#groups")
+
+        await eventually(agreed, 60)
 
 
 async def test_the_api_tells_nothing_without_the_token_and_changes_nothing_unasked(served: Served) -> None:

@@ -22,7 +22,7 @@ def test_what_is_not_known_is_null_and_a_pid_is_within_its_node() -> None:
     [shown] = described.processes([row(5, label=b"x\xff", status=A("running"), parent=UNDEFINED)])
     assert shown == {
         "pid": "<5.3>", "parent": None, "name": "x\ufffd", "label": "x\ufffd", "status": "running", "type": "process",
-        "current_function": "", "restarts": None, "os_pid": 77, "memory": None, "cpu_us": None, "mailbox": None, "uptime_ms": None,
+        "current_function": "", "restarts": None, "last_exit": "", "os_pid": 77, "memory": None, "cpu_us": None, "mailbox": None, "uptime_ms": None,
     }  # fmt: skip
 
 

@@ -151,6 +151,23 @@ def _nobody_beside(pid: Pid) -> tuple[str, int, int, int]:
     return pid.node, pid.id + 1000, pid.serial, pid.creation
 
 
+async def test_a_child_that_was_started_again_says_why_it_ended(asked: Asked) -> None:
+    census = Census(asked.node.hub, asked.node.workers)
+
+    async def last_exit(name: str) -> Any:
+        rows = await census.tree()
+        return [row.get(Atom("last_exit")) for row in rows if row.get(Atom("id")) is Atom(name)]
+
+    os.kill(await asked.node.call("a", Atom("os_pid")), signal.SIGKILL)
+    await eventually(lambda: last_exit("a"), 30)
+
+    async def is_told() -> bool:
+        return await last_exit("a") == [b"{signal,9}"]
+
+    await eventually(is_told, 30)
+    assert await last_exit("crowd") == [None]
+
+
 @pytest.mark.parametrize("chosen", [{"worker_answer_s": 600.0}], ids=["patient"])
 async def test_who_asks_a_worker_is_answered_when_it_dies(asked: Asked) -> None:
     a = asked.whereis("a")

@@ -33,6 +33,25 @@ class Traced:
     caused: list[Traced] = attrs.field(factory=list)
 
 
+@attrs.frozen
+class Step:
+    """An event as `tree` takes it: that of a `Traced`, and the id of what caused it, empty when unknown."""
+
+    id: str
+    name: str
+    node: str
+    at: float | None
+    cause: str
+
+
+def step(envelope: EventEnvelope[Any], at: float | None) -> Step:
+    """What the tree needs of an event that was written at some time."""
+    metadata = dict(reversed(envelope.metadata))  # the first of several values counts
+    aggregate_type = envelope.aggregate_type if isinstance(envelope, SerializedEventEnvelop) else ""
+    id, name = f"{aggregate_type}/{envelope.aggregate_id}/{envelope.sequence}", event_name(envelope.payload)
+    return Step(id, name, metadata.get("node", ""), at, metadata.get("causation_id", ""))
+
+
 def trace(events: Iterable[tuple[EventEnvelope[Any], float | None]]) -> list[Traced]:
     """Put the events of one correlation into their tree.
 
@@ -42,13 +61,12 @@ def trace(events: Iterable[tuple[EventEnvelope[Any], float | None]]) -> list[Tra
     Returns:
         The roots, oldest first. Events of one command stand side by side.
     """
-    found: dict[str, tuple[Traced, str]] = {}
-    for envelope, at in events:
-        metadata = dict(reversed(envelope.metadata))  # the first of several values counts
-        aggregate_type = envelope.aggregate_type if isinstance(envelope, SerializedEventEnvelop) else ""
-        id = f"{aggregate_type}/{envelope.aggregate_id}/{envelope.sequence}"
-        traced = Traced(id, event_name(envelope.payload), metadata.get("node", ""), at)
-        found[id] = (traced, metadata.get("causation_id", ""))
+    return tree(step(envelope, at) for envelope, at in events)
+
+
+def tree(steps: Iterable[Step]) -> list[Traced]:
+    """Put events into their tree; the roots, oldest first."""
+    found = {each.id: (Traced(each.id, each.name, each.node, each.at), each.cause) for each in steps}
     roots: list[Traced] = []
     sound: set[str] = set()  # events whose causes lead to a root
     for id, (traced, cause) in found.items():

@@ -14,6 +14,7 @@ from typing import Any
 
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.eventsourcing.cluster import recent
 from pyglyn.eventsourcing.cluster.errands import Done, Errands, handed_on
 from pyglyn.eventsourcing.cluster.routing import opened, passed_on, start_routing
 from pyglyn.eventsourcing.domain import wire
@@ -40,6 +41,7 @@ class FrontServer(GenServer):
         self.me.trap_exit = True
         self.errands = Errands(self.me)
         self.routing = await start_routing(self.me, scope, name, self.errands)
+        await recent.announce(self.me, name)
 
     def _worker(self, request: Term) -> str:
         id = request[1] if isinstance(request, tuple) and len(request) > 1 else b""

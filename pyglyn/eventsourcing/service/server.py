@@ -36,7 +36,7 @@ from pyglyn.errors import (
     TransactionRolledBack,
 )
 from pyglyn.etf import Atom, Pid, Term
-from pyglyn.eventsourcing.cluster import sources
+from pyglyn.eventsourcing.cluster import recent, sources
 from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.cluster.errands import Done, Errands, handed_on
@@ -281,6 +281,8 @@ class AggregateServer(GenServer):
         self.errands = Errands(self.me)
         scope = spec.scope if not spec.workers else None
         self.routing = await start_routing(self.me, scope, spec.name, self.errands)
+        if not spec.workers:
+            await recent.announce(self.me, spec.name)
         self.executor: CommandExecutor[Any, Any, Any] = CommandExecutor(
             self.store,
             spec.domain,
@@ -349,6 +351,9 @@ class AggregateServer(GenServer):
         match request:
             case (Atom("read_events"), *_):
                 read = partial(sources.answer_read, self.store, request, self.types.write_event)
+                self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, read, answer))
+            case _ if recent.is_request(request):
+                read = partial(recent.answer, self.store, request)
                 self.lanes.put((wire.NONE, caller.pid), partial(self._read_events, read, answer))
             case _:
                 self.take(request, answer, for_gleam=False)
