@@ -38,6 +38,8 @@ QUERIES: Final = "pyglyn_query_"
 """What the registered names of queries begin with."""
 MOST_PARKED: Final = 50
 _UNDEF: Final = Atom("undef")
+_ITSELF: Final = b"pyglyn:tree"
+"""What the process is called that answers with the tree, and is in it."""
 _VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
 _ODD: Final = (TypeError, ValueError, AttributeError, LookupError)
 """What reading an answer of another shape raises."""
@@ -93,19 +95,29 @@ class Observed:
     async def _everything(self) -> Json:
         if self.name != self.local.name:
             await self.local.connect(self.name)
+        # All at once: each of these waits for a worker that does not answer as long as the node lets it.
+        rows, about, self.scopes, (queries, self.recent) = await asyncio.gather(
+            self._tree(), self._about(), self._scopes(), self._of_names()
+        )
+        if rows is None:
+            return {"kind": "beam", **about, "processes": [], "queries": []}
+        return {"kind": "pyglyn", **about, "processes": self._processes(rows), "queries": queries}
+
+    async def _tree(self) -> list[Any] | None:
+        """The rows of its processes but the one that tells of them; None of a node that is none of ours."""
         try:
             rows = await self._ask("pyglyn", "tree")
         except (RemoteException, ErlangError) as error:
             if error.reason is not _UNDEF:
                 raise
-            about, self.scopes = await asyncio.gather(self._about(), self._scopes())
-            return {"kind": "beam", **about, "processes": [], "queries": []}
-        about, self.scopes, registered = await asyncio.gather(
-            self._about(), self._scopes(), self._ask_or([], "erlang", "registered")
-        )
+            return None
+        return [row for row in rows if row.get(Atom("label")) != _ITSELF]
+
+    async def _of_names(self) -> tuple[list[Json], list[tuple[str, list[Step]]]]:
+        """The queries, and the last events, of what its registered names say there is."""
+        registered = await self._ask_or([], "erlang", "registered")
         names = sorted(name.name for name in registered if isinstance(name, Atom))
-        queries, self.recent = await asyncio.gather(self._queries(names), self._recent(names))
-        return {"kind": "pyglyn", **about, "processes": self._processes(rows), "queries": queries}
+        return await asyncio.gather(self._queries(names), self._recent(names))
 
     async def _ask(self, module: str, function: str, *args: Term) -> Any:
         if self.name != self.local.name:

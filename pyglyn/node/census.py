@@ -309,9 +309,13 @@ class Census:
         """The nine values of ``erlang:memory/0``: bytes in memory of all OS processes of the node.
 
         ``system`` is the hub, ``processes`` the workers and programs; what there is no counterpart of is 0.
+        The kernel takes a millisecond or two for each OS process: others have their turn in between.
         """
         system = own_share_of_memory(os.getpid())
-        processes = sum(map(own_share_of_memory, await self.os_pids()))
+        processes = 0
+        for os_pid in await self.os_pids():
+            await asyncio.sleep(0)
+            processes += own_share_of_memory(os_pid)
         values = {
             "total": system + processes,
             "processes": processes,

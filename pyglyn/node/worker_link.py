@@ -10,7 +10,7 @@ import signal
 import attrs
 
 from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2
-from pyglyn.etf import Pid, Term, decode_bare
+from pyglyn.etf import Pid, Reference, Term, decode_bare
 from pyglyn.node.backpressure import PausedSources, Pauses, Source
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.link import LinkProtocol
@@ -35,6 +35,7 @@ class WorkerLink:
         paused: sources that wait until the worker has taken what is queued for it.
         main: the process it was started for, if it said so.
         required: what it has to find in order, by its own word, for the node to be ready (see ``readiness``).
+        unanswered: the question that it has not answered in time, and when that was.
         told: resolved when everyone who asked has been told of its end.
     """
 
@@ -48,6 +49,7 @@ class WorkerLink:
     paused: PausedSources = attrs.field(factory=lambda: PausedSources(Pauses()))
     main: Pid | None = None
     required: tuple[str, ...] = ()
+    unanswered: tuple[Reference, float] | None = None
     told: asyncio.Future[None] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
 
     def send(self, control: Control, parts: Parts | None) -> None:

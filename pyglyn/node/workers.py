@@ -38,6 +38,8 @@ REASON_DEADLINE_S = 1.0
 """How long the death of a worker waits for its parent to say why, before it is ``killed``."""
 HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
+ASK_AGAIN_S = 10.0
+"""How long a worker that does not answer is not asked again, unless its answer comes after all."""
 WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
 LOG_LEVEL, COUNT = Atom("log_level"), Atom("count")
 
@@ -231,6 +233,8 @@ class Workers:
                 link.required = tuple(bytes(name).decode() for name in names)
             case (Atom("info"), Reference() as ref, bytes() as answer):
                 waiting = self._asked.get(ref)
+                if link.unanswered is not None and link.unanswered[0] == ref:
+                    link.unanswered = None
                 if waiting is not None and not waiting[1].done():
                     waiting[1].set_result(answer)
             case _:
@@ -254,16 +258,23 @@ class Workers:
     ) -> dict[int, Any]:
         """Ask workers what is in them, all at once (see ``worker_questions``); serial -> answer.
 
-        One that does not answer in time, or ends before, is left out.
+        One that does not answer in time, or ends before, is left out. It is not asked again before it has
+        answered, or some time has passed: a worker that is stuck keeps who asks several things waiting once,
+        and questions do not pile up for it.
 
         Args:
             links: whom to ask; by default all.
-            timeout_s: how long they may take; by default ``Settings.worker_answer_s``.
+            timeout_s: how long they may take; by default ``Settings.worker_answer_s``. With a time of its
+                own, a question is put to each, and says nothing about later ones.
         """
         from pyglyn.node.worker_questions import INFO, read  # late: a node without workers asks none
 
+        now = asyncio.get_running_loop().time()
         futures: dict[Reference, tuple[int, asyncio.Future[bytes]]] = {}
         for link in list(self.links.values()) if links is None else links:
+            silent = link.unanswered
+            if timeout_s is None and silent is not None and now - silent[1] < ASK_AGAIN_S:
+                continue
             ref = self.hub.runtime.make_ref()
             futures[ref] = (link.serial, asyncio.get_running_loop().create_future())
             link.protocol.request((INFO, ref, question))
@@ -279,6 +290,9 @@ class Workers:
         finally:
             for ref in futures:
                 del self._asked[ref]
+        for ref, (serial, future) in futures.items():
+            if timeout_s is None and not future.done() and serial in self.links:
+                self.links[serial].unanswered = ref, asyncio.get_running_loop().time()
         done = [
             (serial, future)
             for serial, future in futures.values()

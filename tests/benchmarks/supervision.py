@@ -1,7 +1,8 @@
 """Workers: message rates beside one process and beside the BEAM; and, as a program of its own, restart times.
 
 ``python -m tests.benchmarks.supervision`` prints restart times after SIGKILL, memory for each worker and light
-process, the start of 1,000 light processes and 64 workers, and the work of two busy workers beside one.
+process, what asking all of 64 workers costs, the start of 1,000 light processes and 64 workers, and the work of
+two busy workers beside one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from rich.console import Console
 from pyglyn.errors import CallFailed
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import GenServer, Node, Process
-from pyglyn.node.inspection import own_share_of_memory
+from pyglyn.node.census import Census
+from pyglyn.node.inspection import cpu_use, own_share_of_memory
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, Beams, PrivateEpmd, find_otps
@@ -162,6 +164,23 @@ async def work(node: Node, me: Process, workers: int, seconds: float) -> int:
     return sum([int(await me.receive(timeout=seconds + 10)) for _ in range(workers)])  # type: ignore[call-overload]
 
 
+async def census_cost(console: Console, node: Node, times: int = 30) -> None:
+    """Measure what `erlang:processes/0` and its like cost in CPU time, in the hub and in all workers."""
+    census = Census(node.hub, node.workers)
+    os_pids = await census.os_pids()
+    for what, ask in (("processes/0", census.pids), ("memory/0", census.memory), ("the tree", census.tree)):
+        await ask()
+        theirs, ours = sum(cpu_use(os_pid).own_us for os_pid in os_pids), time.process_time()
+        for _ in range(times):
+            await ask()
+        ours = time.process_time() - ours
+        theirs = sum(cpu_use(os_pid).own_us for os_pid in os_pids) - theirs
+        console.print(
+            f"{what} with {len(os_pids)} workers: {1000 * ours / times:.1f} ms of CPU in the hub, "
+            f"{theirs / 1000 / times:.1f} ms in the workers together"
+        )
+
+
 async def report(console: Console, epmd: PrivateEpmd, restarts: int = 100) -> None:
     """Measure and print."""
     async with Node("bench_tree@localhost", cookie="bench") as node, node.process() as me:
@@ -181,6 +200,7 @@ async def report(console: Console, epmd: PrivateEpmd, restarts: int = 100) -> No
         console.print(
             f"an idle worker has {statistics.mean(shares) / 2**20:.2f} MiB of its own (share of memory)"
         )
+        await census_cost(console, node)
         light = Supervisor(name="light")
         for number in range(1000):
             light.add(worker(idle, id=Atom(f"light{number}"), isolation="task"))

@@ -175,7 +175,8 @@ async def test_the_page_says_what_is_wrong(served: Served, page: Page) -> None:
     await page.shows("nobody_there@localhost is closed", "#said")
     await page.eval("document.querySelector('[data-node]').click()")
     served.node.cast("stuck", Atom("busy"))
-    await page.shows("no_answer", "#tree")  # one worker, not the page
+    await page.shows("no_answer", row_of("stuck"))  # one worker, not the page, nor the node
+    assert "slow" not in await page.shows(served.node.name, "#nodes")
     await page.shows("live", "#link")
 
 

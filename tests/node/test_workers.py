@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyglyn import counters
-from pyglyn.etf import Atom, Pid, Reference
+from pyglyn.etf import Atom, Pid, Reference, encode
 from pyglyn.node import Process
 from pyglyn.node.reasons import KILLED, OK, UNDEFINED
 from pyglyn.node.settings import from_bytes
@@ -254,6 +254,24 @@ async def test_a_worker_that_does_not_answer_in_time_is_left_out_and_its_late_an
     assert (info, question) == (Atom("info"), PIDS)
     silent.protocol.request((Atom("info"), ref, b"late"))
     assert await answered(silent, Atom("whereis"), REF, b"nobody") is UNDEFINED
+
+
+async def test_a_worker_that_has_not_answered_is_not_asked_again_before_it_has(here: Joined) -> None:
+    silent = await raw(here)
+    workers = here.node.workers
+
+    def asked() -> list[Any]:
+        return [request for request in silent.requests if request[0] is Atom("info")]
+
+    for _ in range(3):
+        assert await workers.ask(PIDS) == {}
+    assert len(asked()) == 1
+    silent.protocol.request((Atom("info"), asked()[0][1], b"late"))
+    await eventually(lambda: all(link.unanswered is None for link in workers.links.values()))
+    asking = asyncio.create_task(workers.ask(PIDS))
+    await eventually(lambda: len(asked()) == 2)
+    silent.protocol.request((Atom("info"), asked()[1][1], encode([])))
+    assert await asking == {1: []}
 
 
 # --- for all of them ------------------------------------------------------------------------------------

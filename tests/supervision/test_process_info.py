@@ -179,12 +179,17 @@ async def test_who_asks_a_worker_is_answered_when_it_dies(asked: Asked) -> None:
     assert await asking is False
 
 
-async def test_one_question_about_a_process_goes_to_its_worker_alone(asked: Asked) -> None:
+async def test_one_question_about_a_process_goes_to_its_worker_alone_and_one_about_all_once_to_each(
+    asked: Asked,
+) -> None:
     questions: list[int] = []
     for link in asked.node.workers.links.values():
         link.protocol.request = _counted(link.protocol.request, questions, link.serial)  # type: ignore[method-assign]
     await asked.erlang("process_info", asked.whereis("crowd"))
     assert questions == [asked.whereis("crowd").serial]
+    questions.clear()
+    await asked.erlang("processes")
+    assert sorted(questions) == sorted(asked.node.workers.links)
     assert not asked.node.workers._asked
 
 
