@@ -38,8 +38,6 @@ QUERIES: Final = "pyglyn_query_"
 """What the registered names of queries begin with."""
 MOST_PARKED: Final = 50
 _UNDEF: Final = Atom("undef")
-_ITSELF: Final = b"pyglyn:tree"
-"""What the process is called that answers with the tree, and is in it."""
 _VISIBLE, _HIDDEN = Atom("visible"), Atom("hidden")
 _ODD: Final = (TypeError, ValueError, AttributeError, LookupError)
 """What reading an answer of another shape raises."""
@@ -73,6 +71,8 @@ class Observed:
         self.scopes: list[Scope] = []
         self.recent: list[tuple[str, list[Step]]] = []
         self._events: dict[str, _Known] = {}
+        self._questions: set[bytes] = set()
+        """What the processes are called that answer questions."""
 
     async def look(self) -> Json:
         """Everything about it; where it cannot be asked, why."""
@@ -104,14 +104,14 @@ class Observed:
         return {"kind": "pyglyn", **about, "processes": self._processes(rows), "queries": queries}
 
     async def _tree(self) -> list[Any] | None:
-        """The rows of its processes but the one that tells of them; None of a node that is none of ours."""
+        """The rows of its processes but those that answer questions; None of a node that is none of ours."""
         try:
             rows = await self._ask("pyglyn", "tree")
         except (RemoteException, ErlangError) as error:
             if error.reason is not _UNDEF:
                 raise
             return None
-        return [row for row in rows if row.get(Atom("label")) != _ITSELF]
+        return [row for row in rows if row.get(Atom("label")) not in self._questions]
 
     async def _of_names(self) -> tuple[list[Json], list[tuple[str, list[Step]]]]:
         """The queries, and the last events, of what its registered names say there is."""
@@ -120,6 +120,7 @@ class Observed:
         return await asyncio.gather(self._queries(names), self._recent(names))
 
     async def _ask(self, module: str, function: str, *args: Term) -> Any:
+        self._questions.add(f"{module}:{function}".encode())
         if self.name != self.local.name:
             return await self.local.erpc(self.name, module, function, args, LOOK_S)
         table = self.local.hub.builtins

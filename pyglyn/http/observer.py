@@ -47,6 +47,7 @@ class Observer:
         self.nodes = {name: Observed(local, name) for name in names}
         self.may_change = may_change
         self.deaths: deque[Json] = deque(maxlen=DEATHS)
+        self._dead: deque[Pid] = deque(maxlen=DEATHS)
         self._watchers: set[asyncio.Queue[tuple[str, str]]] = set()
         self._latest: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -134,6 +135,10 @@ class Observer:
                             self._tell_death(pid, name, reason)
 
     def _tell_death(self, pid: Pid, name: str, reason: Any) -> None:
+        """Tell it, once: what a look tells may be older than a death, and then who is dead is monitored."""
+        if pid in self._dead:
+            return
+        self._dead.append(pid)
         death = {
             "at": time.time(),
             "node": pid.node,

@@ -16,6 +16,7 @@ import pytest_asyncio
 from pyglyn import Exports, Node
 from pyglyn.etf import Atom, Term
 from pyglyn.http import Observer
+from pyglyn.testing import eventually
 from tests.cli.test_cli import pyglyn
 
 APP = """
@@ -73,6 +74,7 @@ class Told:
     """What a watcher is told."""
 
     def __init__(self, observer: Observer) -> None:
+        self.observer = observer
         self._events = observer.events()
 
     async def next(self, event: str) -> Any:
@@ -126,6 +128,19 @@ async def test_after_a_pid_of_another_node_among_the_children_deaths_are_told(
         await told.until(is_in("up"))
         child.exit(child.pid, "kill")
         assert [death["name"] for death in await told.next("deaths")] == ["ours"]
+        for _ in range(2):  # looks that still tell of it, and have it monitored
+            await told.until(is_in("up"))
+        observer = told.observer
+        await eventually(lambda: not observer._monitored)
+        assert [death["name"] for death in observer.deaths] == ["ours"]
+
+
+async def test_who_answers_the_questions_is_no_process_of_the_node(node: Node, other: Other) -> None:
+    questions = (b"pyglyn:tree", b"erlang:memory")
+    async with other.node.process() as child:
+        other.answers["tree"] = [row(pid=child.pid, label=label) for label in (*questions, b"till")]
+        found = await Told(Observer(node, [other.node.name])).until(is_in("up"))
+        assert [process["label"] for process in found["processes"]] == ["till"]
 
 
 @pytest.mark.parametrize(
