@@ -29,11 +29,14 @@ from pyglyn.gleam.dynamic import (
     DecodeError,
     Decoder,
     Errors,
+    Planned,
     classify,
     continued,
     decode_error,
     index,
     is_null,
+    know,
+    make,
     path_segment,
     placeholder,
     too_deep,
@@ -94,22 +97,33 @@ def run(term: Term, decoder: Decoder[T]) -> Ok[T] | Error[list[Misfit]]:
 # --- single values ---------------------------------------------------------------------------------
 
 
-def _primitive(name: str, zero: Any, kind: type) -> Decoder[Any]:
-    def run(term: Term) -> tuple[Any, Errors]:
-        if type(term) is kind:
+class Exact(Planned[T]):
+    """Takes what is exactly of a type."""
+
+    __slots__ = ("kind", "name", "zero")
+
+    kind: type[T]
+    name: str
+    zero: T
+
+    def run(self, term: Term) -> tuple[T, Errors]:
+        if type(term) is self.kind:
             return term, ()
-        return zero, decode_error(name, term)
-
-    return Decoder(run)
+        return self.zero, decode_error(self.name, term)
 
 
-def _string(term: Term) -> tuple[str, Errors]:
-    if type(term) is bytes:
-        try:
-            return term.decode(), ()
-        except UnicodeDecodeError:
-            pass
-    return "", decode_error("String", term)
+class Text(Planned[str]):
+    """Takes a binary that is UTF-8."""
+
+    __slots__ = ()
+
+    def run(self, term: Term) -> tuple[str, Errors]:
+        if type(term) is bytes:
+            try:
+                return term.decode(), ()
+            except UnicodeDecodeError:
+                pass
+        return "", decode_error("String", term)
 
 
 def _bit_array(term: Term) -> tuple[BitArray, Errors]:
@@ -122,23 +136,30 @@ def _dynamic(term: Any) -> tuple[Term, Errors]:
     return (None if term is MISSING else term), ()
 
 
-string: Final[Decoder[str]] = Decoder(_string)
-int: Final[Decoder[builtins.int]] = _primitive("Int", 0, builtins.int)
-float: Final[Decoder[builtins.float]] = _primitive("Float", 0.0, builtins.float)
-bool: Final[Decoder[builtins.bool]] = _primitive("Bool", False, builtins.bool)
+string: Final[Decoder[str]] = Text()
+int: Final[Decoder[builtins.int]] = Exact(builtins.int, "Int", 0)
+float: Final[Decoder[builtins.float]] = Exact(builtins.float, "Float", 0.0)
+bool: Final[Decoder[builtins.bool]] = Exact(builtins.bool, "Bool", False)
 bit_array: Final[Decoder[BitArray]] = Decoder(_bit_array)
-atom: Final[Decoder[Atom]] = _primitive("Atom", Atom("undefined"), Atom)
+atom: Final[Decoder[Atom]] = Exact(Atom, "Atom", Atom("undefined"))
 dynamic: Final[Decoder[Term]] = Decoder(_dynamic)
+
+
+class Named(Planned[Atom | builtins.bool | None]):
+    """Takes one atom only."""
+
+    __slots__ = ("name", "wanted")
+
+    name: str
+    wanted: Atom | builtins.bool | None
+
+    def run(self, term: Term) -> tuple[Any, Errors]:
+        return self.wanted, () if term is self.wanted else decode_error(self.name, term)
 
 
 def atom_named(name: str) -> Decoder[Atom | builtins.bool | None]:
     """Take one atom only; the error expects its name. ``true``, ``false`` and ``nil`` work too."""
-    wanted = atom_term(name)
-
-    def run(term: Term) -> tuple[Any, Errors]:
-        return wanted, () if term is wanted else decode_error(name, term)
-
-    return Decoder(run)
+    return Named(name, atom_term(name))
 
 
 def new_primitive_decoder(name: str, function: Callable[[Term], Ok[T] | Error[T]]) -> Decoder[T]:
@@ -156,13 +177,17 @@ def new_primitive_decoder(name: str, function: Callable[[Term], Ok[T] | Error[T]
 # --- values within values --------------------------------------------------------------------------
 
 
-def list_of(inner: Decoder[T]) -> Decoder[list[T]]:
-    """Take a list of such elements, or a tuple of them; the first bad element ends it, as in Gleam."""
-    run_inner = inner.run
+class ListOf(Planned[list[T]]):
+    """``list_of``."""
 
-    def run(term: Term) -> tuple[list[T], Errors]:
+    __slots__ = ("inner",)
+
+    inner: Decoder[T]
+
+    def run(self, term: Term) -> tuple[list[T], Errors]:
         if type(term) is not list and type(term) is not tuple:
             return [], decode_error("List", term)
+        run_inner = self.inner.run
         values = []
         for position, element in enumerate(term):
             value, errors = run_inner(element)
@@ -171,7 +196,10 @@ def list_of(inner: Decoder[T]) -> Decoder[list[T]]:
             values.append(value)
         return values, ()
 
-    return Decoder(run)
+
+def list_of(inner: Decoder[T]) -> Decoder[list[T]]:
+    """Take a list of such elements, or a tuple of them; the first bad element ends it, as in Gleam."""
+    return make(ListOf, inner)  # type: ignore[no-any-return]
 
 
 def dict_of(key: Decoder[K], value: Decoder[T]) -> Decoder[dict[K, T]]:
@@ -258,24 +286,30 @@ def field(
     Without ``next``, the field is the result. A field is looked up in a map by any key (a str is the
     binary), in a tuple by its position from 0, in a list by the positions 0 to 7.
     """
-    first = _first_of(name, decoder)
-    return _and_then(first, next) if next else Decoder(first)
+    return make(Field, decoder, name, next)  # type: ignore[no-any-return]
 
 
-def _first_of(name: Key, decoder: Decoder[T]) -> Callable[[Term], tuple[Any, Errors]]:
-    """Make the function that decodes one field; the short way is for the fields of constructors."""
-    path = [name]
-    inner = decoder.run
-    if type(name) is not builtins.int or name < 0:
-        return lambda term: _follow(path, decoder, term, None)
+class Field(Planned[T]):
+    """``field``."""
 
-    def run(term: Term) -> tuple[Any, Errors]:
-        if type(term) is not tuple or name >= len(term):
-            return _follow(path, decoder, term, None)
-        value, errors = inner(term[name])
+    __slots__ = ("inner", "name", "next")
+
+    inner: Decoder[Any]
+    name: Key
+    next: Callable[[Any], Decoder[T]] | None
+
+    def run(self, term: Term) -> tuple[Any, Errors]:
+        if self.next is None:
+            return self._first(term)
+        return _and_then(self._first, self.next, term)
+
+    def _first(self, term: Any) -> tuple[Any, Errors]:
+        """Decode the field alone; the short way is for the fields of constructors."""
+        name = self.name
+        if type(name) is not builtins.int or type(term) is not tuple or not 0 <= name < len(term):
+            return _follow([name], self.inner, term, None)
+        value, errors = self.inner.run(term[name])
         return value, with_path(errors, str(name)) if errors else ()
-
-    return run
 
 
 @overload
@@ -292,7 +326,11 @@ def subfield(
     """Do as ``field`` does, at the end of a path."""
     if next is None:
         return at(path, decoder)
-    return _and_then(lambda term: _follow(path, decoder, term, None), next)
+
+    def first(term: Term) -> tuple[Any, Errors]:
+        return _follow(path, decoder, term, None)
+
+    return Decoder(lambda term: _and_then(first, next, term))
 
 
 @overload
@@ -319,24 +357,34 @@ def optional_field(
         found, errors = decoder.run(value)
         return found, with_path(errors, path_segment(name)) if errors else ()
 
-    return _and_then(first, next) if next else Decoder(first)
+    return Decoder((lambda term: _and_then(first, next, term)) if next else first)
 
 
-def _and_then(first: Callable[[Term], tuple[Any, Errors]], next: Callable[[Any], Decoder[U]]) -> Decoder[U]:
-    def run(term: Term) -> tuple[Any, Errors]:
-        value, errors = first(term)
-        after, further = continued(next, value, term, len(errors) > 0)
-        return after, [*errors, *further] if errors else further
-
-    return Decoder(run)
+def _and_then(
+    first: Callable[[Term], tuple[Any, Errors]], next: Callable[[Any], Decoder[U]], term: Term
+) -> tuple[Any, Errors]:
+    value, errors = first(term)
+    after, further = continued(next, value, term, len(errors) > 0)
+    return after, [*errors, *further] if errors else further
 
 
 # --- choices ---------------------------------------------------------------------------------------
 
 
+class Success(Planned[T]):
+    """``success``."""
+
+    __slots__ = ("value",)
+
+    value: T
+
+    def run(self, term: Term) -> tuple[T, Errors]:
+        return self.value, ()
+
+
 def success(value: T) -> Decoder[T]:
     """Give this value, whatever the term."""
-    return Decoder(lambda term: (value, ()))
+    return make(Success, value)  # type: ignore[no-any-return]
 
 
 def failure(zero: T, expected: str) -> Decoder[T]:
@@ -347,20 +395,28 @@ def failure(zero: T, expected: str) -> Decoder[T]:
     return Decoder(lambda term: (zero, decode_error(expected, term)))
 
 
-def one_of(first: Decoder[T], alternatives: Sequence[Decoder[T]]) -> Decoder[T]:
-    """Try one decoder after the other. If none succeeds, the errors are those of the first."""
+class OneOf(Planned[T]):
+    """``one_of``."""
 
-    def run(term: Term) -> tuple[Any, Errors]:
-        failed = value, errors = first.run(term)
+    __slots__ = ("alternatives", "first")
+
+    alternatives: tuple[Decoder[T], ...]
+    first: Decoder[T]
+
+    def run(self, term: Term) -> tuple[T, Errors]:
+        failed = value, errors = self.first.run(term)
         if not errors:
             return value, errors
-        for decoder in alternatives:
+        for decoder in self.alternatives:
             value, errors = decoder.run(term)
             if not errors:
                 return value, errors
         return failed
 
-    return Decoder(run)
+
+def one_of(first: Decoder[T], alternatives: Sequence[Decoder[T]]) -> Decoder[T]:
+    """Try one decoder after the other. If none succeeds, the errors are those of the first."""
+    return OneOf(tuple(alternatives), first)
 
 
 def recursive(make: Callable[[], Decoder[T]]) -> Decoder[T]:
@@ -373,6 +429,8 @@ def recursive(make: Callable[[], Decoder[T]]) -> Decoder[T]:
 
     return Decoder(run)
 
+
+know(Exact, Text, Named, ListOf, Field, Success, OneOf)
 
 then = Decoder.then
 map = Decoder.map

@@ -7,16 +7,23 @@ Terms are those that ``pyglyn.etf.decode`` returns, or ``normalise``: binaries a
 A decoder always gives a value, a placeholder when it also gives errors, so that the fields after a bad
 one are looked at too. Where Gleam decodes the surrounding data to get a placeholder for a missing field
 (which never ends for a recursive decoder), this one decodes ``MISSING``, which is no term.
+
+What a decoder consists of is in its slots, and for a term that fits, ``_decoders`` in C does the same with
+them as ``run`` does here. For one that does not, ``run`` is called from the beginning: so functions given
+to ``map``, ``then`` and ``field`` may be called twice.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
 from pyglyn.errors import DecodeErrors, Misfit
+from pyglyn.etf import IMPLEMENTATION
 from pyglyn.etf.terms import (
     Atom,
     BitString,
@@ -103,6 +110,12 @@ def is_null(term: Term) -> bool:
     return term is None or (type(term) is Atom and term.name in _NULLS)
 
 
+c: Any = None
+if IMPLEMENTATION == "c":
+    with contextlib.suppress(ImportError):
+        c = importlib.import_module("pyglyn.gleam._decoders")
+
+
 class Decoder(Generic[T]):
     """Turns terms into values of one type. Make one with ``gleam.decoder`` or the functions of ``decode``."""
 
@@ -120,6 +133,8 @@ class Decoder(Generic[T]):
         Raises:
             DecodeErrors: it does not fit, or is nested too deeply for Python's recursion limit.
         """
+        if c is not None and (value := c.decode(self, term)) is not c.MISFIT:
+            return value  # type: ignore[no-any-return]
         try:
             value, errors = self.run(term)
         except RecursionError:
@@ -130,29 +145,11 @@ class Decoder(Generic[T]):
 
     def map(self, transformer: Callable[[T], U]) -> Decoder[U]:
         """Transform the value. What the function raises of ``REFUSALS`` becomes a decode error."""
-        inner = self.run
-
-        def run(term: Term) -> tuple[Any, Errors]:
-            value, errors = inner(term)
-            if errors:
-                return placeholder(lambda: transformer(value)), errors
-            try:
-                return transformer(value), ()
-            except REFUSALS as error:
-                return None, refusal(error, transformer, term)
-
-        return Decoder(run)
+        return make(Mapped, self, transformer)  # type: ignore[no-any-return]
 
     def then(self, next: Callable[[T], Decoder[U]]) -> Decoder[U]:
         """Choose the decoder of the same term by the value found; errors are those of the first to fail."""
-        inner = self.run
-
-        def run(term: Term) -> tuple[Any, Errors]:
-            value, errors = inner(term)
-            after, further = continued(next, value, term, bool(errors))
-            return after, errors or further
-
-        return Decoder(run)
+        return make(Then, self, next)  # type: ignore[no-any-return]
 
     def map_errors(self, transformer: Callable[[list[Misfit]], list[DecodeError]]) -> Decoder[T]:
         """Transform the list of errors; it is called with an empty list when all is well, as in Gleam."""
@@ -173,6 +170,66 @@ class Decoder(Generic[T]):
             return value, decode_error(expected, term) if errors else errors
 
         return Decoder(run)
+
+
+class Planned(Decoder[T]):
+    """A decoder with what it consists of in slots, in the order of its arguments, for ``_decoders``."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __init__(self, *fields: Any) -> None:
+        for name, value in zip(self.__slots__, fields, strict=True):
+            setattr(self, name, value)
+
+
+class Mapped(Planned[T]):
+    """``Decoder.map``."""
+
+    __slots__ = ("inner", "transformer")
+
+    inner: Decoder[Any]
+    transformer: Callable[[Any], T]
+
+    def run(self, term: Term) -> tuple[Any, Errors]:
+        value, errors = self.inner.run(term)
+        if errors:
+            return placeholder(lambda: self.transformer(value)), errors
+        try:
+            return self.transformer(value), ()
+        except REFUSALS as error:
+            return None, refusal(error, self.transformer, term)
+
+
+class Then(Planned[T]):
+    """``Decoder.then``."""
+
+    __slots__ = ("inner", "next")
+
+    inner: Decoder[Any]
+    next: Callable[[Any], Decoder[T]]
+
+    def run(self, term: Term) -> tuple[Any, Errors]:
+        value, errors = self.inner.run(term)
+        after, further = continued(self.next, value, term, bool(errors))
+        return after, errors or further
+
+
+def _make(cls: Callable[..., Decoder[Any]], *fields: Any) -> Any:
+    return cls(*fields)
+
+
+make: Callable[..., Any] = _make if c is None else c.make
+"""Make a ``Planned`` decoder; its class was made known."""
+
+
+def know(*classes: type[Planned[Any]]) -> None:
+    """Tell ``_decoders`` of classes by the names that it has for them."""
+    if c is not None:
+        for cls in classes:
+            c.know(getattr(c, cls.__name__), cls, cls.__slots__)
+
+
+know(Mapped, Then)
 
 
 def decode_error(expected: str, found: Term) -> list[Misfit]:

@@ -110,7 +110,7 @@ class Planner:
         if hook is None:
             hook = self._hook_of(annotation)
         if not self._derived(hook):
-            return _made(c.CALL, self._foreign(hook, annotation))
+            return self._foreign(hook, annotation)
         made = self._plans.get(hook)
         if made is None:
             made = self._plans[hook] = c.Plan()
@@ -121,7 +121,8 @@ class Planner:
                 raise
         return made
 
-    def _foreign(self, hook: Hook, annotation: Any) -> Hook:
+    def _foreign(self, hook: Hook, annotation: Any) -> Any:
+        """Give the plan that calls a function which is not ours."""
         raise NotImplementedError
 
     def _fill(self, plan: Any, shape: Shape, hook: Hook) -> None:
@@ -134,8 +135,8 @@ class Planner:
 class DecodePlanner(Planner):
     """Plans from terms to values."""
 
-    def _foreign(self, hook: Hook, annotation: Any) -> Hook:
-        return lambda term: hook(term, annotation)
+    def _foreign(self, hook: Hook, annotation: Any) -> Any:
+        return _made(c.CALL, lambda term: hook(term, annotation))
 
     def _fill(self, plan: Any, shape: Shape, hook: Hook) -> None:
         match shape:
@@ -194,17 +195,39 @@ class EncodePlanner(Planner):
     """Plans from values to terms.
 
     Args:
+        by_class: the function that encodes a value of which only its class is known.
         legacy_names: as for ``encode_hook``.
     """
 
     def __init__(
-        self, hook_of: Callable[[Any], Hook], derived: Callable[[Hook], bool], legacy_names: bool
+        self,
+        hook_of: Callable[[Any], Hook],
+        derived: Callable[[Hook], bool],
+        by_class: Hook,
+        legacy_names: bool,
     ) -> None:
         super().__init__(hook_of, derived)
         self._legacy_names = legacy_names
+        self._by_class = by_class
+        self._classes: dict[type, Any] = {}
+        self.by_class: Any = None if c is None else c.Plan()
+        """The plan for a value of which only its class is known."""
+        if self.by_class is not None:
+            self.by_class.become(c.BY_CLASS, self._classes, self._class_met)
 
-    def _foreign(self, hook: Hook, annotation: Any) -> Hook:
-        return hook
+    def forget_classes(self) -> None:
+        """Look at the hooks of each class anew, as others were registered."""
+        self._classes.clear()
+
+    def _class_met(self, cls: type) -> Any:
+        if cls is object:
+            return None
+        made = self._plan(cls)
+        self._classes[cls] = made
+        return made
+
+    def _foreign(self, hook: Hook, annotation: Any) -> Any:
+        return self.by_class if hook == self._by_class else _made(c.CALL, hook)
 
     def _fill(self, plan: Any, shape: Shape, hook: Hook) -> None:
         match shape:

@@ -143,14 +143,17 @@ class Converter(cattrs.Converter):
         self._behind = dict[Hook, Hook]()
         derived = self._derived_hooks.__contains__
         self._decode_plans = DecodePlanner(self._structure_hook, derived)
-        self._encode_plans = EncodePlanner(self.get_unstructure_hook, derived, legacy_names)
+        self._encode_plans = EncodePlanner(
+            self.get_unstructure_hook, derived, self._encode_by_class, legacy_names
+        )
         # cattrs' own hooks coerce (int("1"), str(b"")), so nothing of them is left: only what users register,
         # and then what is derived.
         self._structure_func = MultiStrategyDispatch(self._derived_structure, self)
         self._structure_func.register_func_list(
             [(self._has_union_hook, lambda union: self._union_struct_registry[union], True)]
         )
-        self._unstructure_func = MultiStrategyDispatch(self._derived_unstructure, self)
+        self._unstructure_func = _Dispatch(self._derived_unstructure, self)
+        self._unstructure_func.when_changed = self._encode_plans.forget_classes
         self._register_times()
 
     def _has_union_hook(self, annotation: Any) -> bool:
@@ -214,6 +217,9 @@ class Converter(cattrs.Converter):
             ValueEncodeError: it, or something in it, is not of the declared type.
             UnsupportedType: the class or type has no Gleam counterpart.
         """
+        by_class = self._encode_plans.by_class
+        if type_ is BY_CLASS and by_class is not None and (term := by_class(value)) is not MISFIT:
+            return term  # type: ignore[no-any-return]
         kind = type(value) if type_ is BY_CLASS else type_
         hook = self._compiled(self._encode_lookup, kind)
         plan = self._encode_plans.plan(kind, hook)
@@ -313,6 +319,24 @@ class Converter(cattrs.Converter):
         self.register_unstructure_hook(
             datetime.timedelta, lambda span: self.encode(Duration.from_timedelta(span))
         )
+
+
+class _Dispatch(MultiStrategyDispatch[Any]):
+    """cattrs' dispatch, which says that hooks may be others now."""
+
+    when_changed: Callable[[], None] = staticmethod(lambda: None)
+
+    def register_cls_list(self, *args: Any, **kwargs: Any) -> None:
+        super().register_cls_list(*args, **kwargs)
+        self.when_changed()
+
+    def register_func_list(self, *args: Any, **kwargs: Any) -> None:
+        super().register_func_list(*args, **kwargs)
+        self.when_changed()
+
+    def clear_cache(self) -> None:
+        super().clear_cache()
+        self.when_changed()
 
 
 def _later(cell: list[Hook], again: Callable[[], Hook]) -> Hook:

@@ -327,3 +327,33 @@ def test_nothing_is_kept_of_what_was_decoded_or_encoded() -> None:
     rounds(2)
     before = rounds(1)
     assert rounds(5) - before < 200
+
+
+@attrs.frozen
+class Anything(Generic[T]):
+    value: T
+
+
+def test_a_value_of_which_only_the_class_is_known_is_encoded_in_c() -> None:
+    converter = gleam.Converter()
+    value: Any = Anything([Leaf("a", 1), Anything(Colour.RED), None, {"k": (1.5, b"x")}])
+    expected = converter.encode(value)
+    plan = converter._encode_plans.by_class
+    assert plan(value) == expected
+    assert plan(object()) is MISFIT
+    with pytest.raises(ValueEncodeError, match="object at value"):
+        converter.encode(Anything(object()))
+    with pytest.raises(ValueEncodeError, match="float"):
+        converter.encode(Anything([float("nan")]))
+
+
+def test_a_hook_registered_later_holds_for_what_is_encoded_by_its_class() -> None:
+    converter = gleam.Converter()
+    value: Any = Anything([Leaf("a", 1)])
+    assert converter.encode(value) == (Atom("anything"), [(Atom("leaf"), b"a", 1)])
+    converter.register_unstructure_hook(Leaf, lambda leaf: leaf.count)
+    assert converter.encode(value) == (Atom("anything"), [1])
+    converter.register_unstructure_hook_func(lambda cls: cls is Leaf, lambda leaf: b"func")
+    assert converter.copy().encode(value) == converter.encode(value)
+    converter.register_unstructure_hook_factory(lambda cls: cls is Empty, lambda cls: lambda empty: 7)
+    assert converter.encode(Anything(Empty())) == (Atom("anything"), 7)

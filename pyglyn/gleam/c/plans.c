@@ -40,6 +40,7 @@
     X(ENUM_IN)      /* first: {atom: member} */ \
     X(CLASS_IN)     /* first: the class, second and third: its atoms; nodes and names: the fields */ \
     X(CLASS_OUT)    /* first: the class, second: its atom; nodes and names: the fields */ \
+    X(BY_CLASS)     /* first: {class: node} of those met so far; second: gives the node of a class */ \
     X(CALL)         /* first: the function */
 
 #define AS_ENUM(name) name,
@@ -83,6 +84,13 @@ static PyObject *text_in(PyObject *term)
 {
     if (!PyBytes_CheckExact(term)) return NULL;
     return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(term), PyBytes_GET_SIZE(term), NULL);
+}
+
+static PyObject *text_out(PyObject *value)
+{
+    if (!PyUnicode_CheckExact(value)) return NULL;
+    if (!PyUnicode_IS_COMPACT_ASCII(value)) return PyUnicode_AsUTF8String(value);
+    return PyBytes_FromStringAndSize((const char *)PyUnicode_1BYTE_DATA(value), PyUnicode_GET_LENGTH(value));
 }
 
 static PyObject *list_of(State *state, Plan *inner, PyObject *list)
@@ -214,6 +222,19 @@ static PyObject *union_out(State *state, Plan *plan, PyObject *value)
     return found == NULL ? NULL : run(state, (Plan *)found, value);
 }
 
+/* The node of a class that was not met is made, and kept, by Python; where hooks change, it forgets them. */
+static PyObject *by_class(State *state, Plan *plan, PyObject *value)
+{
+    PyObject *class = (PyObject *)Py_TYPE(value);
+    PyObject *found = Py_XNewRef(PyDict_GetItemWithError(plan->first, class));
+    if (found == NULL && !PyErr_Occurred()) {
+        found = PyObject_CallOneArg(plan->second, class);
+    }
+    PyObject *made = found != NULL && Py_IS_TYPE(found, Py_TYPE(plan)) ? run(state, (Plan *)found, value) : NULL;
+    Py_XDECREF(found);
+    return made;
+}
+
 static PyObject *enum_in(State *state, Plan *plan, PyObject *term)
 {
     return is_atom(state, term) ? Py_XNewRef(PyDict_GetItemWithError(plan->first, term)) : NULL;
@@ -329,6 +350,8 @@ static PyObject *run_deep(State *state, Plan *plan, PyObject *subject)
         return union_in(state, plan, subject);
     case UNION_OUT:
         return union_out(state, plan, subject);
+    case BY_CLASS:
+        return by_class(state, plan, subject);
     case CLASS_IN:
         return class_in(state, plan, subject);
     case CLASS_OUT:
@@ -349,7 +372,7 @@ static PyObject *run(State *state, Plan *plan, PyObject *subject)
     case TEXT_IN:
         return text_in(subject);
     case TEXT_OUT:
-        return PyUnicode_CheckExact(subject) ? PyUnicode_AsUTF8String(subject) : NULL;
+        return text_out(subject);
     case FLOAT_OUT:
         return PyFloat_CheckExact(subject) && isfinite(PyFloat_AS_DOUBLE(subject)) ? Py_NewRef(subject) : NULL;
     case ENUM_IN:
@@ -452,6 +475,8 @@ static bool is_complete(Plan *plan, Kind kind)
     case CLASS_OUT:
         return plan->first != NULL && PyType_Check(plan->first) && plan->second != NULL &&
             PyTuple_GET_SIZE(plan->names) == nodes;
+    case BY_CLASS:
+        return plan->first != NULL && PyDict_CheckExact(plan->first) && plan->second != NULL;
     case CALL:
         return plan->first != NULL;
     default:
