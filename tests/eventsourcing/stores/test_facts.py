@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
+import psycopg
 import pytest
 
 from pyglyn import eventsourcing as es
+from pyglyn.etf import Term
 from pyglyn.eventsourcing import AppendConditionFailed, Criterion, FactLog, NewFact, Query
-from pyglyn.testing import eventually
+from pyglyn.testing import Beam, eventually
 from tests.eventsourcing.stores.foreign import Foreign
+from tests.peers import INTEROP
 
 # --- the contract of a log ----------------------------------------------------------------------------------
 
@@ -390,6 +396,91 @@ async def test_a_gleam_service_that_decides_shuts_us_out_until_it_commits(wheel_
         with pytest.raises(AppendConditionFailed):
             await deciding
     drop_schema(url)
+
+
+ROUND = 200
+WRITER = """
+    Me = self(),
+    Writers = [spawn_monitor(fun() -> exit({done, factos_writer:run(Socket, Startup, Stream, Decisions)}) end)
+        || {Stream, Decisions} <- Work],
+    [receive {'DOWN', Ref, process, _, {done, Counts}} -> Counts; {'DOWN', Ref, process, _, Why} -> error(Why) end
+        || {_, Ref} <- Writers]
+"""
+
+
+async def test_no_rule_is_broken_by_concurrent_decisions_in_python_and_on_a_beam(
+    wheel_server: str, shared_beam: Beam
+) -> None:
+    """In rounds of new courses and students, so that there is always something left to decide."""
+    from pyglyn.testing.postgres import drop_schema, private_schema
+
+    await shared_beam.load(INTEROP / "erlang" / "factos_writer.erl")
+    url = private_schema(wheel_server)
+    info = psycopg.conninfo.conninfo_to_dict(url)
+    socket = f"{info['host']}/.s.PGSQL.{info.get('port', 5432)}"
+    startup = [
+        ("user", info.get("user", "postgres")),
+        ("database", info["dbname"]),
+        ("options", info["options"]),
+    ]
+    totals: Counter[str] = Counter()
+    rounds = max(1, DECISIONS // ROUND)
+    async with open_courses(url) as one, open_courses(url) as two:
+        await one.read()
+        Foreign(url).run(r"CREATE INDEX ON factos_events USING gin (string_to_array(tags, E'\n'))")
+        for number in range(rounds):
+            await one.append([CourseDefined(f"r{number}c{n}", 4) for n in range(10)])
+            choices = random.Random(number)
+            shares = [
+                [
+                    (f"r{number}s{choices.randrange(12)}", f"r{number}c{choices.randrange(10)}")
+                    for _ in range(ROUND // 8)
+                ]
+                for _ in range(8)
+            ]
+
+            async def client(facts: es.FactStore[Event], share: list[tuple[str, str]]) -> Counter[str]:
+                counts: Counter[str] = Counter()
+                for student, course in share:
+                    try:
+                        await subscribe(facts, student, course)
+                        counts["ok in python"] += 1
+                    except es.DomainError:
+                        counts["refused"] += 1
+                return counts
+
+            work: Term = [
+                (f"erlang{n}", [(student.encode(), course.encode()) for student, course in share])
+                for n, share in enumerate(shares[4:])
+            ]
+            on_the_beam = shared_beam.eval(
+                WRITER,
+                timeout=120,
+                Socket=socket.encode(),
+                Startup=[(key.encode(), str(value).encode()) for key, value in startup],
+                Work=work,
+            )
+            in_erlang: Any
+            in_erlang, *in_python = await asyncio.gather(
+                on_the_beam,
+                *(client(facts, share) for facts, share in zip([one, one, two, two], shares, strict=False)),
+            )
+            for counts in in_python:
+                totals.update(counts)
+            for counts in in_erlang:
+                named = {key.name: value for key, value in counts.items()}
+                totals["ok on the beam"] += named.pop("ok")
+                totals["conflicts"] += named.pop("conflicts")
+                totals["refused"] += sum(named.values())
+        found = [fact.payload for fact in await two.read(Query([StudentSubscribed]))]
+    drop_schema(url)
+    pairs = [(each.student, each.course) for each in found if isinstance(each, StudentSubscribed)]
+    assert len(pairs) == len(set(pairs)) == totals["ok in python"] + totals["ok on the beam"]
+    assert len(pairs) + totals["refused"] == rounds * ROUND
+    assert max(Counter(course for _, course in pairs).values()) <= 4
+    assert max(Counter(student for student, _ in pairs).values()) <= 3
+    assert totals["ok in python"] > 0 < totals["ok on the beam"]
+    logging.getLogger("tests").info("%d decisions: %s", rounds * ROUND, dict(totals))
 
 
 def test_queries_are_values() -> None:
