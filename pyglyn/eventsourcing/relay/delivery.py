@@ -10,13 +10,17 @@ Layer: eventsourcing, on top.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import attrs
 
 from pyglyn.eventsourcing.queries.failure import STOP, FailurePolicy
 from pyglyn.eventsourcing.stores.store import EventStore, OutboxEntry, OutboxMessage, ParkedEvent
+
+logger = logging.getLogger("pyglyn.eventsourcing")
 
 
 @attrs.frozen(kw_only=True)
@@ -46,12 +50,17 @@ class Publisher(Protocol):
     async def close(self) -> None:
         """Give up what `start` has opened, if there is anything."""
 
-    def publish(self, messages: Sequence[Message]) -> AsyncIterator[Message]:
+    def publish(self, messages: Sequence[Message]) -> AsyncGenerator[Message, None]:
         """Deliver messages of one topic in order; yield each one once it is confirmed.
 
         Raises:
-            Exception: the one after those that were yielded is not delivered, or nobody knows.
+            Exception: the one after those that were yielded is not delivered, or nobody knows. It is as if it
+                had been raised where the publisher is cancelled, because it has confirmed nothing for long.
         """
+
+
+PATIENCE_S = 60.0
+CLOSING_S = 5.0
 
 
 class Stopped(Exception):
@@ -68,6 +77,7 @@ class Delivery:
         publisher: where to.
         policy: what happens with what fails.
         batch: messages that are given to the publisher at a time.
+        patience_s: for how long the publisher may confirm nothing; then what it does has failed.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Delivery:
         publisher: Publisher,
         policy: FailurePolicy,
         batch: int,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._name = name
         self._store = store
@@ -85,6 +96,7 @@ class Delivery:
         self._publisher = publisher
         self._policy = policy
         self._batch = batch
+        self._patience_s = patience_s
         self._started = False
         self._again_at: dict[str, float] = {}  # topics that wait after a failure
         self.errors: dict[str, str] = {}  # the last failure of each topic, until something is delivered
@@ -113,26 +125,42 @@ class Delivery:
     async def _deliver(self, topic: str, entries: list[OutboxEntry], now: float) -> bool:
         messages = [self._message(entry) for entry in entries]
         delivered = 0
-        error: Exception | None = None
+        error: BaseException | None = None
+        loop = asyncio.get_running_loop()
         try:
-            if not self._started:
-                await self._publisher.start()
-                self._started = True
-            async for _ in self._publisher.publish(messages):
-                delivered += 1
-        except Exception as failure:
+            async with asyncio.timeout(self._patience_s) as limit:
+                if not self._started:
+                    await self._publisher.start()
+                    self._started = True
+                async with aclosing(self._publisher.publish(messages)) as confirming:
+                    async for confirmed in confirming:
+                        if delivered == len(messages) or confirmed != messages[delivered]:
+                            raise RuntimeError("the publisher has confirmed what is not its turn")
+                        delivered += 1
+                        limit.reschedule(loop.time() + self._patience_s)
+        except TimeoutError as failure:
+            error = failure
+            if limit.expired():
+                error = TimeoutError(f"nothing was confirmed for {self._patience_s:g} s")
+        except asyncio.CancelledError as failure:
+            if _is_called_off():
+                raise
+            error = failure  # one of the publisher's own: a connection that was closed, for example
+        except (Exception, SystemExit) as failure:
             error = failure
         finally:
             if delivered:
                 done = [entry.id for entry in entries[:delivered]]
                 await asyncio.shield(self._store.finish_outbox(done))
                 self.delivered += delivered
-        if error is None and delivered < len(entries):
-            error = RuntimeError("the publisher has confirmed less than it was given")
-        if error is None:
+        if delivered == len(entries):
+            if error is not None:  # what came after the last confirmation is no message's failure
+                await self.close()
             self._again_at.pop(topic, None)
             self.errors.pop(topic, None)
             return True
+        if error is None:
+            error = RuntimeError("the publisher has confirmed less than it was given")
         await self._failed(topic, entries[delivered], error, now)
         return False
 
@@ -145,8 +173,8 @@ class Delivery:
             attempts=entry.attempts,
         )
 
-    async def _failed(self, topic: str, entry: OutboxEntry, error: Exception, now: float) -> None:
-        text = self.errors[topic] = f"{type(error).__name__}: {error}"[:2000]
+    async def _failed(self, topic: str, entry: OutboxEntry, error: BaseException, now: float) -> None:
+        text = self.errors[topic] = _text(error)
         await self.close()
         await self._store.fail_outbox([entry.id], text)
         pause = self._policy.pause(entry.attempts + 1)
@@ -185,7 +213,28 @@ class Delivery:
         return there
 
     async def close(self) -> None:
-        """Close the publisher; the next delivery opens it again."""
-        if self._started:
-            self._started = False
-            await self._publisher.close()
+        """Close the publisher, whatever it says; the next delivery opens it again."""
+        if not self._started:
+            return
+        self._started = False
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await self._publisher.close()
+        except asyncio.CancelledError:
+            if _is_called_off():
+                raise
+        except (Exception, SystemExit) as error:
+            logger.info("relay %s: its publisher does not close: %s", self._name, _text(error))
+
+
+def _is_called_off() -> bool:
+    """Whether the running task is to end: a publisher may raise CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"[:2000]
+    except Exception:  # an application's error whose text raises
+        return type(error).__name__

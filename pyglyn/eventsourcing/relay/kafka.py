@@ -6,7 +6,7 @@ The producer is idempotent and waits for all replicas in sync. Each message has 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyglyn.errors import EventStoreError
@@ -74,7 +74,7 @@ class KafkaPublisher:
         if producer is not None:
             await producer.stop()
 
-    async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Message]:
+    async def publish(self, messages: Sequence[Message]) -> AsyncGenerator[Message, None]:
         """Hand all over, then wait for the confirmations in order."""
         assert self._producer is not None
         sent = [

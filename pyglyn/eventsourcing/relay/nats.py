@@ -8,7 +8,7 @@ stream for the subjects has to be there. Without, the server has taken it, and w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyglyn.errors import EventStoreError
@@ -63,10 +63,16 @@ class NatsPublisher:
 
     async def start(self) -> None:
         """Connect; afterwards the relay tries again, by its policy, and not this client."""
-        import nats
+        from nats.aio.client import Client
 
         options = {"allow_reconnect": False, "connect_timeout": self._timeout, **self._options}
-        self._client = await nats.connect(self._servers, **options)
+        client = Client()
+        try:
+            await client.connect(self._servers, **options)
+        except BaseException:
+            await client.close()  # it leaves the connection open by itself
+            raise
+        self._client = client
 
     async def close(self) -> None:
         """Disconnect."""
@@ -74,7 +80,7 @@ class NatsPublisher:
         if client is not None:
             await client.close()
 
-    async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Message]:
+    async def publish(self, messages: Sequence[Message]) -> AsyncGenerator[Message, None]:
         """Publish all, then wait for the confirmations in order."""
         assert self._client is not None
         if not self._jetstream:

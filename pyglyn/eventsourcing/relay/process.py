@@ -37,7 +37,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryServer, QueryStatus
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn
-from pyglyn.eventsourcing.relay.delivery import Delivery, Publisher, Stopped
+from pyglyn.eventsourcing.relay.delivery import PATIENCE_S, Delivery, Publisher, Stopped
 from pyglyn.eventsourcing.stores.memory import refuse_memory_elsewhere
 from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
@@ -65,10 +65,12 @@ class Relay:
         to: where they go.
         policy: how often what fails is tried again, and what then; its topic waits meanwhile.
         batch: messages that the publisher gets at a time.
+        patience_s: for how long the publisher may confirm nothing; then what it does has failed, as with an
+            error.
 
     Raises:
         EventStoreError: the store has no outbox, or there are no topics.
-        NonPositiveArgument: ``batch`` is less than 1.
+        NonPositiveArgument: ``batch`` is less than 1, or ``patience_s`` not more than 0.
     """
 
     name: str = attrs.field(kw_only=False)
@@ -77,6 +79,7 @@ class Relay:
     to: Publisher
     policy: FailurePolicy = POLICY
     batch: int = 100
+    patience_s: float = PATIENCE_S
 
     def __attrs_post_init__(self) -> None:
         if not self.store.has_side_tables:
@@ -85,6 +88,8 @@ class Relay:
             raise EventStoreError(f"relay {self.name!r}: it needs topics")
         if self.batch < 1:
             raise NonPositiveArgument(f"relay {self.name!r}: a batch has one message or more")
+        if self.patience_s <= 0:
+            raise NonPositiveArgument(f"relay {self.name!r}: its patience is more than 0")
 
     def worker(self, **options: Any) -> ChildSpec:
         """Specify it for a supervision tree: an OS process of its own.
@@ -113,7 +118,9 @@ class RelayServer(QueryServer):
         own = given.reopen() if given.reopen is not None and given.has_sql else None
         self.own: EventStore[Any, Any] | None = own
         self.store: EventStore[Any, Any] = own or given
-        self.delivery = Delivery(relay.name, self.store, relay.topics, relay.to, relay.policy, relay.batch)
+        self.delivery = Delivery(
+            relay.name, self.store, relay.topics, relay.to, relay.policy, relay.batch, relay.patience_s
+        )
         self.turn = Turn(self.store, relay.name, self.me)
         self.awake = asyncio.Event()
         self.state = CATCHING_UP

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyglyn.errors import EventStoreError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import httpx
 
 SECRET_PREFIX = "whsec_"
+
+LONGEST_ANSWER = 1 << 16
+"""Bytes that are read of an answer."""
 
 
 class NotAccepted(Exception):
@@ -76,7 +79,7 @@ class WebhookPublisher:
         self._secret = secret
 
     def __repr__(self) -> str:
-        return f"<WebhookPublisher {self._url!r}>"
+        return f"<WebhookPublisher {shown(self._url) if isinstance(self._url, str) else self._url!r}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None}
@@ -93,7 +96,7 @@ class WebhookPublisher:
         if client is not None:
             await client.aclose()
 
-    async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Message]:
+    async def publish(self, messages: Sequence[Message]) -> AsyncGenerator[Message, None]:
         """Post one after the other.
 
         Raises:
@@ -107,7 +110,26 @@ class WebhookPublisher:
             headers = {**self._headers, "webhook-id": message.id, "webhook-timestamp": str(now)}
             if self._secret is not None:
                 headers["webhook-signature"] = signature(self._secret, message.id, now, body)
-            answer = await self._client.post(url, content=body, headers=headers)
+            async with self._client.stream("POST", url, content=body, headers=headers) as answer:
+                said = await _beginning(answer)
             if not answer.is_success:
-                raise NotAccepted(f"{url} answered {answer.status_code}: {answer.text[:200]}")
+                text = said[:200].decode(errors="backslashreplace")
+                raise NotAccepted(f"{shown(url)} answered {answer.status_code}: {text}")
             yield message
+
+
+async def _beginning(answer: httpx.Response) -> bytes:
+    """Read what is said, but not without end; what is not read costs the connection."""
+    said = b""
+    async for part in answer.aiter_raw():
+        said += part
+        if len(said) > LONGEST_ANSWER:
+            break
+    return said
+
+
+def shown(url: str) -> str:
+    """Write a URL without what may be secret in it."""
+    import httpx
+
+    return str(httpx.URL(url).copy_with(userinfo=b"", query=None))
