@@ -24,6 +24,7 @@ BANNED_WHEN_PURE = {
 
 PURE = {
     "errors.py",
+    "digests.py",
     "escaping.py",
     "etf/",
     "dist/",
@@ -83,7 +84,18 @@ EXCEPTIONS = {
 PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
-_BELOW_NODE = {"tracing", "errors", "etf", "escaping", "dist", "net", "patience", "forks", "loop_turn"}
+_BELOW_NODE = {
+    "digests",
+    "tracing",
+    "errors",
+    "etf",
+    "escaping",
+    "dist",
+    "net",
+    "patience",
+    "forks",
+    "loop_turn",
+}
 _NODE = _BELOW_NODE | {"counters", "gleam", "node"}
 _ES_STORES = {"tracing", "errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"counters", "eventsourcing/stores"}
@@ -94,6 +106,7 @@ _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 LAYERS = {
     "counters": set(),
     "tracing": set(),
+    "digests": set(),
     "escaping": set(),
     "certificates": set(),
     "errors": set(),
@@ -104,7 +117,7 @@ LAYERS = {
     "loop_turn": set(),
     "forks": set(),
     "etf": {"errors"},
-    "dist": {"errors", "etf", "escaping"},
+    "dist": {"digests", "errors", "etf", "escaping"},
     "net": {"errors", "etf", "escaping", "dist", "patience", "forks", "loop_turn"},
     "gleam": {"errors", "etf"},
     "logs": {"escaping"},

@@ -24,8 +24,6 @@ creation 0, and B answers 's' ``named:`` length:2 name creation:4 where it would
 from __future__ import annotations
 
 import enum
-import hashlib
-import hmac
 import re
 from collections.abc import Callable
 from typing import ClassVar, TypeAlias
@@ -33,6 +31,7 @@ from typing import ClassVar, TypeAlias
 import attrs
 
 from pyglyn.dist.flags import MANDATORY_25, MANDATORY_26, DistFlags, expand, missing
+from pyglyn.digests import compare_digest, md5
 from pyglyn.dist.framing import handshake_packet
 from pyglyn.escaping import escaped
 from pyglyn.errors import (
@@ -127,7 +126,8 @@ class State(enum.Enum):
 
 def digest(cookie: bytes, challenge: int) -> bytes:
     """Prove knowledge of the cookie: MD5 of the cookie and the challenge in decimal."""
-    return hashlib.md5(cookie + str(challenge).encode(), usedforsecurity=False).digest()
+    made: bytes = md5(cookie + str(challenge).encode(), usedforsecurity=False).digest()
+    return made
 
 
 class _Machine:
@@ -345,7 +345,7 @@ class Initiator(_Machine):
         return f": it uses {kinds[0]} names, but this node, {self.local.name}, uses {kinds[1]} ones"
 
     def _on_ack(self, packet: bytes) -> list[Event]:
-        if not hmac.compare_digest(packet[1:17], digest(self.local.cookie, self._challenge)):
+        if not compare_digest(packet[1:17], digest(self.local.cookie, self._challenge)):
             raise WrongCookie(f"{self.peer_name} does not have this node's cookie")
         return self._complete()
 
@@ -481,7 +481,7 @@ class Acceptor(_Machine):
     def _on_reply(self, packet: bytes) -> list[Event]:
         if len(packet) < 21:
             raise RemoteProtocolError(f"a challenge reply of {len(packet)} bytes ends early")
-        if not hmac.compare_digest(packet[5:21], digest(self.local.cookie, self._challenge)):
+        if not compare_digest(packet[5:21], digest(self.local.cookie, self._challenge)):
             raise WrongCookie(f"{self.peer_name} does not have this node's cookie")
         self._send(b"a" + digest(self.local.cookie, int.from_bytes(packet[1:5])))
         return self._complete()

@@ -10,7 +10,6 @@ Not supported: the atom cache, LOCAL_EXT, FUN_EXT (see ``tags``).
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
@@ -162,6 +161,8 @@ def _decode_compressed(data: Buffer, limits: Limits, read: _ReadBare) -> tuple[T
 
 def _decompress(data: Buffer, size: int) -> tuple[bytes, int]:
     """Unpack exactly ``size`` bytes, never more; return them and the offset after the zlib stream."""
+    import zlib  # compressed terms are rare
+
     unpacker = zlib.decompressobj()
     try:
         plain = unpacker.decompress(memoryview(data)[6:], max(size, 1))
@@ -193,6 +194,8 @@ def encode(term: object, *, compressed: int = 0) -> bytes:
     if not compressed:
         return b"".join((_VERSION, *write_term(term)))
     plain = encode_bare(term)
+    import zlib
+
     packed = zlib.compress(plain, compressed)
     if len(packed) + 5 >= len(plain) or len(plain) > 0xFFFFFFFF:
         return _VERSION + plain

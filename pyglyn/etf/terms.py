@@ -11,7 +11,6 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from itertools import chain
 from struct import error as StructError
 from struct import pack
@@ -360,7 +359,11 @@ def exact_key(term: Term) -> object:
 
 
 def _shortened(form: bytes) -> bytes:
-    return form if len(form) <= _PLAIN_SIZE else b"D" + blake2b(form, digest_size=32).digest()
+    if len(form) <= _PLAIN_SIZE:
+        return form
+    from hashlib import blake2b  # half a mebibyte, for keys that hardly anybody has
+
+    return b"D" + blake2b(form, digest_size=32).digest()
 
 
 def _sized(mark: bytes, data: bytes) -> bytes:

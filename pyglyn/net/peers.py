@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import secrets
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -314,7 +314,7 @@ class Peers:
         address, port = await self._find(dial.node)
         contexts = self._contexts
         driver = dial.driver = HandshakeDriver(
-            Initiator(side, dial.node, secrets.randbits(32), self._length_size),
+            Initiator(side, dial.node, int.from_bytes(os.urandom(4), "big"), self._length_size),
             self.settings,
             next(self._orders),
             lambda driver, event: self._initiator_event(dial, driver, event),
@@ -369,7 +369,7 @@ class Peers:
         """Make the protocol of an accepted connection."""
         side = self._side or LocalSide(name="nonode@nohost", creation=0, flags=DistFlags(0), cookie=b"")
         driver = HandshakeDriver(
-            Acceptor(side, secrets.randbits(32), self._length_size),
+            Acceptor(side, int.from_bytes(os.urandom(4), "big"), self._length_size),
             self.settings,
             next(self._orders),
             self._acceptor_event,
@@ -412,7 +412,7 @@ class Peers:
         assert isinstance(machine, Acceptor)
         name = event.name
         if event.dynamic:
-            name = f"{secrets.token_hex(6)}@{event.name.rpartition('@')[2]}"
+            name = f"{os.urandom(6).hex()}@{event.name.rpartition('@')[2]}"
         problem = self._name_problem(name) or self._not_allowed(name)
         if problem:
             driver.answer(lambda: machine.send_status("not_allowed"))

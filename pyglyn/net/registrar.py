@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 
 from pyglyn.dist.epmd import FIRST_CREATION, LAST_CREATION, NodeEntry, NodeType, name_taken
 from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, HandshakeError
@@ -34,7 +34,7 @@ _NOT_OUTSIDE = (
 
 def random_creation() -> int:
     """Choose a creation: another one than earlier nodes of the same name had, as good as certainly."""
-    return secrets.randbelow(LAST_CREATION - FIRST_CREATION) + FIRST_CREATION
+    return FIRST_CREATION + int.from_bytes(os.urandom(8), "big") % (LAST_CREATION - FIRST_CREATION)
 
 
 class Registrar:

@@ -8,7 +8,6 @@ all of it anyway), and one of few, and has little time.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
 import socket
@@ -16,6 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from pyglyn.digests import compare_digest
 from pyglyn.node.link import LinkProtocol
 from pyglyn.patience import Patience, after_reading
 
@@ -125,7 +125,7 @@ class Arriving(LinkProtocol):
         self._shown += data[:missing]
         if len(data) < missing or self.transport is None or self.transport.is_closing():
             return
-        if not hmac.compare_digest(self._shown, admission.token):
+        if not compare_digest(self._shown, admission.token):
             admission.refuse(self, "the token is wrong")
             return
         self._be_known()

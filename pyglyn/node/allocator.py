@@ -4,7 +4,10 @@ A message of a mebibyte is put together and decoded in blocks as large as it is.
 to the kernel when they are freed, and asks for them again for the next message, page by page: that costs more
 than all the copying. So some memory stays at the end of the heap, once it has been needed.
 
-Source: mallopt(3), M_TRIM_THRESHOLD, M_MMAP_THRESHOLD. Other allocators do as they do.
+What importing took and gave back lies between what stays, and would be kept for good: it is given back once,
+when all is imported.
+
+Source: mallopt(3), M_TRIM_THRESHOLD, M_MMAP_THRESHOLD; malloc_trim(3). Other allocators do as they do.
 """
 
 from __future__ import annotations
@@ -17,6 +20,12 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _LARGEST: Final = 32 * 1024 * 1024
 """What glibc takes for the second."""
+
+
+def give_back() -> bool:
+    """Give the kernel the pages that nothing lies on; tells whether there were any."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    return trim is not None and bool(trim(0) == 1)
 
 
 def keep_spare(size: int) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 import string
 from typing import TYPE_CHECKING
@@ -105,6 +104,8 @@ def read_cookie_file(path: Path) -> str | None:
 
 def _create(path: Path) -> str:
     """Make a cookie file with mode 0400; another process may do the same at this moment."""
+    import secrets  # half a mebibyte, once in the life of a home directory
+
     cookie = "".join(secrets.choice(string.ascii_uppercase) for _ in range(COOKIE_LENGTH))
     draft = path.with_name(f"{FILE_NAME}.{os.getpid()}.{secrets.token_hex(4)}")
     try:

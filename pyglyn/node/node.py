@@ -251,6 +251,7 @@ class Node:
         self._stalls.start()
         self.hub.begin()
         garbage.begin(self.settings.collector)
+        allocator.give_back()
         allocator.keep_spare(self.settings.spare_memory)
         self._collecting = True
 

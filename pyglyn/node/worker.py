@@ -308,6 +308,7 @@ async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: C
     worker = Worker(on_hub_gone)
     await worker.connect(address, title)
     garbage.begin(worker.runtime.settings.collector)
+    allocator.give_back()
     allocator.keep_spare(worker.runtime.settings.spare_memory)
     try:
         return await main(worker)

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -62,7 +61,7 @@ class Workers:
         self._on_signal = on_signal
         self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
-        self.token = secrets.token_hex(16)
+        self.token = os.urandom(16).hex()
         self.admission = Admission(self.token.encode(), hub.settings.net.setup_timeout_s)
         self.address = ""
         self._directory: str | None = None
@@ -78,7 +77,7 @@ class Workers:
         """Listen for workers; called when the first supervision tree is started."""
         if self._server is not None:
             return
-        name = f"pyglyn-{os.getpid()}-{secrets.token_hex(8)}"
+        name = f"pyglyn-{os.getpid()}-{os.urandom(8).hex()}"
         if sys.platform == "linux":
             self.address = "\0" + name
         else:

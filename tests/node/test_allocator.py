@@ -37,5 +37,30 @@ def test_blocks_as_large_as_earlier_ones_cost_the_kernel_nothing() -> None:
     assert faults(0)[1] > 1_000
 
 
+GIVES = """
+import os, sys
+from pyglyn.node.allocator import give_back
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+kept, freed = [], []
+for _ in range(1_000):
+    freed.append(bytearray(16_384))
+    kept.append(bytearray(600))
+freed.clear()
+before = resident()
+print(give_back(), before - resident())
+"""
+
+
+def test_what_lies_free_between_what_stays_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", GIVES], capture_output=True, text=True, check=True)
+    given, pages = done.stdout.split()
+    require(given == "True", "an allocator that gives back what it is told takes glibc")
+    assert int(pages) > 1_000
+
+
 def test_none_is_kept_where_none_shall_be() -> None:
     assert faults(0)[0] is False
