@@ -52,6 +52,7 @@ from pyglyn.dist.framing import (
     FragmentedMessage,
     Packet,
     PacketReader,
+    Run,
     packet_head,
     parse_fragment_head,
 )
@@ -59,7 +60,7 @@ from pyglyn.dist.outgoing import OutgoingQueue
 from pyglyn.dist.ticks import TickAction, Ticker
 from pyglyn.escaping import escaped
 from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
-from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare
+from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare, join_frames
 
 DEFAULT_CONTROL_LIMITS = Limits()
 
@@ -98,6 +99,14 @@ class MessageReceived:
 
 
 @attrs.define
+class MessagesReceived:
+    """Messages came that have the same control message, with the undecoded payload of each, in order."""
+
+    control: Control
+    payloads: list[bytes]
+
+
+@attrs.define
 class TickReceived:
     """The peer showed that it is alive."""
 
@@ -117,6 +126,7 @@ class PeerSilent:
 
 
 Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
+Batched: TypeAlias = Event | MessagesReceived
 _TICK_RECEIVED: Final = TickReceived()
 _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
@@ -160,14 +170,15 @@ class Channel:
         self._fragments = DistFlags.FRAGMENTS in flags
         self._with_atoms = DistFlags.DIST_HDR_ATOM_CACHE in flags
         self._with_header = self._fragments or self._with_atoms
-        self._reader = PacketReader(settings.max_packet_size)
         self._assembler = Assembler(
             settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
         )
         self._atom_cache = headers.AtomCache()
-        # SEND_SENDER and REG_SEND as they came before, by their bytes: most messages repeat one of them.
+        # SEND_SENDER and REG_SEND as they came before, by the bytes up to their payload: most messages repeat
+        # one of them.
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
+        self._reader = PacketReader(settings.max_packet_size, _NORMAL_HEADER, self._known_controls)
         self._queue = OutgoingQueue(settings.fragment_size)
         # Kind, sender and receiver of the last ordinary message, and how it was encoded.
         self._last_sent: tuple[type, Pid | None, object] = (object, None, None)
@@ -178,6 +189,16 @@ class Channel:
     # --- receiving -----------------------------------------------------------------------------
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:
+        """As `receive_batch`, with an event for each message."""
+        events: list[Event] = []
+        for event in self.receive_batch(data):
+            if isinstance(event, MessagesReceived):
+                events += [MessageReceived(event.control, payload) for payload in event.payloads]
+            else:
+                events.append(event)
+        return events
+
+    def receive_batch(self, data: bytes | memoryview) -> list[Batched]:
         """Take received bytes and return what happened, in order.
 
         Whatever the peer does wrong ends as a ``ProtocolBroken`` event after those of the packets before
@@ -187,8 +208,8 @@ class Channel:
         if self.closed:
             return []
         self._ticker.received += 1
-        events: list[Event] = []
-        packets: list[Packet] = []
+        events: list[Batched] = []
+        packets: list[Packet | Run] = []
         try:
             try:
                 self._reader.receive_into(packets, data)
@@ -196,11 +217,16 @@ class Channel:
                 self.packets += len(packets)
                 ends, controls = self._known_ends, self._known_controls
                 for packet in packets:
-                    # The form of nearly every packet: 131 68 0, a control message seen before, and a payload.
+                    if type(packet) is tuple:  # 131 68 0, a control message seen before, and payloads
+                        control, payloads = packet
+                        self.packets += len(payloads) - 1
+                        events.append(MessagesReceived(control, payloads))
+                        continue
+                    # The same, where the control message was new when what was received was cut.
                     if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and len(packet) > _OP_AT:
                         end = ends.get(packet[_OP_AT])
                         if end is not None and end < len(packet):
-                            known = controls.get(packet[3:end])
+                            known = controls.get(packet[:end])
                             if known is not None:
                                 events.append(MessageReceived(known, packet[end:]))
                                 continue
@@ -209,7 +235,7 @@ class Channel:
                         if self._ticker.answer_tick() and not self._queue.size:
                             self._queue.add(TICK, None, None)
                         continue
-                    message = self._receive_packet(packet)
+                    message = self._receive_packet(cast("Packet", packet))
                     if message is not None:
                         events.append(message)
         except RemoteProtocolError as error:
@@ -258,7 +284,7 @@ class Channel:
         if (op == 22 or op == 6) and end <= _KNOWN_SIZE:
             if len(self._known_controls) >= _KNOWN_CONTROLS:
                 self._known_controls.clear()
-            self._known_controls[packet[3:end]] = message.control
+            self._known_controls[packet[:end]] = message.control
             self._known_ends[op] = end
         return message
 
@@ -396,6 +422,39 @@ class Channel:
             self._queue.add_fragmented(message, control, sender)
         else:
             self._send_whole(control, sender, head, payload, size)
+
+    def send_many(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
+        """Queue messages that have the same control message; False where each is for ``send``.
+
+        Raises:
+            LocalProtocolError: the channel is closed.
+        """
+        head = self.head_of(control)
+        if head is None or max(map(len, payloads)) + len(head) - 3 >= self.settings.fragment_size:
+            return False
+        self._queue.add(join_frames(head, payloads), control, None)
+        return True
+
+    def head_of(self, control: Send | RegSend) -> bytes | None:
+        """What stands between the length and the payload of ordinary messages of one sender to one receiver.
+
+        None where they have none that is always the same.
+
+        Raises:
+            LocalProtocolError: the channel is closed.
+        """
+        if self.closed:
+            raise LocalProtocolError("the connection is closed")
+        if not self._with_header or control.token is not None:
+            return None
+        return _NORMAL_HEADER + (self._last_head if self._is_like_last(control) else self._encode(control, True))
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Queue an ordinary message with a head of `head_of`, as `etf.pack_frame` has made it.
+
+        False where it is for ``send``: it may have to wait for a large one.
+        """
+        return not self.closed and self._queue.add_ready(frame)
 
     def _encode(self, control: Control, with_payload: bool) -> bytes:
         """Encode a control message; the last one of an ordinary message is remembered."""

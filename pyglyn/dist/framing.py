@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
 from pyglyn.errors import RemoteProtocolError
+from pyglyn.etf import cut_frames
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 Packet: TypeAlias = "bytes | memoryview | list[memoryview]"
 """A received packet; a list where it is large and came in several pieces."""
+Run: TypeAlias = "tuple[Any, list[bytes]]"
+"""Small packets that begin in the same known way: what that means, and the rest of each."""
 
 FRAGMENT_SIZE = 65_536
 """Where real nodes cut: so many bytes of control message and payload together in one packet."""
@@ -55,25 +58,30 @@ class PacketReader:
 
     Args:
         max_size: a packet longer than this is refused as soon as its length is known.
+        begins: what every known packet begins with; behind that is a term, and more.
+        known: what the bytes up to the end of that term mean: small packets that begin so come as runs.
     """
 
-    def __init__(self, max_size: int) -> None:
+    def __init__(self, max_size: int, begins: bytes = b"", known: dict[bytes, Any] | None = None) -> None:
         self._max_size = max_size
+        self._least = min(LARGE, max_size + 1)
+        self._begins = begins
+        self._known = known if known is not None else {}
         self._head = b""  # the first bytes of a length
         self._begun = bytearray()  # of the packet that is not complete yet, what earlier calls brought
         self._missing = 0  # bytes of that packet that are still to come
 
-    def receive_data(self, data: bytes | memoryview) -> list[Packet]:
+    def receive_data(self, data: bytes | memoryview) -> list[Packet | Run]:
         """Take what was received and return the packets that are complete now, in order.
 
         Raises:
             RemoteProtocolError: a packet is longer than allowed. The reader cannot be used any more.
         """
-        packets: list[Packet] = []
+        packets: list[Packet | Run] = []
         self.receive_into(packets, data)
         return packets
 
-    def receive_into(self, packets: list[Packet], data: bytes | memoryview) -> None:
+    def receive_into(self, packets: list[Packet | Run], data: bytes | memoryview) -> None:
         """Do as ``receive_data``; packets before an oversized one are in the list when this raises."""
         at, end, own = 0, len(data), type(data) is bytes
         if self._missing:
@@ -85,11 +93,16 @@ class PacketReader:
                 return
             head, self._head = self._head, b""
             at = self._take(packets, data, wanted, int.from_bytes(head))
+        least, known = self._least, self._known
         while end - at >= 4:
+            if known:
+                at = cut_frames(data, at, least, self._begins, known, packets)  # type: ignore[arg-type]
+                if end - at < 4:
+                    break
             body = at + 4
             length = int.from_bytes(data[at:body])
             stop = body + length
-            if stop <= end and length < LARGE and length <= self._max_size:
+            if stop <= end and length < least:
                 packets.append(data[body:stop] if own else bytes(data[body:stop]))
                 at = stop
             else:
@@ -97,7 +110,7 @@ class PacketReader:
         if at < end:
             self._head = bytes(data[at:])
 
-    def _take(self, packets: list[Packet], data: bytes | memoryview, body: int, length: int) -> int:
+    def _take(self, packets: list[Packet | Run], data: bytes | memoryview, body: int, length: int) -> int:
         """Take a packet of known length whose body starts at ``body``; return where the next one starts."""
         if length > self._max_size:
             raise RemoteProtocolError(
@@ -111,7 +124,7 @@ class PacketReader:
         self._missing = stop - len(data)
         return len(data)
 
-    def _continue(self, packets: list[Packet], data: bytes | memoryview) -> int:
+    def _continue(self, packets: list[Packet | Run], data: bytes | memoryview) -> int:
         """Add to the incomplete packet; return where the next one starts in ``data``."""
         if len(data) < self._missing:
             self._begun += data

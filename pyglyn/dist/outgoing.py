@@ -95,6 +95,14 @@ class OutgoingQueue:
         else:
             self._ready.append(message)
 
+    def add_ready(self, message: bytes) -> bool:
+        """Queue one packet, whoever sent it; False while one of its sender's could be under way."""
+        if self._streams:
+            return False
+        self.size += len(message)
+        self._ready.append(message)
+        return True
+
     def add_fragmented(self, message: FragmentedMessage, control: Control, sender: Pid | None) -> None:
         """Queue a large message, to be cut when its turns come."""
         self.size += message.remaining

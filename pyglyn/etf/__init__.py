@@ -15,6 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pyglyn.etf.frames import cut_frames, join_frames, pack_frame
 from pyglyn.etf.limits import Limits
 from pyglyn.etf.normaliser import normalise
 from pyglyn.etf.pure import (
@@ -48,13 +49,16 @@ IMPLEMENTATION = "python"
 if os.environ.get("PYGLYN_PURE") != "1":
     try:
         from pyglyn.etf._speedups import (
+            cut_frames,
             decode,
             decode_bare,
             decode_prefix,
             encode,
             encode_bare,
             encode_parts,
+            join_frames,
             normalise,
+            pack_frame,
         )
     except ImportError:
         pass
@@ -75,6 +79,7 @@ __all__ = [
     "Term",
     "TermMap",
     "atom_count",
+    "cut_frames",
     "decode",
     "decode_bare",
     "decode_prefix",
@@ -82,7 +87,9 @@ __all__ = [
     "encode_bare",
     "encode_parts",
     "exact_key",
+    "join_frames",
     "normalise",
+    "pack_frame",
     "text",
 ]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import attrs
 
@@ -23,6 +24,7 @@ from pyglyn.dist import (
     HandshakeComplete,
     Initiator,
     MessageReceived,
+    MessagesReceived,
     PeerSilent,
     ProtocolBroken,
     TickReceived,
@@ -34,7 +36,7 @@ from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pie
 from pyglyn.patience import Patience, after_reading
 
 if TYPE_CHECKING:
-    from pyglyn.dist.control import Control
+    from pyglyn.dist.control import Control, RegSend, Send
     from pyglyn.dist.handshake import Event as HandshakeEvent
     from pyglyn.etf import Pid
 
@@ -239,12 +241,16 @@ class HandshakeDriver(asyncio.Protocol):
             asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
 
 
+OnMessages: TypeAlias = "Callable[[Connection, Send | RegSend, list[bytes]], bool]"
+"""Takes messages with the same control message; False for each of them to be given to ``on_message``."""
+
+
 class Connection(asyncio.BufferedProtocol):
     """An established connection to a node.
 
     The callbacks are called synchronously from the event loop: ``on_message`` for each message in the
-    order of arrival, ``on_busy`` when the queue passes the limit upwards (True) and when it is half empty
-    again (False), ``on_down`` once, at the very end.
+    order of arrival, or ``on_messages`` for many at once, ``on_busy`` when the queue passes the limit upwards
+    (True) and when it is half empty again (False), ``on_down`` once, at the very end.
 
     Attributes:
         name: the other node.
@@ -265,6 +271,7 @@ class Connection(asyncio.BufferedProtocol):
         on_message: Callable[[Connection, Control, bytes | memoryview | None], None],
         on_down: Callable[[Connection, str], None],
         on_busy: Callable[[Connection, bool], None],
+        on_messages: OnMessages | None = None,
     ) -> None:
         self.name = complete.name
         self.creation = complete.creation
@@ -275,6 +282,7 @@ class Connection(asyncio.BufferedProtocol):
         self.busy = False
         self._settings = settings
         self._on_message = on_message
+        self._on_messages = on_messages
         self._on_down = on_down
         self._on_busy = on_busy
         self._turn = loop_turn.current()
@@ -287,7 +295,9 @@ class Connection(asyncio.BufferedProtocol):
             peer_node=complete.name,
         )
         self._send = self._channel.send
-        if wire.is_logged():
+        self._logged = wire.is_logged()
+        if self._logged:
+            self._on_messages = None
             self._on_message = wire.logging_received(on_message)
             self._send = wire.logging_sent(self.name, self._send)
         self._trailing = complete.trailing_data
@@ -297,7 +307,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writable = True
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._held: list[MessageReceived] = []  # received, but reading is paused
+        self._held: deque[MessageReceived | MessagesReceived] = deque()  # received, but reading is paused
         self._resuming = False
         self._closed = False
         self._received_bytes = len(complete.trailing_data)
@@ -365,8 +375,44 @@ class Connection(asyncio.BufferedProtocol):
             EncodeError: a field of the control message is no term.
         """
         self._send(control, payload, sender=sender)
-        self._sent += 1
-        self._flush_soon()
+        self._queued(1)
+
+    def send_many(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
+        """Queue messages that have the same control message; False where each is for ``send``.
+
+        Raises:
+            LocalProtocolError: the connection is closed.
+        """
+        if self._logged or not self._channel.send_many(control, payloads):
+            return False
+        self._queued(len(payloads))
+        return True
+
+    def head_of(self, control: Send | RegSend) -> bytes | None:
+        """What frames for ``send_frame`` begin with; None where messages are for ``send``.
+
+        Raises:
+            LocalProtocolError: the connection is closed.
+        """
+        return None if self._logged else self._channel.head_of(control)
+
+    @property
+    def longest_frame(self) -> int:
+        """Bytes behind the length that a frame may have."""
+        return self._channel.settings.fragment_size
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Queue a message that `etf.pack_frame` has made; False where it is for ``send``."""
+        if self.busy or not self._channel.send_frame(frame):
+            return False
+        self._queued(1)
+        return True
+
+    def _queued(self, count: int) -> None:
+        self._sent += count
+        if not self._flush_due and self._writable:
+            self._flush_due = True
+            self._turn.at_end(self._flush)
         if not self.busy and self._channel.queued_bytes >= self._settings.busy_limit:
             self.busy = True
             self._on_busy(self, True)
@@ -435,43 +481,54 @@ class Connection(asyncio.BufferedProtocol):
     def receive(self, data: bytes | memoryview) -> None:
         """Dispatch what came from the peer."""
         channel = self._channel
-        events = channel.receive_data(data)
-        if self._held:
-            self._held += [event for event in events if isinstance(event, MessageReceived)]
-            events = [event for event in events if not isinstance(event, MessageReceived)]
-        for event in events:
+        for event in channel.receive_batch(data):
             if self._closed:
                 return
-            if isinstance(event, MessageReceived):
-                if channel.reading:
-                    try:
-                        self._on_message(self, event.control, event.payload)
-                    except Exception:
-                        logger.exception("a message from %s could not be handled", self.name)
-                else:
+            if isinstance(event, (MessagesReceived, MessageReceived)):
+                if self._held or not channel.reading:
                     self._held.append(event)
+                elif isinstance(event, MessagesReceived):
+                    self._dispatch_many(event.control, event.payloads)  # type: ignore[arg-type]
+                else:
+                    self._dispatch(event.control, event.payload)
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
             elif isinstance(event, TickReceived) and self._channel.queued_bytes:
                 self._flush_soon()  # the answer
 
-    def _dispatch(self, message: MessageReceived) -> None:
+    def _dispatch(self, control: Control, payload: bytes | memoryview | None) -> None:
         try:
-            self._on_message(self, message.control, message.payload)
+            self._on_message(self, control, payload)
         except Exception:
             logger.exception("a message from %s could not be handled", self.name)
 
-    def _resume(self) -> None:
-        self._resuming = False
-        held, self._held = self._held, []
-        for index, message in enumerate(held):
+    def _dispatch_many(self, control: Send | RegSend, payloads: list[bytes]) -> None:
+        """Dispatch messages with the same control message; those behind a pause are held."""
+        try:
+            if self._on_messages is not None and self._on_messages(self, control, payloads):
+                return
+        except Exception:
+            logger.exception("messages from %s could not be handled", self.name)
+            return
+        for index, payload in enumerate(payloads):
             if self._closed:
                 return
             if not self._channel.reading:
-                self._held = held[index:] + self._held
+                self._held.appendleft(MessagesReceived(control, payloads[index:]))
                 return
-            self._dispatch(message)
+            self._dispatch(control, payload)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        while self._held:
+            if self._closed or not self._channel.reading:
+                return
+            event = self._held.popleft()
+            if isinstance(event, MessagesReceived):
+                self._dispatch_many(event.control, event.payloads)  # type: ignore[arg-type]
+            else:
+                self._dispatch(event.control, event.payload)
         if self._transport is not None and not self._closed and self._channel.reading:
             self._transport.resume_reading()
 

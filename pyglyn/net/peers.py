@@ -40,7 +40,7 @@ from pyglyn.dist import (
 from pyglyn.dist.handshake import MAX_NAME
 from pyglyn.errors import DistributionError, HandshakeError, LocalProtocolError
 from pyglyn.net import epmd_client, transport
-from pyglyn.net.connection import Connection, HandshakeDriver
+from pyglyn.net.connection import Connection, HandshakeDriver, OnMessages
 from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.listener import Listener
 from pyglyn.net.registrar import Registrar, random_creation
@@ -90,9 +90,9 @@ class Peers:
 
     The callbacks are called synchronously: ``on_up(connection)`` before the first message of a connection,
     ``on_message(connection, control, payload)`` in the order of arrival with the undecoded bare payload
-    (None for messages that have none), ``on_busy(connection, busy)``, and ``on_down(connection, reason)``
-    once, after which nothing more comes from that connection. What they raise is logged; raised by
-    ``on_up`` it costs the connection its life.
+    (None for messages that have none), or ``on_messages`` for many at once, ``on_busy(connection, busy)``,
+    and ``on_down(connection, reason)`` once, after which nothing more comes from that connection. What they
+    raise is logged; raised by ``on_up`` it costs the connection its life.
 
     Args:
         local: who we are; ``start`` fills in the creation.
@@ -107,12 +107,15 @@ class Peers:
         on_down: Callable[[Connection, str], None],
         on_busy: Callable[[Connection, bool], None],
         settings: NetSettings | None = None,
+        *,
+        on_messages: OnMessages | None = None,
     ) -> None:
         _check_local(local)
         self.local = local
         self.settings = settings or NetSettings()
         self._on_up = on_up
         self._on_message = on_message
+        self._on_messages = on_messages
         self._on_down = on_down
         self._on_busy = on_busy
         self._side: LocalSide | None = None
@@ -491,6 +494,7 @@ class Peers:
             self._on_message,
             self._down,
             self._on_busy,
+            self._on_messages,
         )
         self._connections[name] = connection
         dial = self._dials.pop(name, None)

@@ -38,30 +38,34 @@ class WhenBusy(enum.Enum):
 
 
 class BusyNodes:
-    """The nodes that much is queued for, each with what is told when that is over."""
+    """The nodes that much is queued for, each with what is told when that is over.
 
-    __slots__ = ("_answers", "_over")
+    Attributes:
+        nodes: both; empty, nobody has to wait for anything.
+    """
+
+    __slots__ = ("_answers", "nodes")
 
     def __init__(self) -> None:
-        self._over: dict[str, asyncio.Event] = {}
+        self.nodes: dict[str, asyncio.Event] = {}
         self._answers: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._over)
+        return len(self.nodes)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._over)
+        return iter(self.nodes)
 
     def begin(self, node: str) -> None:
         """Much is queued for a node; said again it changes nothing."""
-        self._over.setdefault(node, asyncio.Event())
+        self.nodes.setdefault(node, asyncio.Event())
 
     def end(self, node: str) -> bool:
         """No longer: whoever waits goes on. False if the node was not busy."""
         dropped = self._answers.pop(node, 0) - MOST_ANSWERS
         if dropped > 0:
             logger.warning("%d answers to %s were dropped, which did not read them", dropped, node)
-        over = self._over.pop(node, None)
+        over = self.nodes.pop(node, None)
         if over is None:
             return False
         over.set()
@@ -69,39 +73,43 @@ class BusyNodes:
 
     def takes_answer(self, node: str | None) -> bool:
         """Whether a process that does not wait may send to a node; counts it where the node is busy."""
-        if node is None or node not in self._over:
+        if node is None or node not in self.nodes:
             return True
         self._answers[node] += 1
         return self._answers[node] <= MOST_ANSWERS
 
     def over(self, node: str | None) -> asyncio.Event | None:
         """What a sender to this node has to wait for; None for nothing. All goes through a busy link."""
-        return self._over.get(LINK_TO_HUB) or (self._over.get(node) if node else None)
+        return self.nodes.get(LINK_TO_HUB) or (self.nodes.get(node) if node else None)
 
 
 class Waits:
-    """What one process has to wait for before it goes on."""
+    """What one process has to wait for before it goes on.
 
-    __slots__ = ("_events",)
+    Attributes:
+        events: all of it.
+    """
+
+    __slots__ = ("events",)
 
     def __init__(self) -> None:
-        self._events: list[asyncio.Event] = []
+        self.events: list[asyncio.Event] = []
 
     def __len__(self) -> int:
-        return len(self._events)
+        return len(self.events)
 
     def add(self, event: asyncio.Event | None) -> None:
         """One more thing to wait for, if it is one and is not known yet."""
-        if event is not None and event not in self._events:
-            self._events.append(event)
+        if event is not None and event not in self.events:
+            self.events.append(event)
 
     async def drain(self) -> None:
         """Wait for all of it; interrupted, the rest is still to wait for."""
-        while self._events:
-            event = self._events[-1]
+        while self.events:
+            event = self.events[-1]
             await event.wait()
-            if event in self._events:  # more may have come, and somebody else may have waited too
-                self._events.remove(event)
+            if event in self.events:  # more may have come, and somebody else may have waited too
+                self.events.remove(event)
 
 
 class Source(Protocol):

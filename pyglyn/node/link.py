@@ -23,13 +23,15 @@ from typing import Final, TypeVar, cast
 import attrs
 
 from pyglyn import etf, forks, loop_turn
-from pyglyn.dist.control import Control, Send, from_term, to_term
+from pyglyn.dist.control import Control, RegSend, Send, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.dist.framing import LARGE
 from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf.frames import LONGEST_HEAD
 from pyglyn.net.transport import READ_SIZE
 from pyglyn.node.exits import atom_of
+from pyglyn.node.ways import Port
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -37,6 +39,8 @@ T = TypeVar("T")
 
 HUB: Final = Atom("hub")
 MAX_FRAME: Final = 2**32 - 1
+HIGH_WATER: Final = 16 * 1024 * 1024
+"""Bytes waiting to be written above which a link is busy, where nothing else is said."""
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
@@ -45,7 +49,6 @@ _ZEROED: Final = 16 << 20
 """Bytes that are taken at once for a frame that has announced them."""
 _LENGTH = struct.Struct(">I")
 _MOST_KNOWN: Final = 512
-_MOST_ENDS: Final = 4
 
 
 @attrs.define
@@ -65,6 +68,20 @@ class Frame:
     request: Term = None
 
 
+@attrs.define
+class Frames:
+    """Messages on their way that have the same header.
+
+    Attributes:
+        control, node: as of a `Frame`.
+        payloads: the undecoded term of each.
+    """
+
+    control: Send | RegSend
+    node: str | None
+    payloads: list[bytes]
+
+
 class FrameWriter:
     """Writes signals as frames.
 
@@ -72,22 +89,29 @@ class FrameWriter:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Pid | None, Pid, str | None], bytes] = {}
+        self._known: dict[tuple[type, Pid | None, object, str | None], bytes] = {}
 
     def write(
         self, control: Control, node: str | None, parts: Sequence[bytes | memoryview] | None
     ) -> list[bytes | memoryview]:
         """Write a signal; large parts stay uncopied."""
-        header = self._header(control, node)
+        header = self.header(control, node)
         if not parts:
             return [_LENGTH.pack(len(header)) + header]
         size = len(header) + sum(map(len, parts))
         return [_LENGTH.pack(size) + header, *parts]
 
-    def _header(self, control: Control, node: str | None) -> bytes:
-        if type(control) is not Send or control.token is not None:
+    def write_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> bytes:
+        """Write messages that differ in their terms only."""
+        return etf.join_frames(self.header(control, node), payloads)
+
+    def header(self, control: Control, node: str | None) -> bytes:
+        """Write a header."""
+        kind = type(control)
+        if (kind is not Send and kind is not RegSend) or control.token is not None:  # type: ignore[union-attr]
             return _encode_header(control, node)
-        ends = (control.sender, control.to, node)
+        to = control.to if kind is Send else control.name  # type: ignore[union-attr]
+        ends = (kind, control.sender, to, node)  # type: ignore[union-attr]
         header = self._known.get(ends)
         if header is None:
             if len(self._known) >= _MOST_KNOWN:
@@ -115,8 +139,9 @@ def _memory(size: int) -> bytearray | mmap.mmap:
 class FrameReader:
     """Splits a byte stream into frames.
 
-    A header of the bytes of an earlier one is not decoded again: the control message is the same object. The
-    body of a large frame is read straight into its place (``room``), where the caller can do that.
+    A header of the bytes of an earlier one is not decoded again: the control message is the same object, and
+    messages with the same header that follow each other come as one thing (``receive_batch``). The body of a
+    large frame is read straight into its place (``room``), where the caller can do that.
     """
 
     def __init__(self) -> None:
@@ -124,8 +149,7 @@ class FrameReader:
         self._wanted = 0  # how many bytes make it complete, or tell its length
         self._body: memoryview | None = None  # of the large one that is under way
         self._filled = 0
-        self._known: dict[bytes, tuple[Control, str | None]] = {}
-        self._ends: set[int] = set()  # how long these are
+        self._known: dict[bytes, tuple[Send | RegSend, str | None]] = {}
 
     def room(self) -> memoryview | None:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
@@ -146,12 +170,22 @@ class FrameReader:
         return [self._read(body)]
 
     def receive_data(self, data: bytes) -> list[Frame]:
+        """As `receive_batch`, with each frame by itself."""
+        frames: list[Frame] = []
+        for each in self.receive_batch(data):
+            if isinstance(each, Frames):
+                frames += [Frame(each.control, each.node, payload) for payload in each.payloads]
+            else:
+                frames.append(each)
+        return frames
+
+    def receive_batch(self, data: bytes) -> list[Frame | Frames]:
         """Take bytes as they come; returns the frames that are complete.
 
         Raises:
             PyglynError: something that no hub or worker sends.
         """
-        frames: list[Frame] = []
+        frames: list[Frame | Frames] = []
         at = 0
         if self._body is not None:
             at = min(len(data), len(self._body) - self._filled)
@@ -164,6 +198,10 @@ class FrameReader:
             data, self._rest = bytes(self._rest), bytearray()
         end = len(data)
         while end - at >= 4:
+            if self._known:
+                at = self._cut(data, at, frames)
+                if end - at < 4:
+                    break
             size = int.from_bytes(data[at : at + 4])
             body = at + 4
             at = body + size
@@ -180,18 +218,19 @@ class FrameReader:
             self._wanted = 4 + int.from_bytes(data[at : at + 4]) if end - at >= 4 else 4
         return frames
 
+    def _cut(self, data: bytes, at: int, frames: list[Frame | Frames]) -> int:
+        runs: list[tuple[tuple[Send | RegSend, str | None], list[bytes]]] = []
+        at = etf.cut_frames(data, at, LARGE, b"", self._known, runs)
+        frames += [Frames(control, node, payloads) for (control, node), payloads in runs]
+        return at
+
     def _read(self, body: bytes | memoryview) -> Frame:
-        for end in self._ends:
-            known = self._known.get(bytes(body[:end]))
-            if known is not None:
-                return Frame(known[0], known[1], _payload(body, end))
         frame, end = _parse(body)
-        if type(frame.control) is Send:
-            if len(self._known) >= _MOST_KNOWN or len(self._ends) >= _MOST_ENDS:
+        control = frame.control
+        if isinstance(control, (Send, RegSend)) and end <= LONGEST_HEAD:
+            if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-                self._ends.clear()
-            self._known[bytes(body[:end])] = (frame.control, frame.node)
-            self._ends.add(end)
+            self._known[bytes(body[:end])] = (control, frame.node)
         return frame
 
 
@@ -222,6 +261,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         on_closed: called once, when the other end is gone.
         high_water: bytes waiting to be written above which ``busy`` is true.
         on_busy: called with True when ``busy`` begins, with False when a quarter of that is left.
+        on_frames: called with messages that have the same header; False for each of them to be given to
+            ``on_frame``.
     """
 
     def __init__(
@@ -229,10 +270,12 @@ class LinkProtocol(asyncio.BufferedProtocol):
         on_frame: Callable[[Frame], None],
         on_closed: Callable[[], None],
         *,
-        high_water: int = 16 * 1024 * 1024,
+        high_water: int = HIGH_WATER,
         on_busy: Callable[[bool], None] = lambda busy: None,
+        on_frames: Callable[[Frames], bool] = lambda frames: False,
     ) -> None:
         self._on_frame = on_frame
+        self._on_frames = on_frames
         self._on_closed = on_closed
         self._on_busy = on_busy
         self._high_water = high_water
@@ -278,24 +321,38 @@ class LinkProtocol(asyncio.BufferedProtocol):
         """Take bytes, and dispatch the frames that are complete."""
         began = self._turn.begin()
         try:
-            self._receive(self._reader.receive_data, data)
+            self._receive(self._reader.receive_batch, data)
         finally:
             if began:
                 self._turn.end()
 
-    def _receive(self, read: Callable[[T], list[Frame]], data: T) -> None:
+    def _receive(self, read: Callable[[T], Sequence[Frame | Frames]], data: T) -> None:
         try:
             frames = read(data)
         except PyglynError:
             self.close()
             raise
         for frame in frames:
-            try:
-                self._on_frame(frame)
-            except Exception:
-                if frame.control is None:  # the other end itself is not as it should be
-                    raise
-                logger.exception("a signal that came over the link could not be handled")
+            if isinstance(frame, Frame):
+                self._handle(frame)
+            elif not self._handle_many(frame):
+                for payload in frame.payloads:
+                    self._handle(Frame(frame.control, frame.node, payload))
+
+    def _handle_many(self, frames: Frames) -> bool:
+        try:
+            return self._on_frames(frames)
+        except Exception:
+            logger.exception("messages that came over the link could not be handled")
+            return True
+
+    def _handle(self, frame: Frame) -> None:
+        try:
+            self._on_frame(frame)
+        except Exception:
+            if frame.control is None:  # the other end itself is not as it should be
+                raise
+            logger.exception("a signal that came over the link could not be handled")
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -334,6 +391,25 @@ class LinkProtocol(asyncio.BufferedProtocol):
         the frames.
         """
         self._put(self._writer.write(control, node, parts))
+
+    def send_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> None:
+        """Send messages that have the same header."""
+        self._put([self._writer.write_many(control, node, payloads)])
+
+    def way(self, control: Send | RegSend, node: str | None) -> tuple[bytes, int, Port] | None:
+        """What a way through this link needs (see ``ways``)."""
+        return None if control.token is not None else (self._writer.header(control, node), LARGE, self)
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send a message that `etf.pack_frame` has made; False where it is for ``send``."""
+        if self.transport is None or self._out_size > self._high_water:
+            return False
+        if not self._flush_due:
+            self._flush_due = True
+            self._turn.at_end(self.flush)
+        self._out.append(frame)
+        self._out_size += len(frame)
+        return True
 
     def request(self, request: Term) -> None:
         """Send a private message."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from pyglyn.errors import DecodeError
@@ -107,6 +107,14 @@ class Mailbox:
         if self._fresh is _NOTHING:
             self._fresh = deque()
         self._fresh.append(message)
+        if self._sleeps:
+            self._wake()
+
+    def put_many_encoded(self, messages: Iterable[bytes]) -> None:
+        """Append messages as `put_encoded` does each."""
+        if self._fresh is _NOTHING:
+            self._fresh = deque()
+        self._fresh.extend(messages)
         if self._sleeps:
             self._wake()
 

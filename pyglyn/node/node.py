@@ -27,7 +27,7 @@ from pyglyn.node.discovering import Discoverer
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame
+from pyglyn.node.link import Frame, Frames
 from pyglyn.node.notify import LifeSigns
 from pyglyn.node.process import Process
 from pyglyn.node.readiness import Readiness
@@ -109,9 +109,10 @@ class Node:
             on_down=self._on_down,
             on_busy=self._on_busy,
             settings=self.settings.net,
+            on_messages=self._on_messages,
         )
         self.hub = Hub(self.local, self.settings, self.peers, DEFAULT if exports is None else exports)
-        self.workers = Workers(self.hub, self._on_worker_signal)
+        self.workers = Workers(self.hub, self._on_worker_signal, self._on_worker_messages)
         self.router = Router(self.hub, self.workers)
         self.before_stop: list[Callable[[], Awaitable[None]]] = []
         self._watchers: dict[Pid, bool] = {}
@@ -242,6 +243,7 @@ class Node:
         """The creation is known and no peer is connected yet: make everything a peer may ask for."""
         identity = Identity(self.name, self.local.creation)
         self.hub.runtime = Runtime(identity, self.router.to_node, self.settings, self.workers.token.encode())
+        self.hub.runtime.on_way = self.router.way
         self.runtime.on_release = self.workers.releases.tell
         self.runtime.belongings.put(self)
         self.hub.builtins = Exports(self._add_builtins)
@@ -499,11 +501,17 @@ class Node:
     def _on_message(self, connection: Connection, control: Any, payload: bytes | memoryview | None) -> None:
         self.router.from_peer(connection, control, payload)
 
+    def _on_messages(self, connection: Connection, control: Any, payloads: list[bytes]) -> bool:
+        return self.router.messages_from_peer(connection, control, payloads)
+
     def _on_busy(self, connection: Connection, busy: bool) -> None:
         self.router.busy(connection.name, busy)
 
     def _on_worker_signal(self, link: WorkerLink, frame: Frame) -> None:
         self.router.from_worker(link, frame)
+
+    def _on_worker_messages(self, link: WorkerLink, frames: Frames) -> bool:
+        return self.router.messages_from_worker(link, frames)
 
     # --- processes --------------------------------------------------------------------------------
 

@@ -17,13 +17,14 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from threading import get_ident
 from typing import Any, Protocol
 
 from pyglyn import etf
 from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend, Send, SpawnReply
 from pyglyn.errors import EncodeError, NoProcess, PyglynError
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.node import calls, exits
+from pyglyn.node import calls, exits, heads
 from pyglyn.node.backpressure import BusyNodes, Waits, WhenBusy
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import (
@@ -42,6 +43,7 @@ from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, Ties, demonitor_signal
 from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
+from pyglyn.node.ways import Way
 from pyglyn.patience import Patience
 
 MAX_LOGGED_REASON = 500
@@ -81,6 +83,7 @@ class Host(Protocol):
     readiness: Readiness
     ties: Ties
     read_message: Callable[[bytes | memoryview], Term]
+    handling: bool
 
     def make_ref(self) -> Reference: ...
     def is_here(self, dest: Pid | Reference) -> bool: ...
@@ -96,6 +99,7 @@ class Host(Protocol):
     def attach(self, label: str) -> Process: ...
     def ended(self, process: Process, reason: Term) -> None: ...
     def send(self, control: Control, body: Term = None, node: str | None = None) -> None: ...
+    def find_way(self, sender: Pid, to: Destination) -> Way | None: ...
     def apply(self, process: Process, effects: list[Effect]) -> None: ...
     def unregister(self, name: str) -> None: ...
     async def register_name(self, name: str, pid: Pid) -> None: ...
@@ -128,6 +132,8 @@ class Process:
         on_wait: called when the process waits for whatever comes, as long as it takes; None for nobody.
     """
 
+    # A dict of more than 30 attributes would be shared with no other process: so these are not in it.
+    __slots__ = ("__dict__", "__weakref__", "_sent_to", "_way")
     on_wait: Callable[[], None] | None = None
 
     def __init__(self, runtime: Host, pid: Pid, label: str) -> None:
@@ -156,6 +162,8 @@ class Process:
         self._mailbox = Mailbox(runtime.read_message)
         self._system: SystemSide | None = None
         self._waits = Waits()
+        self._sent_to: Destination | None = None  # the last message, if to no alias
+        self._way: Way | None = None  # and how the next one gets there
         self._task: asyncio.Task[Any] | None = None
         self._give_up: Patience | None = None
         self._timers: dict[Reference, asyncio.TimerHandle] = {}
@@ -283,7 +291,8 @@ class Process:
             Exit: with the reason it ended with.
             WrongThread: this is another thread than the node's.
         """
-        self.runtime.home.check()
+        if get_ident() != self.runtime.home.thread:
+            self.runtime.home.check()
         if not self.alive:
             raise exits.Exit(self.exit_reason)
 
@@ -303,6 +312,16 @@ class Process:
         """A message arrives that is no reply to a pending call; it is decoded when it is taken."""
         if not self.deaf:
             self._mailbox.put_encoded(message)
+
+    def put_many_encoded(self, messages: list[bytes]) -> bool:
+        """Messages arrive from one sender; False where each has to be looked at."""
+        if self.pending.futures or self.told_source:
+            return False
+        if not self.answers_system_messages and any(map(heads.is_system_message, messages)):
+            return False
+        if not self.deaf:
+            self._mailbox.put_many_encoded(messages)
+        return True
 
     def _take_system_message(self, message: Term) -> None:
         """Answer ``sys``; also for a body that knows nothing of it, or is busy."""
@@ -334,6 +353,21 @@ class Process:
             EncodeError: the message is no term.
             NodeBusy: far too much is queued for the other node already. From another thread it is logged.
         """
+        runtime = self.runtime
+        way = self._way
+        if (
+            way is not None
+            and (to is self._sent_to or to == self._sent_to)
+            and self.alive
+            and not runtime.busy.nodes
+            and not runtime.handling
+            and get_ident() == runtime.home.thread
+            and way(message)
+        ):
+            return
+        self._send_all_the_way(to, message)
+
+    def _send_all_the_way(self, to: Destination, message: Term) -> None:
         if not self.runtime.home.is_here():
             self.runtime.home.soon(self._send_for_thread, to, etf.normalise(message))
             return
@@ -351,7 +385,10 @@ class Process:
             self.runtime.send(RegSend(self.pid, name), message, node)
         else:
             check_destination(to)
-        if self.when_busy is WhenBusy.WAIT and self.runtime.busy:
+        if type(to) is not Reference:
+            self._way = self.runtime.find_way(self.pid, to) if to == self._sent_to else None
+            self._sent_to = to
+        if self.when_busy is WhenBusy.WAIT and self.runtime.busy.nodes:
             self._waits.add(self.runtime.busy.over(node_of(to)))
 
     def _send_for_thread(self, to: Destination, message: Term) -> None:
@@ -366,7 +403,8 @@ class Process:
     async def drain(self) -> None:
         """Wait until the nodes this process has sent much to have taken it."""
         self._check_alive()
-        await self._waits.drain()
+        if self._waits.events:
+            await self._waits.drain()
 
     async def receive(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the next message, or the first one for which ``match(message)`` is true.
@@ -377,8 +415,9 @@ class Process:
         Raises:
             TimeoutError: none came within ``timeout`` seconds; 0 looks only at what is here.
         """
-        self._check_alive()
-        if self._waits:
+        if not self.alive or get_ident() != self.runtime.home.thread:
+            self._check_alive()
+        if self._waits.events:
             await self.drain()
         if match is None:
             found, message = self._mailbox.next()
@@ -626,7 +665,7 @@ class Process:
         """
         if not self.runtime.home.is_here():
             return await self.runtime.home.bring(lambda: self.call(server, request, timeout))
-        if self._waits:
+        if self._waits.events:
             await self.drain()
         return await calls.call(self, server, request, timeout)
 

@@ -35,6 +35,8 @@ import attrs
 from pyglyn.dist.control import (
     Control,
     MonitorPExit,
+    RegSend,
+    Send,
     SpawnFlags,
     SpawnReply,
     SpawnRequest,
@@ -51,8 +53,9 @@ from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
 from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame
+from pyglyn.node.link import Frame, Frames
 from pyglyn.node.runtime import MESSAGES, Parts, destination
+from pyglyn.node.ways import Port
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
@@ -123,6 +126,17 @@ class Router:
             self._not_sent(control)
         if type(control) is UnlinkId and DistFlags.UNLINK_ID not in connection.flags:
             self._in_its_stead(UnlinkIdAck(control.id, control.to, control.sender))
+
+    def way(self, control: Send | RegSend, node: str) -> tuple[bytes, int, Port] | None:
+        """What a way out of the hub needs (see ``ways``); None where each message is for ``to_node``."""
+        if node == self.hub.name:
+            link = self._worker_behind(control)
+            return None if link is None else link.protocol.way(control, None)
+        connection, settings = self.hub.peers.get(node), self.hub.settings
+        if connection is None or connection.closed or settings.send_limit < 2 * settings.net.busy_limit:
+            return None
+        head = connection.head_of(control)
+        return None if head is None else (head, connection.longest_frame, connection)
 
     def _not_sent(self, control: Control) -> None:
         """What a peer has not got the capability for is dropped, as in OTP, where nobody waits for an answer.
@@ -263,6 +277,30 @@ class Router:
         finally:
             runtime.source = None
 
+    def messages_from_peer(
+        self, connection: Connection, control: Send | RegSend, payloads: list[bytes]
+    ) -> bool:
+        """Pass messages on that have the same control message; False where each is for ``from_peer``."""
+        link = self._worker_behind(control) if self.workers.links else None
+        if link is not None:
+            link.send_many(control, payloads)
+            link.hold_back(connection)
+            return True
+        runtime = self.hub.runtime
+        runtime.source = connection.name
+        try:
+            return runtime.receive_many_encoded(control, payloads)
+        finally:
+            runtime.source = None
+
+    def _worker_behind(self, control: Send | RegSend) -> WorkerLink | None:
+        """The worker that a message is for."""
+        if type(control) is Send:
+            return self._link_of(control.to)
+        name = name_of(control.name)  # type: ignore[union-attr]
+        pid = None if name is None else self.hub.runtime.names.get(name)
+        return None if pid is None or not pid.serial else self._link_of(pid)
+
     def _into_node(self, control: Control, payload: bytes | memoryview | None) -> WorkerLink | None:
         """Pass a signal for this node on; returns the worker it went to, if it did."""
         if type(control) is SpawnRequest:
@@ -305,6 +343,22 @@ class Router:
             self.to_node(control, parts, node)
         except NodeBusy as error:
             logger.error("dropped a message of %s: %s", link.title, error)
+
+    def messages_from_worker(self, link: WorkerLink, frames: Frames) -> bool:
+        """Pass messages on that have the same header; False where each is for ``from_worker``."""
+        control = frames.control
+        node = control.to.node if isinstance(control, Send) else frames.node
+        if node is None or node == self.hub.name:
+            other = self._worker_behind(control)
+            if other is None:
+                return self.hub.runtime.receive_many_encoded(control, frames.payloads)
+            other.send_many(control, frames.payloads)
+            other.hold_back(link.protocol.transport)
+            return True
+        connection = self.hub.peers.get(node)
+        if connection is None or connection.queued_bytes > self.hub.settings.send_limit:
+            return False
+        return connection.send_many(control, frames.payloads)
 
     def _spawn_request(self, request: SpawnRequest, payload: bytes | memoryview | None) -> None:
         handler = self.hub.runtime.on_spawn_request

@@ -42,16 +42,17 @@ from pyglyn.dist.control import (
     undecodable,
 )
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
-from pyglyn.etf import Pid, Reference, Term
+from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import heads, signals
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
-from pyglyn.node.destinations import name_of, name_term
+from pyglyn.node.destinations import Destination, name_and_node, name_of, name_term
 from pyglyn.node.process import Process
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 from pyglyn.node.threads import Home
+from pyglyn.node.ways import Port, Way, way_by_name, way_here, way_out
 
 logger = logging.getLogger("pyglyn.process")
 
@@ -146,6 +147,8 @@ class Runtime:
         readiness: what has to be so here before the node counts as ready.
         ties: which processes have links or monitors across to which node.
         source: the node that sent what is being taken now; None for this one.
+        handling: a signal is being handled; what is sent now goes out behind what that causes.
+        on_way: gives what `ways.way_out` needs for messages with a control message to a node.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
@@ -173,6 +176,7 @@ class Runtime:
         self.readiness = Readiness(self.settings.check_timeout_s)
         self.ties = signals.Ties()
         self.source: str | None = None
+        self.on_way: Callable[[Send | RegSend, str], tuple[bytes, int, Port] | None] | None = None
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
@@ -180,7 +184,7 @@ class Runtime:
         self._next_id = 0
         self._next_ref = 0
         self._queue: deque[tuple[Control, Term, str | None]] = deque()
-        self._draining = False
+        self.handling = False
 
     # --- identities -------------------------------------------------------------------------------
 
@@ -337,16 +341,45 @@ class Runtime:
         Raises:
             EncodeError: ``body`` is no term, and the signal leaves this runtime.
         """
-        if self._draining:
+        if self.handling:
             self._queue.append((control, body, node))
             return
-        self._draining = True
+        self.handling = True
         try:
             self._choose_way(control, body, node)
             while self._queue:
                 self._choose_way(*self._queue.popleft())
         finally:
-            self._draining = False
+            self.handling = False
+
+    def find_way(self, sender: Pid, to: Destination) -> Way | None:
+        """How the next message of a process gets where its last one went; None where none is known."""
+        if isinstance(to, Pid):
+            if not self.is_here(to):
+                return self._way_out(Send(sender, to), to.node)
+            process = self.processes.get(to.id)
+            return None if process is None else way_here(process)
+        if isinstance(to, tuple):
+            name, node = name_and_node(to)
+            if node != self.node:
+                return self._way_out(RegSend(sender, name), node)
+        elif isinstance(to, (str, Atom)):
+            name = name_term(to)
+        else:
+            return None
+        known = name_of(name)
+        pid = None if known is None else self.names.get(known)
+        if known is None or (pid is None and not self.serial):
+            return None
+        if pid is not None and self.is_here(pid):
+            way = self.find_way(sender, pid)
+        else:
+            way = self._way_out(RegSend(sender, name), self.node)
+        return None if way is None else way_by_name(way, self.names, known)
+
+    def _way_out(self, control: Send | RegSend, node: str) -> Way | None:
+        found = None if self.on_way is None else self.on_way(control, node)
+        return None if found is None else way_out(*found)
 
     def _choose_way(self, control: Control, body: Term, node: str | None) -> None:
         if type(control) is SpawnRequest:
@@ -442,24 +475,40 @@ class Runtime:
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
 
+    def receive_many_encoded(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
+        """Take messages from outside that have the same control message.
+
+        Returns:
+            False where they are for ``receive_encoded``, one by one.
+        """
+        if self.handling:
+            return False
+        to = control.to if type(control) is Send else self.resolve(control, control.name)  # type: ignore[union-attr]
+        if to is None:
+            return True
+        if not self.is_here(to):
+            return False
+        process = self.processes.get(to.id)
+        return process is None or process.put_many_encoded(payloads)
+
     def _handle_with_consequences(self, control: Control, dest: Pid | Reference, body: Term) -> None:
         """Deliver to a process of this runtime, then what that causes."""
-        if self._draining:
+        if self.handling:
             raise RuntimeError(_REENTERED)
-        self._draining = True
+        self.handling = True
         try:
             self._hand_over(control, dest, body)
             while self._queue:
                 self._choose_way(*self._queue.popleft())
         finally:
-            self._draining = False
+            self.handling = False
 
     def _receive_message(self, control: Control, dest: Pid | Reference, payload: bytes | memoryview) -> None:
         """Put a message into its mailbox as it came.
 
         Decoded now is only an answer that somebody awaits, and what the mailbox answers itself.
         """
-        if self._draining:
+        if self.handling:
             raise RuntimeError(_REENTERED)
         process = self.processes.get(dest.id) if type(dest) is Pid else self.aliases.get(dest)  # type: ignore[arg-type]
         if process is None:

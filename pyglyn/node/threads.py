@@ -42,23 +42,24 @@ class Home:
     """The event loop a runtime belongs to, and its thread: the one in which the runtime was made.
 
     Attributes:
+        thread: that thread, by ``threading.get_ident``.
         copied: this operating-system process is a fork of the one it belongs to.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
+        self.thread = threading.get_ident()
         self.copied = False
         _homes.add(self)
 
     def become_a_copy(self) -> None:
         """In a fork: from now on no thread is the one."""
         self.copied = True
-        self._thread = 0
+        self.thread = 0
 
     def is_here(self) -> bool:
         """Whether this code runs in that thread."""
-        return threading.get_ident() == self._thread
+        return threading.get_ident() == self.thread
 
     def check(self) -> None:
         """Refuse what only that thread may do.
@@ -67,7 +68,7 @@ class Home:
             WrongThread: this is another.
             CopiedNode: this is a fork of its operating-system process.
         """
-        if threading.get_ident() != self._thread:
+        if threading.get_ident() != self.thread:
             self.check_no_copy()
             raise WrongThread(
                 "called from another thread than the node's, where only send, cast and call work; "

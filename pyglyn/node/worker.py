@@ -17,17 +17,18 @@ from typing import Any
 import attrs
 
 from pyglyn import counters, logs
-from pyglyn.dist.control import Control
+from pyglyn.dist.control import Control, RegSend, Send
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import allocator, garbage
 from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
-from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.link import HIGH_WATER, Frame, Frames, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
 from pyglyn.node.settings import Settings, from_bytes
+from pyglyn.node.ways import Port
 from pyglyn.node.worker_questions import INFO, answer, answer_later, takes_a_while
 
 logger = logging.getLogger("pyglyn.node")
@@ -57,6 +58,7 @@ class WorkerRuntime(Runtime):
     def __init__(self, identity: Identity, worker: Worker, settings: Settings, secret: bytes) -> None:
         super().__init__(identity, worker.to_hub, settings, secret)
         self.worker = worker
+        self.on_way = worker.way
         self.on_unregistered = lambda name, pid: worker.request((Atom("unregister"), name.encode()))
 
     def spawn(
@@ -132,7 +134,9 @@ class Worker:
         self.runtime: WorkerRuntime
         self.on_info: list[Callable[[], Term]] = []
         self._on_hub_gone = on_hub_gone
-        self._protocol = LinkProtocol(self._on_frame, self._on_closed, on_busy=self._on_link_busy)
+        self._protocol = LinkProtocol(
+            self._on_frame, self._on_closed, on_busy=self._on_link_busy, on_frames=self._on_frames
+        )
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,6 +194,12 @@ class Worker:
             )
         self._protocol.send(control, node, parts)
 
+    def way(self, control: Send | RegSend, node: str) -> tuple[bytes, int, Port] | None:
+        """What a way to the hub needs (see ``ways``); None where each message is for ``to_hub``."""
+        if self.runtime.settings.send_limit < 2 * HIGH_WATER:
+            return None
+        return self._protocol.way(control, node)
+
     def request(self, request: Term) -> None:
         """Send the hub a private message."""
         self._protocol.request(request)
@@ -219,6 +229,9 @@ class Worker:
         await self._protocol.written()
         if self._protocol.transport is not None:
             self._protocol.transport.close()
+
+    def _on_frames(self, frames: Frames) -> bool:
+        return self.runtime.receive_many_encoded(frames.control, frames.payloads)
 
     def _on_frame(self, frame: Frame) -> None:
         if frame.control is not None:

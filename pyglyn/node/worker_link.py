@@ -9,7 +9,7 @@ import signal
 
 import attrs
 
-from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2
+from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2, RegSend, Send
 from pyglyn.etf import Pid, Reference, Term, decode_bare
 from pyglyn.node.backpressure import PausedSources, Pauses, Source
 from pyglyn.node.boundary import Boundary
@@ -58,6 +58,10 @@ class WorkerLink:
         self.protocol.send(control, None, parts)
         if type(control) is Exit2 and control.to == self.main and _is_kill(control, parts):
             self.kill()
+
+    def send_many(self, control: Send | RegSend, payloads: list[bytes]) -> None:
+        """Pass messages on that have the same control message."""
+        self.protocol.send_many(control, None, payloads)
 
     def kill(self) -> None:
         """Kill the OS process; what was in it ends with reason ``killed``.

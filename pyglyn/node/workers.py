@@ -25,7 +25,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.backpressure import PausedSources
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.link import Frame, Frames, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
 from pyglyn.node.releases import Releases
 from pyglyn.node.settings import to_bytes
@@ -48,6 +48,8 @@ class Workers:
 
     Args:
         on_signal: called with each signal of a worker, in order.
+        on_messages: called with messages of a worker that have the same header; False for each of them to be
+            given to ``on_signal``.
 
     Attributes:
         address: the path workers connect to.
@@ -56,9 +58,15 @@ class Workers:
         links: serial -> worker.
     """
 
-    def __init__(self, hub: Hub, on_signal: Callable[[WorkerLink, Frame], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        on_signal: Callable[[WorkerLink, Frame], None],
+        on_messages: Callable[[WorkerLink, Frames], bool] = lambda link, frames: False,
+    ) -> None:
         self.hub = hub
         self._on_signal = on_signal
+        self._on_messages = on_messages
         self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
         self.token = os.urandom(16).hex()
@@ -119,6 +127,9 @@ class Workers:
             else:
                 self._on_signal(link, frame)
 
+        def on_frames(frames: Frames) -> bool:
+            return link is not None and self._on_messages(link, frames)
+
         def on_closed() -> None:
             if link is not None and not self._stopped:
                 self._start(self._gone(link))
@@ -128,7 +139,9 @@ class Workers:
                 link.paused.resume()
 
         limit = self.hub.settings.worker_queue_limit
-        protocol = Arriving(self.admission, on_frame, on_closed, high_water=limit, on_busy=on_busy)
+        protocol = Arriving(
+            self.admission, on_frame, on_closed, high_water=limit, on_busy=on_busy, on_frames=on_frames
+        )
         return protocol
 
     def _start(self, coroutine: Any) -> None:

@@ -2,7 +2,8 @@
  *
  * The first byte of an input chooses what is done with the rest, a term without its version byte: it is read
  * under some limits; what could be read is written, read again and normalised, which all have to give the same
- * bytes; of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand times
+ * bytes. It is cut into frames as well, with and without frames around it, which have to be the same bytes put
+ * together again. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand times
  * as long: of those that libFuzzer makes, fewer.
  */
 
@@ -14,7 +15,7 @@
 PyMODINIT_FUNC PyInit__speedups(void);
 
 static State *state;
-static PyObject *check;
+static PyObject *module, *check;
 
 #ifdef WITH_MAIN
 enum { COMPARED_EACH = 64 };
@@ -39,7 +40,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     setenv("PYGLYN_PURE", "1", 1);
     PyImport_AppendInittab("_speedups", PyInit__speedups);
     Py_InitializeEx(0);
-    PyObject *module = PyImport_ImportModule("_speedups");
+    module = PyImport_ImportModule("_speedups");
     if (module == NULL) give_up("not imported");
     state = state_of(module);
     PyObject *agree = PyImport_ImportModule("tests.fuzz.agree");
@@ -77,6 +78,64 @@ static PyObject *written(PyObject *term)
     return data;
 }
 
+/* Whatever the input is, frames are cut off it, and put together again they are the same bytes. */
+static void cut(PyObject *input, PyObject *known, long least)
+{
+    PyObject *runs = PyList_New(0), *begins = PyBytes_FromStringAndSize("", 0);
+    PyObject *at = PyLong_FromLong(0), *most = PyLong_FromLong(least);
+    PyObject *args[6] = {input, at, most, begins, known, runs};
+    PyObject *end = cut_frames(module, args, 6);
+    if (end == NULL) give_up("what was received cannot be cut");
+    PyObject *joined = PyBytes_FromStringAndSize("", 0);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(runs); i++) {
+        PyObject *run = PyList_GET_ITEM(runs, i);
+        PyObject *frames = join_frames(module, ((PyTupleObject *)run)->ob_item, 2);
+        if (frames == NULL) give_up("frames cannot be joined");
+        PyBytes_ConcatAndDel(&joined, frames);
+    }
+    if (joined == NULL || PyBytes_GET_SIZE(joined) != PyLong_AsLong(end)) give_up("not as many bytes as were cut");
+    if (memcmp(PyBytes_AS_STRING(joined), PyBytes_AS_STRING(input), (size_t)PyBytes_GET_SIZE(joined)) != 0) {
+        give_up("other bytes than were cut");
+    }
+    Py_DECREF(joined);
+    Py_DECREF(end);
+    Py_DECREF(runs);
+    Py_DECREF(begins);
+    Py_DECREF(at);
+    Py_DECREF(most);
+}
+
+/* The input itself, and two frames around it with the input behind them: with nothing known, and with all that it
+ * begins with. */
+static void cut_all(const uint8_t *data, Py_ssize_t size)
+{
+    const uint8_t length[4] = {(uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size};
+    PyObject *input = PyBytes_FromStringAndSize((const char *)data, size), *known = PyDict_New();
+    PyObject *framed = PyBytes_FromStringAndSize(NULL, 3 * size + 8);
+    if (input == NULL || known == NULL || framed == NULL) give_up("no memory");
+    char *to = PyBytes_AS_STRING(framed);
+    for (int i = 0; i < 3; i++) {
+        if (i < 2) {
+            memcpy(to, length, 4);
+            to += 4;
+        }
+        memcpy(to, data, (size_t)size);
+        to += size;
+    }
+    cut(input, known, 1 << 16);
+    for (Py_ssize_t head = 1; head <= Py_MIN(size, 100); head++) {
+        PyObject *key = PyBytes_FromStringAndSize((const char *)data, head);
+        if (key == NULL || PyDict_SetItem(known, key, key) < 0) give_up("no memory");
+        Py_DECREF(key);
+    }
+    cut(input, known, 1 << 16);
+    cut(framed, known, 1 << 16);
+    cut(framed, known, (long)size);
+    Py_DECREF(framed);
+    Py_DECREF(input);
+    Py_DECREF(known);
+}
+
 static void expect_bytes(PyObject *term, PyObject *data, const char *what)
 {
     PyObject *again = written(term);
@@ -90,6 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1 || size > 1 << 20) return 0;
     int mode = *data++;
     size--;
+    cut_all(data, (Py_ssize_t)size);
     PyObject *term = read_all(data, (Py_ssize_t)size, mode & TIGHT);
     if (term != NULL) {
         PyObject *bytes = written(term);

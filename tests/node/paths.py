@@ -13,12 +13,13 @@ from collections.abc import Awaitable, Callable
 
 from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, Channel
-from pyglyn.dist.channel import MessageReceived
-from pyglyn.dist.control import Control, Send
+from pyglyn.dist.channel import MessageReceived, MessagesReceived
+from pyglyn.dist.control import Control, RegSend, Send
 from pyglyn.etf import Atom, Pid, Term, encode_bare, encode_parts
 from pyglyn.node.gen_server import GenServer, start_server
-from pyglyn.node.link import FrameReader, FrameWriter
+from pyglyn.node.link import FrameReader, Frames, FrameWriter
 from pyglyn.node.runtime import Identity, Parts, Runtime
+from pyglyn.node.ways import Port
 
 HERE, THERE = "here@localhost", "there@localhost"
 FAR = Pid(THERE, 90, 0, 7)
@@ -60,7 +61,10 @@ async def into_a_process(count: int) -> None:
     taken, came = 0, reads(written(me.pid, EVENT, count))
     mark()
     for data in came:
-        for event in here.receive_data(data):
+        for event in here.receive_batch(data):
+            if isinstance(event, MessagesReceived):
+                assert runtime.receive_many_encoded(event.control, event.payloads)  # type: ignore[arg-type]
+                continue
             assert isinstance(event, MessageReceived)
             runtime.receive_encoded(event.control, event.payload)
         while me.message_queue_len:
@@ -76,7 +80,13 @@ async def out_of_a_process(count: int) -> None:
     def to_peer(control: Control, parts: Parts | None, node: str) -> None:
         here.send(control, parts)
 
-    me = Runtime(Identity(HERE, 1), to_peer).attach("sender")
+    def way(control: Send | RegSend, node: str) -> tuple[bytes, int, Port] | None:
+        head = here.head_of(control)
+        return None if head is None else (head, READ, here)
+
+    runtime = Runtime(Identity(HERE, 1), to_peer)
+    runtime.on_way = way
+    me = runtime.attach("sender")
     mark()
     for _ in range(count):
         me.send(FAR, EVENT)
@@ -93,12 +103,29 @@ async def to_a_worker(count: int) -> None:
     mark()
     for data in data_of_peer:
         pieces: list[bytes | memoryview] = []
-        for event in here.receive_data(data):
+        for event in here.receive_batch(data):
+            if isinstance(event, MessagesReceived):
+                pieces.append(writer.write_many(event.control, None, event.payloads))  # type: ignore[arg-type]
+                continue
             assert isinstance(event, MessageReceived)
             assert event.payload is not None
             pieces += writer.write(event.control, None, (event.payload,))
-        came += len(reader.receive_data(b"".join(pieces)))
+        for each in reader.receive_batch(b"".join(pieces)):
+            came += len(each.payloads) if isinstance(each, Frames) else 1
     assert came == count
+
+
+async def within(count: int) -> None:
+    """From ``send`` to the message that another process of the runtime has taken."""
+    runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+    me, to = runtime.attach("sender"), runtime.attach("receiver")
+    runtime.register("receiver", to.pid)
+    mark()
+    for _ in range(count):
+        me.send("receiver", EVENT)
+        await me.drain()
+    for _ in range(count):
+        await to.receive()
 
 
 async def served(count: int) -> None:
@@ -124,7 +151,7 @@ async def served(count: int) -> None:
 
 
 PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
-    each.__name__: each for each in (into_a_process, out_of_a_process, to_a_worker, served)
+    each.__name__: each for each in (into_a_process, out_of_a_process, to_a_worker, within, served)
 }
 
 

@@ -5,6 +5,7 @@
  *     terms_in.c     bytes to terms
  *     terms_out.c    terms to bytes
  *     normal.c       terms as the receiver would see them
+ *     frames.c       frames around terms: cut off a stream, put together
  *     walk.c         what these three have in common: walking without recursion, making containers
  *     identifiers.c  hash and equality of pids, ports and references
  *
@@ -116,6 +117,7 @@ typedef struct {
 typedef struct {
     PyObject *decode, *decode_prefix, *decode_bare, *encode, *encode_bare, *encode_parts, *normalise;
     PyObject *go_on, *trailing, *unpack, *read;
+    PyObject *join_frames, *pack_frame;
     PyObject *default_limits;
     PyObject *leaf_readers, *leaf_writers;
     PyObject *atom_value, *make_map, *check_keys;
@@ -317,6 +319,8 @@ typedef struct {
     PyObject *object;           /* bytes, or NULL while `small` is enough */
     uint8_t *data;
     Py_ssize_t size, room;
+    Py_ssize_t most;            /* bytes that it may become, 0 for any number */
+    bool full;                  /* it would become more */
     Path path;
     PyObject *held;             /* what the term being written is in, where that is not in `path` any more, or NULL */
     uint8_t small[SMALL_TERM];
@@ -333,6 +337,17 @@ void end_writing(Writer *writer);
 
 /* normaliser.normalise: NULL where it is for Python */
 PyObject *normal_of(State *state, PyObject *term);
+
+/* --- frames.c --- */
+
+PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *join_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+PyObject *pack_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+/* --- module.c --- */
+
+/* Forget an error that Python has to find again; false for something like KeyboardInterrupt. */
+bool may_go_on(void);
 
 /* --- identifiers.c --- */
 

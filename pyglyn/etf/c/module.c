@@ -2,8 +2,7 @@
 
 #include "codec.h"
 
-/* Forget an error that Python has to find again; false for something like KeyboardInterrupt. */
-static bool may_go_on(void)
+bool may_go_on(void)
 {
     if (PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
@@ -268,6 +267,8 @@ static const struct {
     {"pyglyn.etf.pure", "go_on", offsetof(State, go_on)},
     {"pyglyn.etf.pure", "trailing", offsetof(State, trailing)},
     {"pyglyn.etf.pure", "unpack", offsetof(State, unpack)},
+    {"pyglyn.etf.frames", "join_frames", offsetof(State, join_frames)},
+    {"pyglyn.etf.frames", "pack_frame", offsetof(State, pack_frame)},
     {"pyglyn.etf.limits", "DEFAULT_LIMITS", offsetof(State, default_limits)},
     {"pyglyn.etf.readers", "LEAF_READERS", offsetof(State, leaf_readers)},
     {"pyglyn.etf.readers", "atom_value", offsetof(State, atom_value)},
@@ -391,6 +392,10 @@ static void module_free(void *module)
     {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, \
      #name signature "\n--\n\nThe same in C as the function of this name in Python."}
 
+#define POSITIONAL(name, signature) \
+    {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, \
+     #name signature "\n--\n\nThe same in C as the function of this name in frames.py."}
+
 static PyMethodDef methods[] = {
     FUNCTION(decode, "(data, *, limits=...)"),
     FUNCTION(decode_prefix, "(data, *, limits=...)"),
@@ -399,6 +404,9 @@ static PyMethodDef methods[] = {
     FUNCTION(encode_bare, "(term)"),
     FUNCTION(encode_parts, "(term)"),
     FUNCTION(normalise, "(term)"),
+    POSITIONAL(cut_frames, "(data, at, least, begins, known, runs, /)"),
+    POSITIONAL(join_frames, "(head, terms, /)"),
+    POSITIONAL(pack_frame, "(head, term, most, /)"),
     {NULL, NULL, 0, NULL},
 };
 

@@ -20,6 +20,10 @@ static void begin_part(Writer *writer)
 static bool more_room(Writer *writer, Py_ssize_t more)
 {
     if (more > PY_SSIZE_T_MAX / 2 - writer->size) return false;
+    if (writer->most > 0 && writer->size + more > writer->most) {
+        writer->full = true;
+        return false;
+    }
     Py_ssize_t room = Py_MAX(writer->size + more, writer->size * 2);
     if (writer->object != NULL) {
         if (_PyBytes_Resize(&writer->object, room) < 0) return false;
@@ -453,6 +457,8 @@ void begin_writing(Writer *writer, State *state)
 {
     writer->state = state;
     writer->parts = writer->held = NULL;
+    writer->most = 0;
+    writer->full = false;
     begin_path(&writer->path, state);
     begin_part(writer);
 }

@@ -1,0 +1,225 @@
+/* Frames of a length, a head and a term: the twin of frames.py.
+ *
+ * Whoever sends these bytes may be hostile: no length is used before it was held against what is there.
+ */
+
+#include "codec.h"
+
+enum { MOST_IN_HEAD = 64, LONGEST_HEAD = 1024 };  /* as in frames.py */
+enum { MOST_AT_ONCE = 1 << 20 };
+
+static inline Py_ssize_t length_at(const uint8_t *bytes)
+{
+    return (Py_ssize_t)((uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3]);
+}
+
+/* --- cutting --------------------------------------------------------------------------------------- */
+
+/* How many bytes are left behind an atom and so many bytes more; -1 where they are not there. */
+static inline Py_ssize_t left_behind_node(const uint8_t *at, Py_ssize_t left, Py_ssize_t more)
+{
+    if (left < 2 || at[0] != SMALL_ATOM_UTF8_EXT) return -1;
+    return left - 2 - at[1] - more;
+}
+
+/* frames._end_of_head: how many of these bytes it takes, 0 where it is none */
+static Py_ssize_t size_of_head(const uint8_t *data, Py_ssize_t size)
+{
+    Py_ssize_t left = size, terms = 1;
+
+    for (int i = 0; i < MOST_IN_HEAD; i++) {
+        const uint8_t *at = data + (size - left);
+        if (left < 2) return 0;
+        switch (at[0]) {
+        case SMALL_TUPLE_EXT:
+            terms += at[1];
+            left -= 2;
+            break;
+        case SMALL_INTEGER_EXT:
+            left -= 2;
+            break;
+        case INTEGER_EXT:
+            left -= 5;
+            break;
+        case SMALL_ATOM_UTF8_EXT:
+            left -= 2 + at[1];
+            break;
+        case NEW_PID_EXT:
+            left = left_behind_node(at + 1, left - 1, 12);
+            break;
+        case NEWER_REFERENCE_EXT:
+            if (at[1] != 0 || left < 3) return 0;
+            left = left_behind_node(at + 3, left - 3, 4 + 4 * at[2]);
+            break;
+        default:
+            return 0;
+        }
+        if (left < 0) return 0;
+        if (--terms == 0) return size - left;
+    }
+    return 0;
+}
+
+/* What all frames of one call have in common, and the run under way. */
+typedef struct {
+    const uint8_t *begins;
+    Py_ssize_t begins_size;
+    PyObject *known, *runs;
+    const uint8_t *head;        /* of the last frame */
+    Py_ssize_t head_size;
+    PyObject *terms;            /* of its run, borrowed from `runs` */
+} Cut;
+
+/* Begin a run with the head of this frame: 1 if it is known, 0 if it is not, -1 on failure. */
+static int begin_run(Cut *cut, const uint8_t *body, Py_ssize_t size)
+{
+    if (size < cut->begins_size || memcmp(body, cut->begins, (size_t)cut->begins_size) != 0) return 0;
+    Py_ssize_t rest = Py_MIN(size - cut->begins_size, LONGEST_HEAD);
+    Py_ssize_t head_size = size_of_head(body + cut->begins_size, rest);
+    if (head_size == 0) return 0;
+    head_size += cut->begins_size;
+    if (head_size == size) return 0;
+    PyObject *head = PyBytes_FromStringAndSize((const char *)body, head_size);
+    if (head == NULL) return -1;
+    PyObject *what = PyDict_GetItemWithError(cut->known, head);
+    Py_DECREF(head);
+    if (what == NULL) return PyErr_Occurred() ? -1 : 0;
+    PyObject *terms = PyList_New(0);
+    PyObject *run = terms == NULL ? NULL : PyTuple_Pack(2, what, terms);
+    int failed = run == NULL ? -1 : PyList_Append(cut->runs, run);
+    Py_XDECREF(run);
+    Py_XDECREF(terms);
+    if (failed < 0) return -1;
+    cut->head = body;
+    cut->head_size = head_size;
+    cut->terms = terms;  /* the list of runs has it */
+    return 1;
+}
+
+/* frames.cut_frames: where the next frame begins, or -1 */
+static Py_ssize_t cut_from(Cut *cut, const uint8_t *data, Py_ssize_t end, Py_ssize_t at, Py_ssize_t least)
+{
+    while (end - at >= 4) {
+        const uint8_t *body = data + at + 4;
+        Py_ssize_t size = length_at(data + at);
+        if (size >= least || size > end - at - 4) break;
+        if (cut->head == NULL || size <= cut->head_size || memcmp(body, cut->head, (size_t)cut->head_size) != 0) {
+            int begun = begin_run(cut, body, size);
+            if (begun < 0) return -1;
+            if (begun == 0) break;
+        }
+        PyObject *term = PyBytes_FromStringAndSize((const char *)body + cut->head_size, size - cut->head_size);
+        int failed = term == NULL ? -1 : PyList_Append(cut->terms, term);
+        Py_XDECREF(term);
+        if (failed < 0) return -1;
+        at += 4 + size;
+    }
+    return at;
+}
+
+PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_buffer view;
+
+    (void)module;
+    if (nargs != 6 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) || !PyList_CheckExact(args[5])) {
+        PyErr_SetString(PyExc_TypeError, "cut_frames(data, at, least, begins: bytes, known: dict, runs: list)");
+        return NULL;
+    }
+    Py_ssize_t at = PyLong_AsSsize_t(args[1]), least = PyLong_AsSsize_t(args[2]);
+    if (PyErr_Occurred()) return NULL;
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    if (at < 0 || at > view.len) {
+        PyBuffer_Release(&view);
+        PyErr_SetString(PyExc_ValueError, "cut_frames: there is no such place in the data");
+        return NULL;
+    }
+    Cut cut = {
+        (const uint8_t *)PyBytes_AS_STRING(args[3]), PyBytes_GET_SIZE(args[3]), args[4], args[5], NULL, 0, NULL};
+    at = cut_from(&cut, view.buf, view.len, at, least);
+    PyBuffer_Release(&view);
+    return at < 0 ? NULL : PyLong_FromSsize_t(at);
+}
+
+/* --- joining --------------------------------------------------------------------------------------- */
+
+static inline uint8_t *put_length(uint8_t *to, uint32_t length)
+{
+    *to++ = (uint8_t)(length >> 24);
+    *to++ = (uint8_t)(length >> 16);
+    *to++ = (uint8_t)(length >> 8);
+    *to++ = (uint8_t)length;
+    return to;
+}
+
+/* frames.join_frames, of a list of bytes: NULL without an exception where it is for Python */
+static PyObject *join_list(PyObject *head, PyObject *terms)
+{
+    Py_ssize_t each = 4 + PyBytes_GET_SIZE(head), total = 0, count = PyList_GET_SIZE(terms);
+
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *term = PyList_GET_ITEM(terms, i);
+        if (!PyBytes_CheckExact(term)) return NULL;
+        Py_ssize_t size = PyBytes_GET_SIZE(term);
+        if ((uint64_t)size + (uint64_t)each - 4 > UINT32_MAX || total > PY_SSIZE_T_MAX - each - size) return NULL;
+        total += each + size;
+    }
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
+    if (joined == NULL) return NULL;
+    uint8_t *to = (uint8_t *)PyBytes_AS_STRING(joined);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *term = PyList_GET_ITEM(terms, i);
+        to = put_length(to, (uint32_t)(each - 4 + PyBytes_GET_SIZE(term)));
+        memcpy(to, PyBytes_AS_STRING(head), (size_t)(each - 4));
+        memcpy(to + each - 4, PyBytes_AS_STRING(term), (size_t)PyBytes_GET_SIZE(term));
+        to += each - 4 + PyBytes_GET_SIZE(term);
+    }
+    return joined;
+}
+
+PyObject *join_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 2 && PyBytes_CheckExact(args[0]) && PyList_CheckExact(args[1])) {
+        PyObject *joined = join_list(args[0], args[1]);
+        if (joined != NULL || PyErr_Occurred()) return joined;
+    }
+    return PyObject_Vectorcall(state_of(module)->join_frames, args, (size_t)nargs, NULL);
+}
+
+/* --- writing --------------------------------------------------------------------------------------- */
+
+/* frames.pack_frame: NULL without an exception where it is for Python */
+static PyObject *pack(State *state, PyObject *head, PyObject *term, Py_ssize_t most)
+{
+    Writer writer;
+    PyObject *frame = NULL;
+    static const uint8_t length[4] = {0};
+
+    begin_writing(&writer, state);
+    writer.most = 4 + most;
+    if (write_raw(&writer, length, 4) == 0 &&
+        write_raw(&writer, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head)) == 0 && write_term(&writer, term) == 0) {
+        bool fits = writer.size - 4 <= most;  /* what was small enough for the room at hand was not measured */
+        put_length(writer.data, (uint32_t)(writer.size - 4));
+        frame = fits ? take_written(&writer) : Py_NewRef(Py_None);
+    }
+    else if (writer.full) {
+        frame = Py_NewRef(Py_None);
+    }
+    end_writing(&writer);
+    return frame;
+}
+
+PyObject *pack_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
+{
+    State *state = state_of(module);
+    if (nargs == 3 && PyBytes_CheckExact(args[0]) && PyLong_CheckExact(args[2])) {
+        Py_ssize_t most = PyLong_AsSsize_t(args[2]);
+        if (most == -1 && PyErr_Occurred()) return NULL;
+        if (0 <= most && most <= MOST_AT_ONCE) {
+            PyObject *frame = pack(state, args[0], args[1], most);
+            if (frame != NULL || !may_go_on()) return frame;
+        }
+    }
+    return PyObject_Vectorcall(state->pack_frame, args, (size_t)nargs, NULL);
+}

@@ -1,0 +1,124 @@
+"""Frames, as they go over a connection: a length of four bytes, a head and a term. Layer: etf, pure.
+
+To another node the head is a distribution header and a control message, to a worker what ``node.link`` says.
+Most messages have the head of one before them, by its bytes: such frames are cut off a stream, and put
+together, without a look at what is in the head, and without an object for each.
+
+What is in ``c/frames.c`` does the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from pyglyn.errors import EncodeError
+from pyglyn.etf import tags
+from pyglyn.etf.encoder import write_term
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
+Run: TypeAlias = "tuple[Any, list[bytes]]"
+"""What a head means, and the terms of the messages that had this head, one behind the other."""
+
+MOST_IN_HEAD: Final = 64
+"""Terms in a head."""
+LONGEST_HEAD: Final = 1024
+"""Bytes of a head, after what all heads begin with; real ones have fewer than 200."""
+
+
+def cut_frames(
+    data: Buffer, at: int, least: int, begins: bytes, known: dict[bytes, Any], runs: list[Run]
+) -> int:
+    """Cut off the frames with a known head that are complete; stops at the first one that is another.
+
+    Args:
+        data: what was received.
+        at: where a frame begins.
+        least: a frame of so many bytes or more is another, whatever its head.
+        begins: what every head begins with; behind that is one term.
+        known: what a head means.
+        runs: gets the frames, in order; frames with the same head that follow each other are one run.
+
+    Returns:
+        Where the next frame begins.
+    """
+    end, last = len(data), b""
+    while end - at >= 4:
+        size = int.from_bytes(data[at : at + 4])
+        body, stop = at + 4, at + 4 + size
+        if size >= least or stop > end:
+            break
+        if not last or size <= len(last) or data[body : body + len(last)] != last:
+            if data[body : body + len(begins)] != begins:
+                break
+            behind = _end_of_head(data, body + len(begins), min(stop, body + len(begins) + LONGEST_HEAD))
+            head = bytes(data[body:behind])
+            if not behind or behind == stop or head not in known:
+                break
+            last = head
+            runs.append((known[head], []))
+        runs[-1][1].append(bytes(data[body + len(last) : stop]))
+        at = stop
+    return at
+
+
+def _end_of_head(data: Buffer, at: int, end: int) -> int:
+    """Where a term ends of what real heads are made of: small tuples, integers, atoms, pids and references.
+
+    0 where there is anything else in it, or it does not end before ``end``.
+    """
+    left = 1
+    for _ in range(MOST_IN_HEAD):
+        if end - at < 2:
+            return 0
+        tag = data[at]
+        if tag == tags.SMALL_TUPLE_EXT:
+            left += data[at + 1]
+            at += 2
+        elif tag == tags.SMALL_INTEGER_EXT:
+            at += 2
+        elif tag == tags.INTEGER_EXT:
+            at += 5
+        elif tag == tags.SMALL_ATOM_UTF8_EXT:
+            at += 2 + data[at + 1]
+        elif tag == tags.NEW_PID_EXT:
+            at = _end_of_node(data, at + 1, end, 12)
+        elif tag == tags.NEWER_REFERENCE_EXT and data[at + 1] == 0 and end - at >= 3:
+            at = _end_of_node(data, at + 3, end, 4 + 4 * data[at + 2])
+        else:
+            return 0
+        if not at or at > end:
+            return 0
+        left -= 1
+        if not left:
+            return at
+    return 0
+
+
+def _end_of_node(data: Buffer, at: int, end: int, more: int) -> int:
+    """Where an atom and so many bytes behind it end; 0 for no atom."""
+    if end - at < 2 or data[at] != tags.SMALL_ATOM_UTF8_EXT:
+        return 0
+    return at + 2 + data[at + 1] + more
+
+
+def join_frames(head: bytes, terms: Sequence[Buffer]) -> bytes:
+    """Put messages that have the same head together, as they go out.
+
+    Raises:
+        OverflowError: one of them has a length of more than four bytes.
+    """
+    parts: list[Buffer] = []
+    for term in terms:
+        parts += ((len(head) + len(term)).to_bytes(4), head, term)
+    return b"".join(parts)
+
+
+def pack_frame(head: bytes, term: object, most: int) -> bytes | None:
+    """Write a message; None where head and term have more bytes than ``most``, or it is no term."""
+    try:
+        parts = write_term(term)
+    except EncodeError:
+        return None
+    size = len(head) + sum(map(len, parts))
+    return b"".join((size.to_bytes(4), head, *parts)) if size <= most else None

@@ -1,0 +1,160 @@
+"""Frames of one head and many terms: cut, joined and written, in Python and in C."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyglyn.etf import Atom, Pid, Reference, encode_bare, frames
+from tests import strategies
+from tests.etf import codec
+
+BEGINS = b"\x83D\0"
+THEM, US = Pid("them@h", 90, 0, 3), Pid("us@h", 5, 1, 7)
+CONTROLS: list[Any] = [
+    (22, THEM, US),
+    (6, THEM, Atom(""), Atom("shop")),
+    (33, THEM, Reference("us@h", 7, (1, 2, 3))),
+    (Atom("us@h"), (22, THEM, US)),
+    (None, (22, THEM, US)),
+    (35, 1 << 20, THEM, US),
+]
+HEADS = [BEGINS + encode_bare(control) for control in CONTROLS]
+KNOWN: dict[bytes, Any] = {head: number for number, head in enumerate(HEADS)}
+
+
+@pytest.fixture(params=["python", "c"])
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    """One of the two implementations."""
+    return frames if request.param == "python" else codec.implementation("c")
+
+
+def cut(
+    module: ModuleType, data: Any, at: int = 0, least: int = 65_536, known: dict[bytes, Any] | None = None
+) -> tuple[int, list[Any]]:
+    """The frames that are cut off, and where it stopped."""
+    runs: list[Any] = []
+    return module.cut_frames(data, at, least, BEGINS, KNOWN if known is None else known, runs), runs
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_frames_with_one_known_head_are_one_run(module: ModuleType, head: bytes) -> None:
+    data = module.join_frames(head, [b"one", b"two", b"h\1a\1"])
+    assert cut(module, data) == (len(data), [(KNOWN[head], [b"one", b"two", b"h\1a\1"])])
+
+
+def test_runs_are_in_the_order_of_the_frames(module: ModuleType) -> None:
+    data = b"".join(
+        module.join_frames(HEADS[number], [term])
+        for number, term in ((0, b"a"), (0, b"b"), (1, b"c"), (0, b"d"))
+    )
+    assert cut(module, data) == (len(data), [(0, [b"a", b"b"]), (1, [b"c"]), (0, [b"d"])])
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_terms_are_bytes_of_their_own_whatever_they_are_cut_off(module: ModuleType, kind: Any) -> None:
+    data = kind(bytearray(b"xx" + module.join_frames(HEADS[0], [b"term"])))
+    _, runs = cut(module, data, 2)
+    if kind is not bytes:
+        data[-1:] = b"!"
+    assert runs == [(0, [b"term"])]
+    assert type(runs[0][1][0]) is bytes
+
+
+FRAME = frames.join_frames(HEADS[0], [b"term"])
+OTHERS = {
+    "a tick": b"\0\0\0\0",
+    "not complete": FRAME[:-1],
+    "a length only": FRAME[:4],
+    "part of a length": FRAME[:3],
+    "large": frames.join_frames(HEADS[0], [b"x" * 65_536]),
+    "without a term": frames.join_frames(HEADS[0], [b""]),
+    "of an unknown head": frames.join_frames(BEGINS + encode_bare((22, US, US)), [b"term"]),
+    "that begins otherwise": frames.join_frames(b"\x83D\1" + HEADS[0][3:], [b"term"]),
+    "shorter than what heads begin with": frames.join_frames(b"\x83", [b"D"]),
+    "of a longest length": b"\xff" * 40,
+    "with a head cut off": frames.join_frames(HEADS[0][:-1], [b"!"]),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_it_stops_at_every_other_frame(module: ModuleType, other: str) -> None:
+    data = FRAME + OTHERS[other]
+    assert cut(module, data) == (len(FRAME), [(0, [b"term"])])
+
+
+def test_a_known_head_of_terms_that_real_heads_have_not_is_another(module: ModuleType) -> None:
+    for control in ((22, [1, 2]), (22, 1.5), (22, b"x"), Atom("é" * 200), (1,) * 64, (22, Atom("x" * 250), (Atom("x" * 250),) * 4)):  # fmt: skip
+        head = BEGINS + encode_bare(control)
+        assert cut(module, module.join_frames(head, [b"x"]), known={head: 1}) == (0, [])
+
+
+def test_an_offset_beyond_the_data_is_refused() -> None:
+    c = codec.implementation("c")
+    for at in (-1, 4):
+        with pytest.raises(ValueError, match="no such place"):
+            cut(c, b"abc", at)
+    with pytest.raises(TypeError):
+        c.cut_frames(b"abc", 0, 1, bytearray(), {}, [])
+    with pytest.raises(TypeError):
+        c.cut_frames(b"abc", 0, 1, b"", {}, ())
+
+
+PIECES = st.sampled_from([*HEADS, *OTHERS.values(), FRAME, b"\0\0\0\x2f", b"term"])
+
+
+@given(st.lists(PIECES, max_size=12), st.integers(0, 3), st.sampled_from([1, 60, 65_536]))
+def test_both_cut_alike_whatever_comes(pieces: list[bytes], at: int, least: int) -> None:
+    data = b"".join(pieces)
+    at = min(at, len(data))
+    assert cut(codec.implementation("c"), data, at, least) == cut(frames, data, at, least)
+
+
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
+def test_both_find_the_same_end_of_a_head(begins: bytes, size: int) -> None:
+    data = (len(begins) + size).to_bytes(4) + begins + bytes(size)
+    known = {begins[:each]: each for each in range(1, len(begins) + 1)}
+    runs: list[Any] = []
+    ours: list[Any] = []
+    at = codec.implementation("c").cut_frames(data, 0, 65_536, b"", known, runs)
+    assert (at, runs) == (frames.cut_frames(data, 0, 65_536, b"", known, ours), ours)
+
+
+@given(strategies.terms(), st.sampled_from([0, 3, 20, 300, 65_536, 1 << 30]))
+def test_a_frame_is_head_and_term_or_nothing(term: Any, most: int) -> None:
+    expected = frames.pack_frame(b"head", term, most)
+    assert codec.implementation("c").pack_frame(b"head", term, most) == expected
+    data = b"head" + encode_bare(term)
+    assert expected == (len(data).to_bytes(4) + data if len(data) <= most else None)
+
+
+@pytest.mark.parametrize(
+    "term", [b"x" * 65_536, b"x" * 491, "é" * 245, [7] * 493, [1.5] * 54, list(range(300))]
+)
+@pytest.mark.parametrize("by", [-1, 0, 1])
+def test_a_frame_may_have_as_many_bytes_as_it_is_said(module: ModuleType, term: Any, by: int) -> None:
+    size = 4 + len(encode_bare(term))
+    assert (module.pack_frame(b"head", term, size + by) is None) == (by < 0)
+
+
+def test_what_is_no_term_is_no_frame(module: ModuleType) -> None:
+    assert module.pack_frame(b"head", object(), 65_536) is None
+    assert module.pack_frame(b"head", [1, {2: object()}], 65_536) is None
+
+
+def test_joined_terms_may_be_views(module: ModuleType) -> None:
+    expected = b"\0\0\0\3hxy" + b"\0\0\0\2hz"
+    assert module.join_frames(b"h", [memoryview(b"xy"), bytearray(b"z")]) == expected
+    assert module.join_frames(b"h", (b"xy", b"z")) == expected
+    assert module.join_frames(b"h", []) == b""
+
+
+def test_the_choice_is_that_of_the_codec() -> None:
+    etf = importlib.import_module("pyglyn.etf")
+    expected = "pyglyn.etf.frames" if etf.IMPLEMENTATION == "python" else "pyglyn.etf._speedups"
+    assert etf.cut_frames.__module__ == expected
