@@ -26,9 +26,12 @@ from pyglyn.dist import headers
 from pyglyn.dist.control import (
     decode_control,
     PAYLOAD_OPS,
+    AliasSend,
     Control,
+    DemonitorP,
     LinkExit,
     Exit2,
+    MonitorP,
     MonitorPExit,
     Op,
     RegSend,
@@ -60,7 +63,7 @@ from pyglyn.dist.outgoing import OutgoingQueue
 from pyglyn.dist.ticks import TickAction, Ticker
 from pyglyn.escaping import escaped
 from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
-from pyglyn.etf import Limits, Pid, Term, decode_bare, encode_bare, join_frames
+from pyglyn.etf import Atom, Limits, Pid, Reference, Term, decode_bare, encode_bare, join_frames
 
 DEFAULT_CONTROL_LIMITS = Limits()
 
@@ -131,6 +134,9 @@ _TICK_RECEIVED: Final = TickReceived()
 _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
+_OF_CALLS: Final = frozenset((Op.MONITOR_P.value, Op.DEMONITOR_P.value, Op.ALIAS_SEND.value))
+_CALL_TUPLES: Final = (b"h\3a", b"h\4a")
+"""How they begin: then the operation is at `_OP_AT`, and a pid comes next."""
 _OP_AT: Final = 6
 """Where the number of the operation is, after the header, the tag and the size of a tuple and a tag."""
 _KNOWN_SIZE: Final = 1024
@@ -279,14 +285,39 @@ class Channel:
         not come here.
         """
         op = packet[_OP_AT] if len(packet) > _OP_AT else 0
-        control, end = decode_control(packet, 3, self.settings.control_limits)
-        message = self._message(control, packet, end)
+        term: Any
+        term, end = decode_control(packet, 3, self.settings.control_limits)
+        if op in _OF_CALLS and packet[3:6] in _CALL_TUPLES:
+            known = self._read_of_call(op, term, packet, end)
+            if known is not None:
+                return known
+        message = self._message(term, packet, end)
         if (op == 22 or op == 6) and end <= _KNOWN_SIZE:
             if len(self._known_controls) >= _KNOWN_CONTROLS:
                 self._known_controls.clear()
             self._known_controls[packet[:end]] = message.control
             self._known_ends[op] = end
         return message
+
+    def _read_of_call(self, op: int, term: Any, packet: bytes, end: int) -> MessageReceived | None:
+        """Read the control messages that each call brings, where nothing about them is unusual.
+
+        None for all else: `_message` does the same, and says what is wrong.
+        """
+        if type(term[1]) is not Pid:
+            return None
+        if op == 33:
+            size = len(packet) - end
+            if len(term) != 3 or type(term[2]) is not Reference or not 0 < size < LARGE:
+                return None
+            return MessageReceived(AliasSend(term[1], term[2]), packet[end:])
+        if len(term) != 4 or type(term[3]) is not Reference or term[1].node != self._peer_node:
+            return None
+        watched = term[2]
+        if type(watched) is not Atom and (type(watched) is not Pid or watched.node != self._local_node):
+            return None
+        kind = MonitorP if op == 19 else DemonitorP
+        return MessageReceived(kind(term[1], watched, term[3]), None)
 
     def _receive_pass_through(self, packet: bytes | memoryview) -> MessageReceived:
         """Read 112 131 control [131 payload]; OTP does not look at the first byte."""
@@ -435,16 +466,19 @@ class Channel:
         self._queue.add(join_frames(head, payloads), control, None)
         return True
 
-    def head_of(self, control: Send | RegSend) -> bytes | None:
+    def head_of(self, control: Send | RegSend | None) -> bytes | None:
         """What stands between the length and the payload of ordinary messages of one sender to one receiver.
 
-        None where they have none that is always the same.
+        For None, what stands in front of the control message of messages to aliases. None where they have
+        none that is always the same, or the peer takes none.
 
         Raises:
             LocalProtocolError: the channel is closed.
         """
         if self.closed:
             raise LocalProtocolError("the connection is closed")
+        if control is None:
+            return _NORMAL_HEADER if self._with_header and DistFlags.ALIAS in self.flags else None
         if not self._with_header or control.token is not None:
             return None
         return _NORMAL_HEADER + (self._last_head if self._is_like_last(control) else self._encode(control, True))

@@ -114,10 +114,14 @@ def join_frames(head: bytes, terms: Sequence[Buffer]) -> bytes:
     return b"".join(parts)
 
 
-def pack_frame(head: bytes, term: object, most: int) -> bytes | None:
-    """Write a message; None where head and term have more bytes than ``most``, or it is no term."""
+def pack_frame(head: bytes, term: object, most: int, control: object = None) -> bytes | None:
+    """Write a message; None where head and terms have more bytes than ``most``, or one is no term.
+
+    Args:
+        control: a term that belongs to the head, behind the rest of it; None for none.
+    """
     try:
-        parts = write_term(term)
+        parts = write_term(term) if control is None else [*write_term(control), *write_term(term)]
     except EncodeError:
         return None
     size = len(head) + sum(map(len, parts))

@@ -388,8 +388,11 @@ class Connection(asyncio.BufferedProtocol):
         self._queued(len(payloads))
         return True
 
-    def head_of(self, control: Send | RegSend) -> bytes | None:
+    def head_of(self, control: Send | RegSend | None) -> bytes | None:
         """What frames for ``send_frame`` begin with; None where messages are for ``send``.
+
+        Args:
+            control: None for messages to aliases, each with a control message of its own behind that.
 
         Raises:
             LocalProtocolError: the connection is closed.
@@ -547,10 +550,17 @@ class Connection(asyncio.BufferedProtocol):
             if not pieces:
                 break
             self._write(pieces)
-        self._check_idle_queue()
+            if not self._channel.queued_bytes:
+                break
+        if self.busy:
+            self._check_idle_queue()
 
     def _write(self, pieces: list[Buffer]) -> None:
         assert self._transport is not None
+        if len(pieces) == 1:
+            self._sent_bytes += len(pieces[0])
+            self._transport.write(pieces[0])
+            return
         small: list[Buffer] = []
         for piece in pieces:
             self._sent_bytes += len(piece)

@@ -46,13 +46,17 @@ class Caller:
 
     def destination(self) -> Pid | Reference:
         """Where the reply goes: the alias in the tag where there is one, as ``gen:reply`` does."""
-        match self.tag:
-            case ImproperList((Atom("alias"),), Reference() as alias):
-                return alias
-            case ImproperList((ImproperList((Atom("alias"),), Reference() as alias),), _):
-                return alias
-            case _:
-                return self.pid
+        alias = _alias_in(self.tag)
+        if alias is None and isinstance(self.tag, ImproperList) and len(self.tag.elements) == 1:
+            alias = _alias_in(self.tag.elements[0])
+        return self.pid if alias is None else alias
+
+
+def _alias_in(tag: Term) -> Reference | None:
+    """The reference of ``[alias|Ref]``; None of anything else."""
+    if isinstance(tag, ImproperList) and isinstance(tag.tail, Reference) and tag.elements == (ALIAS,):
+        return tag.tail
+    return None
 
 
 class Calling(Protocol):

@@ -17,14 +17,14 @@ from pyglyn import etf
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import exits
-from pyglyn.node.calls import Caller
+from pyglyn.node.calls import GEN_CALL, GEN_CAST, Caller
 from pyglyn.node.calls import reply as send_reply
 from pyglyn.node.exits import ErlangError, Exit
 from pyglyn.node.process import Process, logger
 from pyglyn.node.reasons import NORMAL
 from pyglyn.node.runtime import Runtime
 from pyglyn.node.signals import ExitSignal
-from pyglyn.node.system import SystemSide, is_system_message, state_of
+from pyglyn.node.system import SYSTEM, SystemSide, is_system_message, state_of
 
 FUNCTION_CLAUSE = Atom("function_clause")
 TIMEOUT = Atom("timeout")
@@ -256,20 +256,21 @@ class _Loop:
             return
 
     async def handle(self, message: Term) -> None:
-        match message:
-            case (Atom("$gen_call"), from_, request):
-                caller = Caller.from_term(from_)
-                if caller is not None:
-                    await self.call(request, caller)
-            case (Atom("$gen_cast"), request):
-                await self.after(await self.server.handle_cast(request))
-            case (Atom("system"), _, _):
-                if (end := self.system.take(message)) is not None:
-                    raise Stop(end[0])
-            case (Atom("EXIT"), pid, reason) if pid == self.parent and type(message) is ExitSignal:
-                raise Stop(reason)
-            case _:
-                await self.after(await self.server.handle_info(message))
+        tag = message[0] if isinstance(message, tuple) and message else None
+        size = len(message) if tag is not None else 0  # type: ignore[arg-type]
+        if tag is GEN_CALL and size == 3:
+            caller = Caller.from_term(message[1])  # type: ignore[index]
+            if caller is not None:
+                await self.call(message[2], caller)  # type: ignore[index]
+        elif tag is GEN_CAST and size == 2:
+            await self.after(await self.server.handle_cast(message[1]))  # type: ignore[index]
+        elif tag is SYSTEM and size == 3:
+            if (end := self.system.take(message)) is not None:
+                raise Stop(end[0])
+        elif type(message) is ExitSignal and message[1] == self.parent:
+            raise Stop(message[2])
+        else:
+            await self.after(await self.server.handle_info(message))
 
     async def call(self, request: Term, caller: Caller) -> None:
         try:

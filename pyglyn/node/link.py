@@ -41,6 +41,8 @@ HUB: Final = Atom("hub")
 MAX_FRAME: Final = 2**32 - 1
 HIGH_WATER: Final = 16 * 1024 * 1024
 """Bytes waiting to be written above which a link is busy, where nothing else is said."""
+_PAIR: Final = b"h\2"
+"""What a tuple of two begins with."""
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
@@ -121,8 +123,11 @@ class FrameWriter:
 
 
 def _encode_header(control: Control, node: str | None) -> bytes:
-    where = None if node is None else atom_of(node)
-    return etf.encode_bare((where, to_term(control, RECOMMENDED)))
+    return etf.encode_bare((_where(node), to_term(control, RECOMMENDED)))
+
+
+def _where(node: str | None) -> Term:
+    return None if node is None else atom_of(node)
 
 
 def encode_request(request: Term) -> bytes:
@@ -396,8 +401,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
         """Send messages that have the same header."""
         self._put([self._writer.write_many(control, node, payloads)])
 
-    def way(self, control: Send | RegSend, node: str | None) -> tuple[bytes, int, Port] | None:
+    def way(self, control: Send | RegSend | None, node: str | None) -> tuple[bytes, int, Port] | None:
         """What a way through this link needs (see ``ways``)."""
+        if control is None:
+            return _PAIR + etf.encode_bare(_where(node)), LARGE, self
         return None if control.token is not None else (self._writer.header(control, node), LARGE, self)
 
     def send_frame(self, frame: bytes) -> bool:

@@ -278,7 +278,11 @@ class Mailbox:
                 found, message = self._take_looked_at(match) if unseen else (False, None)
                 unseen = unseen and self._held
                 if not found:
-                    found, message = await self._look(match, len(self._fresh))
+                    here = len(self._fresh)
+                    if here <= FAIRNESS and self._failure is None:
+                        found, message = self._take_fresh(match, here)
+                    else:
+                        found, message = await self._look(match, here)
                 if found:
                     return message
                 if last:

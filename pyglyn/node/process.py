@@ -43,7 +43,7 @@ from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, Ties, demonitor_signal
 from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
-from pyglyn.node.ways import Way
+from pyglyn.node.ways import AliasWay, Way
 from pyglyn.patience import Patience
 
 MAX_LOGGED_REASON = 500
@@ -84,6 +84,7 @@ class Host(Protocol):
     ties: Ties
     read_message: Callable[[bytes | memoryview], Term]
     handling: bool
+    alias_ways: dict[str, AliasWay]
 
     def make_ref(self) -> Reference: ...
     def is_here(self, dest: Pid | Reference) -> bool: ...
@@ -100,6 +101,7 @@ class Host(Protocol):
     def ended(self, process: Process, reason: Term) -> None: ...
     def send(self, control: Control, body: Term = None, node: str | None = None) -> None: ...
     def find_way(self, sender: Pid, to: Destination) -> Way | None: ...
+    def find_alias_way(self, node: str) -> None: ...
     def apply(self, process: Process, effects: list[Effect]) -> None: ...
     def unregister(self, name: str) -> None: ...
     async def register_name(self, name: str, pid: Pid) -> None: ...
@@ -365,7 +367,19 @@ class Process:
             and way(message)
         ):
             return
+        if type(to) is Reference and to.node in runtime.alias_ways and self._send_to_alias(to, message):
+            return
         self._send_all_the_way(to, message)
+
+    def _send_to_alias(self, to: Reference, message: Term) -> bool:
+        """Send to an alias of another node where nothing is in the way, such as a reply to a call."""
+        runtime = self.runtime
+        if not self.alive or runtime.busy.nodes or runtime.handling or get_ident() != runtime.home.thread:
+            return False
+        if runtime.alias_ways[to.node](self.pid, to, message):
+            return True
+        runtime.alias_ways.pop(to.node, None)
+        return False
 
     def _send_all_the_way(self, to: Destination, message: Term) -> None:
         if not self.runtime.home.is_here():
@@ -380,6 +394,7 @@ class Process:
             self.runtime.send(RegSend(self.pid, name_term(to)), message)
         elif isinstance(to, Reference):
             self.runtime.send(AliasSend(self.pid, to), message)
+            self.runtime.find_alias_way(to.node)
         elif isinstance(to, tuple):
             name, node = name_and_node(to)
             self.runtime.send(RegSend(self.pid, name), message, node)

@@ -127,10 +127,10 @@ class Router:
         if type(control) is UnlinkId and DistFlags.UNLINK_ID not in connection.flags:
             self._in_its_stead(UnlinkIdAck(control.id, control.to, control.sender))
 
-    def way(self, control: Send | RegSend, node: str) -> tuple[bytes, int, Port] | None:
+    def way(self, control: Send | RegSend | None, node: str) -> tuple[bytes, int, Port] | None:
         """What a way out of the hub needs (see ``ways``); None where each message is for ``to_node``."""
         if node == self.hub.name:
-            link = self._worker_behind(control)
+            link = None if control is None else self._worker_behind(control)
             return None if link is None else link.protocol.way(control, None)
         connection, settings = self.hub.peers.get(node), self.hub.settings
         if connection is None or connection.closed or settings.send_limit < 2 * settings.net.busy_limit:

@@ -52,7 +52,7 @@ from pyglyn.node.readiness import Readiness
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 from pyglyn.node.threads import Home
-from pyglyn.node.ways import Port, Way, way_by_name, way_here, way_out
+from pyglyn.node.ways import AliasWay, Port, Way, way_by_name, way_here, way_out, way_to_aliases
 
 logger = logging.getLogger("pyglyn.process")
 
@@ -148,7 +148,9 @@ class Runtime:
         ties: which processes have links or monitors across to which node.
         source: the node that sent what is being taken now; None for this one.
         handling: a signal is being handled; what is sent now goes out behind what that causes.
-        on_way: gives what `ways.way_out` needs for messages with a control message to a node.
+        on_way: gives what `ways.way_out` needs for messages with a control message to a node, and with None
+            what `ways.way_to_aliases` does.
+        alias_ways: other node -> the way to aliases of it.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
@@ -176,7 +178,8 @@ class Runtime:
         self.readiness = Readiness(self.settings.check_timeout_s)
         self.ties = signals.Ties()
         self.source: str | None = None
-        self.on_way: Callable[[Send | RegSend, str], tuple[bytes, int, Port] | None] | None = None
+        self.on_way: Callable[[Send | RegSend | None, str], tuple[bytes, int, Port] | None] | None = None
+        self.alias_ways: dict[str, AliasWay] = {}
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
@@ -376,6 +379,13 @@ class Runtime:
         else:
             way = self._way_out(RegSend(sender, name), self.node)
         return None if way is None else way_by_name(way, self.names, known)
+
+    def find_alias_way(self, node: str) -> None:
+        """Note how messages get to aliases of another node, until it is down."""
+        if self.on_way is not None and node != self.node:
+            found = self.on_way(None, node)
+            if found is not None:
+                self.alias_ways[node] = way_to_aliases(*found)
 
     def _way_out(self, control: Send | RegSend, node: str) -> Way | None:
         found = None if self.on_way is None else self.on_way(control, node)
@@ -587,6 +597,7 @@ class Runtime:
 
     def node_down(self, node: str) -> None:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
+        self.alias_ways.pop(node, None)
         for process in map(self.processes.get, self.ties.take(node)):
             if process is not None:  # what happened to one before may have ended it
                 self.apply(process, process.signals.on_node_down(node))

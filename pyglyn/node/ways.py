@@ -10,12 +10,19 @@ where anything is not as it was, or anybody has to wait, and the message takes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
-from pyglyn.etf import Pid, Term, normalise, pack_frame
+from pyglyn.dist.control import Op
+from pyglyn.etf import Pid, Reference, Term, normalise, pack_frame
+
+_ALIAS_SEND: Final = Op.ALIAS_SEND.value
 
 Way: TypeAlias = Callable[[Term], bool]
 """Sends a message; False where it has not, and nothing was done."""
+
+
+AliasWay: TypeAlias = Callable[[Pid, Reference, Term], bool]
+"""Sends a message of a process to an alias of another node; False as a `Way`."""
 
 
 class Receiver(Protocol):
@@ -38,6 +45,21 @@ def way_out(head: bytes, most: int, port: Port) -> Way:
 
     def send(message: Term) -> bool:
         frame = pack_frame(head, message, most)
+        return frame is not None and send_frame(frame)
+
+    return send
+
+
+def way_to_aliases(head: bytes, most: int, port: Port) -> AliasWay:
+    """The way through a connection or link to whatever alias; each call has one of its own.
+
+    Args:
+        head: what is in front of the control message.
+    """
+    send_frame = port.send_frame
+
+    def send(sender: Pid, alias: Reference, message: Term) -> bool:
+        frame = pack_frame(head, message, most, (_ALIAS_SEND, sender, alias))
         return frame is not None and send_frame(frame)
 
     return send

@@ -194,7 +194,7 @@ class Worker:
             )
         self._protocol.send(control, node, parts)
 
-    def way(self, control: Send | RegSend, node: str) -> tuple[bytes, int, Port] | None:
+    def way(self, control: Send | RegSend | None, node: str) -> tuple[bytes, int, Port] | None:
         """What a way to the hub needs (see ``ways``); None where each message is for ``to_hub``."""
         if self.runtime.settings.send_limit < 2 * HIGH_WATER:
             return None

@@ -145,6 +145,15 @@ def test_a_frame_may_have_as_many_bytes_as_it_is_said(module: ModuleType, term: 
 def test_what_is_no_term_is_no_frame(module: ModuleType) -> None:
     assert module.pack_frame(b"head", object(), 65_536) is None
     assert module.pack_frame(b"head", [1, {2: object()}], 65_536) is None
+    assert module.pack_frame(b"head", 1, 65_536, (33, object())) is None
+
+
+@given(strategies.terms(), st.sampled_from(CONTROLS), st.sampled_from([0, 40, 80, 65_536]))
+def test_a_term_may_belong_to_the_head(term: Any, control: Any, most: int) -> None:
+    expected = frames.pack_frame(b"head", term, most, control)
+    assert codec.implementation("c").pack_frame(b"head", term, most, control) == expected
+    data = b"head" + encode_bare(control) + encode_bare(term)
+    assert expected == (len(data).to_bytes(4) + data if len(data) <= most else None)
 
 
 def test_joined_terms_may_be_views(module: ModuleType) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pyglyn import etf
-from pyglyn.dist.control import RegSend, Send
+from pyglyn.dist.control import AliasSend, RegSend, Send
 from pyglyn.errors import EncodeError
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import Exit, Node
 from pyglyn.node.ways import way_by_name, way_here, way_out
 from pyglyn.testing import Beam, eventually
@@ -90,6 +90,40 @@ async def test_messages_out_are_the_same_on_every_way(to: Any) -> None:
     me.send(to, 4)
     me.send(to, b"x" * 2000)
     assert here.take() == [(control, 4, PEER), (control, b"x" * 2000, PEER)]
+
+
+async def test_messages_to_aliases_of_a_node_take_one_way() -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port) if control is None else None
+    me, other = here.process(), here.process()
+    aliases = [Reference(PEER, 3, (number, 0, 0)) for number in range(4)]
+    me.send(aliases[0], 0)
+    assert here.take() == [(AliasSend(me.pid, aliases[0]), 0, PEER)]
+    me.send(aliases[1], 1)
+    other.send(aliases[2], 2)
+    assert port.sent == [
+        etf.pack_frame(b"head", 1, 1000, (33, me.pid, aliases[1])),
+        etf.pack_frame(b"head", 2, 1000, (33, other.pid, aliases[2])),
+    ]
+    with pytest.raises(EncodeError):
+        me.send(aliases[1], object())
+    here.runtime.node_down(PEER)
+    me.send(aliases[3], 3)
+    port.open = False
+    me.send(aliases[3], 4)
+    assert here.take() == [(AliasSend(me.pid, aliases[3]), number, PEER) for number in (3, 4)]
+    assert len(port.sent) == 2
+
+
+async def test_an_alias_of_this_node_is_no_way_out() -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port)
+    me, to = here.process(), here.process()
+    alias = to.alias()
+    for number in range(3):
+        me.send(alias, number)
+    assert mailbox(to) == [0, 1, 2]
+    assert port.sent == []
 
 
 async def test_a_message_to_another_receiver_takes_its_own_way() -> None:

@@ -189,7 +189,7 @@ PyObject *join_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 /* --- writing --------------------------------------------------------------------------------------- */
 
 /* frames.pack_frame: NULL without an exception where it is for Python */
-static PyObject *pack(State *state, PyObject *head, PyObject *term, Py_ssize_t most)
+static PyObject *pack(State *state, PyObject *head, PyObject *control, PyObject *term, Py_ssize_t most)
 {
     Writer writer;
     PyObject *frame = NULL;
@@ -198,7 +198,8 @@ static PyObject *pack(State *state, PyObject *head, PyObject *term, Py_ssize_t m
     begin_writing(&writer, state);
     writer.most = 4 + most;
     if (write_raw(&writer, length, 4) == 0 &&
-        write_raw(&writer, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head)) == 0 && write_term(&writer, term) == 0) {
+        write_raw(&writer, PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head)) == 0 &&
+        (control == Py_None || write_term(&writer, control) == 0) && write_term(&writer, term) == 0) {
         bool fits = writer.size - 4 <= most;  /* what was small enough for the room at hand was not measured */
         put_length(writer.data, (uint32_t)(writer.size - 4));
         frame = fits ? take_written(&writer) : Py_NewRef(Py_None);
@@ -213,11 +214,11 @@ static PyObject *pack(State *state, PyObject *head, PyObject *term, Py_ssize_t m
 PyObject *pack_frame(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     State *state = state_of(module);
-    if (nargs == 3 && PyBytes_CheckExact(args[0]) && PyLong_CheckExact(args[2])) {
+    if ((nargs == 3 || nargs == 4) && PyBytes_CheckExact(args[0]) && PyLong_CheckExact(args[2])) {
         Py_ssize_t most = PyLong_AsSsize_t(args[2]);
         if (most == -1 && PyErr_Occurred()) return NULL;
         if (0 <= most && most <= MOST_AT_ONCE) {
-            PyObject *frame = pack(state, args[0], args[1], most);
+            PyObject *frame = pack(state, args[0], nargs == 4 ? args[3] : Py_None, args[1], most);
             if (frame != NULL || !may_go_on()) return frame;
         }
     }

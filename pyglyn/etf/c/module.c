@@ -406,7 +406,7 @@ static PyMethodDef methods[] = {
     FUNCTION(normalise, "(term)"),
     POSITIONAL(cut_frames, "(data, at, least, begins, known, runs, /)"),
     POSITIONAL(join_frames, "(head, terms, /)"),
-    POSITIONAL(pack_frame, "(head, term, most, /)"),
+    POSITIONAL(pack_frame, "(head, term, most, control=None, /)"),
     {NULL, NULL, 0, NULL},
 };
 
