@@ -47,6 +47,11 @@ _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
 """Bytes handed to the socket at once, and of those that it has not taken: it copies them."""
+_SOCKET_SIZE: Final = 512 * 1024
+"""What is asked of the kernel as the place for bytes on their way; Linux's own is some 160 KiB of them.
+
+A large message is then given to the socket in few turns of both event loops, and hardly ever copied to wait for it.
+"""
 _ZEROED: Final = 16 << 20
 """Bytes that are taken at once for a frame that has announced them."""
 _LENGTH = struct.Struct(">I")
@@ -301,6 +306,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
         forks.keep_transport(self.transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _SOCKET_SIZE:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_SIZE)
         # Of no more than the lower limit is nobody told when it is written.
         self.transport.set_write_buffer_limits(high=min(_WRITE_SIZE, self._high_water // 4))
 
