@@ -128,7 +128,8 @@ class Waiter(Generic[T]):
 
     def reset(self) -> None:
         """Make it one that is not settled, and that nobody waits for."""
-        self._take_callbacks()
+        if self._callback is not None:
+            self._take_callbacks()
         self._result = _PENDING
         self._error = None
 

@@ -62,7 +62,7 @@ from pyglyn.dist.framing import (
 from pyglyn.dist.outgoing import OutgoingQueue
 from pyglyn.dist.ticks import TickAction, Ticker
 from pyglyn.escaping import escaped
-from pyglyn.errors import DecodeError, LocalProtocolError, RemoteProtocolError, TruncatedTerm
+from pyglyn.errors import DecodeError, LimitExceeded, LocalProtocolError, RemoteProtocolError, TruncatedTerm
 from pyglyn.etf import Atom, Limits, Pid, Reference, Term, decode_bare, encode_bare, join_frames
 
 DEFAULT_CONTROL_LIMITS = Limits()
@@ -236,6 +236,9 @@ class Channel:
                             if known is not None:
                                 events.append(MessageReceived(known, packet[end:]))
                                 continue
+                        if self._with_header:
+                            events.append(self._receive_normal(packet))
+                            continue
                     if not packet:
                         events.append(_TICK_RECEIVED)
                         if self._ticker.answer_tick() and not self._queue.size:
@@ -286,7 +289,10 @@ class Channel:
         """
         op = packet[_OP_AT] if len(packet) > _OP_AT else 0
         term: Any
-        term, end = decode_control(packet, 3, self.settings.control_limits)
+        try:
+            term, end = decode_bare(packet, 3, limits=self.settings.control_limits)
+        except LimitExceeded:
+            term, end = decode_control(packet, 3, self.settings.control_limits)
         if op in _OF_CALLS and packet[3:6] in _CALL_TUPLES:
             known = self._read_of_call(op, term, packet, end)
             if known is not None:

@@ -50,7 +50,8 @@ _WRITE_SIZE: Final = 128 * 1024
 _SOCKET_SIZE: Final = 512 * 1024
 """What is asked of the kernel as the place for bytes on their way; Linux's own is some 160 KiB of them.
 
-A large message is then given to the socket in few turns of both event loops, and hardly ever copied to wait for it.
+A large message is then given to the socket in few turns of both event loops, and is hardly ever copied to
+wait for it.
 """
 _ZEROED: Final = 16 << 20
 """Bytes that are taken at once for a frame that has announced them."""

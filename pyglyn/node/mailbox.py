@@ -223,7 +223,7 @@ class Mailbox:
         if self._failure is not None:
             raise self._failure
         self._moved = False
-        found, message = self._take_looked_at(match)
+        found, message = self._take_looked_at(match) if self._remaining else (False, None)
         if not found and self._fresh:
             here = len(self._fresh)
             found, message = self._take_fresh(match, FAIRNESS)

@@ -462,6 +462,8 @@ class Runtime:
                 self.answer_for_the_dead(control)
                 return
             dest = pid
+        if isinstance(control, (MonitorP, DemonitorP)) and self._note_watcher(control, dest):
+            return
         if not self.is_here(dest):
             self.answer_for_the_dead(control)
             return
@@ -484,6 +486,20 @@ class Runtime:
                 )
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
+
+    def _note_watcher(self, control: Any, dest: Pid | Reference) -> bool:
+        """Note a monitor of a process here, or its end, which causes nothing; False where it does."""
+        if self.handling or type(dest) is not Pid or not self.is_here(dest):
+            return False
+        process = self.processes.get(dest.id)
+        if process is None:
+            return False
+        watched: Any = control.watched
+        if type(control) is MonitorP:
+            process.signals.on_monitor(control.watcher, watched, control.ref)
+        else:
+            process.signals.on_demonitor(control.watcher, control.ref)
+        return True
 
     def receive_many_encoded(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
         """Take messages from outside that have the same control message.

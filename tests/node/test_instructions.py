@@ -22,12 +22,13 @@ from pyglyn.testing import require
 from tests.node.paths import MANY, PATHS
 
 ROOT = Path(__file__).parent.parent.parent
+
 BOUNDS = {
-    "into_a_process": 35_000,
-    "out_of_a_process": 34_000,
-    "to_a_worker": 33_000,
-    "within": 30_000,
-    "served": 135_000,
+    "into_a_process": 20_000,
+    "out_of_a_process": 13_500,
+    "to_a_worker": 6_000,
+    "within": 17_000,
+    "served": 133_000,
 }
 """Instructions for each message."""
 
