@@ -259,13 +259,15 @@ class Mailbox:
         self._waits = True
         expired = False
         unseen = self._held  # what others have looked at
+        timer = None
+        if timeout is not None:
 
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            self._wake()
+            def expire() -> None:
+                nonlocal expired
+                expired = True
+                self._wake()
 
-        timer = waiter.get_loop().call_later(timeout, after_reading, expire) if timeout is not None else None
+            timer = waiter.get_loop().call_later(timeout, after_reading, expire)
         try:
             while True:
                 # Some may have come, or been looked at by others, during a look.
