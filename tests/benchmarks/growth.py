@@ -12,13 +12,15 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
 import rich_click as click
 
 from pyglyn.dist.control import Send
-from pyglyn.etf import Term, encode_bare
+from pyglyn.etf import Atom, Pid, Term, encode_bare
+from pyglyn.groups.pg_state import PgState
 from pyglyn.node import Collector, Process, garbage
 from pyglyn.node.runtime import Identity, Runtime
 from tests.benchmarks.chart import Curve, table, write_chart
@@ -33,12 +35,20 @@ class Sizes:
     waiting: Sequence[int] = (1_000, 10_000, 100_000, 1_000_000)
     processes: Sequence[int] = (10, 1_000, 10_000, 100_000)
     passed_over: Sequence[int] = (100, 1_000, 10_000, 100_000)
+    members: Sequence[int] = (100, 1_000, 10_000, 100_000)
     message: Sequence[int] = (16, 1_024, 65_536, 1_048_576, 67_108_864)
     messages: int = 200_000
     """How many messages a point takes at least, small ones."""
 
 
-FEW = Sizes(waiting=(10, 100), processes=(1, 10), passed_over=(1, 10), message=(16, 1_024), messages=100)
+FEW = Sizes(
+    waiting=(10, 100),
+    processes=(1, 10),
+    passed_over=(1, 10),
+    members=(1, 10),
+    message=(16, 1_024),
+    messages=100,
+)
 
 
 def runtime() -> Runtime:
@@ -118,6 +128,38 @@ async def _processes(sizes: Sizes) -> AsyncIterator[Curve]:
     yield Curve("spawn-memory", "light processes", "bytes for each", memory)
 
 
+async def _members(sizes: Sizes) -> AsyncIterator[Curve]:
+    joins, looks, leaves, memory = [], [], [], []
+    group, times = Atom("group"), 3
+    for count in sizes.members:
+        here = runtime()
+        scope = here.attach("scope")
+        spent, before = [0.0, 0.0, 0.0], 0
+        for number in range(times):
+            state = PgState(scope.pid, "scope", scope.make_ref)
+            members = [Pid("growth@localhost", each, 0, 1) for each in range(1_000, 1_000 + count)]
+            gc.collect()
+            before = resident()
+            points = [time.process_time()]
+            for member in members:
+                state.join(group, member)
+            points.append(time.process_time())
+            if not number:
+                memory.append((count, max(0, resident() - before) / count))
+            assert len(state.get_members(group)) == count
+            points.append(time.process_time())
+            for member in members:
+                state.leave(group, member)
+            points.append(time.process_time())
+            spent = [sum(pair) for pair in zip(spent, (b - a for a, b in pairwise(points)), strict=True)]
+        for curve, seconds in zip((joins, looks, leaves), spent, strict=True):
+            curve.append((count, seconds / times / count * 1e6))
+    yield Curve("join", "members of a pg group", "microseconds for one to join", joins)
+    yield Curve("members", "members of a pg group", "microseconds for each in a list of all", looks)
+    yield Curve("leave", "members of a pg group", "microseconds for one to leave", leaves)
+    yield Curve("join-memory", "members of a pg group", "bytes for each", memory)
+
+
 async def _sizes(sizes: Sizes) -> AsyncIterator[Curve]:
     points = []
     for size in sizes.message:
@@ -137,6 +179,7 @@ PARTS: dict[str, Callable[[Sizes], AsyncIterator[Curve]]] = {
     "mailbox": _mailbox,
     "processes": _processes,
     "selective": _selective,
+    "members": _members,
     "size": _sizes,
 }
 
