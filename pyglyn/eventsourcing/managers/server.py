@@ -18,9 +18,10 @@ from pyglyn.eventsourcing.managers.machine import Attend, Item, ManagerMachine, 
 from pyglyn.eventsourcing.managers.sending import Sender
 from pyglyn.eventsourcing.managers.spec import ManagerSpec
 from pyglyn.eventsourcing.managers.transitions import Transitions
+from pyglyn.eventsourcing.queries.durable_server import WAITING as WAITERS
 from pyglyn.eventsourcing.queries.durable_server import DurableServer, Outcome
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
-from pyglyn.eventsourcing.queries.durable_state import STUCK, Apply, Drive, Other
+from pyglyn.eventsourcing.queries.durable_state import STUCK, UNAVAILABLE, Apply, Drive, Other
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn
@@ -49,7 +50,8 @@ class ManagerServer(DurableServer):
         partition: int = 0,
         *,
         last_effect_s: float = 3.0,
-        unavailable: FailurePolicy | None = None,
+        unavailable: FailurePolicy = UNAVAILABLE,
+        waiting: int = WAITERS,
         lease_s: float = LEASE_S,
     ) -> None:
         """Begin.
@@ -59,6 +61,7 @@ class ManagerServer(DurableServer):
             partition: 0; a manager has no others.
             last_effect_s: how long it waits, when it is to end, for what is under way.
             unavailable: how often to try again what a store could not be reached for.
+            waiting: how many callers may wait for positions.
             lease_s: how long an instance that cannot be reached any more keeps others from going on.
         """
         assert isinstance(query, ManagerSpec)
@@ -66,8 +69,9 @@ class ManagerServer(DurableServer):
         self.lease_s = lease_s
         self.transitions = Transitions(query)
         self.services: dict[str, Service[Any, Any, Any]] = {}
-        options: dict[str, Any] = {} if unavailable is None else {"unavailable": unavailable}
-        await super().init(query, partition, last_effect_s=last_effect_s, **options)
+        await super().init(
+            query, partition, last_effect_s=last_effect_s, unavailable=unavailable, waiting=waiting
+        )
 
     def make_projection(self, unavailable: FailurePolicy) -> ManagerMachine:
         spec = self.spec

@@ -99,6 +99,9 @@ STAND_BACK_S = 0.12
 
 LAST_EFFECT_S = 3.0
 
+WAITING = 10_000
+"""Callers that may wait for positions at once; who has given up counts until the position is reached."""
+
 _WORTH_PUTTING_OFF = 3
 """After so many batches in which a statement that was put off has failed, none is any more."""
 
@@ -117,6 +120,7 @@ class DurableServer(QueryServer):
         *,
         last_effect_s: float = LAST_EFFECT_S,
         unavailable: FailurePolicy = UNAVAILABLE,
+        waiting: int = WAITING,
     ) -> None:
         """Join the group, and begin.
 
@@ -125,7 +129,9 @@ class DurableServer(QueryServer):
             partition: which one of its partitions, from 0.
             last_effect_s: how long it waits, when it is to end, for the effect that is under way.
             unavailable: how often to try again what a store could not be reached for.
+            waiting: how many callers may wait for positions.
         """
+        self.waiting = waiting
         self.name = query.names()[partition]
         await self.register(self.name)
         self.query = query
@@ -665,6 +671,9 @@ class DurableServer(QueryServer):
         """Answer tools, those who wait for a position, and those who ask for rows."""
         match request:
             case (Atom("wait_for"), int() as position):
+                if len(self.waiting_for) >= self.waiting:
+                    busy = StoreUnavailable(f"{self.waiting} callers wait for query {self.name!r} already")
+                    return (wire.ERROR, wire.error_term(busy))
                 heapq.heappush(self.waiting_for, (position, next(self.numbers), caller))
                 await self._answer_waiting()
                 return NoReply

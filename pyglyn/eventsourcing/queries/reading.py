@@ -107,6 +107,7 @@ async def wait_for(
 
     Raises:
         ActorTimeout: it was not so far in time.
+        StoreUnavailable: too many wait for it.
         CallFailed: there is no such query, or it ended.
     """
     if isinstance(query, DurableSpec):

@@ -13,6 +13,7 @@ import pytest_asyncio
 from pyglyn import eventsourcing as es
 from pyglyn.errors import ActorTimeout, EntityNotFound, StoreUnavailable
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, DepositMoney, OpenAccount, apply, handle
 from tests.eventsourcing.queries.totals import bank, close_opened, deposits
@@ -134,3 +135,23 @@ async def test_an_aggregate_is_loaded_as_it_was(node, url):
     for missing in (0, 5, -1):
         with pytest.raises(EntityNotFound):
             await accounts.load_aggregate("a", at=missing)
+
+
+async def test_only_so_many_may_wait_for_what_never_comes(node, tmp_path):
+    store = es.open_store(f"sqlite:{tmp_path}/a.db", aggregate_type="t")
+    await store.append("a", [{"n": 1}], expected=0)
+    await store.set_paused("totals", True)
+    query = es.DurableQuery("totals", _nothing, store=store)
+    await node.start(DurableServer, query, name="totals", waiting=20)
+    waiting = [asyncio.create_task(node.call("totals", (Atom("wait_for"), 1 << 60), None)) for _ in range(20)]
+    with pytest.raises(es.StoreUnavailable, match="20 callers wait for query 'totals' already"):
+        await es.wait_for(node, query, 1 << 60)
+    assert es.QueryStatus.from_term(await node.call("totals", Atom("status"))).state == "paused"
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await store.close()
+
+
+def _nothing(id: str, envelopes: list[Any]) -> None:
+    pass
