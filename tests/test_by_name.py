@@ -34,6 +34,7 @@ ELSEWHERE = {
     "cli/eventsourcing.py": "cli/test_eventsourcing_commands.py",
     "cli/groups.py": "cli/test_groups_commands.py",
     "cli/interop.py": "test_packages.py",
+    "cli/known.py": "cli/test_configuration.py",
     "cli/network.py": "cli/test_cli.py",
     "cli/node.py": "cli/test_cli.py supervision/test_nothing_left.py",
     "cli/observe.py": "http/test_page.py",

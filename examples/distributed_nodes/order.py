@@ -50,7 +50,7 @@ def orders_at(me: Process) -> es.Service[State, orders.Command, Event]:
 
 async def create_demo_order(me: Process) -> None:
     """Look for the inventory service, then place the first order, unless it was placed already."""
-    if await reaches(me, os.environ.get("INVENTORY_NODE", "inventory@localhost")):
+    if await reaches(me, inventory_node()):
         say("🔗 Connected to inventory service")
         await until_somebody_listens(me)
     else:
@@ -58,6 +58,11 @@ async def create_demo_order(me: Process) -> None:
     with contextlib.suppress(es.DomainError):
         await orders_at(me).execute("order_001", orders.CreateOrder("order_001", DEMO_ORDER))
     say("📦 Demo order created: order_001 with laptop and mouse")
+
+
+def inventory_node() -> str:
+    """Return the name of the node with the inventory service."""
+    return os.environ.get("INVENTORY_NODE", "inventory@localhost")
 
 
 async def reaches(me: Process, node: str) -> bool:
@@ -85,8 +90,9 @@ async def buy(me: Process, order_id: str, product: str, quantity: int) -> int:
 
 
 def app(node: Node) -> Supervisor:
-    """Commit orders to a store; a query of the service publishes the new ones."""
+    """Commit orders to a store; a query of the service publishes the new ones, also to an inventory that comes later."""
     say("🚀 Starting Order Service...")
+    node.keep_connected(inventory_node())
     url = os.environ.get("ORDER_STORE", "memory:")
     events = es.open_store(url, events=Event, state=State, aggregate_type="order")
     store, broadcast = glyn.supervised(CONFIG, events, event_decoder=Event)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 from typing import NoReturn
 
@@ -15,7 +16,7 @@ import rich_click as click
 
 from pyglyn import _standard
 from pyglyn._version import __version__
-from pyglyn.cli import configuration
+from pyglyn.cli import configuration, known
 from pyglyn.errors import PyglynError
 
 click.rich_click.TEXT_MARKUP = "markdown"
@@ -147,7 +148,10 @@ class LazyGroup(click.RichGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command = load_command(command.name or "")
-            configuration.check(ctx, command)
+            configuration.apply(ctx, command)
+            if command.name != "node":  # which logs them
+                for sentence in known.unread(os.environ):
+                    click.echo(f"pyglyn: {sentence}", err=True)
         return name, command, rest
 
 
@@ -190,7 +194,7 @@ def main() -> None:
         sys.exit(cli(prog_name="pyglyn", standalone_mode=False))
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "pyglyn"
-        _fail(f"{error.format_message()} (see {where} --help)", error.exit_code)
+        _fail(f"{configuration.told(error)} (see {where} --help)", error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except PyglynError as error:

@@ -8,6 +8,8 @@ the file, what stands above the tables there, and the default. The file is what 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,12 @@ from typing import Any
 import rich_click as click
 from click.core import ParameterSource
 
+from pyglyn.cli.known import variables
+
 FOR_ALL = frozenset(
     (
-        "cookie", "dist_port", "log_level", "net_ticktime", "proto_dist", "ssl_dist_optfile", "timeout",
-        "tls_ca", "tls_cert", "tls_key",
+        "cookie", "dist-port", "log-level", "net-ticktime", "proto-dist", "ssl-dist-optfile", "timeout",
+        "tls-ca", "tls-cert", "tls-key",
     )
 )  # fmt: skip
 """What may stand above the tables of a file: options that many commands have; others do without."""
@@ -27,12 +31,13 @@ SECRET = frozenset(("cookie",))
 """What is never shown."""
 
 _PATH = "pyglyn.configuration"
+_SHARED = f"{_PATH}.shared"
+_TABLES = f"{_PATH}.tables"
 
 
-def variables(command: str, option: str) -> list[str]:
-    """The variables that give an option of a command, the first one first."""
-    word = option.upper().replace("-", "_")
-    return [f"PYGLYN_{command.upper().replace('-', '_')}_{word}", f"PYGLYN_{word}"]
+def key_of(option: click.Option) -> str:
+    """What an option is called in a file: its long form, of two that exclude each other the first."""
+    return next((name for name in option.opts if name.startswith("--")), option.opts[0]).lstrip("-")
 
 
 def options_of(command: click.Command) -> Iterator[click.Option]:
@@ -42,15 +47,19 @@ def options_of(command: click.Command) -> Iterator[click.Option]:
             yield parameter
 
 
-def with_variables(command: click.Command) -> click.Command:
-    """Have every option of a command read its variables."""
+def with_variables(command: click.Command, group: str = "") -> click.Command:
+    """Have every option of a command, and of the commands in it, read its variables."""
+    path = f"{group} {command.name}".strip()
     for option in options_of(command):
-        option.envvar = variables(command.name or "", option.name or "")
+        option.envvar = variables(path, key_of(option))
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            with_variables(inner, path)
     return command
 
 
 def read(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    """Callback of ``--config``: make the file's values the defaults of all commands.
+    """Callback of ``--config``: keep the file's values, for `apply`.
 
     Raises:
         click.UsageError: there is no such file, or it is none.
@@ -63,42 +72,83 @@ def read(context: click.Context, parameter: click.Parameter, value: str | None) 
     shared: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
     for key, item in table.items():
-        name = key.replace("-", "_")
+        name = key.replace("_", "-")
         if isinstance(item, dict):
-            tables[key.replace("_", "-")] = {inner.replace("-", "_"): each for inner, each in item.items()}
+            tables[name] = item
         elif name in FOR_ALL:
             shared[name] = item
         else:
             raise click.UsageError(
                 f"{path}: {key} is no setting for all commands: give it in a table", context
             )
-    context.default_map = _Tables(shared, tables)
+    context.meta[_SHARED], context.meta[_TABLES] = shared, tables
 
 
-class _Tables(dict[str, Any]):
-    """By command: what is for all, and the command's own table."""
-
-    def __init__(self, shared: dict[str, Any], tables: dict[str, dict[str, Any]]) -> None:
-        super().__init__(tables)
-        self.shared = shared
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return {**self.shared, **super().get(key, {})}
-
-
-def check(context: click.Context, command: click.Command) -> None:
-    """Refuse settings of a command that it has not got.
+def apply(context: click.Context, command: click.Command) -> None:
+    """Make the file's values the defaults of a command, and of the commands in it.
 
     Raises:
-        click.UsageError: names the first one.
+        click.UsageError: names the first one that the command has not got.
     """
-    own: dict[str, Any] = (context.default_map or {}).get(command.name or "") or {}
-    known = {option.name for option in options_of(command)}
+    if _PATH in context.meta:
+        table = context.meta[_TABLES].get(command.name or "", {})
+        context.default_map = {
+            command.name or "": _defaults(context, command, table, f"pyglyn {command.name}")
+        }
+
+
+def _defaults(
+    context: click.Context, command: click.Command, table: Mapping[str, Any], path: str
+) -> dict[str, Any]:
+    own = {key.replace("_", "-"): item for key, item in table.items()}
+    if isinstance(command, click.Group):
+        unknown = [name for name in own if name not in command.commands or not isinstance(own[name], dict)]
+        if unknown:
+            raise click.UsageError(
+                f"{context.meta[_PATH]}: {path} has no command {unknown[0]} to give a table", context
+            )
+        return {
+            name: _defaults(context, inner, own.get(name, {}), f"{path} {name}")
+            for name, inner in command.commands.items()
+        }
+    known = {key_of(option): option.name or "" for option in options_of(command)}
     for name in own:
         if name not in known and name not in FOR_ALL:
-            shown = name.replace("_", "-")
-            path = context.meta[_PATH]
-            raise click.UsageError(f"{path}: pyglyn {command.name} has no option --{shown}", context)
+            raise click.UsageError(f"{context.meta[_PATH]}: {path} has no option --{name}", context)
+    found = {**context.meta[_SHARED], **own}
+    return {known[name]: value for name, value in found.items() if name in known}
+
+
+def told(error: click.UsageError) -> str:
+    """What is wrong in one sentence, with the variable or the file where the wrong value is, if in one."""
+    text = error.format_message()
+    context = error.ctx
+    if context is None:
+        return text
+    at_fault = [option for option in options_of(context.command) if option is getattr(error, "param", None)]
+    for word in re.findall(r"--[a-z][a-z-]*", text):
+        at_fault += [option for option in options_of(context.command) if word in option.opts]
+    if not at_fault:
+        return text
+    option = at_fault[0]
+    match context.get_parameter_source(option.name or ""):
+        case ParameterSource.ENVIRONMENT:
+            return f"{_variable(option)}: {text}"
+        case ParameterSource.DEFAULT_MAP:
+            words = context.command_path.split()[1:]
+            table: Any = context.meta[_TABLES]
+            for word in words:
+                table = table.get(word, {})
+            key = key_of(option)
+            own = key in {each.replace("_", "-") for each in table}
+            return f"{context.meta[_PATH]}: {f'[{chr(46).join(words)}] ' if own else ''}{key}: {text}"
+        case _:
+            return text
+
+
+def _variable(option: click.Option) -> str:
+    names = [option.envvar] if isinstance(option.envvar, str) else list(option.envvar or ())
+    return next((name for name in names if os.environ.get(name)), "the environment")
 
 
 def _find() -> tuple[Path | None, Mapping[str, Any] | None]:
@@ -135,15 +185,12 @@ def settings(context: click.Context, values: Mapping[str, Any]) -> Iterator[tupl
     Args:
         values: of all options, by name.
     """
-    import os
-
     for option in options_of(context.command):
         name = option.name or ""
         value = values.get(name)
         source = context.get_parameter_source(name)
         if source is ParameterSource.ENVIRONMENT:
-            found = [each for each in variables(context.command.name or "", name) if os.environ.get(each)]
-            origin = f"environment, {found[0]}" if found else "environment"
+            origin = f"environment, {_variable(option)}"
         elif source is ParameterSource.DEFAULT_MAP:
             origin = context.meta[_PATH]
         elif source is ParameterSource.COMMANDLINE:
@@ -154,7 +201,7 @@ def settings(context: click.Context, values: Mapping[str, Any]) -> Iterator[tupl
             value = None
         elif name in SECRET:
             value = "***"
-        yield name.replace("_", "-"), value, origin
+        yield key_of(option), value, origin
 
 
 def lines(context: click.Context, values: Mapping[str, Any]) -> Iterable[str]:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import attrs
 import rich_click as click
 
+from pyglyn.errors import LocalProtocolError
 from pyglyn.net import NetSettings, TlsSettings
-from pyglyn.net.tls import read_option_file
+from pyglyn.net.tls import Contexts, read_option_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -100,12 +101,15 @@ def _tls(kept: dict[str, Any]) -> TlsSettings | None:
     proto = kept["proto_dist"] or ""
     if proto.endswith("_tcp") and given:
         raise click.UsageError(f"{given[0]} is for --proto-dist {proto.replace('tcp', 'tls')}")
-    if optfile:
-        if len(given) > 1:
-            raise click.UsageError(f"{given[1]} and --ssl-dist-optfile exclude each other")
-        return read_option_file(optfile)
-    if cert:
-        return TlsSettings.of(cert, key, ca)
+    if len(given) > 1 and optfile:
+        raise click.UsageError(f"{given[1]} and --ssl-dist-optfile exclude each other")
+    if optfile or cert:
+        try:
+            settings = read_option_file(optfile) if optfile else TlsSettings.of(cert, key, ca)
+            Contexts(settings)  # to say here what cannot be used
+        except LocalProtocolError as error:
+            raise click.UsageError(f"{given[0]}: {error}") from error
+        return settings
     if given or proto.endswith("_tls"):
         raise click.UsageError("TLS needs a certificate: --tls-cert, or --ssl-dist-optfile")
     return None

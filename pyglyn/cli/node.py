@@ -15,7 +15,7 @@ import rich_click as click
 from click.core import ParameterSource
 
 from pyglyn import logs, patience
-from pyglyn.cli import configuration, values
+from pyglyn.cli import configuration, known, values
 from pyglyn.cli.loading import load_function
 from pyglyn.cli.network import net_settings, network_options, network_values
 from pyglyn.cli.observe import TOKEN_VARIABLE, address, http_address, new_token
@@ -160,11 +160,15 @@ def node(
     """
     sname, name = _closer(sname, name)
     if print_config:
+        for sentence in known.unread(os.environ):
+            click.echo(f"pyglyn: {sentence}", err=True)
         served = None if http is None else _host_and_port(*http)
         _print_config(as_json, sname=sname, name=name, http=served, print_config=False)
         return
     full_name = _node_name(sname, name)
     set_up_logging(log_level, log_format, log_config, node=full_name)
+    for sentence in known.unread(os.environ):
+        logger.warning("%s", sentence)
     function = load_function(app) if app else None
     _check_peers(connect, full_name)
     net = attrs.evolve(net_settings(), listen_port=port)

@@ -126,6 +126,14 @@ def takes_none(annotation: Any) -> bool:
     return annotation in (types.NoneType, Any, object)
 
 
+def no_type(value: object) -> str | None:
+    """Say what to write instead, of several classes in a list or a tuple; None for what is none of these."""
+    if not isinstance(value, list | tuple | set | frozenset):
+        return None
+    classes = " | ".join(name_of(each) for each in value) or "A | B"
+    return f"a {type(value).__name__} of classes is no type: for one of several write {classes}"
+
+
 def name_of(annotation: Any) -> str:
     """Name a type for people: ``list[Item]``, ``OrderEvent`` for an alias, ``A | B`` for a union."""
     if isinstance(annotation, TypeVar):

@@ -25,7 +25,7 @@ from cattrs.dispatch import MultiStrategyDispatch
 
 from pyglyn.errors import DecodeErrors, Misfit, UnsupportedType, ValueEncodeError
 from pyglyn.etf.terms import Term
-from pyglyn.gleam.annotations import is_union, name_of
+from pyglyn.gleam.annotations import is_union, name_of, no_type
 from pyglyn.gleam.decoding import decode_hook, errors_of
 from pyglyn.gleam.dynamic import Decoder, Errors, too_deep
 from pyglyn.gleam.encoding import describe, encode_hook
@@ -235,7 +235,7 @@ class Converter(cattrs.Converter):
         except TypeError as error:
             if isinstance(error, UnsupportedType):
                 raise
-            raise UnsupportedType(f"{name_of(type_)} is not a type: {error}") from error
+            raise UnsupportedType(no_type(type_) or f"{name_of(type_)} is not a type: {error}") from error
 
     # --- between cattrs and the derived functions --------------------------------------------------
 

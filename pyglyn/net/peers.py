@@ -549,6 +549,8 @@ class Peers:
 
 def _check_local(local: LocalNode) -> None:
     name = local.name
+    if not isinstance(name, str):
+        raise LocalProtocolError(f"a node's name is text such as 'inventory@localhost', and not {name!r}")
     if not is_node_name(name) or not _is_latin1(name):
         raise LocalProtocolError(f"{name[:80]!r} is no node name: expected name@host")
     if len(name) > MAX_NAME:

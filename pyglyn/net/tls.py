@@ -90,14 +90,20 @@ def read_option_file(path: str) -> TlsSettings:
     try:
         with open(path, encoding="utf-8") as file:
             term = etf.text.parse(file.read().rstrip().removesuffix("."))
-    except (OSError, UnicodeError) as error:
-        raise LocalProtocolError(f"the TLS option file {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise LocalProtocolError(f"the TLS option file {path} cannot be read: {error.strerror}") from error
+    except UnicodeError as error:
+        raise LocalProtocolError(
+            f"the TLS option file {path} cannot be read: it is no text in UTF-8"
+        ) from error
     except TermSyntaxError as error:
         raise LocalProtocolError(f"the TLS option file {path} is no Erlang term: {error}") from error
-    sides = {}
-    for name in ("server", "client"):
-        sides[name] = _side_of(path, name, _options(path, term).get(name, []))
-    return TlsSettings(server=sides["server"], client=sides["client"])
+    sides = _options(path, term)
+    for name in sides:
+        if name not in ("server", "client"):
+            raise LocalProtocolError(f"the TLS option file {path}: {name} is neither server nor client")
+    server, client = (_side_of(path, name, sides.get(name, [])) for name in ("server", "client"))
+    return TlsSettings(server=server, client=client)
 
 
 def _options(path: str, term: Term) -> dict[str, Any]:

@@ -39,9 +39,12 @@ def find_cookie(given: str | None = None) -> str:
     The environment's is taken out of it: programs that are started have no business with it.
 
     Raises:
-        CookieError: the file cannot be read or made, is open to others, or has no cookie in it.
+        CookieError: the file cannot be read or made, is open to others, or has no cookie in it;
+            or what is given is no text.
     """
     from_environment = take_from_environment("PYGLYN_COOKIE")
+    if not isinstance(given, str | None):
+        raise CookieError(f"the cookie is text, and not of type {type(given).__name__}")
     if given:
         return given
     if from_environment:

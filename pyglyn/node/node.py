@@ -122,6 +122,7 @@ class Node:
         self._changed: dict[str, asyncio.Event] = {}
         self._started = False
         self._collecting = False
+        self._serving = asyncio.Event()
         self._app_started = asyncio.Event()
         self._failure: Exception | None = None
         self._failing = asyncio.Event()
@@ -228,6 +229,7 @@ class Node:
             if self._named_by is not None:
                 self._announced = True
                 await self.peers.be_named_by(self._named_by, self._prepare)
+                self._serving.set()
                 return
             if not self._announced:
                 await self.peers.check_name()
@@ -235,6 +237,7 @@ class Node:
             self._prepare()
             if self._announced:
                 await self.peers.announce()
+                self._serving.set()
         except BaseException:
             await self.stop()
             raise
@@ -271,6 +274,7 @@ class Node:
         if not self._announced:
             self._announced = True
             await self.peers.announce()
+            self._serving.set()
 
     async def stop(self) -> None:
         """Stop: processes get exit signal ``shutdown``, connections close, the name is given up.
@@ -412,21 +416,32 @@ class Node:
         return self._own().is_hidden(node)
 
     def keep_connected(self, node: str) -> None:
-        """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``."""
+        """Connect to a node, and again whenever the connection is lost, by ``Settings.reconnect``.
+
+        A node made with ``announced=False``, as an app's is, begins with `announce`.
+        """
         if node not in self._keepers:
             self._keepers[node] = asyncio.get_running_loop().create_task(self._keep(node))
 
     def discover(self, discovery: Discovery, every_s: float = 5.0) -> None:
         """Connect to all nodes that a discovery finds, and look again, until the node stops.
 
+        A node made with ``announced=False``, as an app's is, begins with `announce`.
+
         Args:
             discovery: one of ``pyglyn.net.discovery``, or anything else with ``async def nodes(self)``.
             every_s: seconds between two looks; each wait is shortened by up to a fifth, at random.
         """
-        looking = Discoverer(self._own().peers, discovery, every_s).run()
-        self._discoverers.append(asyncio.get_running_loop().create_task(looking, name="pyglyn discovery"))
+        discoverer = Discoverer(self._own().peers, discovery, every_s)
+
+        async def look() -> None:
+            await self._serving.wait()
+            await discoverer.run()
+
+        self._discoverers.append(asyncio.get_running_loop().create_task(look(), name="pyglyn discovery"))
 
     async def _keep(self, node: str) -> None:
+        await self._serving.wait()
         policy = self.settings.reconnect
         attempts = 0
         changed = self._changed.setdefault(node, asyncio.Event())

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import rich_click as click
 
 from pyglyn.cli import COMMANDS, load_command
-from pyglyn.cli.configuration import FOR_ALL, options_of
+from pyglyn.cli.configuration import FOR_ALL, key_of, options_of
+from pyglyn.cli.known import OPTIONS
 
 FILE = """
 net-ticktime = 11
@@ -105,13 +107,23 @@ def test_a_project_file_serves_as_well_and_a_file_that_is_named_before_both(tmp_
     [
         ("colour = 1", "pyglyn.toml: colour is no setting for all commands: give it in a table"),
         ("[ping]\ncolour = 1", "pyglyn.toml: pyglyn ping has no option --colour"),
-        ("timeout = 'soon'", "Invalid value for '--timeout'"),
+        (
+            "timeout = 'soon'",
+            "pyglyn.toml: timeout: Invalid value for '--timeout': 'soon' is not a valid float.",
+        ),
+        ("[ping]\ntimeout = 'soon'", "pyglyn.toml: [ping] timeout: Invalid value for '--timeout'"),
+        ("[store]\ncolour = 1", None),
         ("timeout =", "pyglyn.toml: "),
     ],
 )
-def test_a_file_that_makes_no_sense_is_said_in_one_line(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_file_that_makes_no_sense_is_said_in_one_line(
+    tmp_path: Path, text: str, sentence: str | None
+) -> None:
     (tmp_path / "pyglyn.toml").write_text(text)
-    status, output = pyglyn("ping", "nobody@localhost", where=tmp_path)
+    status, output = pyglyn("ping", "nobody@localhost", where=tmp_path, ERL_EPMD_PORT="1")
+    if sentence is None:  # another command's
+        assert status == 1
+        return
     assert (status, output.count("\n")) == (2, 1)
     assert output.startswith(f"pyglyn: {sentence}")
 
@@ -121,22 +133,86 @@ def test_a_table_of_another_command_is_not_looked_at(tmp_path: Path) -> None:
     assert pyglyn("node", "--print-config", where=tmp_path)[0] == 0
 
 
-def test_a_variable_with_a_wrong_value_is_named(tmp_path: Path) -> None:
-    status, output = pyglyn("ping", "nobody@localhost", where=tmp_path, PYGLYN_TIMEOUT="soon")
+@pytest.mark.parametrize(
+    ("words", "env", "said"),
+    [
+        (("ping", "n@h"), {"PYGLYN_TIMEOUT": "soon"}, "PYGLYN_TIMEOUT: Invalid value for '--timeout': 'soon'"),
+        (("ping", "n@h"), {"PYGLYN_PING_TIMEOUT": "soon", "PYGLYN_TIMEOUT": "1"}, "PYGLYN_PING_TIMEOUT: Inv"),
+        (("node",), {"PYGLYN_SNAME": "a@b", "PYGLYN_CONNECT": "bla"}, "PYGLYN_CONNECT: --connect bla: write"),
+        (("node",), {"PYGLYN_NODE_SNAME": "a@b.c"}, "PYGLYN_NODE_SNAME: --sname takes a host without dots"),
+        (("node", "--sname", "a@b"), {"PYGLYN_HTTP": "nix"}, "PYGLYN_HTTP: --http: 'nix' is no HOST:PORT"),
+        (("ping", "n@h"), {"PYGLYN_SSL_DIST_OPTFILE": "/nix"}, "PYGLYN_SSL_DIST_OPTFILE: --ssl-dist-optfile: the TLS"),
+        (("store", "archive", "a", "b"), {"PYGLYN_STORE_ARCHIVE_UNTIL": "x"}, "PYGLYN_STORE_ARCHIVE_UNTIL: Inv"),
+        (("names",), {"PYGLYN_JSON": "maybe"}, "PYGLYN_JSON: Invalid value for '--json'"),
+    ],
+)  # fmt: skip
+def test_a_variable_with_a_wrong_value_is_named(tmp_path: Path, words, env, said) -> None:
+    status, output = pyglyn(*words, where=tmp_path, **env)
     assert (status, output.count("\n")) == (2, 1)
+    assert output.startswith(f"pyglyn: {said}")
+
+
+def test_a_wrong_value_of_the_command_line_is_not_said_to_be_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "pyglyn.toml").write_text("timeout = 2.0\n")
+    output = pyglyn("ping", "n@h", "--timeout", "soon", where=tmp_path)[1]
+    assert output.startswith("pyglyn: Invalid value for '--timeout'")
+
+
+def test_a_table_of_a_command_in_a_command(tmp_path: Path) -> None:
+    file = tmp_path / "pyglyn.toml"
+    file.write_text("log-level = 'error'\n[store.archive]\nuntil = 'x'\n")
+    output = pyglyn("store", "archive", "a", "b", where=tmp_path)[1]
+    assert output.startswith("pyglyn: pyglyn.toml: [store.archive] until: Invalid value for '--until'")
+    file.write_text("[store.archive]\ncolour = 1\n")
+    output = pyglyn("store", "archive", "a", "b", where=tmp_path)[1]
+    assert output.startswith("pyglyn: pyglyn.toml: pyglyn store archive has no option --colour")
+    file.write_text("[store]\ncolour = 1\n")
+    output = pyglyn("store", "archive", "a", "b", where=tmp_path)[1]
+    assert output.startswith("pyglyn: pyglyn.toml: pyglyn store has no command colour")
+
+
+def test_variables_that_no_command_reads_are_told_with_the_nearest_that_one_reads(tmp_path: Path) -> None:
+    wrong = {"PYGLYN_NODE_PROT": "4711", "PYGLYN_QWERTY": "1", "PYGLYN_PORT_4370_TCP_ADDR": "10.0.0.1"}
+    right = {"PYGLYN_NODE_SNAME": "x@localhost", "PYGLYN_PURE": "1", "PYGLYN_TEST_PATIENCE": "2"}
+    status, output = pyglyn("names", "--json", where=tmp_path, ERL_EPMD_PORT="1", **wrong, **right)
+    said = [line for line in output.splitlines() if "in the environment" in line]
+    assert status == 1
+    assert said == [
+        "pyglyn: PYGLYN_NODE_PROT is in the environment, and no command has such an option: "
+        "did you mean PYGLYN_NODE_PORT?",
+        "pyglyn: PYGLYN_QWERTY is in the environment, and no command has such an option",
+    ]
+    assert pyglyn("node", "--print-config", where=tmp_path, **wrong)[1].count("in the environment") == 2
+
+
+def all_options() -> dict[str, list[str]]:
+    found = {}
+    for name in COMMANDS:
+        command = load_command(name)
+        inner = command.commands if isinstance(command, click.Group) else {"": command}
+        for word, each in inner.items():
+            found[f"{name} {word}".strip()] = sorted(map(key_of, options_of(each)))
+    return found
+
+
+def test_the_table_of_options_is_what_the_commands_have() -> None:
+    assert all_options() == {name: sorted(options.split()) for name, options in OPTIONS.items()}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_of_every_command_has_its_variables(name: str) -> None:
     command = load_command(name)
-    for option in options_of(command):
-        assert option.envvar == [
-            f"PYGLYN_{name}_{option.name}".upper().replace("-", "_"),
-            f"PYGLYN_{option.name}".upper(),
-        ]
+    inner = command.commands if isinstance(command, click.Group) else {"": command}
+    for word, each in inner.items():
+        for option in options_of(each):
+            assert option.envvar == [
+                f"PYGLYN_{name} {word}".strip().upper().replace("-", "_").replace(" ", "_")
+                + f"_{key_of(option)}".upper().replace("-", "_"),
+                f"PYGLYN_{key_of(option)}".upper().replace("-", "_"),
+            ]
 
 
 def test_what_is_for_all_is_what_many_commands_have() -> None:
-    having = [{option.name for option in options_of(load_command(name))} for name in COMMANDS]
+    having = [{key_of(option) for option in options_of(load_command(name))} for name in COMMANDS]
     for option in FOR_ALL:
         assert sum(option in names for names in having) >= 10, option

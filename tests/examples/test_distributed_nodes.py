@@ -7,6 +7,7 @@ they are.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,24 @@ async def test_two_python_services_print_what_the_gleam_ones_do(epmd):
 async def test_an_order_service_without_an_inventory_says_so(epmd):
     async with service("order", unique_name("order")) as orders:
         await prints(lambda: orders.output, "order", ALONE_PRINTS)
+
+
+async def test_an_order_service_finds_an_inventory_that_comes_later(epmd):
+    inventory, order = unique_name("inventory"), unique_name("order")
+    async with service("order", order, inventory=inventory) as orders:
+        await prints(lambda: orders.output, "order", ALONE_PRINTS)
+        async with service("inventory", inventory) as stock, Node(unique_name(), cookie=COOKIE) as node:
+            await stock.says("Gaming Keyboard")
+            await node.connect(order)
+            names = []
+
+            async def heard() -> bool:
+                names.append(name := secrets.token_hex(4))
+                bought = await node.rpc(order, "shop", "buy", [name.encode(), b"laptop", 2])
+                assert bought == 40
+                return any(f"New order created: {name}" in stock.output for name in names)
+
+            await eventually(heard, 20)
 
 
 async def test_python_services_answer_every_command_as_the_gleam_ones_did(epmd):

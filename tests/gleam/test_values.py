@@ -1092,3 +1092,10 @@ def test_a_member_of_another_enum_is_none_of_this_one() -> None:
     for value in (other.ONE, "ONE", this):  # type: ignore[attr-defined]
         with pytest.raises(ValueEncodeError, match="expected This"):
             gleam.default_converter.unstructure(value, this)
+
+
+def test_several_classes_in_a_list_are_no_type_and_what_to_write_is_said() -> None:
+    with pytest.raises(
+        UnsupportedType, match=r"^a list of classes is no type: for one of several write int \| str$"
+    ):
+        gleam.decoder([int, str])

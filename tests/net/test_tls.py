@@ -391,9 +391,10 @@ def test_an_option_file_of_otp(tmp_path: Path) -> None:
         ("[{server, [{versions, ['tlsv1.1']}]}].", "server option versions is not supported"),
         ("not erlang!", "is no Erlang term"),
         ("[server].", "expected a list"),
+        ("[{srver, []}].", "srver is neither server nor client$"),
     ):
         file.write_text(text)
         with pytest.raises(LocalProtocolError, match=said):
             read_option_file(str(file))
-    with pytest.raises(LocalProtocolError, match="cannot be read"):
+    with pytest.raises(LocalProtocolError, match=r"cannot be read: No such file or directory$"):
         read_option_file(str(tmp_path / "nothing"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pyglyn.errors import PyglynError
-from pyglyn.node import hiding
+from pyglyn.errors import LocalProtocolError, PyglynError
+from pyglyn.node import Node, hiding
 from pyglyn.node.cookie import CookieError, find_cookie
 from pyglyn.testing import Otp, PrivateEpmd
 
@@ -164,3 +164,19 @@ def test_a_user_without_a_home_folder(home: Path, monkeypatch: pytest.MonkeyPatc
         find_cookie()
     monkeypatch.setenv("PYGLYN_COOKIE", "given")
     assert find_cookie() == "given"
+
+
+@pytest.mark.parametrize("cookie", [5, b"secret", ["secret"]])
+def test_a_cookie_that_is_no_text_is_refused_without_being_shown(cookie) -> None:
+    with pytest.raises(
+        CookieError, match=r"^the cookie is text, and not of type (int|bytes|list)$"
+    ) as caught:
+        Node("a@localhost", cookie=cookie)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(
+        LocalProtocolError, match=r"^a node's name is text such as 'inventory@localhost', and not 5$"
+    ):
+        Node(5, cookie="c")

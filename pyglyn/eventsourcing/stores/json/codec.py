@@ -61,7 +61,7 @@ from pyglyn.eventsourcing.stores.json.quick import Quick, QuickFunctions
 from pyglyn.eventsourcing.stores.json.scalars import SCALARS, kind_of, shown
 from pyglyn.eventsourcing.stores.json.text import JsonValue, dump, load, scan_once
 from pyglyn.eventsourcing.stores.json.upcasting import Upcasting
-from pyglyn.gleam.annotations import is_union, name_of, resolved
+from pyglyn.gleam.annotations import is_union, name_of, no_type, resolved
 
 T = TypeVar("T")
 
@@ -484,7 +484,9 @@ def _tagged(converter: _Converter, members: list[Any], tag_key: str) -> Pair:
     readers: dict[str, tuple[Any, Callable[[], Pair]]] = {}
     for member in members:
         if not _is_record(member):
-            raise TypeError(f"expected an attrs class or dataclass in the union, got {member!r}")
+            raise TypeError(
+                no_type(member) or f"expected an attrs class or dataclass in the union, got {member!r}"
+            )
         origin = _origin(member)
         tag = tag_of(style, origin)
         for name in (tag, *evolution_of(origin).aliases):
