@@ -8,6 +8,7 @@ from tests.benchmarks.groups import groups
 from tests.benchmarks.harness import Benchmark
 from tests.benchmarks.node import node
 from tests.benchmarks.supervision import supervision
+from tests.benchmarks.tls import tls
 
 BENCHMARKS: dict[str, Benchmark] = {
     "codec": codec,
@@ -15,4 +16,5 @@ BENCHMARKS: dict[str, Benchmark] = {
     "groups": groups,
     "node": node,
     "supervision": supervision,
+    "tls": tls,
 }

@@ -12,7 +12,7 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
-from pyglyn.testing import Beam, Beams, Otp, PrivateEpmd
+from pyglyn.testing import Beam, Beams, Otp, PrivateEpmd, eventually
 
 INTEROP = Path(__file__).parents[2] / "interop" / "erlang"
 
@@ -105,17 +105,23 @@ class Bench:
 Benchmark = Callable[[Bench], AsyncIterator[Measurement]]
 
 
+async def pair(beams: Beams, prefix: str = "bench") -> tuple[Beam, Beam]:
+    """Start a visible and a hidden node, connected, with the benchmark module loaded."""
+    peer = await beams.start(f"{prefix}_peer")
+    hidden = await beams.start(f"{prefix}_hidden", hidden=True)
+    for node in (peer, hidden):
+        await node.load(INTEROP / "pyglyn_bench.erl")
+        await node.eval("pyglyn_bench:start_server(bench_server), pyglyn_bench:start_sink(bench_sink)")
+    await eventually(lambda: hidden.eval(f"pong =:= net_adm:ping('{peer.name}')"))
+    return peer, hidden
+
+
 @asynccontextmanager
 async def bench(epmd: PrivateEpmd, otp: Otp, scale: Scale) -> AsyncIterator[Bench]:
     """Start the two BEAM nodes of a benchmark run, connected, with the benchmark module loaded."""
     beams = Beams(epmd, otp)
     try:
-        peer = await beams.start("bench_peer")
-        hidden = await beams.start("bench_hidden", hidden=True)
-        for node in (peer, hidden):
-            await node.load(INTEROP / "pyglyn_bench.erl")
-            await node.eval("pyglyn_bench:start_server(bench_server), pyglyn_bench:start_sink(bench_sink)")
-        await hidden.eval(f"pong = net_adm:ping('{peer.name}')")
+        peer, hidden = await pair(beams)
         yield Bench(beams, peer, hidden, scale, otp)
     finally:
         beams.close()

@@ -42,12 +42,12 @@ async def call_again(me: Process, server: tuple[str, str], count: int) -> float:
     return time.perf_counter() - started
 
 
-async def flood(me: Process, to: tuple[str, str], count: int) -> float:
+async def flood(me: Process, to: tuple[str, str], count: int, term: Term = EVENT) -> float:
     """Seconds until a sink has said that it got so many messages."""
     started = time.perf_counter()
     me.send(to, (Atom("start"), me.pid, count))
     for _ in range(count):
-        me.send(to, EVENT)
+        me.send(to, term)
         await me.drain()
     await me.receive(lambda m: m is Atom("done"))
     return time.perf_counter() - started
