@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +15,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from pyglyn import Atom, GenServer, Node, tracing
+from pyglyn import Atom, GenServer, Node, supervision, tracing
 from pyglyn import eventsourcing as es
 from pyglyn.errors import CallFailed, DomainError
 from pyglyn.eventsourcing.domain.causation import value_of
+from pyglyn.supervision import Supervisor
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, BankAccountEvent, DepositMoney, OpenAccount, apply, handle
+from tests import traced_service
 from tests.eventsourcing.handles import bank_at
 from tests.node.conftest import unique_name
 
@@ -93,6 +97,43 @@ async def test_a_trace_goes_from_a_command_to_its_event_to_a_query_and_on(epmd, 
     assert [key for key, _ in opened.metadata].count("traceparent") == 1
     assert (first.kind, caused.kind) == (SpanKind.SERVER, SpanKind.CONSUMER)
     assert dict(first.attributes or {}) == {"pyglyn.service": "bank"}
+
+
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+async def test_a_command_in_another_os_process_hangs_below_the_one_who_sent_it(
+    epmd, tmp_path, monkeypatch, how: Any
+) -> None:
+    """A forked child has it from its supervisor; a fresh interpreter turns it on where the app's module does."""
+    file = tmp_path / "spans"
+    monkeypatch.setenv(traced_service.SPANS, str(file))
+    store = es.open_store(
+        f"sqlite:{tmp_path}/bank.db", events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount"
+    )
+    spec = es.supervised(
+        "bank", store, handle=traced_service.handle, apply=apply, empty_state=BankAccount()
+    )  # fmt: skip
+    try:
+        traced_service.enable()
+        async with Node(unique_name(), cookie="c") as node:
+            await supervision.start(node, Supervisor("one_for_one", start=how).add(spec))
+            with tracing.span("request"):
+                [opened] = await bank_at(node).execute("a", OpenAccount("a"))
+            spans = {told["name"]: told for told in map(json.loads, file.read_text().splitlines())}
+    finally:
+        tracing.disable()
+    request, command, append = (spans[name] for name in ("request", "command bank", "append bank"))
+    callers = {request["context"]["span_id"]} | {
+        told["context"]["span_id"]
+        for name, told in spans.items()
+        if name.startswith("call ") and told["parent_id"] == request["context"]["span_id"]
+    }
+    assert command["parent_id"] in callers
+    assert append["parent_id"] == command["context"]["span_id"]
+    assert {told["context"]["trace_id"] for told in spans.values()} == {request["context"]["trace_id"]}
+    assert (request["os_pid"], command["os_pid"] != os.getpid()) == (os.getpid(), True)
+    assert f"{int(command['context']['span_id'], 16):016x}" in (
+        value_of(opened.metadata, "traceparent") or ""
+    )
 
 
 async def test_a_refused_command_is_no_failure_and_its_error_is_a_type(epmd, tmp_path, spans) -> None:
