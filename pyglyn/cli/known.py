@@ -85,6 +85,6 @@ def unread(names: Iterable[str]) -> Iterator[str]:
     for name in found:
         if name in known or _INJECTED.fullmatch(name):
             continue
-        nearest = difflib.get_close_matches(name, known, 1, 0.75)
-        meant = f": did you mean {nearest[0]}?" if nearest else ""
+        nearest = difflib.get_close_matches(name[7:], [each[7:] for each in known], 1, 0.75)
+        meant = f": did you mean PYGLYN_{nearest[0]}?" if nearest else ""
         yield f"{name} is in the environment, and no command has such an option{meant}"
