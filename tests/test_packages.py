@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from pyglyn.testing import require
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "pyglyn"
 
 
 def called(*words: str | Path, **more: object) -> str:
@@ -99,6 +101,29 @@ def test_an_installed_wheel_runs_the_demo_where_there_is_no_compiler(built: Path
     assert (tmp_path / "files" / "pyglyn_child.erl").read_bytes() == (
         ROOT / "pyglyn/interop/pyglyn_child.erl"
     ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("platform", "kinds"),
+    [
+        ("linux", "manylinux_x86_64 manylinux_aarch64 musllinux_x86_64 musllinux_aarch64"),
+        ("macos", "macosx_x86_64 macosx_arm64"),
+    ],
+)
+def test_cibuildwheel_builds_a_wheel_for_each_python_and_platform(platform: str, kinds: str) -> None:
+    """As its configuration says; free-threaded builds are not among them: the extensions take the GIL."""
+    said = called(
+        sys.executable, "-m", "cibuildwheel", "--print-build-identifiers", "--platform", platform, ROOT
+    )
+    pythons = ("cp311", "cp312", "cp313", "cp314")
+    assert set(said.split()) == {f"{python}-{kind}" for python in pythons for kind in kinds.split()}
+
+
+def test_each_extension_says_that_it_needs_the_gil() -> None:
+    texts = [path.read_text() for path in PACKAGE.rglob("*.c")]
+    modules = [text for text in texts if "PyModuleDef " in text]
+    extensions = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
+    assert [text.count("{Py_mod_gil, Py_MOD_GIL_USED}") for text in modules] == [1] * len(extensions)
 
 
 def test_a_node_on_windows_is_refused_in_one_sentence() -> None:
