@@ -356,7 +356,7 @@ class Router:
             other.hold_back(link.protocol.transport)
             return True
         connection = self.hub.peers.get(node)
-        if connection is None or connection.queued_bytes > self.hub.settings.send_limit:
+        if connection is None or connection.closed or connection.queued_bytes > self.hub.settings.send_limit:
             return False
         return connection.send_many(control, frames.payloads)
 
