@@ -135,6 +135,7 @@ _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
 _OF_CALLS: Final = frozenset((Op.MONITOR_P.value, Op.DEMONITOR_P.value, Op.ALIAS_SEND.value))
+_FOR_CALLS: Final = DistFlags.ALIAS | DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME
 _CALL_TUPLES: Final = (b"h\3a", b"h\4a")
 """How they begin: then the operation is at `_OP_AT`, and a pid comes next."""
 _OP_AT: Final = 6
@@ -475,8 +476,8 @@ class Channel:
     def head_of(self, control: Send | RegSend | None) -> bytes | None:
         """What stands between the length and the payload of ordinary messages of one sender to one receiver.
 
-        For None, what stands in front of the control message of messages to aliases. None where they have
-        none that is always the same, or the peer takes none.
+        For None, what stands in front of the control message of messages to aliases, of monitors and of
+        their ends. None where they have none that is always the same, or the peer does not take all of these.
 
         Raises:
             LocalProtocolError: the channel is closed.
@@ -484,7 +485,7 @@ class Channel:
         if self.closed:
             raise LocalProtocolError("the connection is closed")
         if control is None:
-            return _NORMAL_HEADER if self._with_header and DistFlags.ALIAS in self.flags else None
+            return _NORMAL_HEADER if self._with_header and _FOR_CALLS in self.flags else None
         if not self._with_header or control.token is not None:
             return None
         return _NORMAL_HEADER + (self._last_head if self._is_like_last(control) else self._encode(control, True))

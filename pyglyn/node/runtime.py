@@ -32,6 +32,7 @@ from pyglyn.dist.control import (
     LinkExit,
     MonitorP,
     MonitorPExit,
+    Op,
     RegSend,
     Send,
     SpawnReply,
@@ -120,6 +121,7 @@ MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 """What carries a message; these are refused, not queued, where far too much waits already."""
 
 
+_MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
 _REENTERED = "a signal from outside arrived while one is being handled"
 
 
@@ -151,6 +153,7 @@ class Runtime:
         on_way: gives what `ways.way_out` needs for messages with a control message to a node, and with None
             what `ways.way_to_aliases` does.
         alias_ways: other node -> the way to aliases of it.
+        watch_ways: other node -> the way for monitors of its processes.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
 
@@ -180,6 +183,7 @@ class Runtime:
         self.source: str | None = None
         self.on_way: Callable[[Send | RegSend | None, str], tuple[bytes, int, Port] | None] | None = None
         self.alias_ways: dict[str, AliasWay] = {}
+        self.watch_ways: dict[str, Way] = {}
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
@@ -380,12 +384,15 @@ class Runtime:
             way = self._way_out(RegSend(sender, name), self.node)
         return None if way is None else way_by_name(way, self.names, known)
 
-    def find_alias_way(self, node: str) -> None:
-        """Note how messages get to aliases of another node, until it is down."""
-        if self.on_way is not None and node != self.node:
-            found = self.on_way(None, node)
-            if found is not None:
-                self.alias_ways[node] = way_to_aliases(*found)
+    def find_node_ways(self, node: str) -> None:
+        """Note how messages to aliases of another node, and monitors, get there, until it is down."""
+        found = None if self.on_way is None or node == self.node else self.on_way(None, node)
+        if found is None:
+            self.alias_ways.pop(node, None)
+            self.watch_ways.pop(node, None)
+        else:
+            self.alias_ways[node] = way_to_aliases(*found)
+            self.watch_ways[node] = way_out(*found)
 
     def _way_out(self, control: Send | RegSend, node: str) -> Way | None:
         found = None if self.on_way is None else self.on_way(control, node)
@@ -401,12 +408,25 @@ class Runtime:
                 if isinstance(control, MESSAGES):
                     body = etf.normalise(body)
                 self._hand_over(control, dest, body)
+            elif isinstance(control, (MonitorP, DemonitorP)):
+                self._watch_out(control, dest.node)
             else:
                 self._send_out(control, body, dest.node)
         elif node is not None and node != self.node:
-            self._send_out(control, body, node)
+            if isinstance(control, (MonitorP, DemonitorP)):
+                self._watch_out(control, node)
+            else:
+                self._send_out(control, body, node)
         else:
             self._choose_way_by_name(control, dest, body)
+
+    def _watch_out(self, control: MonitorP | DemonitorP, node: str) -> None:
+        """Send a monitor out, or its end: each call begins and ends with one, so they have a short way."""
+        way = self.watch_ways.get(node)
+        op = _MONITOR_P if type(control) is MonitorP else _DEMONITOR_P
+        if way is None or not way((op, control.watcher, control.watched, control.ref)):
+            self._send_out(control, None, node)
+            self.find_node_ways(node)
 
     def _send_out(self, control: Control, body: Term, node: str) -> None:
         parts = etf.encode_parts(body) if isinstance(control, _WITH_PAYLOAD) else None
@@ -614,6 +634,7 @@ class Runtime:
     def node_down(self, node: str) -> None:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
         self.alias_ways.pop(node, None)
+        self.watch_ways.pop(node, None)
         for process in map(self.processes.get, self.ties.take(node)):
             if process is not None:  # what happened to one before may have ended it
                 self.apply(process, process.signals.on_node_down(node))

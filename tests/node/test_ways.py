@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyglyn import etf
-from pyglyn.dist.control import AliasSend, RegSend, Send
+from pyglyn.dist.control import AliasSend, DemonitorP, MonitorP, RegSend, Send
 from pyglyn.errors import EncodeError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import Exit, Node
@@ -113,6 +113,29 @@ async def test_messages_to_aliases_of_a_node_take_one_way() -> None:
     me.send(aliases[3], 4)
     assert here.take() == [(AliasSend(me.pid, aliases[3]), number, PEER) for number in (3, 4)]
     assert len(port.sent) == 2
+
+
+@pytest.mark.parametrize("to", [THEM, ("shop", PEER)])
+async def test_a_monitor_and_its_end_are_the_same_on_every_way(to: Any) -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port) if control is None else None
+    me = here.process()
+    watched = to if isinstance(to, Pid) else Atom("shop")
+    first = me.monitor(to)
+    me.demonitor(first)
+    assert here.take() == [(MonitorP(me.pid, watched, first), None, PEER)]
+    second = me.monitor(to)
+    assert port.sent == [
+        etf.pack_frame(b"head", (20, me.pid, watched, first), 1000),
+        etf.pack_frame(b"head", (19, me.pid, watched, second), 1000),
+    ]
+    port.open = False
+    me.demonitor(second)
+    assert here.take() == [(DemonitorP(me.pid, watched, second), None, PEER)]
+    port.open = True
+    here.runtime.node_down(PEER)
+    third = me.monitor(to)
+    assert here.take() == [(MonitorP(me.pid, watched, third), None, PEER)]
 
 
 async def test_an_alias_of_this_node_is_no_way_out() -> None:
