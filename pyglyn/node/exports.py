@@ -54,6 +54,7 @@ class Exported:
         encoder: for the result, None where it passes as it is.
         minimum: how many arguments it needs; ``len(decoders)`` is the most it takes.
         wants_process: the first parameter is the running process.
+        waits: it is one of `waits`.
     """
 
     function: Callable[..., Any]
@@ -61,6 +62,7 @@ class Exported:
     encoder: Any
     minimum: int
     wants_process: bool
+    waits: bool = False
 
     def takes(self, arity: int) -> bool:
         """Whether a call with so many arguments is possible."""
@@ -93,6 +95,15 @@ class Exported:
             raise BadArgument(f"argument {index + 1}: {error}") from error
 
 
+def waits(function: F) -> F:
+    """Mark what a node exports of itself and waits for others, or for ever: it has no turn (see ``callers``).
+
+    While it waits, all else that its caller's node asks would wait too.
+    """
+    function.waits = True  # type: ignore[attr-defined]
+    return function
+
+
 def _inspect(function: Callable[..., Any]) -> Exported:
     hints = _hints(_annotated(function))
     parameters = _positional(function)
@@ -102,7 +113,8 @@ def _inspect(function: Callable[..., Any]) -> Exported:
     decoders = tuple(_codec(hints.get(p.name), "decoder") for p in parameters)
     minimum = sum(p.default is p.empty for p in parameters)
     encoder = _codec(hints.get("return"), "encoder")
-    return Exported(function, decoders, encoder, minimum, wants_process)
+    is_waiting: bool = getattr(function, "waits", False)
+    return Exported(function, decoders, encoder, minimum, wants_process, is_waiting)
 
 
 def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -237,7 +237,7 @@ class Services:
             if isinstance(args, list):
                 found = self.hub.exports.find(module, function, len(args))
                 if found is None and (found := self.hub.builtins.find(module, function, len(args))):
-                    async with self.callers.turn(node):
+                    async with contextlib.nullcontext() if found.waits else self.callers.turn(node):
                         return (RETURN, await found.run(me, list(args)))
             if found is None:
                 return (ERROR, UNDEF, [(module, function, args, [])])

@@ -213,6 +213,27 @@ async def test_load_charts_get_figures_until_they_say_enough(seen: Asked) -> Non
     )
 
 
+async def test_charts_that_are_watched_hold_up_no_other_question(seen: Asked) -> None:
+    """Observer asks for the number of schedulers before it draws the first figures."""
+    text = """
+        Pid = spawn_link(N, observer_backend, fetch_stats, [self(), 20]),
+        receive {stats, _, _, _, _} -> ok end,
+        Schedulers = rpc:call(N, erlang, system_info, [dirty_cpu_schedulers], 20000),
+        unlink(Pid), Pid ! exit, Schedulers
+    """
+    assert await seen.beam.eval(text, N=Atom(seen.node.name), timeout=60) == 0
+
+
+async def test_a_process_that_does_not_answer_holds_up_no_other_question(asked: Asked) -> None:
+    asked.node.cast("a", Atom("busy"))
+    text = "spawn(fun() -> rpc:call(N, sys, get_status, [P, 600000]) end)"
+    await asked.beam.eval(text, N=Atom(asked.node.name), P=asked.whereis("a"))
+    running = asked.node.hub.runtime.processes
+    await eventually(lambda: any(process.label == "sys:get_status" for process in running.values()))
+    text = "rpc:call(N, erlang, node, [], 20000)"
+    assert await asked.beam.eval(text, N=Atom(asked.node.name), timeout=60) is Atom(asked.node.name)
+
+
 APPMON = """
     process_flag(trap_exit, true),
     {ok, Pid} = appmon_info:start_link(N, self(), []),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.census import Census
 from pyglyn.node.exits import Throw
-from pyglyn.node.exports import Badarg
+from pyglyn.node.exports import Badarg, waits
 from pyglyn.node.hub import Hub
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import ERROR, OK, UNDEFINED
@@ -148,6 +148,7 @@ class _Backend:
         me.send(collector, (me.pid, info))
         return OK
 
+    @waits
     async def fetch_stats(self, me: Process, parent: Pid, period_ms: int) -> Term:
         """``fetch_stats/2``: sends ``{stats, 1, SchedulerWallTime, Io, Memory}`` until a message comes."""
         me.trap_exit = True

@@ -13,7 +13,7 @@ from pyglyn.node.calls import exchange
 from pyglyn.node.census import Census
 from pyglyn.node.destinations import ServerRef, name_of
 from pyglyn.node.exits import Exit
-from pyglyn.node.exports import Badarg
+from pyglyn.node.exports import Badarg, waits
 from pyglyn.node.hub import Hub
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import UNDEFINED
@@ -34,9 +34,11 @@ def functions(hub: Hub, census: Census) -> Functions:
         hub.system.exit(pid, reason)
         return True
 
+    @waits
     async def get_status(me: Process, server: Term, timeout: Term = _TIMEOUT_MS) -> Term:
         return await ask(me, server, "get_status", timeout)
 
+    @waits
     async def get_state(me: Process, server: Term, timeout: Term = _TIMEOUT_MS) -> Term:
         match await ask(me, server, "get_state", timeout):
             case (Atom("ok"), state):
@@ -44,10 +46,12 @@ def functions(hub: Hub, census: Census) -> Functions:
             case other:
                 return other
 
+    @waits
     async def suspend(me: Process, server: Term, timeout: Term = _TIMEOUT_MS) -> Term:
         check_may_change(hub, "sys:suspend")
         return await ask(me, server, "suspend", timeout)
 
+    @waits
     async def resume(me: Process, server: Term, timeout: Term = _TIMEOUT_MS) -> Term:
         check_may_change(hub, "sys:resume")
         return await ask(me, server, "resume", timeout)
