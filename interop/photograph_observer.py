@@ -22,8 +22,7 @@ from pyglyn.node import GenServer
 from pyglyn.supervision import Supervisor, program, start, supervisor, worker
 from pyglyn.testing import eventually
 
-TABS = ("System", "Applications", "Processes", "Load Charts")
-"""Charts come last: while they move, the others get little time on a slow machine."""
+TABS = ("System", "Load Charts", "Applications", "Processes")
 SCREEN = "850x600x24"
 SCRIPT = Path(__file__).parent / "erlang" / "observer_tabs.escript"
 

@@ -7,7 +7,6 @@
 -include_lib("wx/include/wx.hrl").
 
 -define(PAINT_MS, 1500).
--define(CHARTS_MS, 15000).
 
 main([Node0, Cookie | Tabs]) ->
     Node = list_to_atom(Node0),
@@ -35,23 +34,22 @@ show(Node, Notebook, Panels, Tab) ->
                            {I, {_, Object, Title}} <- lists:zip(lists:seq(0, length(Panels) - 1), Panels), Title =:= Tab],
     wxNotebook:setSelection(Notebook, Index),
     until(fun() -> element(9, state(observer)) =:= Panel end),
-    until(fun() -> is_filled(Tab, Node, Panel) end),
+    until(fun() -> is_filled(Tab, Node, state(Panel)) end),
     timer:sleep(?PAINT_MS),
     io:format("ready ~s~n", [Tab]),
     _ = io:get_line("").
 
 looked_at() -> element(10, state(observer)).
 
-%% Whether a tab has what it shows from the node: the last field of processes is who holds the rows, and an application
-%% has been drawn when it is a record. Charts answer nobody while they draw, and have a point each second.
-is_filled("Processes", Node, Panel) ->
-    State = state(Panel),
+%% Whether a tab has what it shows from the node: the last field of processes is who holds the rows, that of charts has
+%% how many samples there are, and an application has been drawn when it is a record.
+is_filled("Processes", Node, State) ->
     Holder = element(tuple_size(State), State),
     Holder ! {get_row, self(), 0, pid},
     receive {Holder, {ok, Pid}} -> node(Pid) =:= Node; {Holder, _} -> false end;
-is_filled("Applications", _, Panel) -> is_tuple(element(8, state(Panel)));
-is_filled("Load Charts", _, _) -> timer:sleep(?CHARTS_MS), true;
-is_filled(_, _, Panel) -> is_tuple(state(Panel)).
+is_filled("Load Charts", _, State) -> element(1, element(5, State)) > 8;
+is_filled("Applications", _, State) -> is_tuple(element(8, State));
+is_filled(_, _, _) -> true.
 
 until(Condition) ->
     case Condition() of
@@ -61,6 +59,6 @@ until(Condition) ->
 
 %% The state of a wx_object.
 state(Object) ->
-    {status, _, _, [_, _, _, _, Misc]} = sys:get_status(Object, infinity),
+    {status, _, _, [_, _, _, _, Misc]} = sys:get_status(Object, 60000),
     {data, [{"State", State}]} = lists:last(Misc),
     State.
