@@ -31,8 +31,12 @@ def http_address(
     """Callback of an option: ``HOST:PORT``."""
     if value is None:
         return None
-    from pyglyn.http import address_of
-
+    try:
+        from pyglyn.http import address_of
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"--{parameter.name} needs {error.name}: pip install 'pyglyn[http]'"
+        ) from error
     try:
         return address_of(value)
     except ValueError as error:

@@ -185,6 +185,20 @@ def test_variables_that_no_command_reads_are_told_with_the_nearest_that_one_read
     assert pyglyn("node", "--print-config", where=tmp_path, **wrong)[1].count("in the environment") == 2
 
 
+@pytest.mark.parametrize(
+    "words", [("node", "--sname", "x@localhost", "--http", "127.0.0.1:0"), ("observe", "x@y")]
+)
+def test_a_missing_extra_is_said_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    without = "import sys; sys.modules['aiohttp'] = None; from pyglyn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", without, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+    assert (done.returncode, done.stdout + done.stderr) == (
+        1,
+        "pyglyn: --http needs aiohttp: pip install 'pyglyn[http]'\n",
+    )
+
+
 def all_options() -> dict[str, list[str]]:
     found = {}
     for name in COMMANDS:
