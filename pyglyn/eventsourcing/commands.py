@@ -23,12 +23,11 @@ refused by ``handle``, or anything else               never
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -214,37 +213,56 @@ class CommandExecutor(Generic[S, C, E]):
             raise
         finally:
             took = time.monotonic() - came_at
-            counters.add("pyglyn_commands_total", service=self._name, outcome=outcome)
-            counters.add("pyglyn_command_seconds_total", took, service=self._name)
+            service = ("service", self._name)
+            counters.add_all(
+                (
+                    ("pyglyn_commands_total", (("outcome", outcome), service), 1),
+                    ("pyglyn_command_seconds_total", (service,), took),
+                )
+            )
 
     async def _execute(self, request: _Request[C], came_at: float) -> Executed[S, E]:
-        """Carry out a command, in its aggregate's turn, as often as it takes."""
+        """Carry out a command in its aggregate's turn. asyncio's lock is fair."""
+        aggregate_id = request.aggregate_id
+        turn = self._turns.get(aggregate_id)
+        if turn is None:
+            turn = self._turns[aggregate_id] = _Turn()
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                return await self._in_turn(request, came_at)
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[aggregate_id]
+
+    async def _in_turn(self, request: _Request[C], came_at: float) -> Executed[S, E]:
+        """Carry out a command as often as it takes."""
         aggregate_id = request.aggregate_id
         give_up_at = came_at + self._unavailable_s
-        async with self._turn(aggregate_id):
-            self._check_patience(came_at, give_up_at)
-            conflicts, pause = 0, 0.0
-            while True:
-                try:
-                    return await self._attempt(request, anew=conflicts > 0)
-                except _Unexpected as error:
-                    raise VersionConflict(aggregate_id, error.expected, error.actual) from None
-                except CommandRepeated:
-                    pass  # at the same moment, by somebody else: now it is known
-                except (VersionConflict, TransactionRolledBack):
-                    conflicts += 1
-                    counters.add("pyglyn_command_conflicts_total", service=self._name)
-                    if conflicts > self._conflict_retries:
-                        raise
-                except StoreUnavailable as error:
-                    counters.add("pyglyn_store_unavailable_total", service=self._name)
-                    if error.outcome_unknown:
-                        raise
-                    self._unavailable = (time.monotonic(), error.text)
-                    if time.monotonic() + pause > give_up_at:
-                        raise
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._check_patience(came_at, give_up_at)
+        conflicts, pause = 0, 0.0
+        while True:
+            try:
+                return await self._attempt(request, anew=conflicts > 0)
+            except _Unexpected as error:
+                raise VersionConflict(aggregate_id, error.expected, error.actual) from None
+            except CommandRepeated:
+                pass  # at the same moment, by somebody else: now it is known
+            except (VersionConflict, TransactionRolledBack):
+                conflicts += 1
+                counters.add("pyglyn_command_conflicts_total", service=self._name)
+                if conflicts > self._conflict_retries:
+                    raise
+            except StoreUnavailable as error:
+                counters.add("pyglyn_store_unavailable_total", service=self._name)
+                if error.outcome_unknown:
+                    raise
+                self._unavailable = (time.monotonic(), error.text)
+                if time.monotonic() + pause > give_up_at:
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(max(pause * 2, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
 
     def _check_patience(self, came_at: float, give_up_at: float) -> None:
         """Give up at once on a store that others found unavailable while this command stood in line.
@@ -302,7 +320,7 @@ class CommandExecutor(Generic[S, C, E]):
         return _Remembered(Aggregate(aggregate_id, entity, found[-1].sequence), found[-1])
 
     def _fold(self, entity: S, envelopes: list[EventEnvelope[E]]) -> S:
-        with _no_exit():
+        with _NO_EXIT:
             return self._domain.fold(entity, (envelope.payload for envelope in envelopes))
 
     def _events_of(self, known: Aggregate[S], command: C) -> _Decision[S, E] | None:
@@ -317,7 +335,7 @@ class CommandExecutor(Generic[S, C, E]):
 
     def _decide(self, aggregate: Aggregate[S], command: C) -> _Decision[S, E]:
         aggregate_id, before = aggregate.aggregate_id, aggregate.sequence
-        with _no_exit():
+        with _NO_EXIT:
             events = self._domain.decide(aggregate.entity, command)
             entity = self._domain.fold(aggregate.entity, events) if events else aggregate.entity
         return _Decision(
@@ -422,29 +440,21 @@ class CommandExecutor(Generic[S, C, E]):
             if len(self._remembered) > self._cached:
                 self._remembered.popitem(last=False)
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, aggregate_id: str) -> AsyncIterator[None]:
-        """Wait for the aggregate's turn. asyncio's lock is fair; it is kept as long as somebody wants it."""
-        turn = self._turns.setdefault(aggregate_id, _Turn())
-        turn.wanted += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[aggregate_id]
+
+class _NoExit:
+    """Lets nothing of the application end whoever runs its functions: nobody has asked for that."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None and not isinstance(error, Exception | KeyboardInterrupt):
+            raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
 
 
-@contextlib.contextmanager
-def _no_exit() -> Iterator[None]:
-    """Let nothing of the application end whoever runs its functions: nobody has asked for that."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise RuntimeError(f"handle or apply raised {type(error).__name__}") from error
+_NO_EXIT = _NoExit()
 
 
 class _Turn:

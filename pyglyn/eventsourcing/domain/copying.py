@@ -73,8 +73,15 @@ def _tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:
 def _record(example: object, names: list[str]) -> Callable[[Any], Any]:
     """A class of named fields; one that is frozen is itself when all its fields are."""
     frozen = _is_frozen(example, names)
+    values = operator.attrgetter(*names) if len(names) > 1 else None
 
     def copied(value: Any) -> Any:
+        if frozen and values is not None:
+            try:
+                if _UNCHANGEABLE.issuperset(map(type, values(value))):
+                    return value
+            except AttributeError:
+                pass  # one that is not set
         parts = [getattr(value, name, None) for name in names]
         own = [_owned(part) for part in parts]
         if frozen and all(map(operator.is_, parts, own)):

@@ -36,6 +36,9 @@ def metadata_pairs(pairs: Iterable[tuple[str, str]]) -> Metadata:
     """
     checked: Metadata = []
     for pair in pairs:
+        if type(pair) is tuple and len(pair) == 2 and type(pair[0]) is type(pair[1]) is str:
+            checked.append(pair)
+            continue
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)):
             raise TypeError(f"metadata is pairs of two strings, such as [('by', 'teller')]; got {pair!r}")
         checked.append((pair[0], pair[1]))

@@ -12,18 +12,18 @@ import asyncio
 from typing import Any
 
 from pyglyn.eventsourcing.cluster.sources import Source
-from pyglyn.eventsourcing.stores.store import BATCH, RecordedEvent
+from pyglyn.eventsourcing.stores.store import BATCH, EventStore, Page, RecordedEvent
 
 PROBE = 1
 """Who asks for no more events than that looks at something, and does not read on."""
 
 
 class ReadAhead:
-    """A source that reads the next batch once it has returned a full one."""
+    """A source that reads the next batch once it has read a full one, before it decodes that."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._next: tuple[int, int, asyncio.Task[list[RecordedEvent[Any]]]] | None = None
+        self._next: tuple[int, int, asyncio.Task[Page[Any]]] | None = None
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
@@ -31,18 +31,32 @@ class ReadAhead:
         """As `EventStore.read`."""
         if aggregate_id is not None or limit <= PROBE:
             return await self._source.read(after, limit=limit, aggregate_id=aggregate_id)
+        while True:
+            page = await self._take(after, limit)
+            if page.rows >= limit:
+                task = asyncio.ensure_future(self._page(page.last, limit))
+                task.add_done_callback(
+                    lambda done: done.cancelled() or done.exception()
+                )  # seen, if not raised
+                self._next = page.last, limit, task
+                await asyncio.sleep(0)  # so that the database is asked before we decode
+            events = page.decode()
+            if events or page.rows < limit:
+                return events
+            after = page.last
+
+    async def _take(self, after: int, limit: int) -> Page[Any]:
         ahead, self._next = self._next, None
         if ahead is not None and ahead[:2] == (after, limit):
-            events = await _result(ahead[2])
-        else:
-            await _call_off(ahead)
-            events = await self._source.read(after, limit=limit)
-        if len(events) >= limit:
-            reading = self._source.read(events[-1].position, limit=limit)
-            task = asyncio.ensure_future(reading)
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if not raised
-            self._next = events[-1].position, limit, task
-        return events
+            return await _result(ahead[2])
+        await _call_off(ahead)
+        return await self._page(after, limit)
+
+    async def _page(self, after: int, limit: int) -> Page[Any]:
+        if isinstance(self._source, EventStore):
+            return await self._source.read_page(after, limit=limit)
+        events = await self._source.read(after, limit=limit)
+        return Page(len(events), events[-1].position if events else after, lambda: events)
 
     async def last_position(self) -> int:
         """As `EventStore.last_position`."""
@@ -58,7 +72,7 @@ class ReadAhead:
         await _call_off(ahead)
 
 
-async def _result(task: asyncio.Task[list[RecordedEvent[Any]]]) -> list[RecordedEvent[Any]]:
+async def _result(task: asyncio.Task[Page[Any]]) -> Page[Any]:
     try:
         return await task
     except BaseException:

@@ -26,6 +26,7 @@ from pyglyn.eventsourcing.stores.store import (
     Loaded,
     OutboxEntry,
     OutboxMessage,
+    Page,
     ParkedEvent,
     Transaction,
 )
@@ -199,6 +200,9 @@ class EncryptedStore(_Sealed[E, S], WrappedStore[E, S]):
         return await self._with_keys(
             lambda: self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
         )
+
+    async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
+        return await EventStore.read_page(self, after, limit=limit)  # decoding may have to wait for keys
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         return await self._with_keys(lambda: self.underlying.scan(selection, after, limit=limit))

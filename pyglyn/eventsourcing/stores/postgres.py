@@ -26,10 +26,12 @@ import os
 import time
 import typing
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
 
 from pyglyn.errors import (
     CommandRepeated,
@@ -40,6 +42,8 @@ from pyglyn.errors import (
 )
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.groups import Entry, Groups
+from pyglyn.eventsourcing.stores.json.text import dump
 from pyglyn.eventsourcing.stores.later import Later
 from pyglyn.eventsourcing.stores.postgres_database import (
     REPAIR_S,
@@ -86,6 +90,7 @@ from pyglyn.eventsourcing.stores.store import (
     Isolation,
     Loaded,
     OutboxMessage,
+    Page,
     ParkedEvent,
     RecordedEvent,
     Transaction,
@@ -140,6 +145,31 @@ _WITH_COMMAND = f""", known AS (
   INSERT INTO pyglyn_command (id, aggregate_type, aggregate_id, sequence, events, done_at)
   SELECT %s::text, %s::text, %s::text, %s::bigint, %s::bigint, {NOW} WHERE EXISTS (SELECT 1 FROM inserted)
 )"""
+# Appends of different aggregates in one statement, which says which of them were at their sequence. Those
+# that two groups have in common are inserted in the same order, so that none waits for the other.
+_APPEND_GROUP = f"""
+WITH new AS MATERIALIZED (
+  SELECT * FROM json_to_recordset(%s::json) AS new (
+    number int, aggregate_id text, expected bigint, sequence bigint, version text, payload text, metadata text
+  )
+), ready AS MATERIALIZED (
+  SELECT number FROM new
+  WHERE (SELECT pg_advisory_xact_lock_shared({_EVENT_LOCK})::text IS NOT NULL)
+  AND sequence = expected + 1 AND (
+    SELECT coalesce(max(e.sequence), 0) FROM event AS e
+    WHERE e.aggregate_type = %s AND e.aggregate_id = new.aggregate_id
+  ) = expected
+), inserted AS (
+  INSERT INTO event ({EVENT_COLUMNS})
+  SELECT %s::text, aggregate_id, sequence, %s::text, version, payload, metadata
+  FROM new WHERE number IN (SELECT number FROM ready) ORDER BY aggregate_id, sequence
+  RETURNING 1
+)
+SELECT ARRAY(SELECT number FROM ready), count(*), set_config('pyglyn.commit_id', %s, true),
+  set_config('pyglyn.quiet', 'on', true)
+FROM inserted
+"""
+
 _COUNT = """
 SELECT count(*), set_config('pyglyn.commit_id', %s, true), set_config('pyglyn.quiet', 'on', true)
 FROM inserted
@@ -178,6 +208,17 @@ _LONGEST_PAUSE_S = 0.5
 _ASSIGN = """
 SELECT CASE WHEN pyglyn_is_pending() THEN pyglyn_assign_positions(%s) ELSE 0 END
 """
+
+
+@attrs.define  # not frozen: one for each append
+class _New:
+    """What an append writes."""
+
+    rows: list[EventRow]
+    expected: int
+    snapshot: Snapshot[Any] | None = None
+    outbox: Sequence[OutboxMessage] = ()
+    command_id: str | None = None
 
 
 class PostgresStore(SqlManagerReads, EventStore[E, S]):
@@ -224,6 +265,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         self._prepare_threshold = prepare_threshold
         self._repair_s = repair_s
         self._open: tuple[int, PostgresDatabase] | None = None
+        self._grouping: tuple[PostgresDatabase, Groups[_New]] | None = None
         self._end = 0  # where a reader found less than it had asked for
         if type(self).__init__ is PostgresStore.__init__:
             options: dict[str, Any] = {
@@ -312,21 +354,92 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         if not events:
             return []
         envelopes = self._codec.envelopes(aggregate_id, events, expected, metadata)
+        rows = self._codec.rows(envelopes)
+        messages = list(outbox)
+        if snapshot is None and not messages and command_id is None:
+            await self._groups().commit(aggregate_id, _New(rows, expected))
+        else:
+            await self._append_alone(_New(rows, expected, snapshot, messages, command_id))
+        self.database().committed()
+        return list(envelopes)
+
+    def _groups(self) -> Groups[_New]:
+        database = self.database()
+        if self._grouping is None or self._grouping[0] is not database:
+            self._grouping = database, Groups(self._append_alone, self._append_together)
+        return self._grouping[1]
+
+    async def _append_alone(self, new: _New) -> None:
         commit_id = uuid.uuid4().hex
-        statement, parameters = self._append_statement(
-            self._codec.rows(envelopes), expected, snapshot, outbox, command_id, commit_id
-        )
+        first = new.rows[0]
+        statement, parameters = self._append_statement(new, commit_id)
         try:
-            await self._append(aggregate_id, expected, statement, parameters)
+            await self._append(first.aggregate_id, new.expected, statement, parameters)
         except CommandRepeated:
-            assert command_id is not None
-            raise CommandRepeated(command_id) from None
+            assert new.command_id is not None
+            raise CommandRepeated(new.command_id) from None
         except StoreUnavailable as error:
             if not error.outcome_unknown:
                 raise
-            await self._append_again(error, aggregate_id, expected, statement, parameters, commit_id)
-        self.database().committed()
-        return list(envelopes)
+            await self._append_again(error, new, commit_id)
+
+    async def _append_together(self, group: list[Entry[_New]]) -> None:
+        """Commit appends in one statement; where that does not work, one by one."""
+        if len(group) == 1:
+            await _settled(group[0], self._append_alone(group[0].item))
+            return
+        commit_id = uuid.uuid4().hex
+        try:
+            async with self.database().connection() as connection:
+                ready = await self._insert_group(connection, group, commit_id)
+        except StoreUnavailable as error:
+            if not error.outcome_unknown:
+                _fail(group, error)
+                return
+            for entry in group:
+                await _settled(entry, self._append_again(error, entry.item, commit_id))
+            return
+        except EventStoreError:  # one of them was too late, or cannot be stored: the others can
+            for entry in group:
+                await _settled(entry, self._append_alone(entry.item))
+            return
+        for number, entry in enumerate(group):
+            if number in ready:
+                _succeed(entry)
+            else:
+                await _settled(entry, self._append_alone(entry.item))  # which says where the aggregate is
+
+    async def _insert_group(
+        self, connection: Connection, group: list[Entry[_New]], commit_id: str
+    ) -> frozenset[int]:
+        rows: list[Any] = [
+            {
+                "number": number,
+                "aggregate_id": row.aggregate_id,
+                "expected": entry.item.expected,
+                "sequence": row.sequence,
+                "version": row.event_version,
+                "payload": row.payload,
+                "metadata": row.metadata,
+            }
+            for number, entry in enumerate(group)
+            for row in entry.item.rows
+        ]
+        first = group[0].item.rows[0]
+        parameters = (
+            dump(rows),
+            first.aggregate_type,
+            first.aggregate_type,
+            first.event_type,
+            commit_id,
+        )
+        try:
+            cursor = await connection.execute(_APPEND_GROUP.encode(), parameters)
+            row = await cursor.fetchone()
+        except Exception as error:
+            raise translate(error, writing=True) from error
+        assert row is not None
+        return frozenset(row[0])
 
     async def _append(
         self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
@@ -335,15 +448,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             if not await self._insert(connection, statement, parameters):
                 raise await self._conflict(connection, aggregate_id, expected)
 
-    async def _append_again(
-        self,
-        error: EventStoreError,
-        aggregate_id: str,
-        expected: int,
-        statement: str,
-        parameters: list[object],
-        commit_id: str,
-    ) -> None:
+    async def _append_again(self, error: EventStoreError, new: _New, commit_id: str) -> None:
         """Find out what became of an append whose answer was lost, by sending it once more.
 
         If the first one was (or still is going to be) committed, this one meets it at the same sequence and
@@ -353,6 +458,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             VersionConflict: the first one was not committed, and somebody else's events are there.
             StoreUnavailable: no answer for three times as long as the store waits; the outcome stays unknown.
         """
+        aggregate_id, expected = new.rows[0].aggregate_id, new.expected
+        statement, parameters = self._append_statement(new, commit_id)
         pause, give_up_at = _FIRST_PAUSE_S, time.monotonic() + 3 * self._timeout
         while True:
             try:
@@ -370,15 +477,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
-    def _append_statement(
-        self,
-        rows: list[EventRow],
-        expected: int,
-        snapshot: Snapshot[S] | None,
-        outbox: Iterable[OutboxMessage],
-        command_id: str | None,
-        commit_id: str,
-    ) -> tuple[str, list[object]]:
+    def _append_statement(self, append: _New, commit_id: str) -> tuple[str, list[object]]:
+        rows, snapshot, messages, command_id = append.rows, append.snapshot, append.outbox, append.command_id
         first = rows[0]
         new: list[object]
         if len(rows) == 1:
@@ -398,13 +498,12 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             *new,
             first.aggregate_type,
             first.aggregate_id,
-            expected,
+            append.expected,
         ]
         if snapshot is not None:
             row = self._codec.snapshot_row(snapshot)
             statement += _WITH_SNAPSHOT
             parameters += [row.aggregate_type, row.aggregate_id, row.sequence, row.entity, row.timestamp]
-        messages = list(outbox)
         if messages:
             statement += _WITH_OUTBOX
             topics = [storable_text(message.topic, "topic") for message in messages]
@@ -449,15 +548,22 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
     ) -> list[RecordedEvent[E]]:
         if limit <= 0:
             return []
+        while True:
+            page = await self._page(after, limit, aggregate_id)
+            found = page.decode()
+            if found or page.rows < limit:
+                return found
+            after = page.last
+
+    async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
+        return await self._page(after, limit, None)
+
+    async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
         keys = read_keys(self.aggregate_type, aggregate_id)
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         statement = positioned_statement(by_type=by_type, by_id=by_id)
-        while True:
-            rows = await self._rows_behind(after, statement, (after, *keys, limit), limit)
-            found = self._codec.recorded_rows(rows)
-            if found or len(rows) < limit:
-                return found
-            after = rows[-1][0]
+        rows = await self._rows_behind(after, statement, (after, *keys, limit), limit)
+        return Page(len(rows), rows[-1][0] if rows else after, partial(self._codec.recorded_rows, rows))
 
     async def _rows_behind(
         self, after: int, statement: str, parameters: Sequence[object], limit: int
@@ -607,6 +713,27 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             finally:
                 tx.ended = True
         database.committed()
+
+
+async def _settled(entry: Entry[_New], work: Awaitable[None]) -> None:
+    """Tell the one who waits what became of its part."""
+    try:
+        await work
+    except Exception as error:
+        _fail([entry], error)
+    else:
+        _succeed(entry)
+
+
+def _succeed(entry: Entry[_New]) -> None:
+    if not entry.done.done():
+        entry.done.set_result(None)
+
+
+def _fail(group: list[Entry[_New]], error: Exception) -> None:
+    for entry in group:
+        if not entry.done.done():
+            entry.done.set_exception(error)
 
 
 def _checked(isolation: Isolation) -> Isolation:

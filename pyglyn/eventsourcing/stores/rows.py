@@ -261,23 +261,26 @@ class RowCodec(Generic[E, S]):
         A position whose event was deleted by hand (NULL for its columns) is a gap.
         """
         read, found = self._row_reader(), list[RecordedEvent[E]]()
-        for position, at, *row in rows:
-            type_, id, sequence, _, _, payload, _ = row
+        keep = found.append
+        for row in rows:
+            position, at, type_, id, sequence, event_type, version, payload, metadata = row
             if type_ is None:
                 continue
             try:
-                envelope = read(*row)
+                envelope = read(type_, id, sequence, event_type, version, payload, metadata)
             except Exception:  # the long way, which says what is wrong
-                found.append(self.recorded(PositionedRow(position, at, EventRow(*row))))
+                keep(self.recorded(PositionedRow(position, at, EventRow(*row[2:]))))
             else:
                 moment = None if at is None else at / 1000
-                found.append(RecordedEvent(position, id, sequence, envelope, None, moment, payload))
+                keep(RecordedEvent(position, id, sequence, envelope, None, moment, payload))
         return found
 
     def _row_reader(self) -> Callable[..., SerializedEventEnvelop[E]]:
         """Return what reads right rows of one batch quickly, and raises at others."""
         decode = self._events.decode
         known: dict[str | None, list[tuple[str, str]]] = {}  # metadata by text: they repeat
+        versions: dict[str, int] = {"1.0": 1}
+        texts = (str, str, str, str, str, int)
 
         def read(
             type_: str, id: str, sequence: int, event_type: str, version: str, payload: str, text: str | None
@@ -285,11 +288,18 @@ class RowCodec(Generic[E, S]):
             pairs = known.get(text)
             if pairs is None:
                 pairs = known[text] = load_metadata(text)
-            if not type(id) is type(type_) is type(event_type) is type(version) is type(payload) is str:
+            if (
+                type(id),
+                type(type_),
+                type(event_type),
+                type(version),
+                type(payload),
+                type(sequence),
+            ) != texts:
                 raise TypeError
-            if type(sequence) is not int:
-                raise TypeError
-            number = 1 if version == "1.0" else version_number(version)
+            number = versions.get(version)
+            if number is None:
+                number = versions[version] = version_number(version)
             value = decode(payload, number)
             return SerializedEventEnvelop(id, sequence, value, pairs.copy(), event_type, version, type_)
 

@@ -84,6 +84,7 @@ from pyglyn.eventsourcing.stores.store import (
     Isolation,
     Loaded,
     OutboxMessage,
+    Page,
     ParkedEvent,
     RecordedEvent,
     Transaction,
@@ -259,14 +260,21 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
     ) -> list[RecordedEvent[E]]:
         if limit <= 0:
             return []
+        while True:
+            page = await self._page(after, limit, aggregate_id)
+            found = page.decode()
+            if found or page.rows < limit:
+                return found
+            after = page.last
+
+    async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
+        return await self._page(after, limit, None)
+
+    async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
         by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
         page = _Page(by_type=by_type, by_id=by_id, keys=read_keys(self.aggregate_type, aggregate_id))
-        while True:
-            rows = await self.database().read(partial(page.rows, after=after, limit=limit))
-            found = self._codec.recorded_rows(rows)
-            if found or len(rows) < limit:
-                return found
-            after = rows[-1][0]
+        rows = await self.database().read(partial(page.rows, after=after, limit=limit))
+        return Page(len(rows), rows[-1][0] if rows else after, partial(self._codec.recorded_rows, rows))
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)

@@ -163,6 +163,21 @@ class OutboxEntry:
     created_at: float
 
 
+@attrs.define  # not frozen: it is handed over once, from who reads to who decodes
+class Page(Generic[E]):
+    """Events that were read and are not decoded yet.
+
+    Attributes:
+        rows: how many; as many as were asked for if there may be more.
+        last: the position of the last one; that after which was read if there is none.
+        decode: returns the events, without those that are gone.
+    """
+
+    rows: int
+    last: int
+    decode: Callable[[], list[RecordedEvent[E]]]
+
+
 class SideTables(abc.ABC):
     """Checkpoints, parked events, leases, the outbox: the same calls on a store and inside a transaction."""
 
@@ -535,6 +550,11 @@ class EventStore(SideTables, ManagerReads, Generic[E, S]):
 
         An empty list means that there are none now (or that the limit is 0).
         """
+
+    async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
+        """As `read`, but not decoded yet: another page can be read meanwhile."""
+        events = await self.read(after, limit=limit)
+        return Page(len(events), events[-1].position if events else after, lambda: events)
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         """Look for events behind a position of which a selection is made.

@@ -25,6 +25,7 @@ from pyglyn.eventsourcing.stores.store import (
     Loaded,
     OutboxEntry,
     OutboxMessage,
+    Page,
     ParkedEvent,
     RecordedEvent,
     SideTables,
@@ -313,6 +314,9 @@ class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
         return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
+
+    async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
+        return await self.underlying.read_page(after, limit=limit)
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         return await self.underlying.scan(selection, after, limit=limit)
