@@ -193,25 +193,42 @@ def commands(directory: Path, server: str | None, count: int) -> Iterator[Rate]:
         yield Rate(many, "eventsourcing", *theirs(packages[name], count, accounts, 10))
 
 
+AT_ONCE = 10_000
+
+# Each aggregate's thousand events one after the other, as the package's are written.
 FILL_SQLITE = """
-WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-INSERT INTO event SELECT 'BankAccount', 'account-' || (i % 1000), 1 + i / 1000, 'BankAccountEvent', '1.0',
+WITH RECURSIVE n (i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+INSERT INTO event SELECT 'BankAccount', 'account-' || (i / 1000), 1 + i % 1000, 'BankAccountEvent', '1.0',
 '{"event-type":"customer-deposited-cash","amount":1.5,"balance":' || i || '.25}', '[["service","bench"]]' FROM n
 """
 FILL_POSTGRES = """
-INSERT INTO event SELECT 'BankAccount', 'account-' || (i %% 1000), 1 + i / 1000, 'BankAccountEvent', '1.0',
+INSERT INTO event SELECT 'BankAccount', 'account-' || (i / 1000), 1 + i %% 1000, 'BankAccountEvent', '1.0',
 '{"event-type":"customer-deposited-cash","amount":1.5,"balance":' || i || '.25}', '[["service","bench"]]'
-FROM generate_series(1, %s) AS n (i)
+FROM generate_series(%s::bigint, %s::bigint) AS n (i)
 """
+ACCOUNTS = 1000
+"""Rows that effects write to, in turn: those of one transaction are different ones."""
 
 
-async def catch_up(name: str, url: str, fill: str, events: int) -> CatchUp:
-    """Fill a store with one statement, then read it all by position."""
+async def fill(store: es.EventStore[Any, Any], url: str, events: int) -> None:
+    """Fill a store, in many transactions, and have its events numbered."""
+    statement = FILL_SQLITE if url.startswith("sqlite") else FILL_POSTGRES
+    for start in range(0, events, AT_ONCE):
+        async with store.transaction() as tx:
+            await tx.execute(statement, (start, min(start + AT_ONCE, events) - 1))
+    await store.last_position()
+
+
+def resident_mib() -> float:
+    """Return the memory of this OS process."""
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+async def catch_up(name: str, url: str, events: int) -> CatchUp:
+    """Fill a store, then read it all by position."""
     process, early, seen = psutil.Process(), 0, 0
     async with bank(url) as store:
-        async with store.transaction() as tx:
-            await tx.execute(fill, (events,))
-        await store.last_position()  # they are numbered before, as those of the package are
+        await fill(store, url, events)
         watch, source = Stopwatch(), ReadAhead(store)
         after = 0
         while seen < events:
@@ -231,7 +248,7 @@ def updates(mark: str) -> dict[str, Callable[..., Any]]:
     statement = "UPDATE totals SET total = total + ? WHERE account = ?".replace("?", mark)
 
     def row(envelope: Any) -> tuple[float, str]:
-        return envelope.payload.amount, envelope.aggregate_id
+        return envelope.payload.amount, f"account-{envelope.sequence % ACCOUNTS}"
 
     async def one(tx: es.Transaction[Any, Any], envelope: Any) -> None:
         await tx.execute(statement, row(envelope))
@@ -245,16 +262,16 @@ def updates(mark: str) -> dict[str, Callable[..., Any]]:
     return {"async": one, "plain": plain, "batches": batch}
 
 
-async def effects(name: str, url: str, fill: str, events: int) -> list[Rate]:
+async def effects(name: str, url: str, events: int) -> list[Rate]:
     """Measure durable queries that write into the database of the events."""
     found: list[Rate] = []
     async with bank(url) as store:
-        accounts = [(f"account-{number}",) for number in range(1000)]
+        accounts = [(f"account-{number}",) for number in range(ACCOUNTS)]
         mark = "?" if url.startswith("sqlite") else "%s"
         async with store.transaction() as tx:
             await tx.execute("CREATE TABLE totals (account text PRIMARY KEY, total float)")
             await tx.execute_many(f"INSERT INTO totals VALUES ({mark}, 0)", accounts)
-            await tx.execute(fill, (events,))
+        await fill(store, url, events)
         end = await store.last_position()
         async with Node(f"bench_{secrets.token_hex(4)}@localhost", cookie="bench") as node:
             for side, function in updates(mark).items():
@@ -270,20 +287,20 @@ async def effects(name: str, url: str, fill: str, events: int) -> list[Rate]:
 async def catch_ups(directory: Path, server: str | None, events: int) -> list[CatchUp]:
     """Measure catching up on SQLite and PostgreSQL, beside the package."""
     jobs: list[Callable[[], Awaitable[CatchUp]]] = [
-        lambda: catch_up("SQLite", f"sqlite:{directory}/many.db", FILL_SQLITE, events)
+        lambda: catch_up("SQLite", f"sqlite:{directory}/many.db", events)
     ]
     if server is not None:
         url = private_schema(server)
-        jobs.append(lambda: catch_up("PostgreSQL", url, FILL_POSTGRES, events))
+        jobs.append(lambda: catch_up("PostgreSQL", url, events))
     found = [await job() for job in jobs]
     sqlite = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": f"{directory}/many_theirs.db"}
     found.append(their_catch_up("SQLite", sqlite, events))
     if server is not None:
-        found.append(their_catch_up("PostgreSQL", _of_its_own(server), events))
+        found.append(their_catch_up("PostgreSQL", of_its_own(server), events))
     return found
 
 
-def _of_its_own(server: str) -> dict[str, str]:
+def of_its_own(server: str) -> dict[str, str]:
     """Have the package's tables in a schema that the commands have not used."""
     with psycopg.connect(private_schema(server)) as connection:
         row = connection.execute("SELECT current_schema()").fetchone()
@@ -293,9 +310,9 @@ def _of_its_own(server: str) -> dict[str, str]:
 
 async def all_effects(directory: Path, server: str | None, events: int) -> list[Rate]:
     """Measure queries into SQL on SQLite and PostgreSQL."""
-    found = await effects("SQLite", f"sqlite:{directory}/effects.db", FILL_SQLITE, events)
+    found = await effects("SQLite", f"sqlite:{directory}/effects.db", events)
     if server is not None:
-        found += await effects("PostgreSQL", private_schema(server), FILL_POSTGRES, events)
+        found += await effects("PostgreSQL", private_schema(server), events)
     return found
 
 
@@ -357,7 +374,7 @@ def measure(count: int, events: int, server: str | None) -> tuple[list[Rate], li
 
 @click.command()
 @click.option("--commands", "count", default=2000, help="How many commands each side carries out.")
-@click.option("--events", default=1_000_000, help="How many events the reader catches up.")
+@click.option("--events", default=100_000, help="How many events the reader catches up.")
 def main(count: int, events: int) -> None:
     """Measure the event stores beside the ``eventsourcing`` package."""
     programs = wheel_programs()

@@ -126,6 +126,8 @@ class PostgresDatabase:
         self._repair_s = repair_s
         self.is_pooled = False  # there is a pooler in between
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] | None = None
+        self._spare: Connection | None = None
+        self._asking = 0
         self._starting = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
         self._announcer: asyncio.Task[None] | None = None
@@ -175,6 +177,9 @@ class PostgresDatabase:
             self._listener = None
         if self._pool is not None:
             pool, self._pool = self._pool, None
+            spare, self._spare = self._spare, None
+            if spare is not None:
+                await pool.putconn(spare)
             await pool.close()
 
     @contextlib.asynccontextmanager
@@ -184,11 +189,13 @@ class PostgresDatabase:
         pool = self._pool
         if pool is None:
             raise StoreUnavailable("the store was closed")
-        connection: Connection | None = None
+        connection, self._spare = self._spare, None
+        self._asking += 1
         try:
             with cancellable():
                 try:
-                    connection = await pool.getconn()
+                    if connection is None:
+                        connection = await pool.getconn()
                     while not await _is_alive(connection):
                         # The pool's own check would wait a second, two, four … between dead connections.
                         dead, connection = connection, None
@@ -196,10 +203,24 @@ class PostgresDatabase:
                         connection = await pool.getconn()
                 except Exception as error:
                     raise await self._why_none(error) from error
+                finally:
+                    self._asking -= 1
             yield connection
         finally:
-            if connection is not None:
+            if connection is not None and not self._keep(pool, connection):
                 await asyncio.shield(pool.putconn(connection))
+
+    def _keep(self, pool: psycopg_pool.AsyncConnectionPool[Connection], connection: Connection) -> bool:
+        """Keep a connection for who comes next: the pool takes 100 µs of CPU time to take and give it.
+
+        Not if somebody is asking the pool for one.
+        """
+        if self._spare is not None or self._asking or self._pool is not pool:
+            return False
+        if connection.closed or connection.pgconn.transaction_status != 0:  # IDLE
+            return False
+        self._spare = connection
+        return True
 
     async def _why_none(self, error: Exception) -> EventStoreError:
         """Say why there is no connection: the pool only knows for how long it has waited."""
