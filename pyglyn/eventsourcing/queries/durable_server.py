@@ -102,6 +102,10 @@ LAST_EFFECT_S = 3.0
 WAITING = 10_000
 """Callers that may wait for positions at once; who has given up counts until the position is reached."""
 
+
+_HELD_LONG = 4
+"""After the time of so many full transactions others get their turn, which costs a tenth of the rate."""
+
 _WORTH_PUTTING_OFF = 3
 """After so many batches in which a statement that was put off has failed, none is any more."""
 
@@ -494,7 +498,7 @@ class DurableServer(QueryServer):
         Who waits for a SQLite file looks again every 100 ms, and would hardly ever meet the moment between
         two transactions.
         """
-        if not self.database.one_writer or self.held_s < self.query.limits.seconds:
+        if not self.database.one_writer or self.held_s < _HELD_LONG * self.query.limits.seconds:
             return
         self.held_s = 0.0
         with contextlib.suppress(TimeoutError):

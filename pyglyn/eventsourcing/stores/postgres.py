@@ -642,12 +642,14 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         database = self.database()
         database.listen()
         while True:
-            grown = database.grown
+            grown, news = database.grown, database.news
             if await self._exists_behind(after):
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(database.look_s):
                     await grown.wait()
+            if database.news != news:
+                return  # it is worth reading, which is as quick as asking
 
     async def _exists_behind(self, after: int) -> bool:
         statement = position_exists(by_type=self.aggregate_type is not None)

@@ -126,6 +126,9 @@ class PostgresDatabase:
         self._repair_s = repair_s
         self.is_pooled = False  # there is a pooler in between
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] | None = None
+        self.news = 0  # how often others have announced a commit
+        self._announcers: set[int] = set()  # the server's processes that have announced ours
+        self._pipelines: set[asyncio.Task[Any]] = set()
         self._spare: Connection | None = None
         self._asking = 0
         self._starting = asyncio.Lock()
@@ -175,6 +178,9 @@ class PostgresDatabase:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
             self._listener = None
+        for task in self._pipelines:
+            task.cancel()
+        await asyncio.gather(*self._pipelines, return_exceptions=True)
         if self._pool is not None:
             pool, self._pool = self._pool, None
             spare, self._spare = self._spare, None
@@ -254,22 +260,38 @@ class PostgresDatabase:
         """Run statements one after the other, in one go where nothing is in between; return their rows.
 
         Each sees what was committed before it began. What cannot be done in one go is done again, one by one.
+        A caller who is cancelled does not wait for the end, but the connection does: a pipeline broken
+        off would cost it.
         """
+        if self.is_pooled:
+            return [await self.query(statement, parameters) for statement, parameters in statements]
+        task = self.loop.create_task(self._pipelined(statements))
+        self._pipelines.add(task)
+        task.add_done_callback(self._pipeline_ended)
+        return await asyncio.shield(task)
+
+    def _pipeline_ended(self, task: asyncio.Task[Any]) -> None:
+        self._pipelines.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, though its caller may have gone
+
+    async def _pipelined(
+        self, statements: Sequence[tuple[str, Sequence[object]]]
+    ) -> list[list[tuple[Any, ...]]]:
         import psycopg
 
-        if not self.is_pooled:
-            async with self.connection() as connection:
-                try:
-                    async with connection.pipeline():
-                        cursors = [
-                            await connection.execute(statement.encode(), parameters)
-                            for statement, parameters in statements
-                        ]
-                    return [await cursor.fetchall() for cursor in cursors]
-                except psycopg.OperationalError as error:
-                    raise translate(error) from error
-                except psycopg.Error as error:
-                    logger.debug("statement by statement: %s", translate(error))
+        async with self.connection() as connection:
+            try:
+                async with connection.pipeline():
+                    cursors = [
+                        await connection.execute(statement.encode(), parameters)
+                        for statement, parameters in statements
+                    ]
+                return [await cursor.fetchall() for cursor in cursors]
+            except psycopg.OperationalError as error:
+                raise translate(error) from error
+            except psycopg.Error as error:
+                logger.debug("statement by statement: %s", translate(error))
         return [await self.query(statement, parameters) for statement, parameters in statements]
 
     # --- waking up -----------------------------------------------------------------------------------
@@ -294,7 +316,8 @@ class PostgresDatabase:
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     self.wake()
                     pause = _FIRST_PAUSE_S
-                    async for _ in connection.notifies():
+                    async for notice in connection.notifies():
+                        self.news += notice.pid not in self._announcers
                         self.wake()
             except (psycopg.Error, OSError) as error:
                 logger.warning("%s; listening again in %.2g s", translate(error), pause)
@@ -312,7 +335,9 @@ class PostgresDatabase:
         try:
             while self._unannounced:
                 self._unannounced = False
-                await self.query(_ANNOUNCE)
+                async with self.connection() as connection:
+                    self._announcers.add(connection.info.backend_pid)
+                    await _send_announcement(connection)
                 await asyncio.sleep(_ANNOUNCE_PAUSE_S)
         except EventStoreError as error:
             logger.debug("commits not announced, readers will look by themselves: %s", error)
@@ -347,6 +372,13 @@ class PostgresDatabase:
                             raise
         except (psycopg.Error, OSError) as error:
             raise translate(error) from error
+
+
+async def _send_announcement(connection: Connection) -> None:
+    try:
+        await connection.execute(_ANNOUNCE.encode())
+    except Exception as error:
+        raise translate(error) from error
 
 
 async def _is_pooled(connection: Connection) -> bool:

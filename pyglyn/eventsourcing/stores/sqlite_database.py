@@ -231,9 +231,11 @@ class SqliteDatabase:
                 future.set_result(outcome)
 
     def _group(self, connection: sqlite3.Connection, operations: list[Operation[Any]]) -> list[object]:
-        """In the writer's thread: one transaction, one savepoint per operation."""
+        """In the writer's thread: one transaction, one savepoint per operation if there are several."""
         outcomes: list[object] = []
         connection.execute("BEGIN IMMEDIATE")
+        if len(operations) == 1:
+            return [self._alone(connection, operations[0])]
         try:
             for operation in operations:
                 connection.execute("SAVEPOINT command")
@@ -250,6 +252,21 @@ class SqliteDatabase:
             roll_back(connection)
             raise
         return outcomes
+
+    def _alone(self, connection: sqlite3.Connection, operation: Operation[Any]) -> object:
+        try:
+            try:
+                outcome = operation(connection)
+            except Exception as error:
+                if not connection.in_transaction:
+                    raise
+                roll_back(connection)
+                return _Failure(_ours(error, self.path))
+            self._finish(connection)
+        except BaseException:
+            roll_back(connection)
+            raise
+        return outcome
 
     def _finish(self, connection: sqlite3.Connection) -> None:
         if self._is_outdated(self._writer):
