@@ -10,12 +10,13 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.errors import StoreUnavailable
 from pyglyn.eventsourcing.queries.ahead import ReadAhead
+from pyglyn.eventsourcing.stores.store import Page
 from pyglyn.testing import eventually
 from tests.eventsourcing.queries.totals import deposits
 
 
 class Told(es.MemoryStore[Any, Any]):
-    """Keeps what is read; reads wait until they may."""
+    """Keeps what is read; reads that are not from the beginning wait until they may."""
 
     def __init__(self) -> None:
         super().__init__("BankAccount")
@@ -28,7 +29,8 @@ class Told(es.MemoryStore[Any, Any]):
     async def read(self, after: int = 0, *, limit: int = 500, aggregate_id: str | None = None) -> Any:
         self.asked.append(after)
         try:
-            await self.may.wait()
+            if after:
+                await self.may.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -58,6 +60,28 @@ async def test_the_next_batch_is_read_before_it_is_asked_for_and_each_once():
     assert store.asked == [0, 10, 20, 25]
 
 
+async def test_the_next_page_is_asked_for_before_one_is_decoded():
+    """So that the database works meanwhile."""
+    store, done = await told(25), []
+
+    async def read_page(after: int = 0, *, limit: int = 500) -> Page[Any]:
+        done.append(f"read {after}")
+        events = await store.read(after, limit=limit)
+
+        def decode() -> list[Any]:
+            done.append(f"decode {after}")
+            return events
+
+        return Page(len(events), events[-1].position, decode)
+
+    store.read_page = read_page  # type: ignore[method-assign]
+    ahead = ReadAhead(store)
+    await ahead.read(0, limit=10)
+    await ahead.read(10, limit=10)
+    await ahead.read(20, limit=10)
+    assert done == ["read 0", "read 10", "decode 0", "read 20", "decode 10", "decode 20"]
+
+
 async def test_a_look_at_something_reads_nothing_ahead_and_disturbs_nothing():
     store = await told(25)
     ahead = ReadAhead(store)
@@ -71,8 +95,8 @@ async def test_a_look_at_something_reads_nothing_ahead_and_disturbs_nothing():
 async def test_who_goes_on_elsewhere_gets_what_he_asks_for_and_the_rest_is_called_off():
     store = await told(40)
     ahead = ReadAhead(store)
-    await ahead.read(0, limit=10)
     store.may.clear()
+    await ahead.read(0, limit=10)
     await eventually(lambda: store.asked == [0, 10])
     other = asyncio.create_task(positions(ahead, 20, limit=10))
     await eventually(lambda: store.asked == [0, 10, 20])
@@ -102,8 +126,8 @@ async def test_a_failure_comes_to_who_asks_and_the_next_one_reads_anew():
 async def test_who_stops_waiting_leaves_nothing_behind():
     store = await told(30)
     ahead = ReadAhead(store)
-    await ahead.read(0, limit=10)
     store.may.clear()
+    await ahead.read(0, limit=10)
     await eventually(lambda: store.asked == [0, 10])
     waiting = asyncio.create_task(positions(ahead, 10, limit=10))
     await asyncio.sleep(0)
