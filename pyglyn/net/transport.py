@@ -21,6 +21,11 @@ from pyglyn.errors import HandshakeError
 READ_SIZE = 16 * 1024
 """Bytes read from a socket in one turn of the event loop; about a hundred messages, a few milliseconds."""
 
+ACCEPTED_A_TURN = 8
+"""Connections that are accepted in one turn of the event loop: each costs a fraction of a millisecond."""
+BACKLOG = 128
+"""Connections that wait for that in the kernel."""
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
@@ -189,7 +194,9 @@ async def listen(
             raise problem or OSError(errno.EADDRNOTAVAIL, "no address to listen on")
         port = sockets[0].getsockname()[1]
         while sockets:
-            servers.append(forks.keep_server(await loop.create_server(factory, sock=sockets[0])))
+            server = await loop.create_server(factory, sock=sockets[0], backlog=ACCEPTED_A_TURN)
+            servers.append(forks.keep_server(server))
+            sockets[0].listen(BACKLOG)  # to asyncio the backlog is also what it accepts in one turn
             del sockets[0]
     except BaseException:
         for sock in sockets:
@@ -213,7 +220,7 @@ def bound(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))
-        sock.listen(128)
+        sock.listen(BACKLOG)
         sock.setblocking(False)
     except BaseException:
         sock.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -21,7 +22,7 @@ from pyglyn.dist import (
     LocalSide,
 )
 from pyglyn.errors import HandshakeError, WrongCookie
-from pyglyn.net import NetSettings
+from pyglyn.net import NetSettings, transport
 from pyglyn.testing import eventually, no_leaks
 from tests.net.conftest import Recorder, StartNode
 
@@ -512,3 +513,23 @@ async def test_a_peer_that_does_not_read_does_not_keep_a_closed_connection_open(
             await asyncio.sleep(0)
         connection.close("enough")
         assert node.downs == [("peer@localhost", "enough")]
+
+
+async def test_few_of_many_connections_are_accepted_in_one_turn_and_the_others_wait():
+    made = most = 0
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport):
+            nonlocal made
+            made += 1
+
+    listening = await transport.listen(["127.0.0.1"], 0, Counted)
+    clients = [socket.create_connection(("127.0.0.1", listening.port), timeout=60) for _ in range(100)]
+    while made < len(clients):
+        before = made
+        await asyncio.sleep(0)
+        most = max(most, made - before)
+    assert most <= transport.ACCEPTED_A_TURN
+    for client in clients:
+        client.close()
+    listening.close()

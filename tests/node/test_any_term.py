@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from examples import billing
 from pyglyn import etf
+from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.eventsourcing.cluster.scope import MOST_SCOPES, ScopeServer
+from pyglyn.eventsourcing.queries.durable import DurableQuery
 from pyglyn.groups import pg, syn
+from pyglyn.http import Observer, serve
+from pyglyn.http.pages import routes
 from pyglyn.node import GenServer, Node, Process
 from pyglyn.supervision import Supervisor, start, supervisor, worker
 from pyglyn.testing import Beam, eventually
@@ -135,6 +144,24 @@ def wrong(rng: random.Random, term: Any, pids: list[Pid]) -> Any:
     return anything(rng, pids)
 
 
+async def send_anything(
+    node: Node, peer: Node, me: Process, to: Atom | Pid, behind: Pid, count: int, more: Sequence[Term] = ()
+) -> None:
+    """Send a process all shapes and then so many that are wrong, by its name or its pid."""
+    me.trap_exit = True
+    rng = random.Random(SEED)
+    shapes = [*templates(me.pid, behind, me.make_ref()), *more]
+    pids = [me.pid, behind, node.system.pid, Pid("gone@localhost", 1, 0, 7)]
+    for number in range(count):
+        shape = shapes[number % len(shapes)]
+        term = shape if number < len(shapes) else wrong(rng, shape, pids)
+        me.send((to.name, node.name) if isinstance(to, Atom) else to, term)
+        if number % 200 == 0:
+            await me.drain()
+            await asyncio.sleep(0)
+    assert await peer.ping(node.name, 30.0)
+
+
 async def works(node: Node, beam: Beam, name: str) -> None:
     """See a node do all its work, as its peers do."""
     where = {"N": Atom(node.name), "S": Atom(name)}
@@ -173,25 +200,115 @@ async def test_every_registered_process_takes_any_term(
     await works(node, beam, name)
     names = sorted(node.runtime.names)
     assert {"net_kernel", "rex", "user", "pyglyn_sup", "tree", "below", "deep", name, "pg"} <= set(names)
-    rng = random.Random(SEED)
     async with Node(unique_name("peer"), cookie=beam.cookie) as peer, peer.process() as me:
-        me.trap_exit = True
         for each in names:
             pid = node.whereis(each)
             assert isinstance(pid, Pid), each
-            shapes = templates(me.pid, pid, me.make_ref())
-            pids = [me.pid, pid, node.system.pid, Pid("gone@localhost", 1, 0, 7)]
-            for number in range(SENT):
-                shape = shapes[number % len(shapes)]
-                term = shape if number < len(shapes) else wrong(rng, shape, pids)
-                me.send((each, node.name), term)
-                if number % 200 == 0:
-                    await me.drain()
-                    await asyncio.sleep(0)
-            assert await peer.ping(node.name, 30.0)
+            await send_anything(node, peer, me, Atom(each), pid, SENT)
             assert not ended, f"{each}: {etf.text.format(ended)}"
         await eventually(lambda: all(node.whereis(each) for each in names), 20.0)
     await works(node, beam, name)
     assert not ended
     lines = [line for record in caplog.records for line in record.getMessage().splitlines()]
     assert not [line for line in lines if line.startswith("FAKE")]
+
+
+class NoNodes:
+    """A discovery that finds nobody."""
+
+    async def nodes(self) -> list[str]:
+        return ["nobody@localhost"]
+
+
+def seen_by(seen: list[str]) -> Any:
+    def project(id: str, envelopes: list[Any]) -> None:
+        seen.extend(type(envelope.payload).__name__ for envelope in envelopes)
+
+    return project
+
+
+def messages_of_event_sourcing(me: Pid, ref: Reference) -> list[Term]:
+    a = Atom
+    event = (a("memory_store_event_envelop"), b"id", 1, (a("subscribed"), 1, 1.0, 1.0), [])
+    requests: list[Term] = [
+        (a("execute"), b"id", (a("pay"), 1), [], b"c"),
+        (a("load_aggregate"), b"id"),
+        a("get_system_stats"),
+        a("status"),
+        a("pause"),
+        (a("drive"), b"id"),
+        (a("replay"), b"id"),
+        (a("wait_for"), 1),
+    ]
+    return [
+        *((a("$gen_call"), (me, ref), request) for request in requests),
+        *((a("$gen_cast"), request) for request in requests),
+        (a("process_events"), b"id", [event]),
+        (b"pubsub", event),
+        event,
+        (a("committed"), 1),
+        (a("due"), 1),
+        a("pyglyn_query_ended"),
+        (a("pyglyn_query_ended"), a("x")),
+        (a("pyglyn_forwarded"), me, 1, (me, requests[0])),
+        (a("pyglyn_passed"), me, 1, (a("$gen_call"), (me, ref), requests[0])),
+        (a("read"), 1, [event]),
+    ]
+
+
+async def test_every_process_of_a_node_with_event_sourcing_takes_any_term_by_its_pid_too(
+    beam: Beam, node: Node, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A service, a manager with deadlines, queries, HTTP with its observer, a discovery: whatever has a name or a pid."""
+    observer = Observer(node, [node.name])
+    server = await serve(node, "127.0.0.1", 0, [routes(observer, "token")])
+    node.discover(NoNodes(), every_s=0.05)
+    spec, manager = billing.billing(f"sqlite:{tmp_path}/billing.db")
+    subscriptions = await es.start(node, spec)
+    await manager.start(node)
+    lasting: list[str] = []
+    live: list[str] = []
+    await node.start(ScopeServer, "example", name="scope of a tree")
+    await DurableQuery("lasting", seen_by(lasting), store=manager.store).start(node)
+    query = es.QuerySpec(name="living", function=seen_by(live), events=billing.Event)
+    await node.start(query.server, query, name=query.name)
+    async with aiohttp.ClientSession() as session:
+        bearer = {"Authorization": "Bearer token"}
+        url = f"http://127.0.0.1:{server.port}"
+        assert (await session.get(f"{url}/api/nodes", headers=bearer)).status == 200
+        everything = [process.pid for process in node.runtime.processes.values()]
+        names = sorted(node.runtime.names)
+        assert {"subscriptions", "billing", "lasting", "living"} <= {
+            name.rpartition(":")[2] for name in names
+        }
+        named = {node.whereis(name) for name in names}
+        other = [pid for pid in everything if pid not in named]
+        assert other
+        async with Node(unique_name("peer"), cookie=beam.cookie) as peer, peer.process() as me:
+            more = messages_of_event_sourcing(me.pid, me.make_ref())
+            for name in names:
+                pid = node.whereis(name)
+                assert isinstance(pid, Pid), name
+                await send_anything(node, peer, me, Atom(name), pid, SENT, more)
+                assert node.whereis(name) is not None, name
+            for pid in other:
+                await send_anything(node, peer, me, pid, pid, SENT // 4, more)
+        assert set(other) <= {process.pid for process in node.runtime.processes.values()}
+        assert set(names) <= set(node.runtime.names)
+        for query_name in ("billing", "lasting", "living"):  # some of what was sent has stopped them, rightly
+            resume = "gen_server:call({S, N}, resume)"
+            assert await beam.eval(resume, N=Atom(node.name), S=Atom(query_name)) is Atom("ok")
+        await subscriptions.execute("s", billing.Subscribe(10, 3600.0, 0.01))
+        await eventually(lambda: lasting[-1:] == ["Suspended"], timeout=30)
+        assert (await session.get(f"{url}/livez")).status == 200
+        assert (await session.get(f"{url}/api/nodes", headers=bearer)).status == 200
+    assert "crashed" not in caplog.text
+
+
+async def test_peers_have_a_bounded_number_of_scopes_started(beam: Beam, node: Node) -> None:
+    start = "[catch erpc:call(N, pyglyn, start_scope, [integer_to_binary(I)]) || I <- lists:seq(1, Many)]"
+    answers = await beam.eval(start, N=Atom(node.name), Many=2 * MOST_SCOPES, timeout=60)
+    assert answers[:MOST_SCOPES] == [True] * MOST_SCOPES
+    assert True not in answers[MOST_SCOPES:]
+    assert sum(name.startswith("syn_pg_") for name in node.runtime.names) == MOST_SCOPES
+    assert await beam.eval('erpc:call(N, pyglyn, start_scope, [<<"7">>])', N=Atom(node.name)) is True

@@ -6,18 +6,31 @@ asks the hub for it, by an exported function: ``pyglyn:start_scope(Name)``.
 
 from __future__ import annotations
 
-from pyglyn.etf import Term
+from typing import Final
+
+from pyglyn.errors import GroupError
+from pyglyn.etf import Atom, Term
 from pyglyn.groups import syn
-from pyglyn.node import GenServer, Node, Process, export
+from pyglyn.node import Caller, GenServer, Node, Process, export
 from pyglyn.node.rpc import rpc
+
+MOST_SCOPES: Final = 100
+"""Scopes of a node above which none is started for whoever asks: they stay for as long as the node does."""
 
 
 @export("pyglyn", "start_scope")
 async def start_scope_here(me: Process, scope: str) -> bool:
-    """Start a scope in this OS process, if that is the node's own."""
+    """Start a scope in this OS process, if that is the node's own.
+
+    Raises:
+        GroupError: there are too many already.
+    """
     node = me.runtime.belongings.find(Node)
     if node is None:
         return False
+    scopes = [name for name in node.runtime.names if name.startswith("syn_pg_")]
+    if f"syn_pg_{scope}" not in scopes and len(scopes) >= MOST_SCOPES:
+        raise GroupError(f"this node has {len(scopes)} scopes already")
     syn.start(node, scope)
     return True
 
@@ -33,6 +46,13 @@ class ScopeServer(GenServer):
         """
         self.scope = scope
         await ensure_scope(self.me, scope)
+
+    async def handle_call(self, request: Term, caller: Caller) -> Term:
+        """Nothing is expected, and answered."""
+        return (Atom("error"), Atom("unknown_call"))
+
+    async def handle_cast(self, request: Term) -> None:
+        """Nothing is expected."""
 
     async def handle_info(self, message: Term) -> None:
         """Nothing is expected."""

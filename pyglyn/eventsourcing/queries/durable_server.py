@@ -150,6 +150,7 @@ class DurableServer(QueryServer):
         self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
         self.prepared = False
+        self.failed_with: Term = None
         self.waiting_for: list[tuple[int, int, Caller]] = []  # callers by the position that they wait for
         self.numbers = itertools.count()
         self.looked_at_parked = False
@@ -626,8 +627,8 @@ class DurableServer(QueryServer):
         match message:
             case (Atom("EXIT"), Pid(), _):
                 return None
-            case (Atom("pyglyn_query_ended"), reason):
-                return Stop(reason)
+            case Atom("pyglyn_query_ended") if self.failed_with is not None:
+                return Stop(self.failed_with)
             case (Atom("DOWN"), *_):
                 await self._see_other_end(message)
         self.awake.set()
@@ -758,7 +759,8 @@ class DurableServer(QueryServer):
         error = task.exception()
         logger.error("query %s ends", self.name, exc_info=error)
         reason = f"{type(error).__name__}: {error}"[:500].encode()
-        self.me.send(self.me.pid, (Atom("pyglyn_query_ended"), (Atom("error"), reason)))
+        self.failed_with = (Atom("error"), reason)  # a message alone is not believed: anybody can send it
+        self.me.send(self.me.pid, Atom("pyglyn_query_ended"))
 
     async def terminate(self, reason: Term) -> None:
         """Stop the loop (what is not committed is rolled back) and close the stores."""
