@@ -15,7 +15,8 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from array import array
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
@@ -55,8 +56,8 @@ class Quarter:
     descriptors: list[int] = attrs.field(factory=list)
     tasks: list[int] = attrs.field(factory=list)
     processes: list[int] = attrs.field(factory=list)
-    calls_s: list[float] = attrs.field(factory=list)
-    commands_s: list[float] = attrs.field(factory=list)
+    calls_s: array[float] = attrs.field(factory=lambda: array("d"))
+    commands_s: array[float] = attrs.field(factory=lambda: array("d"))
     done: dict[str, int] = attrs.field(factory=dict)
 
 
@@ -161,6 +162,7 @@ class Soak:
             self.count("BEAM peers")
         finally:
             await beam.stop()
+            self.bench.beams.nodes.remove(beam)  # 12 kB each would look as if the node grew
 
     async def _sample(self, node: Node) -> None:
         us, now = psutil.Process(os.getpid()), self.now
@@ -190,7 +192,7 @@ def show(quarters: list[Quarter], console: Console) -> None:
     def median(name: str, values: Callable[[Quarter], list[Any]], form: str) -> None:
         add(name, lambda q: f"{statistics.median(values(q)):{form}} (most {max(values(q)):{form}})")
 
-    def times(name: str, values: Callable[[Quarter], list[float]]) -> None:
+    def times(name: str, values: Callable[[Quarter], Sequence[float]]) -> None:
         for at, label in ((49, "p50"), (98, "p99")):
             add(
                 f"{name}, {label}",
