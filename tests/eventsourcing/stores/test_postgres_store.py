@@ -284,6 +284,32 @@ async def test_a_server_that_is_not_there_is_unavailable_and_the_password_stays_
     await store.close()
 
 
+async def test_a_transaction_that_stood_idle_for_too_long_for_the_server_is_unavailable(
+    postgres: str,
+) -> None:
+    async with bank(postgres) as store:
+
+        async def stand_idle() -> None:
+            async with store.transaction() as tx:
+                await tx.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
+                [(os_pid,)] = await tx.execute("SELECT pg_backend_pid()")
+                alive = f"SELECT 1 FROM pg_stat_activity WHERE pid = {int(os_pid)}"
+                await eventually(lambda: not Foreign(postgres).run(alive))
+                await tx.execute("SELECT 1")
+
+        with pytest.raises(es.StoreUnavailable, match="idle-in-transaction") as caught:
+            await stand_idle()
+        assert _sqlstate(caught.value) == "25P03"
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+            return error.sqlstate
+        error = error.__cause__
+    return None
+
+
 async def test_connections_the_server_closed_while_idle_cost_no_command(
     postgres: str, store: es.EventStore[Any, Any]
 ) -> None:
