@@ -360,8 +360,8 @@ async def test_a_second_signal_ends_a_node_that_is_slow_to_stop(epmd, name, tmp_
         (["ping", "no_host"], 2, "name@host"),
         (
             ["ping", "nobody@localhost", "--ssl-dist-optfile", "/nowhere.conf"],
-            1,
-            "pyglyn: the TLS option file",
+            2,
+            "--ssl-dist-optfile: the TLS option file /nowhere.conf cannot be read",
         ),
         (["node", "--sname", "a@localhost", "--name", "a@b.c"], 2, "give the node one name"),
         (["node", "--sname", "a@localhost", "--connect", "b"], 2, "--connect b: write name@host"),
