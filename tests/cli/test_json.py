@@ -118,14 +118,14 @@ async def test_commands_about_nodes(beam, epmd, told) -> None:
             "node": node.name, "level": (await run("log-level", node.name, *cookie))[1].strip(),
         }  # fmt: skip
         scopes = {each["kind"]: each for each in await told.one("groups", node.name, *cookie, of="groups")}
-        member = {"pid": f"<{me.pid.id}.0>", "node": node.name, "meta": None}
+        member = {"pid": f"<{me.pid.id}.0>", "node": node.name, "meta": None, "missing": []}
         [workers] = scopes["pg"]["groups"]
         assert (workers["name"], workers["members"]) in [
             ({"atom": "workers"}, [member]),
             ("workers", [member]),
         ]
         assert scopes["syn_groups"] == {
-            "kind": "syn_groups", "scope": "shop",
+            "kind": "syn_groups", "scope": "shop", "nodes": [node.name],
             "groups": [{"name": "till", "members": [{**member, "meta": {"atom": "busy"}}]}],
         }  # fmt: skip
         sent = await told.one(

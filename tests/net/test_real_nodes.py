@@ -113,10 +113,14 @@ async def test_a_restarted_node_takes_over_its_old_connection(beam: Beam, start_
     again = await start_node(settings=settings)
     await again.peers.connect(beam.name)
     await node.has_lost(beam.name)
-    seen = await beam.eval("watcher ! {get, self()}, receive {seen, S} -> S end")
-    py = Atom("py@localhost")
-    kinds = [event[0].name for event in seen if py in event]
-    assert kinds.count("nodedown") == 2
+    kinds: list[str] = []
+
+    async def told() -> bool:
+        seen = await beam.eval("watcher ! {get, self()}, receive {seen, S} -> S end")
+        kinds[:] = [event[0].name for event in seen if Atom("py@localhost") in event]
+        return "nodeup" in kinds and kinds.count("nodedown") == 2
+
+    await eventually(told)
     assert kinds.index("nodedown") < kinds.index("nodeup")
     await beam.eval("{inbox, 'py@localhost'} ! new")
     assert await again.has_received(1) == [Atom("new")]
@@ -388,8 +392,8 @@ class TestTicks:
         node = await start_node(settings=NetSettings(channel=self.QUICK))
         beam = await beams.start(args=self.ARGS)
         connection = await node.peers.connect(beam.name)
-        ticks, receive = [], connection._channel.receive_data
-        connection._channel.receive_data = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        ticks, receive = [], connection._channel.receive_batch
+        connection._channel.receive_batch = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
         await eventually(lambda: len(ticks) >= 8, 10.0)  # that takes twice net_ticktime
         assert set(ticks) == {bytes(4)}
         assert node.history == [("up", beam.name)]
@@ -402,8 +406,8 @@ class TestTicks:
         node = await start_node()
         beam = await beams.start(args=self.ARGS)
         connection = await node.peers.connect(beam.name)
-        ticks, receive = [], connection._channel.receive_data
-        connection._channel.receive_data = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        ticks, receive = [], connection._channel.receive_batch
+        connection._channel.receive_batch = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
         await eventually(lambda: len(ticks) >= 16 or node.downs, 30.0)  # that takes four times net_ticktime
         assert node.history == [("up", beam.name)]
         assert await _hidden_nodes(beam, 1)

@@ -96,8 +96,8 @@ def test_a_command_imports_what_it_is_about(arguments: list[str], used: str, unu
     assert used in modules
     commands = {name for name in modules if name.startswith("pyglyn.cli.")}
     assert commands <= {
-        "pyglyn.cli.call", "pyglyn.cli.configuration", "pyglyn.cli.network", "pyglyn.cli.options",
-        "pyglyn.cli.values",
+        "pyglyn.cli.call", "pyglyn.cli.configuration", "pyglyn.cli.known", "pyglyn.cli.network",
+        "pyglyn.cli.options", "pyglyn.cli.values",
     }  # fmt: skip
     assert not (FOR_NOBODY_WHO_DOES_NOT_ASK | unused) & modules
 

@@ -1,6 +1,8 @@
 """How often the event loop turns for one message: each turn is a poll of the sockets, the dearest thing in it.
 
 Counted with real peers that wait for each answer before they ask again, so that nothing is shared between calls.
+How many pieces a question comes in is the peer's affair (a BEAM writes a call's monitor and its message at once, or
+not), so what counts are the turns in which nothing came: those that this package makes of its own accord.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from pyglyn.testing import Beam, eventually
 
 CALLS = 300
 ASIDE = 30
-"""Turns for what else goes on: the question to the test's BEAM and its answer, ticks, timers."""
+"""Turns in which nothing comes, for what else goes on: the question to the test's BEAM, ticks, timers."""
 
 
 class Adder(GenServer):
@@ -31,15 +33,16 @@ class Adder(GenServer):
         self.me.send(message, self.me.pid)
 
 
-async def polls(action: Callable[[], Awaitable[object]], monkeypatch: pytest.MonkeyPatch) -> int:
-    """How often the event loop polls while something is done."""
+async def empty_polls(action: Callable[[], Awaitable[object]], monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often the event loop polls and finds nothing while something is done."""
     loop: Any = asyncio.get_running_loop()
     original, count = loop._selector.select, 0
 
     def select(timeout: float | None) -> Any:
         nonlocal count
-        count += 1
-        return original(timeout)
+        found = original(timeout)
+        count += not found
+        return found
 
     monkeypatch.setattr(loop._selector, "select", select)
     try:
@@ -59,8 +62,8 @@ async def test_what_a_beam_asks_a_process_of_the_hub_takes_one_turn(
 ) -> None:
     pid = await node.start(Adder)
     await beam.eval(code, Pid=pid, N=1)
-    counted = await polls(lambda: beam.eval(code, Pid=pid, N=CALLS), monkeypatch)
-    assert counted <= CALLS + ASIDE
+    counted = await empty_polls(lambda: beam.eval(code, Pid=pid, N=CALLS), monkeypatch)
+    assert counted <= ASIDE
 
 
 async def test_what_a_beam_asks_a_process_of_a_worker_takes_the_hub_two_turns(
@@ -69,8 +72,8 @@ async def test_what_a_beam_asks_a_process_of_a_worker_takes_the_hub_two_turns(
     await start(node, Supervisor().add(worker(Adder, name="adder")))
     pid = await eventually(lambda: node.whereis("adder"))
     await beam.eval(CALL, Pid=pid, N=1)
-    counted = await polls(lambda: beam.eval(CALL, Pid=pid, N=CALLS), monkeypatch)
-    assert counted <= 2.5 * CALLS  # what workers tell by time comes on top, more where the machine is busy
+    counted = await empty_polls(lambda: beam.eval(CALL, Pid=pid, N=CALLS), monkeypatch)
+    assert counted <= ASIDE
 
 
 async def test_what_a_process_asks_a_beam_takes_one_turn(
@@ -92,8 +95,8 @@ async def test_what_a_process_asks_a_beam_takes_one_turn(
 
     async with node.process() as me:
         await me.call(pid, 1)
-    counted = await polls(asked, monkeypatch)
-    assert counted <= CALLS + ASIDE
+    counted = await empty_polls(asked, monkeypatch)
+    assert counted <= ASIDE
 
 
 async def test_all_that_one_read_brings_is_there_when_the_receiver_goes_on(node: Node) -> None:

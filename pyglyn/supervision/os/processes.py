@@ -59,7 +59,7 @@ logger = logging.getLogger("pyglyn.supervision")
 _SWEEPS_S = (0.02, 0.1, 0.5)
 ADOPTED_S: Final = 1.0
 """How long an ended OS process may wait for who started it before it counts as adopted."""
-_TRACKERS_S = 0.7
+_TRACKERS_S = 5.0
 """How long what `multiprocessing` started may clean up after a dead child."""
 
 

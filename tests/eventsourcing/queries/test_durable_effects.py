@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
 from pyglyn.node import Node, Process
 from pyglyn.testing import eventually
+from pyglyn.testing.waiting import patiently
 from tests.eventsourcing.queries.totals import bank, close_opened, deposits, has_state, status
 from tests.node.conftest import unique_name
 
@@ -71,7 +72,7 @@ async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two):
 
 
 async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
-    first, second = (Turn(store, "q", process, lease_s=0.3) for process in two)
+    first, second = (Turn(store, "q", process, lease_s=patiently(0.5)) for process in two)
     renewed = asyncio.Event()
     take, times = store.take_lease, 0
 
