@@ -2,6 +2,7 @@
 
 Events never change and positions are never used again, so what was read is right still; only who forgets
 what he knew of the store (after a conflict, a reset, a store that was away) forgets what was read ahead too.
+That there was no more is another thing: it held when it was read, and is asked anew when somebody wants to know.
 
 Layer: eventsourcing, queries.
 """
@@ -48,8 +49,11 @@ class ReadAhead:
     async def _take(self, after: int, limit: int) -> Page[Any]:
         ahead, self._next = self._next, None
         if ahead is not None and ahead[:2] == (after, limit):
-            return await _result(ahead[2])
-        await _call_off(ahead)
+            page = await _result(ahead[2])
+            if page.rows >= limit:
+                return page
+        else:
+            await _call_off(ahead)
         return await self._page(after, limit)
 
     async def _page(self, after: int, limit: int) -> Page[Any]:
