@@ -142,6 +142,35 @@ def test_the_image_is_for_any_user_and_says_which_ports_it_has() -> None:
     assert spec["securityContext"]["runAsUser"] == int(user) > 0
 
 
+def _tool(name: str) -> str:
+    found = Path(sys.executable).parent / name
+    require(found.exists(), f"no {name}: `pip install -e '.[test]'`")
+    return str(found)
+
+
+def test_a_linter_finds_nothing_in_the_container_file(tmp_path: Path) -> None:
+    hadolint, file = _tool("hadolint"), tmp_path / "Containerfile"
+    file.write_text((FOLDER / "Containerfile").read_text())
+    done = subprocess.run([hadolint, str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+    file.write_text(file.read_text().replace("WORKDIR /opt", "WORKDIR opt"))
+    done = subprocess.run([hadolint, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DL3000" in done.stdout  # it does look
+
+
+def test_the_manifest_is_valid_by_the_schemas_of_kubernetes(tmp_path: Path) -> None:
+    validate, file = _tool("kubernetes-validate"), tmp_path / "kubernetes.yaml"
+    file.write_text((FOLDER / "kubernetes.yaml").read_text())
+    words = [validate, "--strict", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    file.write_text(file.read_text().replace("serviceName:", "nameOfService:"))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "nameOfService" in done.stdout + done.stderr  # it does look
+    assert done.returncode != 0
+
+
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     require(shutil.which("systemd-analyze"), "no systemd-analyze: install systemd")
     unit = tmp_path / "inventory.service"
