@@ -2,7 +2,8 @@
 
 Events never change and positions are never used again, so what was read is right still; only who forgets
 what he knew of the store (after a conflict, a reset, a store that was away) forgets what was read ahead too.
-That there was no more is another thing: it held when it was read, and is asked anew when somebody wants to know.
+That there was no more is another thing: it held when it was read, and is asked anew when somebody wants
+to know.
 
 Layer: eventsourcing, queries.
 """
