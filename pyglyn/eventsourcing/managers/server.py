@@ -13,6 +13,7 @@ import attrs
 
 from pyglyn import etf
 from pyglyn.errors import EventStoreError
+from pyglyn.etf import Term
 from pyglyn.eventsourcing.cluster.client import Service
 from pyglyn.eventsourcing.managers.machine import Attend, Item, ManagerMachine, Survey
 from pyglyn.eventsourcing.managers.sending import Sender
@@ -21,7 +22,17 @@ from pyglyn.eventsourcing.managers.transitions import Transitions
 from pyglyn.eventsourcing.queries.durable_server import WAITING as WAITERS
 from pyglyn.eventsourcing.queries.durable_server import DurableServer, Outcome
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
-from pyglyn.eventsourcing.queries.durable_state import STUCK, UNAVAILABLE, Apply, Drive, Other
+from pyglyn.eventsourcing.queries.durable_state import (
+    CATCHING_UP,
+    IDLE,
+    LIVE,
+    STANDBY,
+    STUCK,
+    UNAVAILABLE,
+    Apply,
+    Drive,
+    Other,
+)
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn
@@ -118,10 +129,17 @@ class ManagerServer(DurableServer):
         self.projection.survey()
         self.awake.set()
 
-    def _lost(self) -> None:
+    async def _lost(self) -> None:
         """Another instance has the lease: look into the database, and watch that one."""
         self.projection.look()
         self.awake.set()
+        await self._watch_other()
+
+    async def _see_other_end(self, message: Term) -> bool:
+        ended = await super()._see_other_end(message)
+        if ended:
+            self.sender.look()
+        return ended
 
     def others_went_on(self) -> None:
         super().others_went_on()
@@ -199,7 +217,9 @@ class ManagerServer(DurableServer):
             changes["parked"] = found.parked + outlook.parked
         except EventStoreError as unavailable:
             changes["error"] = found.error or str(unavailable)
-        if self.sender.error and not found.error:
+        if self.sender.stands_by and found.state in (CATCHING_UP, LIVE, IDLE):
+            changes["state"] = STANDBY
+        elif self.sender.error and not found.error:
             changes |= {"error": self.sender.error, "state": STUCK}
         return attrs.evolve(found, **changes)
 

@@ -149,6 +149,7 @@ class DurableServer(QueryServer):
         self.turn: Turn | None = None
         self.under_way: Apply | None = None  # effects outside of any transaction
         self.had_effect: set[int] = set()  # positions behind the checkpoint with effects outside
+        self.checked_in = 0  # the tenure of the lease in which the checkpoint was looked at
         self.prepared = False
         self.failed_with: Term = None
         self.waiting_for: list[tuple[int, int, Caller]] = []  # callers by the position that they wait for
@@ -251,11 +252,14 @@ class DurableServer(QueryServer):
         with contextlib.suppress(EventStoreError):
             await self.turn.watch_other()
 
-    async def _see_other_end(self, message: Term) -> None:
+    async def _see_other_end(self, message: Term) -> bool:
         """Go on at once if it is told that the instance which had the effects has ended."""
+        ended = False
         with contextlib.suppress(EventStoreError):
-            if self.turn is not None and await self.turn.other_ended(message):
-                self.projection.look()
+            ended = self.turn is not None and await self.turn.other_ended(message)
+        if ended:
+            self.projection.look()
+        return ended
 
     def _complain(self, text: str) -> None:
         line = self.complaints.take(text, time.monotonic())
@@ -547,6 +551,7 @@ class DurableServer(QueryServer):
         assert self.turn is not None
         over = time.monotonic() + self.query.limits.seconds
         async with self.turn:
+            self.checked_in = 0
             for index, event in enumerate(effect.events):
                 if index and (self._is_held_up() or time.monotonic() >= over):
                     return self.projection.cut(index)
@@ -567,7 +572,8 @@ class DurableServer(QueryServer):
         if event.position in self.had_effect:
             return
         await self.turn.take()
-        if index == 0:
+        if index == 0 or self.checked_in != self.turn.tenure:
+            self.checked_in = self.turn.tenure  # before the look: it may be over after it
             await self._check_current(self.database, before)
             if self.stopping:
                 raise HeldUp

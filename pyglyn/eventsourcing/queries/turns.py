@@ -9,6 +9,9 @@ next event.
 An instance that cannot renew its lease in time (its database is away, its computer stood still) begins no
 other effect before it has it again. What it had begun goes on; another instance may repeat that.
 
+It may have it again without ever having been refused it: another instance had it meanwhile, and has ended.
+So what is known of the database counts for one `tenure`: for as long as the lease was ours without a break.
+
 The owner of a lease is named by its pid, so whoever stands by monitors it, and goes on at once when it has
 ended: a query that was killed does not wait for its own lease after the restart. Of an owner that cannot be
 reached, or that is of another incarnation of a node (there may be two nodes of one name where two clusters
@@ -52,6 +55,9 @@ class Turn:
         query: the name of the query.
         me: the process of the instance.
         lease_s: how long an instance that cannot be reached any more keeps others from going on.
+
+    Attributes:
+        tenure: how often the lease was got, not counting when it was renewed while it was ours for sure.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Turn:
         self._name = f"query {query}"
         self._me = me
         self._owner = owner_name(me.pid)
+        self.tenure = 0
         self._until = float("-inf")  # by our own clock, which counts intervals
         self._keepers = 0
         self._keeping: asyncio.Task[None] | None = None
@@ -85,7 +92,14 @@ class Turn:
         if not ours:
             self._until = float("-inf")
             raise NotOurTurn
-        self._until = asked_at + self._lease_s
+        if not self.is_ours:
+            self.tenure += 1
+        self._until = max(self._until, asked_at + self._lease_s)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else can have the lease now, nor can have had it since it was taken last."""
+        return time.monotonic() < self._until
 
     async def __aenter__(self) -> None:
         await self.take()
@@ -104,12 +118,13 @@ class Turn:
             await asyncio.gather(keeping, return_exceptions=True)
 
     async def fence(self, tx: Transaction[Any, Any]) -> None:
-        """See to it that a transaction is committed only while the lease is ours.
+        """See to it that a transaction is committed only while the lease is ours, in the same tenure.
 
         Raises:
-            NotOurTurn: another instance has it, and may have done otherwise what this one has done.
+            NotOurTurn: another instance has it, or may have had it, and may have done otherwise what this one
+                has done.
         """
-        if not await tx.take_lease(self._name, self._owner, self._lease_s):
+        if not (await tx.take_lease(self._name, self._owner, self._lease_s) and self.is_ours):
             self._until = float("-inf")
             raise NotOurTurn
 
@@ -164,7 +179,7 @@ class Turn:
 
     async def end(self) -> None:
         """Let others go on at once."""
-        if self._until > time.monotonic():
+        if self.is_ours:
             self._until = float("-inf")
             with contextlib.suppress(EventStoreError):
                 await self._database.end_lease(self._name, self._owner)

@@ -467,6 +467,22 @@ async def test_another_node_goes_on_when_the_one_that_has_the_lease_ends(node: N
     assert (await events_of(shared, "a"))[-1] == TimedOut("late after 3")
 
 
+async def test_who_stands_by_while_commands_wait_says_so(node: Node, shared: Store) -> None:
+    """Their service is away, so they wait for long."""
+    await shared.append("a", [Begun(2, None)], expected=0)
+    await jobs_manager(shared).start(node)
+    await eventually(lambda: _state(node, "stuck"), timeout=30)
+    async with Node(unique_name(), cookie="eventsourcing") as other, open_jobs_again(shared) as again:
+        await jobs_manager(again).start(other)
+        await eventually(lambda: _state(other, "standby"), timeout=30)
+        await es.start(node, jobs_service(shared))
+        await become(shared, "a", [Begun(2, None), Stepped(1), Stepped(2)])
+
+
+async def _state(node: Node, state: str) -> bool:
+    return (await status(node)).state == state
+
+
 async def test_the_commands_of_an_instance_go_in_order_to_the_owner_of_each_aggregate_in_the_cluster(
     node: Node, shared: Store
 ) -> None:

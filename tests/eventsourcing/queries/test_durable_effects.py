@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -13,8 +15,9 @@ import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.queries import turns
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
-from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
+from pyglyn.eventsourcing.queries.turns import LEASE_S, NotOurTurn, Turn, owner_name
 from pyglyn.node import Node, Process
 from pyglyn.testing import eventually
 from pyglyn.testing.waiting import patiently
@@ -230,6 +233,35 @@ async def test_a_pause_ends_the_effects_at_the_next_event_and_none_is_repeated(n
     assert await node.call("totals", Atom("resume")) is OK
     await eventually(lambda: len(seen) == 50)
     assert seen == list(range(1, 51))
+
+
+async def test_who_stood_still_repeats_nothing_that_another_instance_has_done_meanwhile(
+    node, url, monkeypatch
+):
+    """It has the lease again without ever having been refused it: the other one has ended."""
+    store, later = bank(url), 0.0
+    await deposits(store, "a", 10)
+    seen: list[int] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + later))
+
+    async def notice(id: str, envelopes: list[Any]) -> None:
+        seen.append(envelopes[0].sequence)
+        if len(seen) == 2:
+            begun.set()
+            await go_on.wait()
+
+    limits = es.BatchLimits(seconds=LONG_S)
+    pid = await es.DurableQuery("totals", notice, store=store, limits=limits).start(node)
+    await begun.wait()
+    later = LEASE_S + 1
+    await store.end_lease("query totals", owner_name(pid))
+    assert await store.take_lease("query totals", "another", LONG_S)
+    await store.save_checkpoint("totals", 5)
+    await store.end_lease("query totals", "another")
+    go_on.set()
+    await eventually(lambda: _is_at(store, 10))
+    assert seen == [1, 2, 6, 7, 8, 9, 10]
 
 
 async def _is_at(store: es.EventStore[Any, Any], position: int) -> bool:
