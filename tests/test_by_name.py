@@ -70,7 +70,6 @@ ELSEWHERE = {
     "eventsourcing/domain/lenient.py": "eventsourcing/domain/test_evolution.py",
     "eventsourcing/domain/snapshot.py": "eventsourcing/domain/test_domain.py eventsourcing/test_commands.py",
     "eventsourcing/domain/wire.py": "eventsourcing/test_glyn.py eventsourcing/domain/test_evolution.py",
-    "eventsourcing/managers/sending.py": "managers/test_manager.py",
     "eventsourcing/managers/server.py": "managers/test_manager.py",
     "eventsourcing/managers/spec.py": "managers/test_manager.py",
     "eventsourcing/managers/transitions.py": "managers/test_manager.py",
