@@ -154,6 +154,9 @@ class ManagerMachine(Projection):
 
     # --- the next effect -------------------------------------------------------------------------------
 
+    def _needs_all(self) -> bool:
+        return bool(self._items) and self._read_to < self._barrier
+
     def _besides(self, now: float) -> Effect | None:
         if (self._survey and not self._item_attempts) or (not self._items and now >= self._due_at):
             return self._do(Survey())

@@ -154,6 +154,7 @@ class DurableServer(QueryServer):
         self.failed_with: Term = None
         self.waiting_for: list[tuple[int, int, Caller]] = []  # callers by the position that they wait for
         self.numbers = itertools.count()
+        self.fault: str | None = None  # why the checkpoint is none of this store; None before that is known
         self.looked_at_parked = False
         self.complaints = Complaints()
         self.stopping = False
@@ -317,6 +318,8 @@ class DurableServer(QueryServer):
             await self.ahead.forget()
         await self._prepare()
         if self.selected is not None:
+            if self.projection.is_loading:
+                self.selected.forget()
             await self.selected.look()
         checkpoint = await self.database.load_checkpoint(name)
         if checkpoint.version == 0:
@@ -324,7 +327,7 @@ class DurableServer(QueryServer):
         blocked = await self.database.parked_aggregates(name)
         if checkpoint.version != known.version:
             self.others_went_on()
-        fault = await self._fault(checkpoint) or await self._other_partitions()
+        self.fault = fault = await self._fault(checkpoint) or await self._other_partitions()
         if not self.looked_at_parked:
             self.projection.drive(await self._readable_now())
             self.looked_at_parked = True
@@ -709,7 +712,7 @@ class DurableServer(QueryServer):
     async def _is_done(self, position: int) -> bool:
         """Whether no event up to a position is left to be done; between ours there may be others' events."""
         stored = await self.database.load_checkpoint(self.name)
-        if stored.replay is not None or self.projection.is_to_begin_anew:
+        if stored.replay is not None or self.projection.is_to_begin_anew or self.fault != "":
             return False
         if position <= stored.position:
             return True

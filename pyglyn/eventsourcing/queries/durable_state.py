@@ -304,21 +304,25 @@ class Projection:
         return self._next(now)
 
     def read(self, now: float, events: list[Event]) -> Effect:
-        """Take what was read; fewer events than the limit means that there are no more now."""
+        """Take what was read.
+
+        None means that there are no more now. Fewer than the limit may be all there are, which is good enough
+        to live by: where it was not so (another node sends no more at once), whoever waits is woken.
+        """
         asked = self._doing
         assert isinstance(asked, Read)
         if not events:
             self._reached()
         self._full = len(events) >= asked.limit
-        self._need_read = self._full
         if events:
             if not self._pending:
                 self._linger_until = now + self._limits.linger
             self._read_to = events[-1].position
+        self._need_read = self._full or (bool(events) and self._needs_all())
         replay = self.checkpoint.replay
         if replay is not None:
             self._pending.extend(event for event in events if event.position <= replay.until)
-            self._need_read = self._full and self._read_to < replay.until
+            self._need_read = bool(events) and self._read_to < replay.until
             return self._next(now)
         self._pending.extend(events)
         self._last_event_at = now if events else self._last_event_at
@@ -506,6 +510,10 @@ class Projection:
             self._standing_by = False
         until = self._linger_until if self._pending else self._look_at
         return self._do(Wait(self._read_to, max(0.0, min(until, self._besides_at()) - now)))
+
+    def _needs_all(self) -> bool:
+        """Tell whether it has to be known for sure that there are no more events."""
+        return False
 
     def _besides(self, now: float) -> Effect | None:
         """Return what comes before the next events; a kind of query of its own has something."""

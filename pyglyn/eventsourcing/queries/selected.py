@@ -54,6 +54,7 @@ class Passing(abc.ABC):
     ) -> list[RecordedEvent[Any]]:
         """As `EventStore.read`: fewer than ``limit`` if there are no more now."""
         found: list[RecordedEvent[Any]] = []
+        before = self._passed  # others may read meanwhile
         begin = at = self._behind_passed(after)
         while len(found) < limit:
             scanned = await self.scan(at, limit - len(found), aggregate_id)
@@ -64,14 +65,18 @@ class Passing(abc.ABC):
         if aggregate_id is None:
             last = found[-1].position if found else after
             if at > last:
-                first = self._passed[0] if begin != after and not found else last
+                first = before[0] if begin != after and not found else last
                 self._passed = (first, at)
         return found
+
+    def forget(self) -> None:
+        """Forget what was passed by."""
+        self._passed = (0, 0)
 
     async def look(self) -> None:
         """Forget what was passed by if the store has less than that: it is another one, or was restored."""
         if self._passed[1] > await self.last_position():
-            self._passed = (0, 0)
+            self.forget()
 
     def _behind_passed(self, after: int) -> int:
         first, last = self._passed
@@ -96,7 +101,8 @@ class SelectedEvents(Passing):
             return await source.scan(self._selection, after, limit=limit)
         events = await source.read(after, limit=limit, aggregate_id=aggregate_id)
         kept = [one for one in map(self._selection.kept, events) if one is not None]
-        return Scanned(kept, events[-1].position if events else after, len(events) >= limit)
+        more = len(events) >= limit or bool(events and not kept)  # who reads elsewhere may get less
+        return Scanned(kept, events[-1].position if events else after, more)
 
     def kept(self, event: RecordedEvent[Any]) -> RecordedEvent[Any] | None:
         return self._selection.kept(event)

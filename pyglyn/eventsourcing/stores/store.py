@@ -548,7 +548,8 @@ class EventStore(SideTables, ManagerReads, Generic[E, S]):
     ) -> list[RecordedEvent[E]]:
         """Return up to ``limit`` events with positions greater than ``after``, in order of position.
 
-        An empty list means that there are none now (or that the limit is 0).
+        An empty list means that there are none now (or that the limit is 0). Fewer than ``limit``
+        do not say so for sure.
         """
 
     async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:

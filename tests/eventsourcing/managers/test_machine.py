@@ -69,6 +69,14 @@ def test_it_looks_for_what_is_due_before_it_reads_and_waits_no_longer_than_until
     assert isinstance(machine.woken(2.5), Survey)
 
 
+def test_less_than_was_asked_for_is_no_reason_for_a_deadline_to_come_before_what_is_behind_it() -> None:
+    machine, _ = loaded()
+    assert machine.surveyed(0.0, [timer("d")], due_in=None, barrier=4) == Read(0, 3)
+    assert isinstance(machine.read(0.0, [event(1), event(2)]), Apply)
+    assert machine.applied(0.0) == Read(2, 3)
+    assert isinstance(machine.read(0.0, []), Attend), "what is at 4 is none of its business"
+
+
 def test_a_deadline_comes_after_what_was_committed_before_it_was_due() -> None:
     machine, _ = loaded()
     assert machine.surveyed(0.0, [timer("d")], due_in=None, barrier=4) == Read(0, 3)

@@ -16,6 +16,7 @@ import pytest_asyncio
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing import glyn
+from pyglyn.eventsourcing.cluster import sources
 from pyglyn.eventsourcing.queries import durable_state
 from pyglyn.node import Node
 from pyglyn.testing import eventually
@@ -361,10 +362,16 @@ async def test_a_store_that_has_grown_past_the_checkpoint_again_is_noticed_as_we
     await eventually(lambda: _is_at(into, 3))
     node.system.exit(pid, "kill")
     await eventually(lambda: node.whereis("totals") is None)
-    await es.DurableQuery("totals", totals.project, store=second, into=into).start(node)
+    query = es.DurableQuery("totals", totals.project, store=second, into=into, on_reset=totals.undo)
+    await query.start(node)
     await has_state(node, "stopped")
     assert "another event than the one processed at position 3" in (await status(node)).error
     assert await totals.rows() == {"a": (3, 3.0)}
+    with pytest.raises(es.ActorTimeout):  # it stands at another store's position 3
+        await es.wait_for(node, "totals", 3, timeout=0.2)
+    assert await node.call("totals", (Atom("replay"), Atom("all"))) is OK
+    await es.wait_for(node, "totals", 5, timeout=60)
+    assert await totals.rows() == {"b": (5, 5.0)}
     await into.close()
 
 
@@ -445,6 +452,30 @@ async def test_a_remote_query_without_a_database_of_its_effects_goes_on_where_it
         await bank_at(node).execute("a", DepositMoney(1.0))
         now = await status(far)
         assert (now.state, now.position, now.lag) == ("paused", 2, 1)
+
+
+async def test_a_replay_goes_on_where_another_node_sends_less_than_was_asked_for(node, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MOST", 3)
+    url = f"sqlite:{tmp_path}/bank.db"
+    config = await serve_bank(node, url)
+    await deposits(bank(url), "a", 10)
+    into = bank(f"sqlite:{tmp_path}/totals.db")
+    totals = Totals(into, "sqlite:")
+    await totals.create()
+    query = es.DurableQuery(
+        "totals",
+        totals.project,
+        store=config,
+        into=into,
+        events=BankAccountEvent,
+        limits=es.BatchLimits(size=5),
+        on_reset=totals.undo,
+    )
+    await query.start(node)
+    await es.wait_for(node, "totals", 10, timeout=60)
+    assert await node.call("totals", (Atom("replay"), b"a")) == (OK, 0)
+    await es.wait_for(node, "totals", 10, timeout=60)
+    assert await totals.rows() == {"a": (10, 10.0)}
 
 
 async def test_an_event_that_cannot_be_sent_is_parked_by_a_remote_query_and_the_others_are_not(

@@ -341,9 +341,24 @@ def test_one_aggregate_can_be_replayed_without_moving_the_checkpoint() -> None:
         events=(event(8),), park=(), before=half, after=most
     )
     done = at(9, version=4)
-    assert projection.applied(0.0) == Apply(events=(), park=(), before=most, after=done)
+    assert projection.applied(0.0) == Apply(events=(), park=(), before=most, after=done), "11 is behind it"
     assert projection.applied(0.0) == Read(9, 2)
     assert positions(projection.read(0.0, [event(10, "b"), event(11)])) == (10, 11)
+
+
+def test_a_replay_ends_where_nothing_more_comes_not_where_less_comes_than_was_asked_for() -> None:
+    projection, _ = loaded(9, limits=BatchLimits(size=3))
+    projection.read(0.0, [])
+    projection.conflict(0.0)
+    begun = at(9, version=1, replay=Replay("a", 0, until=9))
+    assert projection.loaded(0.0, begun, blocked=()) == Read(0, 3, "a")
+    assert positions(projection.read(0.0, [event(1), event(2)])) == (1, 2)
+    assert projection.applied(0.0) == Read(2, 3, "a")
+    assert positions(projection.read(0.0, [event(7)])) == (7,)
+    assert projection.applied(0.0) == Read(7, 3, "a")
+    finish = projection.read(0.0, [])
+    assert isinstance(finish, Apply)
+    assert (finish.events, finish.after.replay, finish.after.position) == ((), None, 9)
 
 
 def test_a_replay_that_was_broken_off_goes_on_before_anything_else() -> None:
@@ -356,7 +371,8 @@ def test_a_replay_that_was_broken_off_goes_on_before_anything_else() -> None:
     batch = projection.read(0.0, [event(8)])
     assert isinstance(batch, Apply)
     assert batch.after == again.next(replay=Replay("a", 8, until=9))
-    finish = projection.applied(0.0)
+    assert projection.applied(0.0) == Read(8, 2, "a")
+    finish = projection.read(0.0, [])
     assert isinstance(finish, Apply)
     assert (finish.events, finish.after.replay, finish.after.position) == ((), None, 9)
     assert isinstance(projection.applied(0.0), Reset)

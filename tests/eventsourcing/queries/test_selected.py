@@ -153,6 +153,23 @@ async def test_a_store_that_has_less_than_was_passed_by_is_looked_through_anew()
     assert len(await source.read(0)) == 1
 
 
+async def test_what_another_node_sends_of_it_at_once_is_not_all_there_is():
+    """It sends 3 at most, none of which is selected."""
+
+    store = Counting()
+    await deposits(store, "a", 10)
+    await store.append("b", [AccountOpened("b")], expected=0)
+
+    class Elsewhere:
+        last_position, wait = store.last_position, store.wait
+
+        async def read(self, after: int = 0, *, limit: int = 500, aggregate_id: str | None = None) -> Any:
+            return await store.read(after, limit=min(limit, 3), aggregate_id=aggregate_id)
+
+    source = SelectedEvents(Elsewhere(), Selection((AccountOpened,)))
+    assert [event.position for event in await source.read(0, limit=5)] == [11]
+
+
 async def test_partitions_share_the_aggregates_and_keep_the_order_of_each(node, url):
     store = bank(url)
     seen: dict[str, list[tuple[str, int]]] = {}
