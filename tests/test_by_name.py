@@ -16,7 +16,7 @@ PACKAGE, TESTS = ROOT / "pyglyn", ROOT / "tests"
 
 CODEC = "etf/test_implementations.py etf/test_values.py etf/test_golden.py etf/test_damaged.py"
 PRINTING = "etf/test_text.py etf/test_io_lib.py"
-GLEAM = "gleam/test_values.py gleam/test_round_trips.py gleam/test_plans.py"
+GLEAM = "gleam/test_values.py gleam/test_round_trips.py gleam/test_plans.py gleam/test_plans_of_bytes.py"
 DURABLE = "queries/test_durable.py queries/test_durable_faults.py queries/test_durable_effects.py"
 STORES = "stores/test_store_contract.py"
 CHILDREN = "supervision/test_server.py supervision/test_spawning.py supervision/test_nothing_left.py"
@@ -111,7 +111,6 @@ ELSEWHERE = {
     "gleam/encoding.py": GLEAM,
     "gleam/shapes.py": GLEAM,
     "gleam/types.py": GLEAM,
-    "glyn/pubsub.py": "glyn/test_glyn.py glyn/test_glyn_gleam.py",
     "glyn/registry.py": "glyn/test_glyn.py glyn/test_glyn_gleam.py",
     "glyn/subject.py": "glyn/test_glyn.py glyn/test_glyn_gleam.py",
     "groups/pg.py": "groups/test_pg_live.py groups/test_pg_random.py",

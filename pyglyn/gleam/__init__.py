@@ -27,6 +27,7 @@ from pyglyn.gleam.values import (
     decoder,
     default_converter,
     encode,
+    encode_bytes,
     encoder,
 )
 
@@ -55,6 +56,7 @@ __all__ = [
     "decoder",
     "default_converter",
     "encode",
+    "encode_bytes",
     "encoder",
     "legacy_constructor_name",
 ]

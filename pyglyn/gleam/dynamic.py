@@ -18,12 +18,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
+from pyglyn import etf
 from pyglyn.errors import DecodeErrors, Misfit
-from pyglyn.etf import IMPLEMENTATION
+from pyglyn.etf import IMPLEMENTATION, Limits
+from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.etf.terms import (
     Atom,
     BitString,
@@ -40,6 +42,8 @@ from pyglyn.etf.terms import (
 
 T = TypeVar("T")
 U = TypeVar("U")
+Input: TypeAlias = bytes | bytearray | memoryview
+"""An encoded term."""
 
 
 def _as_tuple(path: Iterable[str]) -> tuple[str, ...]:
@@ -142,6 +146,25 @@ class Decoder(Generic[T]):
         if errors:
             raise DecodeErrors(errors)
         return value  # type: ignore[no-any-return]
+
+    def decode_bytes(self, data: Input, *, limits: Limits = DEFAULT_LIMITS) -> T:
+        """Decode one encoded term, version byte first: ``decode(etf.decode(data))``.
+
+        A derived decoder makes the value straight of the bytes, which takes a third of the time.
+
+        Raises:
+            DecodeErrors: the term does not fit.
+            errors.DecodeError: the bytes are no term, or exceed the limits.
+        """
+        return self.decode(etf.decode(data, limits=limits))
+
+    def decode_bare(self, data: Input, offset: int = 0, *, limits: Limits = DEFAULT_LIMITS) -> T:
+        """Decode one encoded term without a version byte, as a message is; what follows it is left alone.
+
+        Raises:
+            DecodeErrors, errors.DecodeError: as ``decode_bytes``.
+        """
+        return self.decode(etf.decode_bare(data, offset, limits=limits)[0])
 
     def map(self, transformer: Callable[[T], U]) -> Decoder[U]:
         """Transform the value. What the function raises of ``REFUSALS`` becomes a decode error."""

@@ -1,8 +1,10 @@
 """Plans in C for derived decoders and encoders, beside their functions in Python. Layer: gleam, pure.
 
 A plan gives what the function for the same type gives, or ``MISFIT``; then the function is called, from the
-beginning, and alone says what is wrong. So a function of a user's (a hook, a validator) may be called twice
-for a term that does not fit. Without ``_plans`` (no compiler, or ``PYGLYN_PURE=1``) there are no plans.
+beginning, and alone says what is wrong. So a function of a user's (a hook, a validator) may be called again
+for a term that does not fit. A plan also makes a value of an encoded term, and the other way round, with no
+term in between (``read``, ``write``); for what does not fit there, a term is made after all. Without
+``_plans`` (no compiler, or ``PYGLYN_PURE=1``) there are no plans.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
-from pyglyn.etf import IMPLEMENTATION
+from pyglyn.etf import IMPLEMENTATION, Limits
 from pyglyn.gleam.annotations import Field
 from pyglyn.gleam.shapes import (
     NONE,
@@ -47,7 +49,15 @@ if IMPLEMENTATION == "c":
 MISFIT: object = None if c is None else c.MISFIT
 
 Hook = Callable[..., Any]
-Plan = Callable[[Any], Any]
+
+
+class Plan(Protocol):
+    """``_plans.Plan``: each gives ``MISFIT`` for what does not fit, whatever the reason."""
+
+    def __call__(self, subject: Any, /) -> Any: ...
+    def read(self, data: object, limits: Limits, /) -> Any: ...
+    def read_bare(self, data: object, offset: int, limits: Limits, /) -> Any: ...
+    def write(self, value: object, /) -> Any: ...
 
 
 def assigns_only(cls: type) -> bool:

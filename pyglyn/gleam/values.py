@@ -23,11 +23,14 @@ from typing import Any, Final, Generic, TypeVar, overload
 import cattrs
 from cattrs.dispatch import MultiStrategyDispatch
 
+from pyglyn import etf
 from pyglyn.errors import DecodeErrors, Misfit, UnsupportedType, ValueEncodeError
+from pyglyn.etf import Limits
+from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.etf.terms import Term
 from pyglyn.gleam.annotations import is_union, name_of, no_type
 from pyglyn.gleam.decoding import decode_hook, errors_of
-from pyglyn.gleam.dynamic import Decoder, Errors, too_deep
+from pyglyn.gleam.dynamic import Decoder, Errors, Input, too_deep
 from pyglyn.gleam.encoding import describe, encode_hook
 from pyglyn.gleam.plans import MISFIT, DecodePlanner, EncodePlanner, Plan
 from pyglyn.gleam.shapes import shape_of
@@ -74,6 +77,18 @@ class DerivedDecoder(Decoder[T]):
         except Exception as error:
             raise DecodeErrors(self._errors(error, term)) from error
 
+    def decode_bytes(self, data: Input, *, limits: Limits = DEFAULT_LIMITS) -> T:
+        plan = self._plan
+        if plan is not None and (value := plan.read(data, limits)) is not MISFIT:
+            return value  # type: ignore[no-any-return]
+        return self.decode(etf.decode(data, limits=limits))
+
+    def decode_bare(self, data: Input, offset: int = 0, *, limits: Limits = DEFAULT_LIMITS) -> T:
+        plan = self._plan
+        if plan is not None and (value := plan.read_bare(data, offset, limits)) is not MISFIT:
+            return value  # type: ignore[no-any-return]
+        return self.decode(etf.decode_bare(data, offset, limits=limits)[0])
+
     def _run(self, term: Term) -> tuple[Any, Errors]:
         if self._plan is not None and (value := self._plan(term)) is not MISFIT:
             return value, ()
@@ -110,6 +125,17 @@ class Encoder(Generic[T]):
         if self._plan is not None and (term := self._plan(value)) is not MISFIT:
             return term  # type: ignore[no-any-return]
         return encoded(self._hook, value, self._type)
+
+    def encode_bytes(self, value: T) -> bytes:
+        """Encode a value as bytes, version byte first: ``etf.encode(encode(value))``, without the term.
+
+        Raises:
+            ValueEncodeError: as ``encode``.
+            EncodeError: where any ``Term`` is allowed there is something that is none.
+        """
+        if self._plan is not None and (data := self._plan.write(value)) is not MISFIT:
+            return data  # type: ignore[no-any-return]
+        return etf.encode(self.encode(value))
 
 
 def encoded(hook: Hook, value: object, type_: object) -> Term:
@@ -226,6 +252,20 @@ class Converter(cattrs.Converter):
         if plan is not None and (term := plan(value)) is not MISFIT:
             return term  # type: ignore[no-any-return]
         return encoded(hook, value, kind)
+
+    def encode_bytes(self, value: object, type_: object = BY_CLASS) -> bytes:
+        """Encode a value as bytes, version byte first: ``etf.encode(encode(value, type_))`` without the term.
+
+        Raises:
+            ValueEncodeError, UnsupportedType: as ``encode``.
+            EncodeError: where any ``Term`` is allowed there is something that is none.
+        """
+        by_class = self._encode_plans.by_class
+        if type_ is BY_CLASS and by_class is not None and (data := by_class.write(value)) is not MISFIT:
+            return data  # type: ignore[no-any-return]
+        return (
+            etf.encode(self.encode(value)) if type_ is BY_CLASS else self.encoder(type_).encode_bytes(value)
+        )
 
     def _compiled(self, lookup: Callable[[Any], Hook], type_: Any) -> Hook:
         try:
@@ -384,6 +424,11 @@ def encoder(type_: Any) -> Encoder[Any]:
 def encode(value: object, type_: object = BY_CLASS) -> Term:
     """Encode a value by its class or a type, by the default converter; see ``Converter.encode``."""
     return default_converter.encode(value, type_)
+
+
+def encode_bytes(value: object, type_: object = BY_CLASS) -> bytes:
+    """Encode a value as bytes, by the default converter; see ``Converter.encode_bytes``."""
+    return default_converter.encode_bytes(value, type_)
 
 
 @overload

@@ -26,16 +26,35 @@ from collections.abc import AsyncIterator
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 from pyglyn import etf
-from pyglyn.errors import NodeBusy, NotInGroup
+from pyglyn.errors import DecodeError, NodeBusy, NotInGroup
 from pyglyn.etf import Pid, Reference, Term
 from pyglyn.glyn.subject import Codec, Undecodable
 from pyglyn.groups import syn
 from pyglyn.node import At, Exit, Node, Process
+from pyglyn.node.mailbox import Plain, as_it_came
 
 T = TypeVar("T")
 
 Form: TypeAlias = Literal["auto", "tagged", "bare"]
 """How to publish: ``{Group, Event}`` (2.0.3), ``Event`` (later), or what each node speaks."""
+
+
+_PAIR, _NAMED = b"h\2", b"w"
+_ELSE = (b"h", b"w", b"l", b"j", b"k", b"m", b"a", b"b", b"F", b"t")
+"""How values begin that are no pair with a group's name."""
+
+
+def event_in(message: bytes | memoryview, tagged: bytes) -> int | None:
+    """Where the event is in an encoded message, which begins with ``tagged`` in the form of 2.0.3.
+
+    None where a look at the term has to tell: of a pair that may have the group's name in other words.
+    """
+    head = bytes(message[: len(tagged)])
+    if head == tagged:
+        return len(tagged)
+    if head.startswith(_PAIR) and head[2:3] != _NAMED:
+        return None
+    return 0 if head[:1] in _ELSE else None
 
 
 class Subscription(Generic[T]):
@@ -88,14 +107,28 @@ class Subscription(Generic[T]):
 
     async def _relay(self, member: Process) -> None:
         down = member.monitor(self._me.pid)
+        limits, tagged = member.runtime.settings.limits, _PAIR + etf.encode_bare(self._name)
         while True:
-            message: Any = await member.receive()
-            match message:
-                case (name, event) if name == self._name:
-                    message = event
-                case (_, Reference() as ref, _, _, _) if ref == down:
-                    raise Exit("normal")
-            decoded, event = self._codec.decode(message)
+            message: Any = await member.receive(as_it_came)
+            decoded, event = False, None
+            if type(message) is bytes or type(message) is memoryview:
+                at = event_in(message, tagged)
+                if at is not None:
+                    decoded, event = self._codec.read(message, at, limits)
+                if not decoded:
+                    try:
+                        message = member.runtime.read_message(message)
+                    except DecodeError:
+                        continue
+            elif type(message) is Plain:
+                message = message.message
+            if not decoded:
+                match message:
+                    case (name, event) if name == self._name:
+                        message = event
+                    case (_, Reference() as ref, _, _, _) if ref == down:
+                        raise Exit("normal")
+                decoded, event = self._codec.decode(message)
             if decoded and self._me.alive:
                 self._me.put((self.tag, event))
 

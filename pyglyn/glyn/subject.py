@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pyglyn import etf, gleam
-from pyglyn.errors import DecodeErrors
-from pyglyn.etf import Term
+from pyglyn.errors import DecodeError, DecodeErrors
+from pyglyn.etf import Limits, Term
 from pyglyn.gleam import NamedSubject, Subject
 from pyglyn.node import At
 
@@ -75,6 +75,13 @@ class Codec(Generic[T]):
                 self._on_undecodable(term, error)
             except Exception:
                 logger.exception("%s: the handler of undecodable messages failed", self._where)
+            return False, None
+
+    def read(self, payload: bytes | memoryview, at: int, limits: Limits) -> tuple[bool, T | None]:
+        """``(True, message)`` of one that is encoded from an offset on; else ``(False, None)``, untold."""
+        try:
+            return True, self._decoder.decode_bare(payload, at, limits=limits)
+        except (DecodeErrors, DecodeError):
             return False, None
 
     def _log(self, term: Term, error: DecodeErrors) -> None:

@@ -36,13 +36,18 @@ _FEW: Final = 64
 """So many of these are not worth making the row anew."""
 
 
-class _Bytes:
+class Plain:
     """A decoded message that is a binary; bare bytes in the row of the fresh ones are encoded."""
 
     __slots__ = ("message",)
 
     def __init__(self, message: Any) -> None:
         self.message = message
+
+
+def as_it_came(message: object) -> bool:
+    """Match every message, and take it undecoded: bytes, a `Plain` one, or a term."""
+    return True
 
 
 class Mailbox:
@@ -92,7 +97,7 @@ class Mailbox:
             kind = type(entry)
             try:
                 encoded = kind is bytes or kind is memoryview
-                found.append(self._decode(entry) if encoded else entry.message if kind is _Bytes else entry)
+                found.append(self._decode(entry) if encoded else entry.message if kind is Plain else entry)
             except DecodeError:
                 continue
             self._fresh.append(entry)
@@ -100,7 +105,7 @@ class Mailbox:
 
     def put(self, message: Term) -> None:
         """Append a message and wake the receiver."""
-        self.put_encoded(_Bytes(message) if isinstance(message, (bytes, memoryview)) else message)  # type: ignore[arg-type]
+        self.put_encoded(Plain(message) if isinstance(message, (bytes, memoryview)) else message)  # type: ignore[arg-type]
 
     def put_encoded(self, message: bytes | memoryview) -> None:
         """Append a message that is decoded when it is taken, and wake the receiver."""
@@ -156,7 +161,8 @@ class Mailbox:
             message = row[index]
             if message is not _TAKEN and (match is None or match(message)):
                 self._remove(index)
-                return True, message
+                plain: Any = Plain(message) if match is as_it_came and type(message) is bytes else message
+                return True, plain
         return False, None
 
     def _remove(self, index: int) -> None:
@@ -175,13 +181,15 @@ class Mailbox:
         fresh = self._fresh
         for _ in range(0 if self._held else min(most, len(fresh))):
             message = fresh.popleft()
+            if match is as_it_came:
+                return True, message
             kind = type(message)
             if kind is bytes or kind is memoryview:
                 try:
                     message = self._decode(message)
                 except DecodeError:
                     continue
-            elif kind is _Bytes:
+            elif kind is Plain:
                 message = message.message
             if match is None:
                 return True, message
@@ -193,20 +201,26 @@ class Mailbox:
                 return True, message
         return False, None
 
-    def next(self) -> tuple[bool, Term]:
-        """Take the first message, where nobody has to wait and it is not the others' turn; see ``get``."""
+    def next(self, match: Match | None = None) -> tuple[bool, Term]:
+        """Take the first message, where nobody has to wait and it is not the others' turn; see ``get``.
+
+        Args:
+            match: None or ``as_it_came``.
+        """
         fresh = self._fresh
         if not fresh or self._remaining or self._held or self._streak >= FAIRNESS - 1:
             return False, None
         self._streak += 1
         message = fresh.popleft()
+        if match is as_it_came:
+            return True, message
         kind = type(message)
         if kind is bytes or kind is memoryview:
             try:
                 message = self._decode(message)
             except DecodeError:
                 return False, None
-        elif kind is _Bytes:
+        elif kind is Plain:
             message = message.message
         return True, message
 

@@ -18,12 +18,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pyglyn import etf
 from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend, Send, SpawnReply
-from pyglyn.errors import EncodeError, NoProcess, PyglynError
-from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.errors import DecodeError, EncodeError, NoProcess, PyglynError
+from pyglyn.etf import Atom, Limits, Pid, Reference, Term
 from pyglyn.node import calls, exits, heads
 from pyglyn.node.backpressure import BusyNodes, Waits, WhenBusy
 from pyglyn.node.belongings import Belongings
@@ -35,7 +35,7 @@ from pyglyn.node.destinations import (
     name_term,
     node_of,
 )
-from pyglyn.node.mailbox import Mailbox, Match
+from pyglyn.node.mailbox import Mailbox, Match, Plain, as_it_came
 from pyglyn.node.pending import Answer, Pending
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
@@ -64,6 +64,16 @@ def current_process() -> Process:
         return current.get()
     except LookupError:
         raise NoProcess("this code is not run by a process of a node") from None
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class ValueDecoder(Protocol[T_co]):
+    """A decoder of ``pyglyn.gleam``."""
+
+    def decode(self, term: Term) -> T_co: ...
+    def decode_bare(self, data: bytes | memoryview, offset: int = 0, *, limits: Limits) -> T_co: ...
 
 
 class Host(Protocol):
@@ -434,13 +444,37 @@ class Process:
             self._check_alive()
         if self._waits.events:
             await self.drain()
-        if match is None:
-            found, message = self._mailbox.next()
+        if match is None or match is as_it_came:
+            found, message = self._mailbox.next(match)
             if found:
                 return message
         if self.on_wait is not None and timeout is None:
             self.on_wait()
         return await self._mailbox.get(match, timeout)
+
+    async def receive_as(self, decoder: ValueDecoder[T_co], timeout: float | None = None) -> T_co:
+        """Take the next message as a value, by a decoder such as ``gleam.decoder(OrderEvent)``.
+
+        A derived decoder makes it straight of the bytes that the message came as.
+
+        Raises:
+            DecodeErrors: it does not fit; it is taken all the same.
+            TimeoutError: none came within ``timeout`` seconds; 0 looks only at what is here.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            entry: Any = await self.receive(as_it_came, left)
+            if type(entry) is not bytes and type(entry) is not memoryview:
+                return decoder.decode(entry.message if type(entry) is Plain else entry)
+            try:
+                return decoder.decode_bare(entry, limits=self.runtime.settings.limits)
+            except DecodeError:
+                try:
+                    self.runtime.read_message(entry)
+                except DecodeError:
+                    continue  # dropped, counted and logged, as any message that is no term
+                raise
 
     def interrupt(self, error: BaseException) -> None:
         """Have the ``receive`` that waits raise this error, and each one after it; messages are dropped."""

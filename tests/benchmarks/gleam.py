@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from pyglyn import etf
 from pyglyn import gleam as values
 from pyglyn.etf import Atom, Term
 from pyglyn.gleam import decode
@@ -88,12 +89,29 @@ async def gleam(bench: Bench) -> AsyncIterator[Measurement]:
     builds = "pyglyn_bench_gleam:builds(Count)"
     yield await _compare(bench, "decode an event message, derived", derived.decode, MESSAGE, decodes)
     yield await _compare(bench, "decode an event message, by hand", BY_HAND.decode, MESSAGE, decodes)
+    data = etf.encode(MESSAGE)
+    assert derived.decode_bytes(data) == value
+    assert encoder.encode_bytes(value) == data
+    for name, function in (("", etf.decode), (", as values", derived.decode_bytes)):
+        text = f"read an event message{name} (BEAM: binary_to_term)"
+        yield await _compare(bench, text, function, data, READS % "binary_to_term(Term)", data)
+    for name, write, given in (("", etf.encode, MESSAGE), (", of values", encoder.encode_bytes, value)):
+        text = f"write an event message{name} (BEAM: term_to_binary)"
+        yield await _compare(bench, text, write, given, READS % "term_to_binary(Term)")
     yield await _compare(bench, "encode an event message (BEAM: make it)", encoder.encode, value, builds)
     yield await _compare(bench, "encode it by its class (BEAM: make it)", values.encode, value, builds)
 
 
+READS = "{Micros, ok} = timer:tc(lists, foreach, [fun(_) -> %s end, lists:seq(1, Count)]), Micros"
+
+
 async def _compare(
-    bench: Bench, name: str, function: Callable[[Any], object], argument: object, expression: str
+    bench: Bench,
+    name: str,
+    function: Callable[[Any], object],
+    argument: object,
+    expression: str,
+    term: Term = MESSAGE,
 ) -> Measurement:
     def round_of(count: int) -> float:
         started = time.perf_counter()
@@ -107,7 +125,7 @@ async def _compare(
         return round_of(count)
 
     async def beam() -> float:
-        micros = await bench.hidden.eval(expression, Count=count, Term=MESSAGE, timeout=None)
+        micros = await bench.hidden.eval(expression, Count=count, Term=term, timeout=None)
         assert isinstance(micros, int)
         return max(micros, 1) / 1e6
 

@@ -3,7 +3,7 @@
  * The first byte of an input chooses what is done with the rest, a term without its version byte: it is read
  * under some limits; what could be read is written, read again and normalised, which all have to give the same
  * bytes. It is cut into frames as well, with and without frames around it, which have to be the same bytes put
- * together again. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand times
+ * together again. Values of some types are made of it, and written. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand times
  * as long: of those that libFuzzer makes, fewer.
  */
 
@@ -13,9 +13,10 @@
 #include <string.h>
 
 PyMODINIT_FUNC PyInit__speedups(void);
+PyMODINIT_FUNC PyInit__plans(void);
 
 static State *state;
-static PyObject *module, *check;
+static PyObject *module, *check, *values;
 
 #ifdef WITH_MAIN
 enum { COMPARED_EACH = 64 };
@@ -39,13 +40,15 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     setenv("PYGLYN_PURE", "1", 1);
     PyImport_AppendInittab("_speedups", PyInit__speedups);
+    PyImport_AppendInittab("_plans", PyInit__plans);
     Py_InitializeEx(0);
     module = PyImport_ImportModule("_speedups");
     if (module == NULL) give_up("not imported");
     state = state_of(module);
     PyObject *agree = PyImport_ImportModule("tests.fuzz.agree");
     check = agree == NULL ? NULL : PyObject_GetAttrString(agree, "check");
-    if (check == NULL) give_up("tests.fuzz.agree not imported");
+    values = agree == NULL ? NULL : PyObject_GetAttrString(agree, "values_of");
+    if (check == NULL || values == NULL) give_up("tests.fuzz.agree not imported");
     return 0;
 }
 
@@ -150,6 +153,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int mode = *data++;
     size--;
     cut_all(data, (Py_ssize_t)size);
+    PyObject *tried = PyObject_CallFunction(values, "y#i", (const char *)data, (Py_ssize_t)size, mode & TIGHT);
+    if (tried == NULL) give_up("no values can be made of it");
+    Py_DECREF(tried);
     PyObject *term = read_all(data, (Py_ssize_t)size, mode & TIGHT);
     if (term != NULL) {
         PyObject *bytes = written(term);

@@ -34,6 +34,7 @@ ACTS: dict[str, Callable[[Process, Any], Any]] = {
     "unregister": lambda me, to: me.unregister("late"),
     "whereis": lambda me, to: me.whereis("late"),
     "receive": lambda me, to: me.receive(),
+    "receive_as": lambda me, to: me.receive_as(None),  # type: ignore[arg-type]
     "drain": lambda me, to: me.drain(),
     "expect_reply": lambda me, to: me.expect_reply(to),
 }

@@ -9,6 +9,9 @@
  *     walk.c         what these three have in common: walking without recursion, making containers
  *     identifiers.c  hash and equality of pids, ports and references
  *
+ * atoms.c, terms_in.c, terms_out.c and walk.c are in `pyglyn.gleam._plans` as well, which reads and writes values
+ * in place of terms; it uses the state of this module, so they share what is remembered (see STATE_CAPSULE).
+ *
  * The definition is in Python, next door; each function names its twin. For right input, results are the
  * same. What C finds wrong, or does not do, it leaves to Python: a term that is being read goes on there at
  * the very step where C stopped (`decoder.Walk`), so that bad input costs no more than good; a value that is
@@ -115,6 +118,7 @@ typedef struct {
 
 /* What this module uses of the package (see `imports` in module.c), and what it remembers. */
 typedef struct {
+    size_t layout;              /* its size: another module was built from the same header, or is not to use it */
     PyObject *decode, *decode_prefix, *decode_bare, *encode, *encode_bare, *encode_parts, *normalise;
     PyObject *go_on, *trailing, *unpack, *read;
     PyObject *join_frames, *pack_frame;
@@ -132,6 +136,10 @@ typedef struct {
     KnownAtom atoms[KNOWN_ATOMS];
     KnownPid pids[KNOWN_PIDS];
 } State;
+
+/* The attribute of the module that holds its state, and the capsule's name. */
+#define STATE_ATTRIBUTE "_state"
+#define STATE_CAPSULE "pyglyn.etf._speedups._state"
 
 static inline State *state_of(PyObject *module)
 {
@@ -307,6 +315,15 @@ PyObject *read_term(Reader *reader);
 /* The frames for Walk, after `read_term` failed; see `Walk.resumed`. */
 PyObject *frames_of(Reader *reader);
 void end_reading(Reader *reader);
+/* One field of limits.Limits, -1 for what is no size. */
+Py_ssize_t limit_of(PyObject *limits, const char *field);
+/* Take over the fields of limits.Limits; false where they are none. */
+bool set_limits(Reader *reader, PyObject *limits);
+/* Hold the input as a buffer of bytes; false where it is none. What cannot change needs no holding. */
+bool hold_input(PyObject *data, Py_buffer *view);
+/* Let the garbage collector run while Python code does, and hold it again as it was. */
+bool let_gc(Reader *reader);
+void hold_gc_again(Reader *reader, bool held);
 
 /* --- terms_out.c --- */
 
@@ -327,6 +344,21 @@ typedef struct {
 } Writer;
 
 void begin_writing(Writer *writer, State *state);
+bool more_room(Writer *writer, Py_ssize_t more);
+
+/* Add that many bytes and return where they go, or NULL.
+ *
+ * With `parts`, 64 KiB at once are a part of its own, which `write_part` knows how to do for an object;
+ * what else grows so large (strings, integers) is for pure.py. */
+static inline uint8_t *reserve(Writer *writer, Py_ssize_t more)
+{
+    if (writer->parts != NULL && more >= LARGE_PART) return NULL;
+    if (more > writer->room - writer->size && !more_room(writer, more)) return NULL;
+    uint8_t *to = writer->data + writer->size;
+    writer->size += more;
+    return to;
+}
+
 int write_term(Writer *writer, PyObject *term);
 int write_raw(Writer *writer, const void *bytes, Py_ssize_t size);
 /* Give the bytes so far away as an object, and be ready for the next part. */

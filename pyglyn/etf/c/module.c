@@ -13,23 +13,6 @@ bool may_go_on(void)
 
 /* --- decoding -------------------------------------------------------------------------------------- */
 
-/* One field of limits.Limits, -1 for what is no size. */
-static Py_ssize_t limit_of(PyObject *limits, const char *field)
-{
-    PyObject *value = PyObject_GetAttrString(limits, field);
-    Py_ssize_t limit = value == NULL ? -1 : PyLong_AsSsize_t(value);
-    Py_XDECREF(value);
-    return limit;
-}
-
-static bool set_limits(Reader *reader, PyObject *limits)
-{
-    if (limits == reader->state->default_limits) return true;
-    reader->budget = limit_of(limits, "elements");
-    reader->max_depth = reader->budget < 0 ? -1 : limit_of(limits, "depth");
-    return reader->max_depth >= 0;
-}
-
 /* The term of a pair that Python returned, and the offset after it. */
 static PyObject *term_of(PyObject *pair, Py_ssize_t *end)
 {
@@ -73,25 +56,6 @@ static PyObject *read_at(
 
 typedef enum { WHOLE, PREFIX, BARE } Form;
 
-/* Hold the input as a buffer of bytes; false where it is none. What cannot change needs no holding. */
-static bool hold(PyObject *data, Py_buffer *view)
-{
-    if (PyBytes_CheckExact(data)) {
-        view->buf = PyBytes_AS_STRING(data);
-        view->len = PyBytes_GET_SIZE(data);
-        view->obj = NULL;
-        return true;
-    }
-    if (!PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) return false;
-    if (PyObject_GetBuffer(data, view, PyBUF_ND | PyBUF_FORMAT) < 0) {
-        PyErr_Clear();
-        return false;
-    }
-    if (view->format != NULL && strcmp(view->format, "B") == 0) return true;
-    PyBuffer_Release(view);
-    return false;
-}
-
 /* pure._guarded, pure._read_prefix: NULL without an exception where it is for pure.py */
 static PyObject *decode_from(State *state, PyObject *data, Py_ssize_t pos, PyObject *limits, Form form)
 {
@@ -99,7 +63,7 @@ static PyObject *decode_from(State *state, PyObject *data, Py_ssize_t pos, PyObj
     PyObject *term;
     Py_ssize_t end = 0;
 
-    if (!hold(data, &view)) return NULL;
+    if (!hold_input(data, &view)) return NULL;
     const uint8_t *bytes = view.buf;
     Py_ssize_t size = view.len;
     bool usual = pos <= size;
@@ -359,6 +323,13 @@ static int module_exec(PyObject *module)
     state->default_elements = limit_of(state->default_limits, "elements");
     state->default_depth = limit_of(state->default_limits, "depth");
     if (state->default_elements < 0 || state->default_depth < 0) return -1;
+    state->layout = sizeof(State);
+    PyObject *capsule = PyCapsule_New(state, STATE_CAPSULE, NULL);
+    if (capsule == NULL || PyModule_AddObjectRef(module, STATE_ATTRIBUTE, capsule) < 0) {
+        Py_XDECREF(capsule);
+        return -1;
+    }
+    Py_DECREF(capsule);
     return find_bytes(state) < 0 ? -1 : speed_up_identifiers(state);
 }
 

@@ -53,11 +53,20 @@ static void hold_gc(Reader *reader)
     reader->gc = reader->size - reader->pos >= LONG_INPUT && PyGC_Disable();
 }
 
-static void let_gc(Reader *reader)
+bool let_gc(Reader *reader)
 {
-    if (reader->gc) {
+    bool held = reader->gc;
+    if (held) {
         PyGC_Enable();
         reader->gc = false;
+    }
+    return held;
+}
+
+void hold_gc_again(Reader *reader, bool held)
+{
+    if (held) {
+        reader->gc = PyGC_Disable();
     }
 }
 
@@ -67,9 +76,8 @@ static void let_gc(Reader *reader)
 static PyObject *read_leaf(Reader *reader, int tag, Py_ssize_t size)
 {
     PyObject *term = NULL, *number = NULL, *head = NULL, *pair = NULL;
-    bool gc = reader->gc;
+    bool held = let_gc(reader);
 
-    let_gc(reader);
     number = PyLong_FromLong(tag);
     if (number == NULL) goto exit;
     PyObject *function = PyDict_GetItemWithError(reader->state->leaf_readers, number);
@@ -84,9 +92,7 @@ exit:
     Py_XDECREF(number);
     Py_XDECREF(head);
     Py_XDECREF(pair);
-    if (gc) {
-        reader->gc = PyGC_Disable();
-    }
+    hold_gc_again(reader, held);
     return term;
 }
 
@@ -339,7 +345,6 @@ static PyObject *make_fun(Reader *reader, Py_ssize_t start)
     PyObject *fun = NULL, *raw = NULL, *module = NULL, *uniq = NULL;
     const uint8_t *head = reader->data + start + 1;
     Py_ssize_t end = reader->pos, size = end - start - 1;
-    bool gc = reader->gc;
 
     if (u32_of(head) != size) return NULL;
     if (reader->funs > 1) return Py_NewRef(Py_None);
@@ -349,12 +354,10 @@ static PyObject *make_fun(Reader *reader, Py_ssize_t start)
     raw = PyBytes_FromStringAndSize((const char *)head, size);
     uniq = PyBytes_FromStringAndSize((const char *)head + 5, 16);
     if (module != NULL && raw != NULL && uniq != NULL) {
-        let_gc(reader);
+        bool held = let_gc(reader);
         fun = PyObject_CallFunction(
             reader->state->fun_type, "OOiIO", raw, module, head[4], u32_of(head + 21), uniq);
-        if (gc) {
-            reader->gc = PyGC_Disable();
-        }
+        hold_gc_again(reader, held);
     }
     Py_XDECREF(raw);
     Py_XDECREF(module);
@@ -412,12 +415,9 @@ static PyObject *make_map(Reader *reader, PyObject **items, Py_ssize_t count)
 {
     PyObject *map = make_plain_map(reader->state, items, count);
     if (map != NULL || PyErr_Occurred()) return map;
-    bool gc = reader->gc;
-    let_gc(reader);
+    bool held = let_gc(reader);
     map = make_any_map(reader->state, items, count);
-    if (gc) {
-        reader->gc = PyGC_Disable();
-    }
+    hold_gc_again(reader, held);
     return map;
 }
 
@@ -571,6 +571,40 @@ void end_reading(Reader *reader)
     if (reader->frames != reader->few_frames) {
         PyMem_Free(reader->frames);
     }
+}
+
+Py_ssize_t limit_of(PyObject *limits, const char *field)
+{
+    PyObject *value = PyObject_GetAttrString(limits, field);
+    Py_ssize_t limit = value == NULL ? -1 : PyLong_AsSsize_t(value);
+    Py_XDECREF(value);
+    return limit;
+}
+
+bool set_limits(Reader *reader, PyObject *limits)
+{
+    if (limits == reader->state->default_limits) return true;
+    reader->budget = limit_of(limits, "elements");
+    reader->max_depth = reader->budget < 0 ? -1 : limit_of(limits, "depth");
+    return reader->max_depth >= 0;
+}
+
+bool hold_input(PyObject *data, Py_buffer *view)
+{
+    if (PyBytes_CheckExact(data)) {
+        view->buf = PyBytes_AS_STRING(data);
+        view->len = PyBytes_GET_SIZE(data);
+        view->obj = NULL;
+        return true;
+    }
+    if (!PyByteArray_CheckExact(data) && !PyMemoryView_Check(data)) return false;
+    if (PyObject_GetBuffer(data, view, PyBUF_ND | PyBUF_FORMAT) < 0) {
+        PyErr_Clear();
+        return false;
+    }
+    if (view->format != NULL && strcmp(view->format, "B") == 0) return true;
+    PyBuffer_Release(view);
+    return false;
 }
 
 /* readers.read_new_float */

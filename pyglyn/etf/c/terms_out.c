@@ -17,7 +17,7 @@ static void begin_part(Writer *writer)
     writer->room = SMALL_TERM;
 }
 
-static bool more_room(Writer *writer, Py_ssize_t more)
+bool more_room(Writer *writer, Py_ssize_t more)
 {
     if (more > PY_SSIZE_T_MAX / 2 - writer->size) return false;
     if (writer->most > 0 && writer->size + more > writer->most) {
@@ -36,19 +36,6 @@ static bool more_room(Writer *writer, Py_ssize_t more)
     writer->data = (uint8_t *)PyBytes_AS_STRING(writer->object);
     writer->room = room;
     return true;
-}
-
-/* Add that many bytes and return where they go, or NULL.
- *
- * With `parts`, 64 KiB at once are a part of its own, which `write_part` knows how to do for an object;
- * what else grows so large (strings, integers) is for pure.py. */
-static inline uint8_t *reserve(Writer *writer, Py_ssize_t more)
-{
-    if (writer->parts != NULL && more >= LARGE_PART) return NULL;
-    if (more > writer->room - writer->size && !more_room(writer, more)) return NULL;
-    uint8_t *to = writer->data + writer->size;
-    writer->size += more;
-    return to;
 }
 
 PyObject *take_written(Writer *writer)

@@ -217,7 +217,7 @@ class _Work:
         if dispatch.service not in self._spec.services:
             known = ", ".join(sorted(self._spec.services)) or "none"
             raise EventStoreError(f"{dispatch.service!r} is none of the manager's services: {known}")
-        command = etf.encode(gleam.encode(dispatch.command))
+        command = gleam.encode_bytes(dispatch.command)
         to = instance if dispatch.to is None else dispatch.to
         return dispatch.service, storable_text(to, "aggregate id"), command
 

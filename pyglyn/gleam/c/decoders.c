@@ -9,15 +9,9 @@
  * Threads: under the GIL, see codec.h.
  */
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
+#include "kinds.h"
 #include <stdbool.h>
 #include <stddef.h>
-
-#ifndef Py_T_OBJECT_EX
-#define Py_T_OBJECT_EX T_OBJECT_EX
-#endif
 
 /* The classes that are known, with the slots of each, in their order. */
 #define KINDS(X) \
@@ -225,12 +219,7 @@ static PyObject *decode(PyObject *module, PyObject *const *args, Py_ssize_t narg
         return NULL;
     }
     PyObject *made = run(state, args[0], args[1]);
-    if (made != NULL) return made;
-    if (PyErr_Occurred()) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)) return NULL;
-        PyErr_Clear();
-    }
-    return Py_NewRef(state->misfit);
+    return made != NULL ? made : as_misfit(state->misfit);
 }
 
 static PyObject *make(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
@@ -258,13 +247,8 @@ static PyObject *know(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Class found = {(PyTypeObject *)args[1], {0}, (int)PyTuple_GET_SIZE(args[2])};
     if (found.type->tp_new != PyBaseObject_Type.tp_new && !(found.type->tp_flags & Py_TPFLAGS_HEAPTYPE)) goto wrong;
     for (int i = 0; i < found.count; i++) {
-        PyObject *member = PyObject_GetAttr(args[1], PyTuple_GET_ITEM(args[2], i));
-        if (member == NULL) return NULL;
-        const PyMemberDef *slot =
-            Py_IS_TYPE(member, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)member)->d_member : NULL;
-        Py_DECREF(member);  /* the class has it as well */
-        if (slot == NULL || slot->type != Py_T_OBJECT_EX) goto wrong;
-        found.at[i] = slot->offset;
+        found.at[i] = slot_of(args[1], PyTuple_GET_ITEM(args[2], i));
+        if (found.at[i] < 0) goto wrong;
     }
     Py_INCREF(found.type);
     state->classes[kind] = found;
@@ -278,20 +262,14 @@ wrong:
 
 /* --- the module ------------------------------------------------------------------------------------ */
 
-#define AS_NAME(name) #name,
 static const char *const kind_names[] = {KINDS(AS_NAME)};
 
 static int module_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
-    state->misfit = PyObject_CallNoArgs((PyObject *)&PyBaseObject_Type);
+    state->misfit = add_kinds(module, kind_names, KIND_COUNT);
     state->run = PyUnicode_InternFromString("run");
-    if (state->misfit == NULL || state->run == NULL) return -1;
-    if (PyModule_AddObjectRef(module, "MISFIT", state->misfit) < 0) return -1;
-    for (int i = 0; i < KIND_COUNT; i++) {
-        if (PyModule_AddIntConstant(module, kind_names[i], i) < 0) return -1;
-    }
-    return 0;
+    return state->misfit == NULL || state->run == NULL ? -1 : 0;
 }
 
 static int module_traverse(PyObject *module, visitproc visit, void *arg)
@@ -324,16 +302,7 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, module_exec},
-#if PY_VERSION_HEX >= 0x030C0000
-    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
-#endif
-#if PY_VERSION_HEX >= 0x030D0000
-    {Py_mod_gil, Py_MOD_GIL_USED},  /* what is known is not locked: a free-threaded build takes the GIL for us */
-#endif
-    {0, NULL},
-};
+static PyModuleDef_Slot slots[] = MODULE_SLOTS(module_exec);
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
