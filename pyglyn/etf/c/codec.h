@@ -160,6 +160,32 @@ PyObject *find_creation(State *state, uint32_t creation);
 
 void forget_all(State *state);
 
+/* --- bytes ----------------------------------------------------------------------------------------- */
+
+/* Numbers with the highest byte first; spelled out, compilers know what it is: one instruction. */
+static inline uint32_t u32_of(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+static inline uint64_t u64_of(const uint8_t *bytes)
+{
+    return (uint64_t)bytes[0] << 56 | (uint64_t)bytes[1] << 48 | (uint64_t)bytes[2] << 40 | (uint64_t)bytes[3] << 32 |
+        (uint64_t)bytes[4] << 24 | (uint64_t)bytes[5] << 16 | (uint64_t)bytes[6] << 8 | bytes[7];
+}
+
+static inline void put_u64(uint8_t *to, uint64_t value)
+{
+    to[0] = (uint8_t)(value >> 56);
+    to[1] = (uint8_t)(value >> 48);
+    to[2] = (uint8_t)(value >> 40);
+    to[3] = (uint8_t)(value >> 32);
+    to[4] = (uint8_t)(value >> 24);
+    to[5] = (uint8_t)(value >> 16);
+    to[6] = (uint8_t)(value >> 8);
+    to[7] = (uint8_t)value;
+}
+
 /* --- numbers --------------------------------------------------------------------------------------- */
 
 static inline PyObject *integer_of(State *state, int32_t value)

@@ -22,11 +22,6 @@ static uint32_t uint_of(const uint8_t *bytes, int width)
     return value;
 }
 
-static inline uint32_t u32_of(const uint8_t *bytes)
-{
-    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
 /* Go past that many bytes and return where they begin, or NULL if there are fewer. */
 static inline const uint8_t *take(Reader *reader, int64_t size)
 {
@@ -245,7 +240,7 @@ static PyObject *read_port(Reader *reader, int tag)
         Py_XDECREF(node);
         return NULL;
     }
-    uint64_t id = wide == 8 ? (uint64_t)u32_of(fields) << 32 | u32_of(fields + 4) : u32_of(fields);
+    uint64_t id = wide == 8 ? u64_of(fields) : u32_of(fields);
     return make_plain(
         &reader->state->port, node, PyLong_FromUnsignedLongLong(id),
         find_creation(reader->state, creation));
@@ -610,7 +605,7 @@ bool hold_input(PyObject *data, Py_buffer *view)
 /* readers.read_new_float */
 static inline PyObject *float_of(const uint8_t *bytes)
 {
-    uint64_t bits = (uint64_t)u32_of(bytes) << 32 | u32_of(bytes + 4);
+    uint64_t bits = u64_of(bytes);
     double value;
     memcpy(&value, &bits, sizeof(value));  /* as Python itself, this takes IEEE 754 for granted */
     return isfinite(value) ? PyFloat_FromDouble(value) : NULL;
@@ -671,26 +666,40 @@ static inline bool is_number(int tag)
     return tag == SMALL_INTEGER_EXT || tag == INTEGER_EXT || tag == NEW_FLOAT_EXT;
 }
 
-/* Numbers of one kind that follow each other: as far as there are any, and place for them. */
-static void read_run(Reader *reader, Frame *frame, int tag)
+/* Numbers with this tag that follow each other, of so many bytes: as far as there are any, and place for them. */
+static inline void read_numbers(Reader *reader, Frame *frame, const int tag, const int size)
 {
     State *state = reader->state;
     const uint8_t *at = reader->data + reader->pos, *const end = reader->data + reader->size;
-    const int size = tag == SMALL_INTEGER_EXT ? 2 : tag == INTEGER_EXT ? 5 : 9;
-    PyObject **top = reader->stack.top, **room = reader->stack.end;
-    Py_ssize_t left = frame->left;
+    PyObject **top = reader->stack.top;
+    Py_ssize_t most = Py_MIN(frame->left, reader->stack.end - top);
+    PyObject **const stop = top + Py_MIN(most, (end - at) / size);
 
-    while (left > 0 && end - at >= size && *at == tag && top < room) {
-        PyObject *number = size == 2 ? Py_NewRef(state->bytes_of[at[1]])
-            : size == 5 ? integer_of(state, (int32_t)u32_of(at + 1)) : float_of(at + 1);
+    while (top < stop && *at == tag) {
+        PyObject *number = tag == SMALL_INTEGER_EXT ? Py_NewRef(state->bytes_of[at[1]])
+            : tag == INTEGER_EXT ? integer_of(state, (int32_t)u32_of(at + 1)) : float_of(at + 1);
         if (number == NULL) break;  /* its own step is to find out why */
         *top++ = number;
         at += size;
-        left--;
     }
+    frame->left -= top - reader->stack.top;
     reader->stack.top = top;
     reader->pos = at - reader->data;
-    frame->left = left;
+}
+
+static void read_run(Reader *reader, Frame *frame, int tag)
+{
+    switch (tag) {
+    case SMALL_INTEGER_EXT:
+        read_numbers(reader, frame, SMALL_INTEGER_EXT, 2);
+        break;
+    case INTEGER_EXT:
+        read_numbers(reader, frame, INTEGER_EXT, 5);
+        break;
+    default:
+        read_numbers(reader, frame, NEW_FLOAT_EXT, 9);
+        break;
+    }
 }
 
 /* Read one term; NULL where Walk has to go on at `step`. */

@@ -178,7 +178,7 @@ static int write_float(Writer *writer, PyObject *term)
     if (to == NULL) return FAILED;
     *to++ = NEW_FLOAT_EXT;
     memcpy(&bits, &value, sizeof(bits));
-    put(to, bits, 8);
+    put_u64(to, bits);
     return DONE;
 }
 
@@ -507,6 +507,23 @@ static inline PyObject *into_single(Writer *writer, PyObject *term)
     return term;
 }
 
+/* Numbers of a list that follow each other, as far as they are floats or integers of at most 60 bits. */
+static inline bool write_run(Writer *writer, Open *frame)
+{
+    uint64_t magnitude;
+    bool negative;
+    if (PyList_GET_SIZE(frame->container) != frame->size) return true;  /* no Python code runs from here on */
+    for (; frame->at < frame->size; frame->at++) {
+        PyObject *item = PyList_GET_ITEM(frame->container, frame->at);
+        if (PyFloat_CheckExact(item)) {
+            if (write_float(writer, item) < 0) return false;
+        }
+        else if (!PyLong_CheckExact(item) || !small_integer(item, &magnitude, &negative)) return true;
+        else if (write_int(writer, item) < 0) return false;
+    }
+    return true;
+}
+
 int write_term(Writer *writer, PyObject *term)
 {
     Path *path = &writer->path;
@@ -526,6 +543,7 @@ int write_term(Writer *writer, PyObject *term)
                 term = last_of(writer, tuple);
                 break;
             }
+            if (frame->kind == LIST && !write_run(writer, frame)) return FAILED;
             term = next_element(path);
             if (term == NULL) {
                 if (frame->size < 0) return FAILED;

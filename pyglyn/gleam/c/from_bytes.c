@@ -15,11 +15,6 @@ static inline Py_ssize_t left(const Reader *reader)
     return reader->size - reader->pos;
 }
 
-static inline uint32_t length_at(const uint8_t *bytes)
-{
-    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
-}
-
 /* Go into a container of so many elements, of which some were read; see terms_in.open_frame. `max_depth` is how much
  * deeper it may become. */
 static inline bool go_in(Reader *reader, int64_t count, int64_t read)
@@ -69,8 +64,8 @@ static PyObject *by_term(Plans *plans, Plan *plan, Reader *reader)
 static PyObject *read_text(Reader *reader)
 {
     const uint8_t *tag = reader->data + reader->pos;
-    if (left(reader) < 5 || *tag != BINARY_EXT || left(reader) - 5 < (Py_ssize_t)length_at(tag + 1)) return NULL;
-    Py_ssize_t size = (Py_ssize_t)length_at(tag + 1);
+    if (left(reader) < 5 || *tag != BINARY_EXT || left(reader) - 5 < (Py_ssize_t)u32_of(tag + 1)) return NULL;
+    Py_ssize_t size = (Py_ssize_t)u32_of(tag + 1);
     reader->pos += 5 + size;
     return PyUnicode_DecodeUTF8((const char *)tag + 5, size, NULL);
 }
@@ -85,7 +80,7 @@ static PyObject *read_native(Plan *plan, Reader *reader)
         }
         if (*tag == INTEGER_EXT) {
             reader->pos += 5;
-            return integer_of(reader->state, (int32_t)length_at(tag + 1));
+            return integer_of(reader->state, (int32_t)u32_of(tag + 1));
         }
     }
     PyObject *term = read_term(reader);
@@ -131,7 +126,7 @@ static PyObject *read_list(Plans *plans, Plan *plan, Reader *reader)
         return PyList_New(0);
     }
     if (*tag != LIST_EXT || left(reader) < 5) return NULL;
-    Py_ssize_t base = reader->stack.top - reader->stack.items, count = (Py_ssize_t)length_at(tag + 1);
+    Py_ssize_t base = reader->stack.top - reader->stack.items, count = (Py_ssize_t)u32_of(tag + 1);
     reader->pos += 5;
     if (!go_in(reader, count, 0)) return NULL;
     for (Py_ssize_t i = 0; i < count; i++) {
@@ -171,7 +166,7 @@ static PyObject *read_dict(Plans *plans, Plan *plan, Reader *reader)
     bool texts = key_plan->kind == P_TEXT_IN || (key_plan->kind == P_NATIVE && key_plan->first == (PyObject *)&PyBytes_Type);
     if (!texts) return by_term(plans, plan, reader);
     if (left(reader) < 5 || *tag != MAP_EXT) return NULL;
-    int64_t count = length_at(tag + 1);
+    int64_t count = u32_of(tag + 1);
     reader->pos += 5;
     if (!go_in(reader, 2 * count, 0)) return NULL;
     PyObject *made = PyDict_New();
