@@ -45,6 +45,15 @@ from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.groups import Entry, Groups
 from pyglyn.eventsourcing.stores.json.text import dump
 from pyglyn.eventsourcing.stores.later import Later
+from pyglyn.eventsourcing.stores.packed import (
+    WORTH_IT,
+    Packed,
+    Packing,
+    Rows,
+    last_position,
+    packed_in_postgres,
+    unpacked,
+)
 from pyglyn.eventsourcing.stores.postgres_database import (
     REPAIR_S,
     PostgresDatabase,
@@ -221,6 +230,31 @@ class _New:
     command_id: str | None = None
 
 
+@attrs.frozen
+class _Behind:
+    """What reads the rows behind a position: two statements with the same parameters."""
+
+    aggregate_type: str | None
+    parameters: tuple[Any, ...]
+    by_id: bool = False
+    until: bool = False
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether there may be enough rows to pack them."""
+        most: int = self.parameters[-1]
+        return most >= WORTH_IT
+
+    @property
+    def statement(self) -> str:
+        by_type = self.aggregate_type is not None
+        return positioned_statement(by_type=by_type, by_id=self.by_id, until=self.until)
+
+    @property
+    def packed(self) -> str:
+        return packed_in_postgres(self.statement, by_type=self.aggregate_type is not None)
+
+
 class PostgresStore(SqlManagerReads, EventStore[E, S]):
     """Events of one aggregate type in a PostgreSQL database (in the first schema of the ``search_path``)."""
 
@@ -266,7 +300,9 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         self._repair_s = repair_s
         self._open: tuple[int, PostgresDatabase] | None = None
         self._grouping: tuple[PostgresDatabase, Groups[_New]] | None = None
-        self._end = 0  # where a reader found less than it had asked for
+        self._end: int | None = None  # the last position, as it was last seen
+        self._apart = 1  # positions among which there is one of ours
+        self._packing = Packing()
         if type(self).__init__ is PostgresStore.__init__:
             options: dict[str, Any] = {
                 "pool_size": pool_size,
@@ -559,32 +595,71 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         return await self._page(after, limit, None)
 
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
-        keys = read_keys(self.aggregate_type, aggregate_id)
-        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
-        statement = positioned_statement(by_type=by_type, by_id=by_id)
-        rows = await self._rows_behind(after, statement, (after, *keys, limit), limit)
-        return Page(len(rows), rows[-1][0] if rows else after, partial(self._codec.recorded_rows, rows))
+        keys, by_id = read_keys(self.aggregate_type, aggregate_id), aggregate_id is not None
+        rows = await self._rows_behind(after, keys, limit, by_id=by_id)
+        return Page(len(rows), last_position(rows, after), partial(self._codec.recorded_rows, rows))
 
-    async def _rows_behind(
-        self, after: int, statement: str, parameters: Sequence[object], limit: int
-    ) -> list[Row]:
+    async def _rows_behind(self, after: int, keys: Sequence[str], limit: int, *, by_id: bool) -> Rows:
         """Return rows behind a position: all that were committed when this was called, or ``limit``.
 
-        What is behind the last position may have none yet. Where the last reader found the end, they are
-        given first; elsewhere only where there is less than a page without that.
+        What is behind the last position may have none yet. Near to where the end was last seen they are given
+        first. Further away a statement is told until where to look: without that, statistics that are old, or
+        missing, make PostgreSQL sort all that follows, for each page.
         """
-        database = self.database()
-        if after < self._end:
-            rows = await database.query(statement, parameters)
+        if self._end is None:
+            await self.last_position()
+        while True:
+            until = after + limit * self._apart
+            if by_id or self._end is None or until > self._end:
+                break
+            rows = await self._read(_Behind(self.aggregate_type, (after, until, *keys, limit), until=True))
+            if len(rows) >= limit:
+                span = last_position(rows, after) - after
+                self._apart = 1 if span == limit else -(-2 * span // limit)
+                return rows
+            self._apart *= 4
+        behind = _Behind(self.aggregate_type, (after, *keys, limit), by_id=by_id)
+        if by_id and self._end is not None and after < self._end:
+            rows = await self._read(behind)
             if len(rows) >= limit:
                 return rows
         while True:
-            given, rows = await database.queries((_ASSIGN, (_POSITIONS_AT_ONCE,)), (statement, parameters))
+            given, rows = await self._numbered(behind)
             if len(rows) >= limit:
+                self._end = None  # which may be far away now
                 return rows
-            if given[0][0] < _POSITIONS_AT_ONCE:
-                self._end = rows[-1][0] if rows else max(after, 0)
+            if given < _POSITIONS_AT_ONCE:
+                self._end = last_position(rows, max(after, 0))
                 return rows
+
+    async def _read(self, behind: _Behind) -> Rows:
+        database = self.database()
+        if self._packing.is_worth_it and behind.is_worth_it:
+            packed = self._unpacked(await database.query(behind.packed, behind.parameters))
+            if packed is not None:
+                return packed
+        rows = await database.query(behind.statement, behind.parameters)
+        self._packing.seen(rows)
+        return rows
+
+    async def _numbered(self, behind: _Behind) -> tuple[int, Rows]:
+        """Give positions, to how many, then read."""
+        is_packed = self._packing.is_worth_it and behind.is_worth_it
+        statement = behind.packed if is_packed else behind.statement
+        given, rows = await self.database().queries(
+            (_ASSIGN, (_POSITIONS_AT_ONCE,)), (statement, behind.parameters)
+        )
+        number: int = given[0][0]
+        if not is_packed:
+            self._packing.seen(rows)
+            return number, rows
+        packed = self._unpacked(rows)
+        return number, packed if packed is not None else await self._read(behind)
+
+    def _unpacked(self, rows: list[Row]) -> Packed | None:
+        packed = unpacked(rows[0], self.aggregate_type)
+        self._packing.seen(packed)
+        return packed
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
@@ -616,6 +691,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             pass
         rows = await self.database().query("SELECT last_position FROM pyglyn_numbering()")
         position: int = rows[0][0]
+        self._end = position
         return position
 
     async def position_of(self, aggregate_id: str, sequence: int) -> int | None:

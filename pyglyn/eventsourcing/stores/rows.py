@@ -262,14 +262,14 @@ class RowCodec(Generic[E, S]):
         """
         read, found = self._row_reader(), list[RecordedEvent[E]]()
         keep = found.append
-        for row in rows:
-            position, at, type_, id, sequence, event_type, version, payload, metadata = row
+        for position, at, type_, id, sequence, event_type, version, payload, metadata in rows:
             if type_ is None:
                 continue
             try:
                 envelope = read(type_, id, sequence, event_type, version, payload, metadata)
             except Exception:  # the long way, which says what is wrong
-                keep(self.recorded(PositionedRow(position, at, EventRow(*row[2:]))))
+                row = EventRow(type_, id, sequence, event_type, version, payload, metadata)
+                keep(self.recorded(PositionedRow(position, at, row)))
             else:
                 moment = None if at is None else at / 1000
                 keep(RecordedEvent(position, id, sequence, envelope, None, moment, payload))
@@ -280,7 +280,6 @@ class RowCodec(Generic[E, S]):
         decode = self._events.decode
         known: dict[str | None, list[tuple[str, str]]] = {}  # metadata by text: they repeat
         versions: dict[str, int] = {"1.0": 1}
-        texts = (str, str, str, str, str, int)
 
         def read(
             type_: str, id: str, sequence: int, event_type: str, version: str, payload: str, text: str | None
@@ -288,14 +287,14 @@ class RowCodec(Generic[E, S]):
             pairs = known.get(text)
             if pairs is None:
                 pairs = known[text] = load_metadata(text)
-            if (
-                type(id),
-                type(type_),
-                type(event_type),
-                type(version),
-                type(payload),
-                type(sequence),
-            ) != texts:
+            if not (
+                type(payload) is str
+                and type(id) is str
+                and type(sequence) is int
+                and type(type_) is str
+                and type(event_type) is str
+                and type(version) is str
+            ):
                 raise TypeError
             number = versions.get(version)
             if number is None:

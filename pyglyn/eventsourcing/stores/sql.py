@@ -148,12 +148,12 @@ def remember_command(id: str, rows: list[EventRow], now: str) -> tuple[str, tupl
     return _REMEMBER_COMMAND.replace("{now}", now), (storable_text(id, "command id"), *key)
 
 
-def positioned_statement(*, by_type: bool, by_id: bool) -> str:
-    """Return the statement of a reader by position; parameters: after[, type][, id], limit.
+def positioned_statement(*, by_type: bool, by_id: bool, until: bool = False) -> str:
+    """Return the statement of a reader by position; parameters: after[, until][, type][, id], limit.
 
     The limit applies to the side table first, so that the plan walks its key and looks up single events.
     """
-    conditions = "position > %s"
+    conditions = "position > %s AND position <= %s" if until else "position > %s"
     if by_type:
         conditions += " AND aggregate_type = %s"
     if by_id:

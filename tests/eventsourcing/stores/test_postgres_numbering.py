@@ -183,3 +183,37 @@ def _dump_and_restore(source: str, target: str, schema: str) -> None:
     text = subprocess.run(dump, capture_output=True, check=True).stdout
     restore = [programs / "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", target]
     subprocess.run(restore, input=text, check=True, capture_output=True)
+
+
+async def test_pages_are_read_in_proportion_whatever_the_statistics_say(any_postgres: str) -> None:
+    """Without statistics PostgreSQL takes what follows for little, and sorts it for each page."""
+    database = Foreign(any_postgres)
+    async with bank(any_postgres) as store:
+        database.run("ALTER TABLE event SET (autovacuum_enabled = off)")
+        database.run("ALTER TABLE pyglyn_position SET (autovacuum_enabled = off)")
+        database.run((FILL, ("filled", 20_000)))
+        assert await store.last_position() == 20_000
+        await store.close()
+        before, after, found = visited(any_postgres), 0, 0
+        async with bank(any_postgres) as reader:
+            while page := await reader.read(after, limit=50):
+                after, found = page[-1].position, found + len(page)
+        assert found == 20_000
+        await eventually(lambda: visited(any_postgres) > before)
+        assert visited(any_postgres) - before < 5 * 20_000
+
+
+async def test_a_reader_of_few_among_many_looks_further_at_a_time(postgres: str) -> None:
+    database = Foreign(postgres)
+    async with bank(postgres) as store:
+        database.run((FILL, ("many", 3000)))
+        database.run("UPDATE event SET aggregate_type = 'Other' WHERE sequence <> 2")
+        await store.last_position()
+        database.run("UPDATE pyglyn_position SET aggregate_type = 'Other' WHERE sequence <> 2")
+        found, after = [], 0
+        while page := await store.read(after, limit=10):
+            found += page
+            after = page[-1].position
+        assert len({event.aggregate_id for event in found}) == len(found) == 1000
+        assert {event.sequence for event in found} == {2}
+        assert [event.position for event in found] == sorted(event.position for event in found)
