@@ -24,6 +24,7 @@ BANNED_WHEN_PURE = {
 
 PURE = {
     "errors.py",
+    "complaints.py",
     "digests.py",
     "escaping.py",
     "etf/",
@@ -95,9 +96,10 @@ _BELOW_NODE = {
     "patience",
     "forks",
     "loop_turn",
+    "complaints",
 }
 _NODE = _BELOW_NODE | {"counters", "gleam", "node"}
-_ES_STORES = {"tracing", "errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
+_ES_STORES = {"complaints", "tracing", "errors", "etf", "gleam", "forks", "patience", "eventsourcing/domain"}
 _ES_COMMANDS = _ES_STORES | {"counters", "eventsourcing/stores"}
 _ES_CLUSTER = _ES_COMMANDS | {"eventsourcing/commands", "node", "groups", "glyn"}
 _ES_QUERIES = _ES_CLUSTER | {"eventsourcing/cluster", "supervision"}
@@ -105,6 +107,7 @@ _ES_SERVICE = _ES_QUERIES | {"eventsourcing/queries"}
 
 LAYERS = {
     "counters": set(),
+    "complaints": set(),
     "tracing": set(),
     "digests": set(),
     "escaping": set(),
@@ -118,7 +121,7 @@ LAYERS = {
     "forks": set(),
     "etf": {"errors"},
     "dist": {"digests", "errors", "etf", "escaping"},
-    "net": {"errors", "etf", "escaping", "dist", "patience", "forks", "loop_turn"},
+    "net": {"complaints", "errors", "etf", "escaping", "dist", "patience", "forks", "loop_turn"},
     "gleam": {"errors", "etf"},
     "logs": {"escaping"},
     "node": _BELOW_NODE | {"counters", "logs", "gleam", "_version", "_main_module"},

@@ -318,7 +318,9 @@ class Channel:
             if len(term) != 3 or type(term[2]) is not Reference or not 0 < size < LARGE:
                 return None
             return MessageReceived(AliasSend(term[1], term[2]), packet[end:])
-        if len(term) != 4 or type(term[3]) is not Reference or term[1].node != self._peer_node:
+        if len(term) != 4 or type(term[3]) is not Reference:
+            return None
+        if term[1].node != self._peer_node or term[3].node != self._peer_node:
             return None
         watched = term[2]
         if type(watched) is not Atom and (type(watched) is not Pid or watched.node != self._local_node):
@@ -411,6 +413,10 @@ class Channel:
             if node != self._peer_node:
                 whose = escaped(node, 80)
                 raise RemoteProtocolError(f"{Op(op).name}: from a process of {whose}, not of this peer")
+        place = _PEERS_REF.get(op)
+        if place is not None and self._peer_node is not None and term[place].node != self._peer_node:
+            whose = escaped(term[place].node, 80)
+            raise RemoteProtocolError(f"{Op(op).name}: with a reference of {whose}, not of this peer")
         place = _OUR_PID.get(op)
         if place is not None and self._local_node is not None:
             to = term[place]
@@ -622,6 +628,9 @@ _PEERS_PID = {
     Op.UNLINK_ID_ACK: 2,
 }
 """Op number to the element that must be a pid of the peer; its creation is not looked at (dist.c)."""
+
+_PEERS_REF = {Op.MONITOR_P: 3, Op.DEMONITOR_P: 3, Op.SPAWN_REQUEST: 1, Op.SPAWN_REQUEST_TT: 1}
+"""Op number to the element that must be a reference of the peer: what it asks for is kept under it."""
 
 _OUR_PID = {Op.LINK: 2, Op.MONITOR_P: 2}
 """Op number to the element that must be a pid of this node, of whatever creation, if it is a pid."""

@@ -1,8 +1,8 @@
 """Asking the scopes of a node, from its own operating-system process or from a worker. Layer: groups.
 
 In the hub an operation is a method call. A worker sends the scope process a gen call
-``{pyglyn_do, Operation, Argument, …}`` and gets ``{ok, Result}`` or ``{error, Kind, Text, Cause}``, an
-exception in the form of a term.
+``{pyglyn_do, Secret, Operation, Argument, …}``, with what only the OS processes of the node know, and gets
+``{ok, Result}`` or ``{error, Kind, Text, Cause}``, an exception in the form of a term.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ async def do(at: At, name: str, operation: str, *args: Any, timeout: float | Non
             f"{at.node} does not run the scope: call {_start_of(name)} where the node runs, "
             "as in the function given to --app, before the tree starts"
         )
-    match await at.call(name, (OPERATION, Atom(operation), *args), timeout):
+    match await at.call(name, (OPERATION, at.runtime.secret, Atom(operation), *args), timeout):
         case (Atom("ok"), result):
             return result
         case (Atom("error"), Atom() as kind, bytes(text), Atom() as cause):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import inspect
 import logging
 import math
@@ -260,12 +261,17 @@ class Scope(Generic[M]):
             return
         match message:
             case (Atom("DOWN"), Reference() as ref, _, _, reason):
-                target = self._targets.pop(ref, None)
+                target = None if self.process.is_monitoring(ref) else self._targets.pop(ref, None)
                 if target is not None:
                     del self._refs[target]
                     self.perform(self.machine.handle_down(target, reason, now))
-            case (Atom("$gen_call"), (Pid() as pid, _) as caller, (Atom("pyglyn_do"), Atom() as what, *args)):
-                if pid.node == self.node.name and what.name in self.operations:
+            case (
+                Atom("$gen_call"),
+                (Pid() as pid, _) as caller,
+                (Atom("pyglyn_do"), bytes() as secret, Atom() as what, *args),
+            ):
+                mine = hmac.compare_digest(secret, self.node.runtime.secret)
+                if mine and pid.node == self.node.name and what.name in self.operations:
                     self._spawn_task(self._operate(caller, what.name, args))
             case _:
                 self.perform(self.take(message, now))

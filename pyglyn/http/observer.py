@@ -130,7 +130,7 @@ class Observer:
                 match message:
                     case (Atom("DOWN"), ref, Atom("process"), Pid() as pid, reason):
                         expected, name = self._monitored.get(pid, (None, ""))
-                        if expected == ref:
+                        if expected == ref and not me.is_monitoring(expected):
                             del self._monitored[pid]
                             self._tell_death(pid, name, reason)
 

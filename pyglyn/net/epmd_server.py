@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from pyglyn import forks
+from pyglyn.complaints import Complaints
 from pyglyn.dist import epmd
 from pyglyn.dist.epmd import NodeEntry, Request
 from pyglyn.errors import RemoteProtocolError
@@ -40,6 +41,7 @@ class EpmdServer:
     Attributes:
         port: where it listens, once started.
         idle_s: after so many seconds a connection over which nothing is registered is closed.
+        complaints: of malformed requests.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class EpmdServer:
         self._relaxed = relaxed_command_check
         self._clock = clock
         self.idle_s = idle_s
+        self.complaints = Complaints()
         self._sockets: ListeningSockets | None = None
         self._most = share_of_descriptors(8, MAX_CONNECTIONS)
         self._connections: set[_Client] = set()
@@ -231,7 +234,9 @@ class _Client(asyncio.Protocol):
         try:
             answer = self._server.answer(self, body)
         except RemoteProtocolError as error:
-            logger.info("dropped a malformed request: %s", error)
+            line = self._server.complaints.take(f"dropped a malformed request: {error}", time.monotonic())
+            if line is not None:
+                logger.info("%s", line)
             answer = None
         self._buffer = b""
         if answer is not None:

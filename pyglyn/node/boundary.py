@@ -16,11 +16,15 @@ from pyglyn.dist.control import (
     LinkExit,
     MonitorP,
     MonitorPExit,
+    SpawnReply,
+    SpawnRequest,
     Unlink,
     UnlinkId,
 )
 from pyglyn.etf import Atom, Pid, Reference, Term
-from pyglyn.node.signals import Emit
+from pyglyn.node.signals import Emit, Ties
+
+MONITOR = Atom("monitor")
 
 
 class Boundary:
@@ -31,12 +35,15 @@ class Boundary:
         watchers: monitors of inside processes: reference -> (watcher, the pid or name it asked with, the
             pid behind it).
         monitors: monitors by inside processes: reference -> (watcher, what it watches, the node of a name).
+        requests: spawn requests of inside processes that ask for a monitor: reference -> the node asked.
     """
 
     def __init__(self) -> None:
         self.links: set[tuple[Pid, Pid]] = set()
         self.watchers: dict[Reference, tuple[Pid, Pid | Atom]] = {}
         self.monitors: dict[Reference, tuple[Pid, Pid | Atom, str | None]] = {}
+        self.requests: dict[Reference, str] = {}
+        self._ties: Ties[tuple[Pid, Pid] | Reference] = Ties()
 
     def outgoing(self, control: Control, node: str | None) -> None:
         """A signal left the worker."""
@@ -52,13 +59,68 @@ class Boundary:
 
     def node_down(self, node: str) -> None:
         """The connection to a node is gone; the worker is told and ends its side by itself."""
-        self.links = {pair for pair in self.links if pair[1].node != node}
-        self.watchers = {ref: w for ref, w in self.watchers.items() if w[0].node != node}
-        self.monitors = {
-            ref: m
-            for ref, m in self.monitors.items()
-            if (m[1].node if isinstance(m[1], Pid) else m[2]) != node
-        }
+        for tied in self._ties.take(node):
+            if isinstance(tied, Reference):
+                self.watchers.pop(tied, None)
+                self.monitors.pop(tied, None)
+                self.requests.pop(tied, None)
+            else:
+                self.links.discard(tied)
+
+    def is_watched_at(self, ref: Reference, node: str) -> bool:
+        """Whether an inside process waits for the end of one on a node, by this reference."""
+        monitor = self.monitors.get(ref)
+        if monitor is None:
+            return self.requests.get(ref) == node
+        return (monitor[1].node if isinstance(monitor[1], Pid) else monitor[2]) == node
+
+    def linked(self, inside: Pid, outside: Pid) -> None:
+        """There is a link."""
+        self.links.add((inside, outside))
+        self._ties.add(outside.node, (inside, outside))
+
+    def unlinked(self, inside: Pid, outside: Pid) -> None:
+        """There is none any more."""
+        self.links.discard((inside, outside))
+        self._ties.discard(outside.node, (inside, outside))
+
+    def watched(self, control: MonitorP) -> None:
+        """An outside process monitors an inside one."""
+        self.watchers[control.ref] = (control.watcher, control.watched)  # type: ignore[assignment]
+        self._ties.add(control.watcher.node, control.ref)
+
+    def unwatched(self, ref: Reference) -> None:
+        """It does not any more."""
+        watcher = self.watchers.pop(ref, None)
+        if watcher is not None:
+            self._ties.discard(watcher[0].node, ref)
+
+    def watches(self, control: MonitorP, node: str | None) -> None:
+        """An inside process monitors an outside one."""
+        self.monitors[control.ref] = (control.watcher, control.watched, node)  # type: ignore[assignment]
+        where = control.watched.node if isinstance(control.watched, Pid) else node
+        if where is not None:
+            self._ties.add(where, control.ref)
+
+    def watches_no_more(self, ref: Reference) -> None:
+        """It does not any more, or the monitor has fired."""
+        monitor = self.monitors.pop(ref, None)
+        where = None if monitor is None else monitor[1].node if isinstance(monitor[1], Pid) else monitor[2]
+        asked = self.requests.pop(ref, None)
+        for node in (where, asked):
+            if node is not None:
+                self._ties.discard(node, ref)
+
+    def asks_for(self, request: SpawnRequest, node: str | None) -> None:
+        """An inside process asks for one on another node, and monitors it."""
+        if node is not None and MONITOR in request.options:
+            self.requests[request.request_id] = node
+            self._ties.add(node, request.request_id)
+
+    def answered(self, reply: SpawnReply) -> None:
+        """A request was answered; a monitor stays where there is a process."""
+        if not isinstance(reply.result, Pid):
+            self.watches_no_more(reply.request_id)
 
     def death(self, reason: Term) -> list[Emit]:
         """The worker is dead: what its processes would have said, had they been able to."""
@@ -70,37 +132,28 @@ class Boundary:
             Emit(DemonitorP(watcher, watched, ref), node=node)
             for ref, (watcher, watched, node) in self.monitors.items()
         ]
-        self.links, self.watchers, self.monitors = set(), {}, {}
+        self.links, self.watchers, self.monitors, self.requests = set(), {}, {}, {}
+        self._ties = Ties()
         return signals
 
 
-def _monitor_out(b: Boundary, c: Any, node: str | None) -> None:
-    b.monitors[c.ref] = (c.watcher, c.watched, node)
-
-
-def _unlink_in(b: Boundary, c: Any) -> None:
-    b.links.discard((c.to, c.sender))
-
-
-def _monitor_in(b: Boundary, c: Any) -> None:
-    b.watchers[c.ref] = (c.watcher, c.watched)
-
-
 _OUT: dict[type, Callable[[Boundary, Any, str | None], None]] = {
-    Link: lambda b, c, node: b.links.add((c.sender, c.to)),
-    Unlink: lambda b, c, node: b.links.discard((c.sender, c.to)),
-    UnlinkId: lambda b, c, node: b.links.discard((c.sender, c.to)),
-    LinkExit: lambda b, c, node: b.links.discard((c.sender, c.to)),
-    MonitorP: _monitor_out,
-    DemonitorP: lambda b, c, node: b.monitors.pop(c.ref, None) and None,
-    MonitorPExit: lambda b, c, node: b.watchers.pop(c.ref, None) and None,
+    Link: lambda b, c, node: b.linked(c.sender, c.to),
+    Unlink: lambda b, c, node: b.unlinked(c.sender, c.to),
+    UnlinkId: lambda b, c, node: b.unlinked(c.sender, c.to),
+    LinkExit: lambda b, c, node: b.unlinked(c.sender, c.to),
+    MonitorP: Boundary.watches,
+    DemonitorP: lambda b, c, node: b.watches_no_more(c.ref),
+    MonitorPExit: lambda b, c, node: b.unwatched(c.ref),
+    SpawnRequest: Boundary.asks_for,
 }
 _IN: dict[type, Callable[[Boundary, Any], None]] = {
-    Link: lambda b, c: b.links.add((c.to, c.sender)),
-    Unlink: _unlink_in,
-    UnlinkId: _unlink_in,
-    LinkExit: _unlink_in,
-    MonitorP: _monitor_in,
-    DemonitorP: lambda b, c: b.watchers.pop(c.ref, None) and None,
-    MonitorPExit: lambda b, c: b.monitors.pop(c.ref, None) and None,
+    Link: lambda b, c: b.linked(c.to, c.sender),
+    Unlink: lambda b, c: b.unlinked(c.to, c.sender),
+    UnlinkId: lambda b, c: b.unlinked(c.to, c.sender),
+    LinkExit: lambda b, c: b.unlinked(c.to, c.sender),
+    MonitorP: Boundary.watched,
+    DemonitorP: lambda b, c: b.unwatched(c.ref),
+    MonitorPExit: lambda b, c: b.watches_no_more(c.ref),
+    SpawnReply: Boundary.answered,
 }

@@ -9,7 +9,7 @@ Not supported: hibernation; for ``sys`` see ``system``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -88,9 +88,13 @@ class GenServer:
 
     Handlers run one at a time. An exception ends the server with that exception as reason, after
     ``terminate``. ``self.reply(caller, value)`` answers a call whose handler returned ``NoReply``.
+
+    Attributes:
+        marks_signals: ``handle_info`` gets trapped exit signals as `signals.ExitSignal`, which no message is.
     """
 
     me: Process
+    marks_signals: ClassVar[bool] = False
 
     async def init(self, *args: Any, **kwargs: Any) -> Any:
         """Set up. May return ``NoReply(…)`` for a timeout; returns or raises ``Ignore`` or ``Stop``."""
@@ -112,8 +116,10 @@ class GenServer:
         raise Unhandled(self, "handle_cast", 2, request)
 
     async def handle_info(self, message: Term) -> Any:
-        """Handle any other message; ``Atom("timeout")`` is the timeout. Not overridden it logs them."""
-        logger.warning("unhandled message in %s: %s", type(self).__name__, _tag(message))
+        """Handle any other message; ``Atom("timeout")`` is the timeout. Not overridden it logs the
+        first of a burst.
+        """
+        self.me.runtime.complain(logger, f"unhandled message in {type(self).__name__}: {_tag(message)}")
 
     async def handle_continue(self, then: Any) -> Any:
         """Go on after the handler that asked for it, before any message."""
@@ -184,7 +190,7 @@ async def run_server(
     """
     server = server_class()
     server.me = me
-    me.answers_system_messages = True
+    me.answers_system_messages = me.marks_signals = True
     try:
         outcome = await server.init(*args, **(kwargs or {}))
         if isinstance(outcome, (Ignore, Stop)) or outcome is Ignore:
@@ -270,6 +276,8 @@ class _Loop:
         elif type(message) is ExitSignal and message[1] == self.parent:
             raise Stop(message[2])
         else:
+            if type(message) is ExitSignal and not self.server.marks_signals:
+                message = tuple(message)
             await self.after(await self.server.handle_info(message))
 
     async def call(self, request: Term, caller: Caller) -> None:

@@ -62,7 +62,7 @@ class GlobalNames:
                     if (caller := Caller.from_term(from_)) is not None:
                         self._delete(me, resource, requester, caller.pid)
                         reply(me, caller, True)
-                case (Atom("DOWN"), Reference() as ref, _, _, _):
+                case (Atom("DOWN"), Reference() as ref, _, _, _) if not me.is_monitoring(ref):
                     self._ended(ref)
 
     def _set(self, me: Process, resource: Term, requester: Term, pid: Pid) -> bool:

@@ -310,7 +310,7 @@ class Node:
             if process is parent:
                 continue
             if process.trap_exit:
-                process.put(ExitSignal((EXIT, parent.pid, SHUTDOWN)))
+                process.put_exit(ExitSignal((EXIT, parent.pid, SHUTDOWN)))
             else:
                 process.die(SHUTDOWN)
         tasks = [task for task in tasks if task is not asyncio.current_task()]

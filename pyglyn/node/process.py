@@ -40,7 +40,15 @@ from pyglyn.node.pending import Answer, Pending
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
-from pyglyn.node.signals import Down, Effect, MonitorTarget, Signals, Ties, demonitor_signal
+from pyglyn.node.signals import (
+    Down,
+    Effect,
+    ExitSignal,
+    MonitorTarget,
+    Signals,
+    Ties,
+    demonitor_signal,
+)
 from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
 from pyglyn.node.ways import AliasWay, Way
@@ -91,11 +99,12 @@ class Host(Protocol):
     busy: BusyNodes
     belongings: Belongings
     readiness: Readiness
-    ties: Ties
+    ties: Ties[int]
     read_message: Callable[[bytes | memoryview], Term]
     handling: bool
     alias_ways: dict[str, AliasWay]
 
+    def complain(self, to: logging.Logger, text: str) -> None: ...
     def make_ref(self) -> Reference: ...
     def is_here(self, dest: Pid | Reference) -> bool: ...
     def spawn(
@@ -142,11 +151,14 @@ class Process:
         handover: what the last run of this child left with ``checkpoint``; None at the first start.
         started_at: when, by ``time.monotonic``.
         on_wait: called when the process waits for whatever comes, as long as it takes; None for nobody.
+        marks_signals: exit signals that it traps come as `signals.ExitSignal`, which no message is; to others
+            they come as plain tuples.
     """
 
     # A dict of more than 30 attributes would be shared with no other process: so these are not in it.
     __slots__ = ("__dict__", "__weakref__", "_sent_to", "_way")
     on_wait: Callable[[], None] | None = None
+    marks_signals = False
 
     def __init__(self, runtime: Host, pid: Pid, label: str) -> None:
         self.runtime = runtime
@@ -319,6 +331,10 @@ class Process:
             return
         if not self.deaf:
             self._mailbox.put(message)
+
+    def put_exit(self, message: ExitSignal) -> None:
+        """An exit signal is trapped."""
+        self.put(message if self.marks_signals else tuple(message))
 
     def put_encoded(self, message: bytes | memoryview) -> None:
         """A message arrives that is no reply to a pending call; it is decoded when it is taken."""
@@ -560,7 +576,7 @@ class Process:
         """Remove a link, and an exit message of it that waits in the mailbox."""
         self._check_alive()
         self._apply(self.signals.unlink(to))
-        self._mailbox.take(lambda m: type(m) is tuple and len(m) == 3 and m[0] is EXIT and m[1] == to)
+        self._mailbox.take(lambda m: isinstance(m, tuple) and len(m) == 3 and m[0] is EXIT and m[1] == to)
 
     def monitor(self, to: ServerRef, *, alias: bool = False) -> Reference:
         """Monitor a process; when it ends ``(Atom("DOWN"), ref, Atom("process"), item, reason)`` comes.
@@ -581,6 +597,13 @@ class Process:
         if isinstance(to, tuple):
             return name_and_node(to)
         return name_term(to), self.node
+
+    def is_monitoring(self, ref: Reference) -> bool:
+        """Whether a monitor has neither fired nor been given up: then a DOWN message of it is made up.
+
+        Any process may send such a message, and references are counted.
+        """
+        return ref in self.signals.monitors
 
     def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
         """Stop a monitor; with ``flush`` also take its DOWN message out of the mailbox."""

@@ -55,12 +55,14 @@ from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Frame, Frames
 from pyglyn.node.runtime import MESSAGES, Parts, destination
+from pyglyn.node.signals import target_node
 from pyglyn.node.ways import Port
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
 
+_AWAITED: Final = frozenset((MonitorPExit, SpawnReply))
 MOST_PENDING: Final = 10_000
 """Nodes that may be connected to at once because something was sent there: a peer can have us answer any."""
 _ENTRY: Final = 400
@@ -264,6 +266,8 @@ class Router:
     def from_peer(self, connection: Connection, control: Control, payload: bytes | memoryview | None) -> None:
         """Pass on what a peer sent. The channel has seen to it that nothing is in another node's name."""
         runtime = self.hub.runtime
+        if type(control) in _AWAITED and not self._is_awaited(control, connection.name):  # type: ignore[arg-type]
+            return
         runtime.source = connection.name
         try:
             if not self.workers.links and type(control) is not SpawnRequest:
@@ -276,6 +280,24 @@ class Router:
                 self._begun.count(connection)
         finally:
             runtime.source = None
+
+    def _is_awaited(self, control: MonitorPExit | SpawnReply, node: str) -> bool:
+        """Whether the node that says that a process ended, or was started, is the one it would be on.
+
+        References are counted, so that any other node might name the right one.
+        """
+        of_spawn = type(control) is SpawnReply
+        ref, to = (control.request_id, control.to) if of_spawn else (control.ref, control.watcher)  # type: ignore[union-attr]
+        if of_spawn and type(control.result) is Pid and control.result.node != node:  # type: ignore[union-attr]
+            return False
+        link = self._link_of(to)
+        if link is not None:
+            return link.boundary.is_watched_at(ref, node)
+        if of_spawn:
+            return self.hub.runtime.spawn_replies.get(ref, (None,))[0] == node
+        process = self.hub.runtime.processes.get(to.id)
+        target = None if process is None else process.signals.monitors.get(ref)
+        return target is not None and target_node(target) == node
 
     def messages_from_peer(
         self, connection: Connection, control: Send | RegSend, payloads: list[bytes]
@@ -367,6 +389,8 @@ class Router:
         try:
             args, _ = decode_bare(payload, limits=self.hub.settings.limits)
         except DecodeError as error:
-            logger.warning("refused a spawn request: its arguments do not decode: %s", error)
+            self.hub.runtime.complain(
+                logger, f"refused a spawn request: its arguments do not decode: {error}"
+            )
             args = undecodable(error)  # the process asked for ends with that, as rpc expects it
         handler(request, args)

@@ -41,7 +41,7 @@ def _request(
         elif isinstance(reply.result, Pid):
             me.signals.expect_down(ref, reply.result)
         elif not future.done():
-            me.signals.monitors.pop(ref, None)
+            me.signals.demonitor(ref)
             future.set_result((True, reply.result))
 
     runtime.spawn_replies[ref] = (node, on_reply)
@@ -61,7 +61,7 @@ def _forget(me: Process, ref: Reference) -> None:
     if isinstance(target, Pid):
         me.demonitor(ref)
     else:
-        me.signals.monitors.pop(ref, None)
+        me.signals.demonitor(ref)
 
 
 async def erpc(

@@ -12,6 +12,7 @@ it. References end in the same number. So routing needs no table of processes.
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import attrs
 
 from pyglyn import etf
+from pyglyn.complaints import Complaints
 from pyglyn.dist.control import (
     IN_PAYLOAD,
     AliasSend,
@@ -179,7 +181,7 @@ class Runtime:
         self.busy = BusyNodes()
         self.belongings = Belongings()
         self.readiness = Readiness(self.settings.check_timeout_s)
-        self.ties = signals.Ties()
+        self.ties: signals.Ties[int] = signals.Ties()
         self.source: str | None = None
         self.on_way: Callable[[Send | RegSend | None, str], tuple[bytes, int, Port] | None] | None = None
         self.alias_ways: dict[str, AliasWay] = {}
@@ -188,10 +190,18 @@ class Runtime:
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
         # Monitors by name: reference -> (the pid behind the name, the watcher).
         self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}
+        self._named_ties: signals.Ties[Reference] = signals.Ties()
+        self._complaints = Complaints()
         self._next_id = 0
         self._next_ref = 0
         self._queue: deque[tuple[Control, Term, str | None]] = deque()
         self.handling = False
+
+    def complain(self, to: logging.Logger, text: str) -> None:
+        """Log what a peer can bring about: of the same as often as it comes a line now and then."""
+        line = self._complaints.take(text, time.monotonic())
+        if line is not None:
+            to.warning("%s", line)
 
     # --- identities -------------------------------------------------------------------------------
 
@@ -277,7 +287,7 @@ class Runtime:
             self.aliases.pop(ref, None)
         for ref, (_, asked) in process.signals.watchers.items():
             if not isinstance(asked, Pid):
-                self._named_monitors.pop(ref, None)
+                self.forget_named_monitor(ref)
         self.apply(process, process.signals.on_own_end(reason))
 
     # --- names ------------------------------------------------------------------------------------
@@ -438,7 +448,7 @@ class Runtime:
             self._hand_over(control, pid, etf.normalise(body))
         elif pid is not None or self.serial:
             if type(control) is DemonitorP and pid is not None:
-                self._named_monitors[control.ref] = (pid, control.watcher)  # the hub's router looks once more
+                self._note_named_monitor(control, pid)  # the hub's router looks once more
             self._send_out(control, body, self.node)
         else:
             self.answer_for_the_dead(control)
@@ -449,17 +459,24 @@ class Runtime:
             known = self._named_monitors.get(control.ref)
             if known is None or known[1] != control.watcher:
                 return None
-            del self._named_monitors[control.ref]
+            self.forget_named_monitor(control.ref)
             return known[0]
         wanted = name_of(name)
         pid = None if wanted is None else self.names.get(wanted)
         if type(control) is MonitorP and pid is not None:
-            self._named_monitors[control.ref] = (pid, control.watcher)
+            self._note_named_monitor(control, pid)
         return pid
 
+    def _note_named_monitor(self, control: MonitorP | DemonitorP, pid: Pid) -> None:
+        self._named_monitors[control.ref] = (pid, control.watcher)
+        if control.watcher.node != self.node:
+            self._named_ties.add(control.watcher.node, control.ref)
+
     def forget_named_monitor(self, ref: Reference) -> None:
-        """A monitor by name of a process in a worker has fired."""
-        self._named_monitors.pop(ref, None)
+        """A monitor by name has fired, or is given up."""
+        known = self._named_monitors.pop(ref, None)
+        if known is not None and known[1].node != self.node:
+            self._named_ties.discard(known[1].node, ref)
 
     def answer_for_the_dead(self, control: Control) -> None:
         """Answer a signal whose receiver does not exist."""
@@ -501,8 +518,8 @@ class Runtime:
             except DecodeError as error:
                 self.refused += 1
                 what = type(control).__name__
-                logger.warning(
-                    "replaced the reason of a signal (%s): its term does not decode: %s", what, error
+                self.complain(
+                    logger, f"replaced the reason of a signal ({what}): its term does not decode: {error}"
                 )
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
@@ -583,7 +600,7 @@ class Runtime:
             return etf.decode_bare(payload, limits=self.settings.limits)[0]
         except DecodeError as error:
             self.refused += 1
-            logger.warning("dropped a message: its term does not decode: %s", error)
+            self.complain(logger, f"dropped a message: its term does not decode: {error}")
             raise
 
     def _hand_over(self, control: Control, dest: Pid | Reference, body: Term) -> None:
@@ -623,7 +640,7 @@ class Runtime:
         """Carry out what the signal rules decided for a process."""
         for effect in effects:
             if type(effect) is Deliver:
-                process.put(effect.message)
+                process.put_exit(effect.message)
             elif type(effect) is Emit:
                 self.send(effect.control, effect.reason, effect.node)
             elif type(effect) is Down:
@@ -640,8 +657,8 @@ class Runtime:
                 self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]
-        for ref in [ref for ref, (_, watcher) in self._named_monitors.items() if watcher.node == node]:
-            del self._named_monitors[ref]
+        for ref in self._named_ties.take(node):
+            self._named_monitors.pop(ref, None)
 
     def kill_all(self, reason: Term) -> None:
         """End every process at once, at the end of the node."""

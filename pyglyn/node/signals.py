@@ -9,7 +9,8 @@ Not here: where signals travel, mailboxes, registered names.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Hashable
+from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -46,11 +47,20 @@ class Emit:
     node: str | None = None
 
 
+class ExitSignal(tuple[Term, ...]):
+    """``{'EXIT', Pid, Reason}`` made of an exit signal.
+
+    Any process can send such a tuple as a message. Only a signal is of this class, and its sender is checked.
+    """
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class Deliver:
-    """Put this message into the process's mailbox."""
+    """Put this message into the process's mailbox: it traps exits."""
 
-    message: Term
+    message: ExitSignal
 
 
 @attrs.frozen
@@ -60,15 +70,6 @@ class Down:
     ref: Reference
     reason: Term
     message: Term
-
-
-class ExitSignal(tuple[Term, ...]):
-    """``{'EXIT', Pid, Reason}`` made of an exit signal.
-
-    Any process can send such a tuple as a message. Only a signal is of this class, and its sender is checked.
-    """
-
-    __slots__ = ()
 
 
 @attrs.frozen
@@ -89,39 +90,43 @@ def target_node(target: MonitorTarget) -> str:
     return target.node if isinstance(target, Pid) else target[1]
 
 
-class Ties:
-    """Which processes have links or monitors across to which other node, or had some since it came up.
+Tied = TypeVar("Tied", bound=Hashable)
 
-    So a node that goes costs what is tied to it, and not a look at every process.
+
+class Ties(Generic[Tied]):
+    """What is tied to which other node, so that a node that goes costs what is tied to it and no more.
+
+    Of a runtime these are the processes, by their ids, that have links or monitors across, or had some since
+    the node came up; of what crosses to a worker the links and monitors themselves.
     """
 
-    __slots__ = ("_processes",)
+    __slots__ = ("_tied",)
 
     def __init__(self) -> None:
-        self._processes: dict[str, dict[int, None]] = {}
+        self._tied: dict[str, dict[Tied, None]] = {}
 
-    def add(self, node: str, process: int) -> None:
-        """Note a process by its id."""
-        self._processes.setdefault(node, {})[process] = None
+    def add(self, node: str, what: Tied) -> None:
+        """Note something; known already it changes nothing."""
+        self._tied.setdefault(node, {})[what] = None
 
-    def discard(self, node: str, process: int) -> None:
-        """Forget a process that has ended."""
-        processes = self._processes.get(node)
-        if processes is not None:
-            processes.pop(process, None)
-            if not processes:
-                del self._processes[node]
+    def discard(self, node: str, what: Tied) -> None:
+        """Forget what has ended, if it is known."""
+        tied = self._tied.get(node)
+        if tied is not None:
+            tied.pop(what, None)
+            if not tied:
+                del self._tied[node]
 
-    def take(self, node: str) -> list[int]:
-        """The ids of those tied to a node that is gone; they are forgotten."""
-        return list(self._processes.pop(node, ()))
+    def take(self, node: str) -> list[Tied]:
+        """What is tied to a node that is gone; it is forgotten."""
+        return list(self._tied.pop(node, ()))
 
 
 class Signals:
     """The links and monitors of one process.
 
     Args:
-        ties: told of each other node that a link or monitor goes to.
+        ties: told of each other node that a link or monitor goes to, by the id of the process.
 
     Attributes:
         links: other end -> 0 for an active link, or the id of the UNLINK_ID that waits for its ack.
@@ -132,9 +137,10 @@ class Signals:
 
     __slots__ = ("_next_unlink_id", "_tied", "_ties", "links", "monitors", "pid", "trap_exit", "watchers")
 
-    def __init__(self, pid: Pid, ties: Ties | None = None) -> None:
+    def __init__(self, pid: Pid, ties: Ties[int] | None = None) -> None:
         self._ties = ties
-        self._tied: set[str] | None = None  # the nodes it was told of
+        # The nodes it was told of, with the pids of links and the references of monitors that go there.
+        self._tied: dict[str, dict[Pid | Reference, None]] | None = None
         self.pid = pid
         self.links: dict[Pid, int] = {}
         self.monitors: dict[Reference, MonitorTarget] = {}
@@ -142,14 +148,26 @@ class Signals:
         self.trap_exit = False
         self._next_unlink_id = 1
 
-    def _tie(self, node: str) -> None:
-        if node == self.pid.node or (self._tied is not None and node in self._tied):
+    def _tie(self, node: str, what: Pid | Reference) -> None:
+        if node == self.pid.node:
             return
         if self._tied is None:
-            self._tied = set()
-        self._tied.add(node)
-        if self._ties is not None:
-            self._ties.add(node, self.pid.id)
+            self._tied = {}
+        tied = self._tied.get(node)
+        if tied is None:
+            tied = self._tied[node] = {}
+            if self._ties is not None:
+                self._ties.add(node, self.pid.id)
+        tied[what] = None
+
+    def _untie(self, node: str, what: Pid | Reference) -> None:
+        tied = None if self._tied is None else self._tied.get(node)
+        if tied is not None:
+            tied.pop(what, None)
+
+    def _unlinked(self, other: Pid) -> None:
+        del self.links[other]
+        self._untie(other.node, other)
 
     # --- asked for by the process itself ----------------------------------------------------------
 
@@ -158,7 +176,7 @@ class Signals:
         if to == self.pid or self.links.get(to) == _ACTIVE:
             return []
         self.links[to] = _ACTIVE
-        self._tie(to.node)
+        self._tie(to.node, to)
         return [Emit(Link(self.pid, to))]
 
     def unlink(self, to: Pid) -> list[Effect]:
@@ -180,40 +198,47 @@ class Signals:
     def expect_down(self, ref: Reference, target: MonitorTarget) -> None:
         """Note a monitor that something else than MONITOR_P asks for, a spawn request for example."""
         self.monitors[ref] = target
-        self._tie(target_node(target))
+        self._tie(target_node(target), ref)
 
     def demonitor(self, ref: Reference) -> MonitorTarget | None:
         """Forget a monitor; returns what it looked at, for the DEMONITOR_P that the caller sends."""
-        return self.monitors.pop(ref, None)
+        target = self.monitors.pop(ref, None)
+        if target is not None:
+            self._untie(target_node(target), ref)
+        return target
 
     # --- signals that arrive ----------------------------------------------------------------------
 
     def on_link(self, sender: Pid) -> list[Effect]:
         """LINK: also ignored while unlinking; the peer keeps its side until our UNLINK_ID arrives."""
         self.links.setdefault(sender, _ACTIVE)
-        self._tie(sender.node)
+        self._tie(sender.node, sender)
         return []
 
     def on_unlink_id(self, sender: Pid, unlink_id: int) -> list[Effect]:
         """UNLINK_ID: always acknowledged, before any later signal to the sender."""
         if self.links.get(sender) == _ACTIVE:
-            del self.links[sender]
+            self._unlinked(sender)
         return [Emit(UnlinkIdAck(unlink_id, self.pid, sender))]
 
     def on_unlink_ack(self, sender: Pid, unlink_id: int) -> list[Effect]:
         """UNLINK_ID_ACK: only the latest id counts; a link made anew in between stays."""
         if unlink_id != _ACTIVE and self.links.get(sender) == unlink_id:
-            del self.links[sender]
+            self._unlinked(sender)
         return []
 
     def on_unlink(self, sender: Pid) -> list[Effect]:
         """UNLINK, the form without acknowledgement."""
-        self.links.pop(sender, None)
+        if sender in self.links:
+            self._unlinked(sender)
         return []
 
     def on_exit(self, sender: Pid, reason: Term) -> list[Effect]:
         """EXIT, from a link: no effect unless the link is active."""
-        state = self.links.pop(sender, None)
+        state = self.links.get(sender)
+        if state is None:
+            return []
+        self._unlinked(sender)
         if state != _ACTIVE:
             return []
         if self.trap_exit:
@@ -233,7 +258,7 @@ class Signals:
     def on_monitor(self, watcher: Pid, watched: Pid | Atom, ref: Reference) -> list[Effect]:
         """MONITOR_P: remember with what (pid or name) the watcher asked, the answer uses the same."""
         self.watchers[ref] = (watcher, watched)
-        self._tie(watcher.node)
+        self._tie(watcher.node, ref)
         return []
 
     def on_demonitor(self, watcher: Pid, ref: Reference) -> list[Effect]:
@@ -241,11 +266,12 @@ class Signals:
         known = self.watchers.get(ref)
         if known is not None and known[0] == watcher:
             del self.watchers[ref]
+            self._untie(watcher.node, ref)
         return []
 
     def on_down(self, ref: Reference, reason: Term) -> list[Effect]:
         """MONITOR_P_EXIT: the DOWN message names what was monitored."""
-        target = self.monitors.pop(ref, None)
+        target = self.demonitor(ref)
         if target is None:
             return []
         item: Term = target if isinstance(target, Pid) else (target[0], Atom(target[1]))
@@ -254,15 +280,13 @@ class Signals:
     def on_node_down(self, node: str) -> list[Effect]:
         """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""
         effects: list[Effect] = []
-        for other in [pid for pid in self.links if pid.node == node]:
-            effects += self.on_exit(other, NOCONNECTION)
-        for ref in [r for r, target in self.monitors.items() if target_node(target) == node]:
-            effects += self.on_down(ref, NOCONNECTION)
-        for ref in [r for r, (watcher, _) in self.watchers.items() if watcher.node == node]:
-            del self.watchers[ref]
-        if self._tied is not None:
-            self._tied.discard(node)
-        return effects
+        downs: list[Effect] = []
+        for tied in () if self._tied is None else self._tied.pop(node, ()):
+            if type(tied) is Pid:
+                effects += self.on_exit(tied, NOCONNECTION)
+            elif type(tied) is Reference and self.watchers.pop(tied, None) is None:
+                downs += self.on_down(tied, NOCONNECTION)
+        return effects + downs
 
     def on_own_end(self, reason: Term) -> list[Effect]:
         """The process has ended: tell links and watchers, give up its own monitors."""

@@ -80,6 +80,8 @@ class SupervisorServer(GenServer):
         forced: how many children below had to be killed because they did not stop in time.
     """
 
+    marks_signals = True
+
     async def init(self, declaration: Supervisor, place: Place) -> None:
         self.me.trap_exit = True
         self.place = place
@@ -143,9 +145,8 @@ class SupervisorServer(GenServer):
 
     async def handle_info(self, message: Any) -> Any:
         match message:
-            case (Atom("EXIT"), Pid() as pid, reason):
-                if type(message) is ExitSignal:
-                    self._exit_signal(pid, reason)
+            case ExitSignal((_, Pid() as pid, reason)):
+                self._exit_signal(pid, reason)
             case (Atom("$pyglyn"), bytes() as secret, told):
                 if hmac.compare_digest(secret, self.me.runtime.secret):
                     self._told(told)

@@ -207,12 +207,12 @@ async def test_a_deadline_that_has_passed_is_told_also_one_that_came_meanwhile(r
 
 async def test_a_process_of_the_node_may_ask_for_what_is_an_operation(run: Running) -> None:
     inside = (await run.here.worker()).runtime.attach("test")
-    do = Atom("pyglyn_do")
-    assert await inside.call("scope", (do, Atom("add"), b"entry")) == (Atom("ok"), 1)
-    assert await inside.call("scope", (do, Atom("slow"), b"entry")) == (Atom("ok"), b"entry")
-    error, kind, text, _ = await inside.call("scope", (do, Atom("wrong")))  # type: ignore[misc]
+    do = (Atom("pyglyn_do"), inside.runtime.secret)
+    assert await inside.call("scope", (*do, Atom("add"), b"entry")) == (Atom("ok"), 1)
+    assert await inside.call("scope", (*do, Atom("slow"), b"entry")) == (Atom("ok"), b"entry")
+    error, kind, text, _ = await inside.call("scope", (*do, Atom("wrong")))  # type: ignore[misc]
     assert (error, kind, text) == (Atom("error"), Atom("ValueError"), b"wrong")
-    _, kind, *_ = await inside.call("scope", (do, Atom("add")))  # type: ignore[misc]
+    _, kind, *_ = await inside.call("scope", (*do, Atom("add")))  # type: ignore[misc]
     assert kind is Atom("GroupError"), "the wrong number of arguments"
 
 
@@ -220,9 +220,17 @@ async def test_another_node_may_not_and_what_is_no_operation_is_none(run: Runnin
     peer = await run.here.peer()
     ref = run.here.node.make_ref()
     inside = (await run.here.worker()).runtime.attach("test")
-    for sender, what in ((inside.pid, "hidden"), (inside.pid, "stop"), (peer.pid(), "add")):
-        call = (Atom("$gen_call"), (sender, ref), (Atom("pyglyn_do"), Atom(what), 1))
+    secret = inside.runtime.secret
+    for sender, what, told in (
+        (inside.pid, "hidden", secret),
+        (inside.pid, "stop", secret),
+        (peer.pid(), "add", secret),
+        (inside.pid, "add", b"guessed"),
+    ):
+        call = (Atom("$gen_call"), (sender, ref), (Atom("pyglyn_do"), told, Atom(what), 1))
         run.here.node.send("scope", call)
+    call = (Atom("$gen_call"), (inside.pid, ref), (Atom("pyglyn_do"), Atom("add"), 1))
+    run.here.node.send("scope", call)
     run.here.node.send("scope", b"last")
     await run.took("message", b"last")
     assert run.machine.entries == []

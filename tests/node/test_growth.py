@@ -267,3 +267,28 @@ def test_a_node_that_goes() -> None:
         return calls
 
     assert asyncio.run(looks(1_000)) == asyncio.run(looks(0)) > 3
+
+
+async def test_a_node_that_goes_and_others_that_watch_the_same_process() -> None:
+    """It costs what it had itself, in the hub and for a worker."""
+
+    def node_of(number: int) -> str:
+        return f"n{number}@localhost"
+
+    def own_ref(number: int) -> Reference:
+        return Reference(node_of(number), 7, (number & 0x3FFFF, 0, 0))
+
+    def make(count: int) -> Work:
+        runtime = Runtime(Identity("here@localhost", 1), lambda control, parts, node: None)
+        watched, boundary = Pid("here@localhost", 1, 0, 1), Boundary()
+        many = [MonitorP(far(number), watched, ref(number)) for number in range(count)]
+        few = [MonitorP(Pid(node_of(n), 1, 0, 7), watched, own_ref(n)) for n in range(count)]
+        runtime.register("name", runtime.attach("watched").pid)
+        for one in many + few:
+            boundary.incoming(one)
+            runtime.receive_encoded(one, None)
+            by_name = Reference(one.ref.node, 7, (*one.ref.words[:2], 1))
+            runtime.receive_encoded(MonitorP(one.watcher, Atom("name"), by_name), None)
+        return each(count, lambda n: boundary.node_down(node_of(n)), lambda n: runtime.node_down(node_of(n)))
+
+    assert grows_with_what_is_kept(make)

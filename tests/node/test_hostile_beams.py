@@ -72,6 +72,26 @@ async def test_what_only_the_nodes_own_processes_may_say_is_believed_from_no_pee
     assert "\x1b" not in "".join(lines)
 
 
+async def test_an_end_that_is_made_up_is_not_believed(beam: Beam, victim: Node) -> None:
+    """References are counted, so a peer may name that of any monitor; a signal comes from whoever has ended."""
+    async with Node(unique_name("other"), cookie=beam.cookie) as other, other.process() as member:
+        pg.start(other)
+        await other.connect(victim.name)
+        await pg.join(other, "kept", member.pid)
+
+        async def is_seen() -> bool:
+            return member.pid in await pg.get_members(victim, "kept")
+
+        await eventually(is_seen)
+        scope = victim.whereis("pg")
+        assert scope is not None
+        for ref in [*victim.runtime.processes[scope.id].signals.monitors]:
+            await beam.eval("P ! {'DOWN', R, process, self(), lie}, ok", P=scope, R=ref)
+        asked = "gen_server:call(P, {join_local, g, self()}, 60000)"
+        await beam.eval(f"catch {asked}", P=scope, timeout=120)  # all before it has been taken
+        assert await is_seen()
+
+
 KILLS = {
     "kill": "exit(P, kill)",
     "a reason": "exit(P, {x, <<0:80000>>})",

@@ -19,9 +19,11 @@ from pyglyn.dist import (
     LocalSide,
     MessageReceived,
 )
-from pyglyn.dist.control import Control, MonitorPExit, SpawnFlags, SpawnReply
+from pyglyn.dist.control import Control, MonitorPExit, SpawnFlags, SpawnReply, SpawnRequest
 from pyglyn.etf import Pid, Reference, decode_bare, encode_bare
 from pyglyn.net import NetSettings
+from pyglyn.node import GenServer, rpc
+from pyglyn.node.gen_server import start_server
 from pyglyn.testing import eventually
 
 COOKIE = "pyglyn_testing"
@@ -46,6 +48,12 @@ class Hostile:
         packet = b"\x83D\0" + encode_bare(control) + payload
         self.writer.write(struct.pack(">I", len(packet)) + packet)
 
+    async def closed(self) -> None:
+        """The node closes the connection, whatever it sends before."""
+        async with asyncio.timeout(180):
+            while await self.reader.read(65536):
+                pass
+
     async def received(self) -> tuple[Control, bytes | memoryview | None]:
         """The next message of the node."""
         async with asyncio.timeout(180):
@@ -58,11 +66,11 @@ class Hostile:
 
 
 @contextlib.asynccontextmanager
-async def hostile_to(node: Node) -> AsyncIterator[Hostile]:
+async def hostile_to(node: Node, name: str = US) -> AsyncIterator[Hostile]:
     """Connect to a node with the right cookie."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.peers.port)
     machine = Initiator(
-        LocalSide(name=US, creation=7, flags=RECOMMENDED, cookie=COOKIE.encode()), node.name, 1
+        LocalSide(name=name, creation=7, flags=RECOMMENDED, cookie=COOKIE.encode()), node.name, 1
     )
     try:
         done = False
@@ -74,7 +82,7 @@ async def hostile_to(node: Node) -> AsyncIterator[Hostile]:
         yield Hostile(reader, writer)
     finally:
         writer.transport.abort()
-        await eventually(lambda: not node.nodes())
+        await eventually(lambda: name not in node.nodes())
 
 
 @pytest_asyncio.fixture
@@ -158,3 +166,94 @@ async def test_output_without_newlines_is_logged_in_pieces(victim, caplog):
         for _ in range(10):
             peer.send((6, pid(), EMPTY, Atom("user")), encode_bare(request))
         await eventually(lambda: any("..." in record.getMessage() for record in caplog.records))
+
+
+# --- in the name of others -------------------------------------------------------------------------
+
+HONEST = "honest@localhost"
+
+
+async def test_a_monitor_with_the_reference_of_another_node_costs_the_connection(victim):
+    watched = victim.runtime.spawn(wait)
+    theirs = Reference(HONEST, 7, (1, 0, 0))
+    for op in (19, 20):
+        async with hostile_to(victim, HONEST) as honest, hostile_to(victim) as peer:
+            honest.send((19, Pid(HONEST, 1, 0, 7), watched.pid, theirs))
+            await eventually(lambda: theirs in watched.signals.watchers)
+            peer.send((op, pid(), watched.pid, theirs))
+            await peer.closed()
+            assert watched.signals.watchers[theirs][0].node == HONEST
+    async with hostile_to(victim, HONEST) as honest, hostile_to(victim) as peer:
+        honest.send((19, Pid(HONEST, 1, 0, 7), watched.pid, theirs))
+        mfa = (Atom("erlang"), Atom("node"), 0)
+        peer.send((29, theirs, pid(), pid(), mfa, [Atom("monitor")]), encode_bare([]))
+        await peer.closed()
+        watched.die(Atom("over"))
+        down, _ = await honest.received()
+        assert isinstance(down, MonitorPExit)
+        assert down.ref == theirs
+
+
+async def test_only_the_node_of_a_process_says_that_it_has_ended(victim):
+    async with hostile_to(victim, HONEST) as honest, hostile_to(victim) as peer, victim.process() as me:
+        watched = Pid(HONEST, 5, 0, 7)
+        refs = [me.monitor(watched), me.monitor(("stock", HONEST))]
+        for ref in refs:
+            peer.send((21, pid(), me.pid, ref, Atom("lie")))
+            peer.send((21, Atom("stock"), me.pid, ref, Atom("lie")))
+            peer.send((28, watched, me.pid, ref), encode_bare(Atom("lie")))
+        peer.send((22, pid(), me.pid), encode_bare(b"last"))
+        assert await me.receive(timeout=180) == b"last"
+        honest.send((21, watched, me.pid, refs[0], Atom("truth")))
+        honest.send((21, Atom("stock"), me.pid, refs[1], Atom("truth")))
+        downs = [await me.receive(timeout=180) for _ in refs]
+        assert [(down[1], down[4]) for down in downs] == [(ref, Atom("truth")) for ref in refs]
+
+
+async def test_only_the_node_asked_answers_a_spawn_request(victim):
+    async with hostile_to(victim, HONEST) as honest, hostile_to(victim) as peer, victim.process() as me:
+        call = asyncio.create_task(rpc.erpc(me, HONEST, "m", "f", [], 180.0))
+        request = None
+        while not isinstance(request, SpawnRequest):
+            request, payload = await honest.received()
+        ref = request.request_id
+        peer.send((31, ref, me.pid, 0, Atom("lie")))
+        peer.send((31, ref, me.pid, 2, pid()))
+        peer.send((28, pid(), me.pid, ref), encode_bare(Atom("lie")))
+        peer.send((22, pid(), me.pid), encode_bare(b"last"))
+        assert await me.receive(timeout=180) == b"last"
+        spawned = Pid(HONEST, 9, 0, 7)
+        honest.send((31, ref, me.pid, 2, spawned))
+        [result_ref, *_], _ = decode_bare(payload)
+        honest.send((28, spawned, me.pid, ref), encode_bare((result_ref, Atom("return"), b"truth")))
+        assert await call == b"truth"
+
+
+async def test_a_burst_of_what_nobody_handles_or_can_read_is_few_lines(victim, caplog):
+    server = await start_server(victim.runtime, GenServer, name="bare")
+    async with hostile_to(victim) as peer, victim.process() as me:
+        for number in range(1000):
+            peer.send((6, pid(), EMPTY, Atom("bare")), encode_bare((Atom("order"), number)))
+            peer.send((6, pid(), EMPTY, Atom("bare")), b"\xff")
+            peer.send((6, pid(), EMPTY, Atom("bare")), encode_bare(Atom(f"x{number}")))
+            peer.send((26, pid(), Pid(victim.name, 9999, 0, 1)), b"\xff")
+        peer.send((22, pid(), me.pid), encode_bare(b"last"))
+        assert await me.receive(timeout=180) == b"last"
+        await eventually(lambda: not victim.runtime.processes[server.id].message_queue_len)
+    assert 2 <= len(caplog.records) <= 110
+
+
+async def test_what_a_process_gets_of_a_signal_is_a_term(victim):
+    """It can be sent on, and goes with the link."""
+    async with victim.process() as me, victim.process() as other:
+        me.trap_exit = True
+        async with hostile_to(victim) as peer:
+            peer.send((8, pid(), me.pid, Atom("why")))
+            message = await me.receive(timeout=180)
+            me.send(other.pid, message)
+            assert await other.receive(timeout=180) == (Atom("EXIT"), pid(), Atom("why"))
+            me.link(pid(2))
+            peer.send((3, pid(2), me.pid, Atom("over")))
+            await eventually(lambda: me.message_queue_len)
+            me.unlink(pid(2))
+            assert me.message_queue_len == 0

@@ -265,6 +265,24 @@ async def test_the_applications_tab_draws_the_supervision_tree_with_its_os_proce
     await eventually(lambda: seen.node.whereis("appmon_info") is None)  # its only client has ended
 
 
+async def test_the_applications_tab_takes_what_no_observer_asks(seen: Asked) -> None:
+    """Options of any shape, times that are none, that it is time now; and too much."""
+    options = (
+        "[{timeout}], [{timeout, -1}], [{timeout, 1 bsl 80}], [{[], 1, 2}, x], [{#{}, x}], [{timeout, true}]"
+    )
+    text = f"""
+        process_flag(trap_exit, true),
+        {{ok, Pid}} = appmon_info:start_link(N, self(), []),
+        [gen_server:cast(Pid, {{self(), C, X, true, O}})
+         || C <- [app, app_ctrl, load, pinfo, other], X <- [N, self(), [a | b], #{{}}], O <- [{options}]],
+        Key = term_to_binary({{app_ctrl, N, self()}}, [{{minor_version, 2}}]),
+        [Pid ! {{do_it, Key}} || _ <- lists:seq(1, 100)],
+        [gen_server:cast(Pid, {{self(), other, X, true, []}}) || X <- lists:seq(1, 2000)],
+        {{gen_server:call(Pid, x, 60000), rpc:call(N, erlang, process_info, [Pid, registered_name])}}"""
+    found = await seen.beam.eval(text, N=Atom(seen.node.name), timeout=120)
+    assert found == (Atom("ok"), (Atom("registered_name"), Atom("appmon_info")))
+
+
 async def test_a_tree_that_changes_is_delivered_again(seen: Asked) -> None:
     text = (
         APPMON

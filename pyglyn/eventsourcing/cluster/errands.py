@@ -2,7 +2,8 @@
 
 Whoever asks monitors the process it knows: it would never hear that another one, which was handed the
 request, has ended. So the process that hands it on monitors the other one, is told when the request is
-answered, and tells the caller if it never will be::
+answered, and tells the caller if it never will be. Anybody may send it messages: a number is one that nobody
+guesses, and a monitor that has not fired is not believed to have::
 
     {Kind, Pid, Number, Message}    to the process that carries it out; Number is 0 where nobody waits
     {pyglyn_answered, Number}       back to Pid, once the caller has its answer
@@ -10,7 +11,7 @@ answered, and tells the caller if it never will be::
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
@@ -44,7 +45,6 @@ class Errands:
 
     def __init__(self, me: Process) -> None:
         self._me = me
-        self._numbers = itertools.count(1)
         self._monitors: dict[Reference, Pid | str] = {}
         self._waiting: dict[Pid | str, dict[int, _Errand]] = {}
         self._carriers: dict[int, Pid | str] = {}
@@ -74,7 +74,7 @@ class Errands:
         if to not in self._waiting:
             self._waiting[to] = {}
             self._monitors[self._me.monitor(to)] = to
-        number = next(self._numbers)
+        number = int.from_bytes(os.urandom(16), "big") | 1  # 0 is nobody's
         self._waiting[to][number] = _Errand(fail, done, again)
         self._carriers[number] = to
         self._me.send(to, (kind, self._me.pid, number, message))
@@ -88,6 +88,8 @@ class Errands:
                     done()
                 return True
             case (Atom("DOWN"), Reference() as ref, _, _, reason) if ref in self._monitors:
+                if self._me.is_monitoring(ref):
+                    return True
                 for number, errand in self._waiting.pop(self._monitors.pop(ref)).items():
                     del self._carriers[number]
                     _has_ended(errand, reason)

@@ -23,6 +23,7 @@ from pyglyn.eventsourcing.cluster.owners import AGGREGATES, members, owner_of
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.groups import syn
 from pyglyn.node import Process
+from pyglyn.node.signals import ExitSignal
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -114,7 +115,7 @@ class Routing:
         if len(self._doors) > self._most_doors:
             _, pid = self._doors.popitem(last=False)
             del self._ids[pid]
-            self._me.send(pid, (DOOR, STOP))
+            self._me.exit(pid, GIVEN_UP)
 
 
 async def start_routing(me: Process, scope: str | None, name: str, errands: Errands) -> Routing | None:
@@ -147,23 +148,48 @@ def opened(routing: Routing | None, original: Term) -> None:
         routing.open_door(id.decode(errors="replace"))
 
 
-async def _door(me: Process, tag: Term, service: Pid, linger_s: float) -> None:
-    """Pass on what comes to a registered name; once it is another's, until nothing has come for a while."""
-    me.trap_exit = True
+async def _holds(me: Process, scope: str, name: bytes) -> bool:
+    """Whether a process has a name, as far as this node knows."""
+    try:
+        holder = await syn.lookup(me, scope, name)
+    except (GroupError, ProcessError) as error:
+        logger.debug("who has the name %r cannot be said: %s", name, error)
+        return True
+    return holder is not None and holder[0] == me.pid
+
+
+async def _door(me: Process, scope: str, name: bytes, tag: Term, service: Pid, linger_s: float) -> None:
+    """Pass on what comes to a registered name; once it is another's, until nothing has come for a while.
+
+    Anybody may say that it is another's: so it is looked up.
+    """
+    me.trap_exit = me.marks_signals = True
     patience: float | None = None
     while True:
         try:
             message = await me.receive(timeout=patience)
         except TimeoutError:
             return
+        given_up = False
         match message:
-            case (Atom("pyglyn_door"), Atom("stop")) | (Atom("EXIT"), _, (Atom("syn_resolve_kill"), *_)):
-                patience = linger_s
-                me.exit(service, GIVEN_UP)
-            case (Atom("EXIT"), _, _):
-                return
+            case (Atom("pyglyn_door"), Atom("stop")):
+                given_up = not await _holds(me, scope, name)
+            case ExitSignal((_, Pid() as sender, reason)):
+                given_up = sender.node == me.node and _is_to_give_up(reason)
+                if not given_up:
+                    return
             case (got, request) if got == tag:
                 me.send(service, (tag, request))
+        if given_up:
+            patience = linger_s
+            me.exit(service, GIVEN_UP)
+
+
+def _is_to_give_up(reason: Term) -> bool:
+    """Of what ends a process: the service has too many doors, or ``syn`` found the name at two nodes."""
+    return reason is GIVEN_UP or (
+        isinstance(reason, tuple) and bool(reason) and reason[0] is Atom("syn_resolve_kill")
+    )
 
 
 def _subject(me: Process) -> tuple[Term, Term]:
@@ -183,7 +209,7 @@ async def _hold_name(me: Process, scope: str, name: bytes, service: Pid, linger_
             if holder is not None:
                 await _end_of(me, holder[0])
         else:
-            await _door(me, tag, service, linger_s)
+            await _door(me, scope, name, tag, service, linger_s)
             return
 
 
@@ -208,4 +234,4 @@ async def _take_name(me: Process, scope: str, name: bytes, service: Pid, linger_
             else:
                 if holder is not None:
                     me.send(holder[0], (DOOR, STOP))
-    await _door(me, tag, service, linger_s)
+    await _door(me, scope, name, tag, service, linger_s)

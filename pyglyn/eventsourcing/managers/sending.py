@@ -32,6 +32,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from pyglyn import etf
+from pyglyn.complaints import Complaints
 from pyglyn.errors import (
     ActorTimeout,
     CallFailed,
@@ -44,7 +45,6 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing.managers.outgoing import Outgoing
-from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_calls import text_of
 from pyglyn.eventsourcing.queries.durable_state import STANDBY_S, UNAVAILABLE
 from pyglyn.eventsourcing.queries.failure import FailurePolicy

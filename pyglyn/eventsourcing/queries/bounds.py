@@ -1,38 +1,9 @@
-"""Bounds on what others can make a query write: lines of its log, and messages that it keeps. Pure.
+"""Bounds on the messages that others can make a query keep. Pure.
 
 Layer: eventsourcing, queries.
 """
 
 from __future__ import annotations
-
-
-class Complaints:
-    """Which complaints are worth a line of the log: of equal ones the first, and one now and then.
-
-    Args:
-        every: seconds between two lines of one burst.
-    """
-
-    def __init__(self, every: float = 60.0) -> None:
-        self._every = every
-        self._last: dict[str, tuple[float, int]] = {}  # when it was said, and how often it came since
-
-    def take(self, text: str, now: float) -> str | None:
-        """Take a complaint; returns the line that it is worth, or None."""
-        said = self._last.get(text)
-        if said is not None and now - said[0] < self._every:
-            self._last[text] = (said[0], said[1] + 1)
-            return None
-        if len(self._last) >= 100:
-            self._last.clear()
-        self._last[text] = (now, 0)
-        return text if said is None or not said[1] else f"{text} ({said[1]} times more since then)"
-
-    def over(self) -> bool:
-        """All is well again: the next complaint is the first one. Returns whether there were any."""
-        there_were = bool(self._last)
-        self._last.clear()
-        return there_were
 
 
 class Allowance:

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from pyglyn import etf
+from pyglyn.complaints import Complaints
 from pyglyn.errors import (
     CheckpointConflict,
     EventSourcingError,
@@ -38,7 +39,6 @@ from pyglyn.eventsourcing.cluster.sources import RemoteEvents, Source
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.queries.ahead import ReadAhead
 from pyglyn.eventsourcing.queries.asking import Answers
-from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_calls import (
     PASSING,
     Calls,

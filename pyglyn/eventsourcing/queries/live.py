@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from pyglyn import etf
+from pyglyn.complaints import Complaints
 from pyglyn.errors import (
     DecodeErrors,
     EventSourcingError,
@@ -37,7 +38,7 @@ from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.causation import caused_by
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, ProcessEvents
-from pyglyn.eventsourcing.queries.bounds import Allowance, Complaints
+from pyglyn.eventsourcing.queries.bounds import Allowance
 from pyglyn.eventsourcing.queries.failure import STOP, FailurePolicy
 from pyglyn.eventsourcing.queries.ordering import Ordering
 from pyglyn.eventsourcing.queries.parking import Aggregate, Parking, aggregate_of

@@ -11,12 +11,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
+from pyglyn.complaints import Complaints
 from pyglyn.errors import ActorTimeout, CallTimeout, StoreUnavailable, TransactionRolledBack
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.queries.ahead import ReadAhead
-from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.selected import SelectedEvents, tag_key_of

@@ -164,6 +164,8 @@ class Turn:
         """
         match message:
             case (Atom("DOWN"), Reference() as ref, _, Pid() as pid, reason) if ref == self._monitor:
+                if self._me.is_monitoring(ref):
+                    return False
                 self._monitor = None
                 if not self._tells_the_end(pid, reason):
                     return False

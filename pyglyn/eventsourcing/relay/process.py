@@ -20,10 +20,10 @@ from typing import Any
 
 import attrs
 
+from pyglyn.complaints import Complaints
 from pyglyn.errors import EventStoreError, NonPositiveArgument, StoreUnavailable, TransactionRolledBack
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.eventsourcing.cluster.closing import close_after
-from pyglyn.eventsourcing.queries.bounds import Complaints
 from pyglyn.eventsourcing.queries.durable_state import (
     CATCHING_UP,
     LIVE,

@@ -21,6 +21,7 @@ from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.domain.aggregate import SystemStats
 from pyglyn.node import Caller, GenServer, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
+from pyglyn.node.signals import ExitSignal
 
 PASSED = Atom("pyglyn_passed")
 
@@ -32,6 +33,8 @@ def worker_name(name: str, number: int) -> str:
 
 class FrontServer(GenServer):
     """Spreads the requests of a service over its OS processes."""
+
+    marks_signals = True
 
     async def init(self, name: str, workers: int, scope: str | None, queries: int) -> None:
         """Take note of what the service is made of."""
@@ -66,7 +69,7 @@ class FrontServer(GenServer):
         if self.errands.take(message):
             return
         match message:
-            case (Atom("EXIT"), Pid() as pid, _):
+            case ExitSignal((_, Pid() as pid, _)):
                 if self.routing is not None:
                     self.routing.exited(pid)
             case (_, (Atom("get_system_stats"), (Atom("subject"), Pid() as owner, tag))):

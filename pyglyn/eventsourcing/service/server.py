@@ -56,6 +56,7 @@ from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore
 from pyglyn.node import At, Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
+from pyglyn.node.signals import ExitSignal
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -257,6 +258,8 @@ async def start(node: Node, spec: ServiceSpec[S, C, E]) -> Service[S, C, E]:
 class AggregateServer(GenServer):
     """Executes commands: the whole service, or its share in one OS process."""
 
+    marks_signals = True
+
     async def init(self, spec: ServiceSpec[Any, Any, Any]) -> None:
         """Get ready.
 
@@ -322,7 +325,7 @@ class AggregateServer(GenServer):
         if self.errands.take(message):
             return
         match message:
-            case (Atom("EXIT"), Pid() as pid, _):
+            case ExitSignal((_, Pid() as pid, _)):
                 if self.routing is not None:
                     self.routing.exited(pid)
                 return
@@ -372,7 +375,7 @@ class AggregateServer(GenServer):
                     return
         if done is not None:
             done()
-        logger.warning("%s got a message that is none of its own", self.spec.name)
+        self.me.runtime.complain(logger, f"{self.spec.name} got a message that is none of its own")
 
     def _answer_subject(self, owner: Pid, tag: Term, answer: Term) -> None:
         self.me.send(owner, (tag, answer))

@@ -7,6 +7,7 @@ milliseconds, until the client ends. It ends with its starter, or with its last 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from typing import Any, Final
@@ -14,13 +15,16 @@ from typing import Any, Final
 import attrs
 
 from pyglyn import etf
+from pyglyn.errors import NodeBusy
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.calls import Caller
 from pyglyn.node.census import Census
 from pyglyn.node.gen_server import GenServer, Stop, start_server
 from pyglyn.node.hub import Hub
 from pyglyn.node.process_info import DEFAULT_ITEMS
 from pyglyn.node.reasons import NORMAL, OK
+from pyglyn.node.signals import ExitSignal
 from pyglyn.node.tools import applications, trees
 from pyglyn.node.tools.terms import Functions, text
 
@@ -28,6 +32,11 @@ NAME: Final = "appmon_info"
 DELIVERY, DO_IT = Atom("delivery"), Atom("do_it")
 _TIMEOUT_MS: Final = 2000
 _LOAD_RANGE: Final = 16
+_LONGEST_MS: Final = 2**32 - 1
+LEAST_MS: Final = 100
+"""How soon it looks again at the soonest, whatever a client asks for."""
+MOST_TASKS: Final = 1000
+"""What all clients together may have it look at."""
 
 
 def functions(hub: Hub, census: Census) -> Functions:
@@ -49,13 +58,25 @@ class _Task:
     command: str
     aux: Term
     client: Pid
-    options: dict[Any, Any]
+    wait_ms: int | None
     result: Term = None
     timer: Reference | None = None
 
 
+def _wait_ms(options: list[Any]) -> int | None:
+    """After how long it looks again, by the options of a client; None for never."""
+    wait: Any = _TIMEOUT_MS
+    for option in options:
+        match option:
+            case (Atom("timeout"), given):
+                wait = given
+    return min(max(wait, LEAST_MS), _LONGEST_MS) if type(wait) is int else None
+
+
 class AppmonInfo(GenServer):
     """Looks, and tells who wants to know."""
+
+    marks_signals = True
 
     async def init(self, hub: Hub, census: Census, starter: Term, client: Term) -> None:
         self.hub = hub
@@ -65,6 +86,7 @@ class AppmonInfo(GenServer):
         self.tasks: dict[bytes, _Task] = {}
         self.used = (0, time.monotonic_ns())
         self.me.trap_exit = True
+        self.me.when_busy = WhenBusy.DROP
         self._register(client)
 
     def format_state(self) -> Term:
@@ -86,18 +108,18 @@ class AppmonInfo(GenServer):
             case (Pid() as client, Atom() as command, aux, wanted, list() as options):
                 key = etf.encode((command, aux, client))
                 self._forget(key)
-                if wanted is True:
-                    chosen = {option[0]: option[1] for option in options if isinstance(option, tuple)}
-                    self.tasks[key] = _Task(command.name, aux, client, chosen)
+                if wanted is True and len(self.tasks) < MOST_TASKS:
+                    self._register(client)
+                    self.tasks[key] = _Task(command.name, aux, client, _wait_ms(options))
                     await self._do(key)
 
     async def handle_info(self, message: Term) -> Any:
         match message:
             case (Atom("do_it"), bytes() as key):
                 await self._do(key)
-            case (Atom("EXIT"), pid, reason) if pid == self.starter:
+            case ExitSignal((_, pid, reason)) if pid == self.starter:
                 return Stop(reason)
-            case (Atom("EXIT"), pid, _):
+            case ExitSignal((_, pid, _)):
                 self.clients.discard(pid)
                 for key in [key for key, task in self.tasks.items() if task.client == pid]:
                     self._forget(key)
@@ -114,13 +136,16 @@ class AppmonInfo(GenServer):
         task = self.tasks.get(key)
         if task is None:
             return
+        if task.timer is not None:  # somebody else has said that it is time
+            self.me.cancel_timer(task.timer)
+            task.timer = None
         result = await self._result(task)
         if result != task.result:
             task.result = result
-            self.me.send(task.client, (DELIVERY, self.me.pid, Atom(task.command), task.aux, result))
-        wait = task.options.get(Atom("timeout"), _TIMEOUT_MS)
-        if isinstance(wait, int):
-            task.timer = self.me.send_after(wait / 1000, self.me.pid, (DO_IT, key))
+            with contextlib.suppress(NodeBusy):  # a client that takes nothing is told nothing
+                self.me.send(task.client, (DELIVERY, self.me.pid, Atom(task.command), task.aux, result))
+        if task.wait_ms is not None:
+            task.timer = self.me.send_after(task.wait_ms / 1000, self.me.pid, (DO_IT, key))
         else:
             del self.tasks[key]  # at_most_once
 

@@ -74,6 +74,29 @@ async def test_a_request_that_nobody_received_is_handed_to_somebody_else(node: N
     assert again == ["a"]
 
 
+async def test_neither_an_answer_nor_an_end_is_made_up(node: Node) -> None:
+    """Anybody may send to who hands requests on: numbers are not counted, and a monitor that is there has not fired."""
+    to = node.spawn(holds)
+    me = node.runtime.attach("caller")
+    pid = node.spawn(front, lambda errands: errands.hand_on(KIND, to, call_from(me.pid, "a")))
+    monitors = node.runtime.processes[pid.id].signals.monitors
+    await eventually(lambda: monitors)
+    for number in range(100):
+        node.send(pid, (Atom("pyglyn_answered"), number))
+    for ref in [*monitors]:
+        node.send(pid, (Atom("DOWN"), ref, Atom("process"), to, Atom("lie")))
+    await eventually(lambda: not node.runtime.processes[pid.id].message_queue_len)
+    node.system.exit(to, Atom("kill"))
+    answer = await asyncio.wait_for(me.receive(), 180)
+    assert answer == (Atom("a"), (wire.ERROR, (wire.WORKER_ENDED, Atom("killed"))))
+
+
+async def holds(me: Process) -> None:
+    """Take everything, answer nothing."""
+    while True:
+        await me.receive()
+
+
 async def ends(me: Process) -> None:
     """End at once."""
 

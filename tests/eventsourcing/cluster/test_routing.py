@@ -258,6 +258,24 @@ async def test_a_node_that_loses_the_services_name_answers_those_who_looked_it_u
         await bank_at(second, subjects[1]).execute("a", DepositMoney(1.0))
 
 
+async def test_a_name_is_given_up_for_nobody_but_a_service(beam, tmp_path):
+    """A peer that knows the process may tell it to, or send it an exit message."""
+    async with Node(unique_name(), cookie=beam.cookie) as node:
+        await es.start(node, bank(f"sqlite:{tmp_path}/bank.db"))
+        await bank_at(node).execute("a", OpenAccount("a"))
+        await eventually(lambda: syn.lookup(node, "example", b"bank/a"))
+        doors = [(await syn.lookup(node, "example", name))[0] for name in (b"bank", b"bank/a")]
+        links = node.runtime.processes[node.whereis("bank").id].signals.links
+        before = {*links}
+        lies = "{pyglyn_door, stop}", "{'EXIT', P, {syn_resolve_kill, a, b}}", "{'EXIT', P, normal}"
+        for door in doors:
+            await beam.eval(f"[P ! M || M <- [{', '.join(lies)}]], ok", P=door)
+        registry: glyn.Registry[Any] = glyn.Registry(node, "example", object)
+        for name in ("bank", "bank/a"):
+            await bank_at(node, await registry.subject(name)).execute("a", DepositMoney(1.0), timeout=60)
+        assert {*links} == before, "the service has the same doors, and no others"
+
+
 async def agreed(nodes: list[Node]) -> Pid | None:
     """Return who has the service's name, if all nodes think so."""
     found = [await syn.lookup(node, "example", b"bank") for node in nodes]

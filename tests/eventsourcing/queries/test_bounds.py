@@ -1,27 +1,8 @@
-"""What bounds a query's lines in the log and the messages that it keeps."""
+"""What bounds the messages that a query keeps."""
 
 from __future__ import annotations
 
-from pyglyn.eventsourcing.queries.bounds import Allowance, Complaints
-
-
-def test_of_equal_complaints_the_first_is_said_and_one_a_minute() -> None:
-    complaints = Complaints(every=60.0)
-    assert complaints.take("no connection", 0.0) == "no connection"
-    assert [complaints.take("no connection", at) for at in (1.0, 30.0, 59.9)] == [None] * 3
-    assert complaints.take("disk full", 30.0) == "disk full"
-    assert complaints.take("no connection", 60.0) == "no connection (3 times more since then)"
-    assert complaints.take("no connection", 61.0) is None
-    assert complaints.over()
-    assert not complaints.over()
-    assert complaints.take("no connection", 62.0) == "no connection"
-
-
-def test_complaints_that_all_differ_take_no_memory() -> None:
-    complaints = Complaints()
-    for number in range(1000):
-        assert complaints.take(str(number), 0.0)
-    assert len(complaints._last) <= 100
+from pyglyn.eventsourcing.queries.bounds import Allowance
 
 
 def test_an_allowance_bounds_number_size_and_rate() -> None:
