@@ -6,12 +6,16 @@ import contextlib
 import gc
 import itertools
 import random
+import re
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import pytest
 
 from pyglyn.etf import pure as python
 from tests.etf.codec import DECODING, ENCODING, NORMALISING, assert_same, outcome_of
@@ -91,3 +95,24 @@ def _peak_of(action: Callable[[], object]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(32 << 20) - 1, 32 << 20, (40 << 20) + 5])
+def test_a_binary_that_has_pages_of_its_own_asks_for_large_ones(speedups: ModuleType, size: int) -> None:
+    data = b"\x83m" + size.to_bytes(4) + bytes(range(256)) * (size // 256) + bytes(size % 256)
+    term = speedups.decode(data)
+    assert len(term) == size
+    assert term == data[6:]
+    if sys.platform == "linux" and Path("/sys/kernel/mm/transparent_hugepage").exists():
+        assert ("hg" in _flags_at(id(term) + size // 2)) == (size >= 32 << 20)
+
+
+def _flags_at(address: int) -> list[str]:
+    """The flags of the mapping that an address is in; see VmFlags in proc(5)."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(found[1], 16) <= address < int(found[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return line.split()[1:]
+    raise LookupError(hex(address))

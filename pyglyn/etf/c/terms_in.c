@@ -11,7 +11,11 @@
 
 #include "codec.h"
 
-enum { LONG_INPUT = 1024 };
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+enum { LONG_INPUT = 1024, HUGE_BINARY = 32 << 20, HUGE_PAGE = 2 << 20 };
 
 static uint32_t uint_of(const uint8_t *bytes, int width)
 {
@@ -66,6 +70,22 @@ void hold_gc_again(Reader *reader, bool held)
 }
 
 /* --- terms without elements ------------------------------------------------------------------------ */
+
+/* readers.read_binary, for what the C library has from the kernel anew each time: its pages are to be large ones, or most of
+ * the time goes into faults. */
+static PyObject *huge_binary(const uint8_t *bytes, Py_ssize_t size)
+{
+    PyObject *made = PyBytes_FromStringAndSize(NULL, size);
+    if (made == NULL) return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    uintptr_t begin = (uintptr_t)PyBytes_AS_STRING(made), end = begin + (uintptr_t)size;
+    begin = (begin + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
+    end &= ~(uintptr_t)(HUGE_PAGE - 1);
+    (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);  /* advice */
+#endif
+    memcpy(PyBytes_AS_STRING(made), bytes, (size_t)size);
+    return made;
+}
 
 /* Any reader of readers.py, which sees that many bytes. */
 static PyObject *read_leaf(Reader *reader, int tag, Py_ssize_t size)
@@ -738,7 +758,8 @@ PyObject *read_term(Reader *reader)
             break;
         case BINARY_EXT:
             if (left < 5 || left - 5 < (Py_ssize_t)u32_of(tag + 1)) return NULL;
-            term = PyBytes_FromStringAndSize((const char *)tag + 5, u32_of(tag + 1));
+            term = u32_of(tag + 1) < HUGE_BINARY
+                ? PyBytes_FromStringAndSize((const char *)tag + 5, u32_of(tag + 1)) : huge_binary(tag + 5, u32_of(tag + 1));
             next = tag + 5 + u32_of(tag + 1);
             break;
         case NIL_EXT:
