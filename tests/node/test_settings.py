@@ -78,6 +78,12 @@ def test_what_only_the_hub_can_use_stays_there() -> None:
     assert from_bytes(to_bytes(settings)) == Settings()
 
 
+def test_a_fork_of_a_worker_takes_over_what_the_worker_has_read() -> None:
+    data = to_bytes(Settings(send_limit=54321))
+    assert from_bytes(bytes(bytearray(data))) is from_bytes(data)
+    assert from_bytes(to_bytes(Settings())).send_limit == Settings().send_limit
+
+
 def test_a_worker_refuses_settings_it_does_not_know() -> None:
     with pytest.raises(Exception, match="Settings"):
         from_bytes(etf.encode({b"no_such_setting": 1}))

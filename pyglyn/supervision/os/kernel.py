@@ -163,6 +163,16 @@ _MARK = "pyglyn-mark-"
 _mark_address: int | None = None
 
 
+@functools.cache
+def _mapping() -> ctypes.CDLL:
+    """What maps pages; a fork has it from who forked it, and so in memory that they share."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
+
+
 def mark(text: str) -> None:
     """Mark this OS process so that forks of it can be recognised, as `mark_of` does; undoes an earlier mark.
 
@@ -171,10 +181,7 @@ def mark(text: str) -> None:
     global _mark_address
     if not LINUX:
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc = _mapping()
     if _mark_address is not None:
         libc.munmap(_mark_address, PAGE)
         _mark_address = None
