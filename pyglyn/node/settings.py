@@ -129,8 +129,8 @@ def to_bytes(settings: Settings) -> bytes:
 def from_bytes(data: bytes) -> Settings:
     """The settings that the hub has sent.
 
-    A fork of a worker takes those of the worker, where they are the same: to read them anew would give it a third of a
-    megabyte of its own.
+    A fork of a worker takes those of the worker, where they are the same: to read them anew would give it
+    a third of a megabyte of its own.
 
     Raises:
         ValueError: there is one among them that this version does not have.
