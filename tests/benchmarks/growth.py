@@ -1,7 +1,8 @@
 """Rate and memory of one node against the size of what it has: curves, to see whether one bends.
 
 ``python -m tests.benchmarks.growth FOLDER`` writes a table and a chart for each curve. What is measured is a program
-of its own with a runtime in it, without a peer, so that nothing but the node's own work is in the figures.
+of its own with a runtime in it, without a peer, so that nothing but the node's own work is in the figures; but
+for curves over peers and workers (``growth_nodes``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pyglyn.etf import Atom, Pid, Term, encode_bare
 from pyglyn.groups.pg_state import PgState
 from pyglyn.node import Collector, Process, garbage
 from pyglyn.node.runtime import Identity, Runtime
+from tests.benchmarks import growth_nodes
 from tests.benchmarks.chart import Curve, table, write_chart
 from tests.benchmarks.machine import describe
 from tests.benchmarks.node import EVENT
@@ -36,7 +38,9 @@ class Sizes:
     processes: Sequence[int] = (10, 1_000, 10_000, 100_000)
     passed_over: Sequence[int] = (100, 1_000, 10_000, 100_000)
     members: Sequence[int] = (100, 1_000, 10_000, 100_000)
-    message: Sequence[int] = (16, 1_024, 65_536, 1_048_576, 67_108_864)
+    message: Sequence[int] = (16, 1_024, 65_536, 1_048_576, 16_777_216, 67_108_864)
+    peers: Sequence[int] = (1, 2, 4, 8, 16, 32)
+    workers: Sequence[int] = (1, 2, 4, 8, 16, 32)
     messages: int = 200_000
     """How many messages a point takes at least, small ones."""
 
@@ -47,6 +51,8 @@ FEW = Sizes(
     passed_over=(1, 10),
     members=(1, 10),
     message=(16, 1_024),
+    peers=(1, 2),
+    workers=(1, 2),
     messages=100,
 )
 
@@ -181,6 +187,8 @@ PARTS: dict[str, Callable[[Sizes], AsyncIterator[Curve]]] = {
     "selective": _selective,
     "members": _members,
     "size": _sizes,
+    "peers": lambda sizes: growth_nodes.peers(sizes.peers, sizes.messages),
+    "workers": lambda sizes: growth_nodes.workers(sizes.workers, sizes.messages),
 }
 
 
