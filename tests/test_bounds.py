@@ -104,6 +104,7 @@ KNOWN = {
     "net/peers.py": "calls what listens",
     "net/registrar.py": "what the EPMD is asked",
     "node/hub.py": "a cache of one value",
+    "node/settings.py": "a cache of one value",
     "node/node.py": "calls what listens",
     "supervision/exported.py": "binds arguments",
     "supervision/os/kernel.py": "a cache of one value",
