@@ -4,8 +4,8 @@ Everything works on rows, so it needs no types of the application. Databases are
 `open_store`; only SQLite and PostgreSQL have something to care for.
 
 Copies keep positions, times, metadata, snapshots, checkpoints, parked events, the outbox, and what process
-managers have. A copy that was broken off goes on where it was; the source may be in use, the target must not
-be.
+managers have. A copy that was broken off goes on where it was. The source may be in use: the last events and
+all the rest are read as they were at one moment. The target must not be.
 
 Layer: eventsourcing, stores.
 """
@@ -80,6 +80,10 @@ class Database(abc.ABC):
         """See to it that what is committed has positions."""
 
     @abc.abstractmethod
+    def snapshot(self) -> contextlib.AbstractContextManager[None]:
+        """Read inside what was committed at one moment, all of it with positions; others may write."""
+
+    @abc.abstractmethod
     def write(self, rows: list[Row]) -> None:
         """Write events with their positions and times, as `page` returns them, in the open transaction."""
 
@@ -143,6 +147,15 @@ class _Sqlite(Database):
 
     def number_events(self) -> None:
         """Do nothing: a trigger has."""
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        self.run("BEGIN")
+        try:
+            self.run("SELECT count(*) FROM pyglyn_schema")  # with the first statement that reads it begins
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
 
     def write(self, rows: list[Row]) -> None:
         (trigger,) = self.run("SELECT sql FROM sqlite_master WHERE name = 'pyglyn_event_inserted'")
@@ -214,6 +227,20 @@ class _Postgres(Database):
     def number_events(self) -> None:
         while self.run("SELECT pyglyn_assign_positions(10000)")[0][0]:
             pass
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        with self._translated():
+            while True:
+                self.number_events()
+                self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                if not self.run("SELECT pyglyn_is_pending()")[0][0]:
+                    break
+                self.run("ROLLBACK")  # somebody has committed in between
+            try:
+                yield
+            finally:
+                self._connection.rollback()
 
     def write(self, rows: list[Row]) -> None:
         self.run("SELECT set_config('pyglyn.placeholder', 'on', true)")  # the trigger lets us number them
@@ -315,25 +342,43 @@ def _copy(source_url: str, target_url: str, progress: Progress, page: int, *, ar
     with opened(source_url) as source, opened(target_url, create=True) as target:
         source.number_events()
         target.number_events()
-        done = target.count()
-        after = _common(source, target, archive=archive)
-        total, before = source.count(), done
-        progress(done, total)
-        while rows := source.page(after, page):
+        before = target.count()
+        copied = _Events(source, target, page, progress, before, source.count())
+        after = copied.behind(_common(source, target, archive=archive))
+        with source.snapshot():
+            copied.behind(after)
+            snapshots = _copy_table(source, target, "snapshot", _SNAPSHOT)
+            for table in _COPIED:
+                columns = [column for column in layout.TABLES[source.kind][table] if column != "id"]
+                order = "1" if table in ("pyglyn_checkpoint", "pyglyn_command", "pyglyn_manager") else "id"
+                key = ["id"] if table == "pyglyn_command" else []
+                _copy_table(source, target, table, [*key, *columns], order)
+        return Copied(copied.done - before, before, snapshots)
+
+
+@attrs.define
+class _Events:
+    """The events on their way from one database into another."""
+
+    source: Database
+    target: Database
+    page: int
+    progress: Progress
+    done: int
+    total: int
+
+    def behind(self, after: int) -> int:
+        """Copy those behind a position, until there are no more; return the last position."""
+        self.progress(self.done, max(self.total, self.done))
+        while rows := self.source.page(after, self.page):
             after = rows[-1][0]
             events = [row for row in rows if row[2] is not None]
             if events:
-                with target.transaction():
-                    target.write(events)
-            done += len(events)
-            progress(done, max(total, done))
-        snapshots = _copy_table(source, target, "snapshot", _SNAPSHOT)
-        for table in _COPIED:
-            columns = [column for column in layout.TABLES[source.kind][table] if column != "id"]
-            order = "1" if table in ("pyglyn_checkpoint", "pyglyn_command", "pyglyn_manager") else "id"
-            key = ["id"] if table == "pyglyn_command" else []
-            _copy_table(source, target, table, [*key, *columns], order)
-        return Copied(done - before, before, snapshots)
+                with self.target.transaction():
+                    self.target.write(events)
+            self.done += len(events)
+            self.progress(self.done, max(self.total, self.done))
+        return after
 
 
 def _common(source: Database, target: Database, *, archive: bool) -> int:
@@ -396,8 +441,7 @@ SELECT s.aggregate_type, s.aggregate_id, s.sequence FROM snapshot AS s WHERE NOT
 
 def verify(url: str, *, progress: Progress = lambda done, all: None) -> Iterator[str]:
     """Check a store: positions, sequences, snapshots, and that each event is JSON. Yields what is wrong."""
-    with opened(url) as database:
-        database.number_events()
+    with opened(url) as database, database.snapshot():
         for type_, id, sequence in database.run(_WITHOUT_POSITION):
             yield f"{type_} {id} #{sequence} has no position: readers by position never get it"
         for position, id, sequence in database.run(_WITHOUT_EVENT):
@@ -437,6 +481,9 @@ def archive(url: str, target_url: str, *, until: int, progress: Progress = lambd
     The target becomes a whole copy first, so nothing is only there or only here. Then those events are
     deleted whose aggregate has a snapshot behind them. An aggregate can be loaded by its snapshot alone from
     then on, and queries that are reset get no archived events; they are read from the archive.
+
+    Raises:
+        EventStoreError: a query whose checkpoint is here has not got so far, or has parked one of them.
     """
     _copy(url, target_url, progress, PAGE, archive=True)
     condition = """
@@ -450,9 +497,27 @@ def archive(url: str, target_url: str, *, until: int, progress: Progress = lambd
     with opened(url) as database:
         until = min(until, _archived_up_to(target_url))
         with database.transaction():
+            _refuse_to_take_from_queries(database, condition, until)
             gone: int = database.run(f"SELECT count(*) FROM event {condition}", (until,))[0][0]
             database.run(f"DELETE FROM event {condition}", (until,))
         return gone
+
+
+def _refuse_to_take_from_queries(database: Database, condition: str, until: int) -> None:
+    """Refuse to delete events that a query is still to process. A row at 0 may be a relay's."""
+    going = f"""
+    SELECT g.position FROM pyglyn_position AS g JOIN event ON event.aggregate_type = g.aggregate_type
+    AND event.aggregate_id = g.aggregate_id AND event.sequence = g.sequence {condition}"""
+    [(last,)] = database.run(f"SELECT coalesce(max(position), 0) FROM ({going}) AS p", (until,))
+    checkpoints = "SELECT query, position FROM pyglyn_checkpoint WHERE position > 0 AND position < %s"
+    for query, position in database.run(f"{checkpoints} ORDER BY position LIMIT 1", (last,)):
+        raise EventStoreError(
+            f"query {query!r} is at {position}: it would miss events; archive until {position}, or delete "
+            "its row in pyglyn_checkpoint if there is no such query any more"
+        )
+    parked = f"SELECT query, position FROM pyglyn_parked WHERE position IN ({going})"
+    for query, position in database.run(f"{parked} ORDER BY position LIMIT 1", (until,)):
+        raise EventStoreError(f"the event at {position} is parked by query {query!r}: drive it first")
 
 
 def _archived_up_to(url: str) -> int:

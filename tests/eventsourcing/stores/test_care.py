@@ -136,6 +136,65 @@ async def test_a_copy_has_everything_and_goes_on_where_it_was(
         care.copy(source, target)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_copy_of_a_store_in_use_is_that_of_one_moment(
+    kind: str, address: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two tables somebody writes: an event, its effect, and the checkpoint, in one transaction."""
+    source, target = address(kind, "source"), address("sqlite", "target")
+    await fill(source)
+    async with bank(source) as store:
+        await store.save_checkpoint("q", 18)
+    foreign, count, copy_table = Foreign(source), 0, care._copy_table
+
+    def write() -> None:
+        nonlocal count
+        count += 1
+        foreign.run(
+            "BEGIN",
+            foreign.insert(
+                "more", count, ['{"event-type":"customer-deposited-cash","amount":1.0,"balance":1.0}']
+            ),
+            "UPDATE pyglyn_checkpoint SET position = position + 1, version = version + 1",
+            f"UPDATE pyglyn_manager SET state = '{count}'",
+            "COMMIT",
+        )
+
+    def written_between(*args: Any) -> int:
+        write()
+        return copy_table(*args)
+
+    monkeypatch.setattr(care, "_copy_table", written_between)
+    care.copy(source, target, progress=lambda done, total: write() if count < 3 else None)
+    assert count > 10
+    async with bank(target) as store:
+        [checkpoint] = await store.checkpoints()
+        events = await store.read(checkpoint.position - 1, limit=1000)
+        assert [event.position for event in events] == [checkpoint.position]
+        assert await store.manager_state("m", "i") == str(events[0].sequence)
+    assert pyglyn_store("verify", target) == "nothing is wrong\n"
+
+
+async def test_what_is_committed_while_a_store_is_verified_is_no_fault(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In PostgreSQL it has no position before somebody reads."""
+    await fill(url)
+    foreign, count, run = Foreign(url), 0, care._Postgres.run
+
+    def written_between(self: Any, statement: str, parameters: Any = ()) -> Any:
+        nonlocal count
+        if "WHERE p.position IS NULL" in statement or ("pyglyn_is_pending" in statement and count < 5):
+            count += 1
+            payload = '{"event-type":"customer-deposited-cash","amount":1.0,"balance":1.0}'
+            foreign.run(foreign.insert("more", count, [payload]))
+        return run(self, statement, parameters)
+
+    monkeypatch.setattr(care._Postgres, "run", written_between)
+    assert list(care.verify(url)) == []
+    assert count == (0 if url.startswith("sqlite") else 6)
+
+
 async def test_a_copy_into_something_else_is_refused(tmp_path: Path) -> None:
     one, two = f"sqlite:{tmp_path}/one.db", f"sqlite:{tmp_path}/two.db"
     await fill(one)
@@ -191,10 +250,23 @@ async def test_an_archive_takes_what_snapshots_make_needless(
 ) -> None:
     url, target = address("sqlite", "source"), address(into, "target")
     await fill(url)
+    with pytest.raises(es.EventStoreError, match="query 'q' is at 4: it would miss events; archive until 4"):
+        care.archive(url, target, until=8)
+    async with bank(url) as store:
+        await store.save_checkpoint("q", 8)
+        parked = es.ParkedEvent(query="q", aggregate_id="a0", sequence=1, position=1, raw=b"{}", error="why")
+        await store.park(parked)
+        with pytest.raises(es.EventStoreError, match="the event at 1 is parked by query 'q': drive it first"):
+            care.archive(url, target, until=8)
+        assert len(await store.read(limit=100)) == 18
+        [unparked] = await store.parked("q", aggregate_id="a0")
+        async with store.transaction() as tx:
+            assert await tx.unpark(unparked.id or 0)
     before = await contents(url)
     assert pyglyn_store("archive", url, target, "--until", "8") == "8 events archived\n"
     assert await contents(target) == before
     async with bank(url) as store:
+        await store.save_checkpoint("q", 100)
         kept = await store.read(limit=100)
         assert kept == [event for event in before[1] if event.position > 8]
         executor = es.CommandExecutor(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(4))
