@@ -18,10 +18,11 @@ Layer: eventsourcing; knows of no node but its name.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any
 
 from pyglyn import tracing
@@ -29,7 +30,7 @@ from pyglyn.eventsourcing.domain.envelope import EventEnvelope, Metadata, Serial
 
 CORRELATION, CAUSATION, NODE = "correlation_id", "causation_id", "node"
 
-_cause: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar(
+_cause: contextvars.ContextVar[EventEnvelope[Any] | None] = contextvars.ContextVar(
     "pyglyn.eventsourcing.cause", default=None
 )
 
@@ -45,19 +46,36 @@ def value_of(metadata: Iterable[tuple[str, str]], key: str) -> str | None:
     return next((value for name, value in metadata if name == key), None)
 
 
-@contextlib.contextmanager
-def caused_by(envelope: EventEnvelope[Any]) -> Iterator[None]:
-    """Make an event the cause of the commands sent within the block."""
-    correlation = value_of(envelope.metadata, CORRELATION) or event_id(envelope)
-    token = _cause.set((correlation, event_id(envelope)))
-    try:
-        if tracing.tracer is None:
-            yield
-        else:
-            with tracing.span("query", "consumer", cause=envelope.metadata):
-                yield
-    finally:
-        _cause.reset(token)
+class caused_by:
+    """Make an event the cause of the commands sent within the block.
+
+    No generator, which takes three times as long: it is entered for each event.
+    """
+
+    __slots__ = ("_envelope", "_span", "_token")
+
+    def __init__(self, envelope: EventEnvelope[Any]) -> None:
+        self._envelope = envelope
+
+    def __enter__(self) -> None:
+        self._span: AbstractContextManager[None] | None = None
+        self._token = _cause.set(self._envelope)
+        if tracing.tracer is not None:
+            self._span = tracing.span("query", "consumer", cause=self._envelope.metadata)
+            try:
+                self._span.__enter__()
+            except BaseException:
+                _cause.reset(self._token)
+                raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._span is not None:
+                self._span.__exit__(kind, error, trace)
+        finally:
+            _cause.reset(self._token)
 
 
 def with_causation(metadata: Iterable[tuple[str, str]]) -> Metadata:
@@ -66,10 +84,13 @@ def with_causation(metadata: Iterable[tuple[str, str]]) -> Metadata:
     cause = _cause.get()
     correlation = value_of(pairs, CORRELATION)
     if correlation is None:
-        correlation = cause[0] if cause is not None else uuid.uuid4().hex
+        if cause is not None:
+            correlation = value_of(cause.metadata, CORRELATION) or event_id(cause)
+        else:
+            correlation = uuid.uuid4().hex
         pairs.append((CORRELATION, correlation))
     if value_of(pairs, CAUSATION) is None:
-        pairs.append((CAUSATION, cause[1] if cause is not None else correlation))
+        pairs.append((CAUSATION, event_id(cause) if cause is not None else correlation))
     return pairs
 
 

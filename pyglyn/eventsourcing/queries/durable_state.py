@@ -562,9 +562,8 @@ class Projection:
             if self._pending[0].error is not None and self._policy.then == STOP:
                 return self._stop(now, head)
             return self._park(self._pending[0], head, 0)
-        events = tuple(
-            itertools.takewhile(lambda e: self._unfit(e) is None, itertools.islice(self._pending, size))
-        )
+        fits = (lambda e: self._unfit(e) is None) if self._blocked else (lambda e: e.error is None)
+        events = tuple(itertools.takewhile(fits, itertools.islice(self._pending, size)))
         return self._change(events, (), self._moved_to(events[-1]))
 
     def _unfit(self, event: Event) -> str | None:

@@ -469,9 +469,10 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         return await self._carry_out(fetch, _q(statement), parameters)
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        if self._later is not None and self._later.take(statement, parameters):
+        later = self._later
+        if later is not None and later.take(statement, parameters):
             self._check_open()
-            if self._later.is_due:
+            if later.is_due:
                 await self._in_thread(self._run_later)
             return []
         return (await self._carry_out(execute, inside(statement), parameters))[0]
