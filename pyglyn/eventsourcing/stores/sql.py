@@ -148,8 +148,8 @@ def remember_command(id: str, rows: list[EventRow], now: str) -> tuple[str, tupl
     return _REMEMBER_COMMAND.replace("{now}", now), (storable_text(id, "command id"), *key)
 
 
-def positioned_statement(*, by_type: bool, by_id: bool, until: bool = False) -> str:
-    """Return the statement of a reader by position; parameters: after[, until][, type][, id], limit.
+def positioned_statement(*, by_type: bool, by_id: bool, until: bool = False, limit: int | None = None) -> str:
+    """Return the statement of a reader by position; parameters: after[, until][, type][, id][, limit].
 
     The limit applies to the side table first, so that the plan walks its key and looks up single events.
     """
@@ -159,9 +159,10 @@ def positioned_statement(*, by_type: bool, by_id: bool, until: bool = False) -> 
     if by_id:
         conditions += " AND aggregate_id = %s"
     columns = ", ".join(f"e.{column}" for column in EVENT_COLUMNS.split(", "))
+    most = "%s" if limit is None else f"{limit:d}"
     return f"""
     SELECT p.position, p.recorded_at, {columns}
-    FROM (SELECT * FROM pyglyn_position WHERE {conditions} ORDER BY position LIMIT %s) AS p
+    FROM (SELECT * FROM pyglyn_position WHERE {conditions} ORDER BY position LIMIT {most}) AS p
     LEFT JOIN event AS e
     ON e.aggregate_type = p.aggregate_type AND e.aggregate_id = p.aggregate_id AND e.sequence = p.sequence
     ORDER BY p.position
@@ -207,9 +208,14 @@ def read_keys(aggregate_type: str | None, aggregate_id: str | None) -> list[str]
 
 
 def position_exists(*, by_type: bool) -> str:
-    """Return the statement that asks for anything behind a position; parameters: after[, type]."""
+    """Return the statement that asks for anything behind a position; parameters: after[, type].
+
+    To a bare EXISTS PostgreSQL looks through the whole table, once its plan is one for all parameters: it
+    expects to come across such a row at once, and there usually is none.
+    """
     condition = " AND aggregate_type = %s" if by_type else ""
-    return f"SELECT EXISTS (SELECT 1 FROM pyglyn_position WHERE position > %s{condition})"
+    first = f"SELECT position FROM pyglyn_position WHERE position > %s{condition} ORDER BY position LIMIT 1"
+    return f"SELECT ({first}) IS NOT NULL"
 
 
 _ENDS = re.compile(

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pyglyn import eventsourcing as es
+from pyglyn.eventsourcing.stores.sql import position_exists, positioned_statement
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened
 from pyglyn.testing.postgres import FAST, PrivatePostgres, wheel_programs
@@ -217,3 +218,26 @@ async def test_a_reader_of_few_among_many_looks_further_at_a_time(postgres: str)
         assert len({event.aggregate_id for event in found}) == len(found) == 1000
         assert {event.sequence for event in found} == {2}
         assert [event.position for event in found] == sorted(event.position for event in found)
+
+
+@pytest.mark.parametrize("aggregate_type", ["BankAccount", None])
+async def test_to_find_nothing_behind_the_end_is_no_look_through_the_log(
+    postgres: str, aggregate_type: str | None
+) -> None:
+    """Also with the plan for all parameters, which PostgreSQL takes after some times."""
+    database = Foreign(postgres)
+    async with bank(postgres) as store:
+        database.run((FILL, ("filled", 5000)))
+        assert await store.last_position() == 5000
+    by_type = aggregate_type is not None
+    exists, parameters = position_exists(by_type=by_type), [f"'{aggregate_type}'"] if by_type else []
+    page = positioned_statement(by_type=by_type, by_id=False, limit=500)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("SET plan_cache_mode TO force_generic_plan")
+        for name, statement in (("exists_behind", exists), ("page_behind", page)):
+            types = "(bigint, text)" if by_type else "(bigint)"
+            for number in range(1, 1 + statement.count("%s")):
+                statement = statement.replace("%s", f"${number}", 1)
+            connection.execute(f"PREPARE {name} {types} AS {statement}".encode())
+            assert pages(connection, f"EXECUTE {name} ({', '.join(['5000', *parameters])})") < 10
