@@ -45,6 +45,7 @@ from pyglyn.errors import (
     VersionConflict,
 )
 from pyglyn.eventsourcing.domain.aggregate import Aggregate, Domain
+from pyglyn.eventsourcing.domain.causation import value_of
 from pyglyn.eventsourcing.domain.envelope import COMMAND_ID, EventEnvelope, metadata_pairs
 from pyglyn.eventsourcing.domain.snapshot import Snapshot, SnapshotConfig
 from pyglyn.eventsourcing.stores.store import CommandRecord, EventStore, OutboxMessage
@@ -154,6 +155,7 @@ class CommandExecutor(Generic[S, C, E]):
         self._cached = cached
         self._write = write
         self._name = name
+        self._labels = (("service", name),)
         self._remembered: OrderedDict[str, _Remembered[S, E]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._unavailable: tuple[float, str] | None = None  # since when, and why
@@ -193,7 +195,7 @@ class CommandExecutor(Generic[S, C, E]):
         pairs = metadata_pairs(metadata)
         came_at = time.monotonic() if came_at is None else came_at
         if command_id is None:
-            command_id = next((value for key, value in pairs if key == COMMAND_ID), None)
+            command_id = value_of(pairs, COMMAND_ID)
         if tracing.tracer is not None:
             with tracing.span(
                 f"command {self._name}", "server", cause=pairs, expected=(DomainError,), service=self._name
@@ -213,11 +215,10 @@ class CommandExecutor(Generic[S, C, E]):
             raise
         finally:
             took = time.monotonic() - came_at
-            service = ("service", self._name)
             counters.add_all(
                 (
-                    ("pyglyn_commands_total", (("outcome", outcome), service), 1),
-                    ("pyglyn_command_seconds_total", (service,), took),
+                    ("pyglyn_commands_total", (("outcome", outcome), *self._labels), 1),
+                    ("pyglyn_command_seconds_total", self._labels, took),
                 )
             )
 
@@ -362,7 +363,7 @@ class CommandExecutor(Generic[S, C, E]):
             envelopes = await self._append(decision, request, None)  # if it was an event, it says so again
             logger.warning("no snapshot of %s at %d: %s", snapshot.aggregate_id, snapshot.sequence, error)
         if envelopes:
-            counters.add("pyglyn_events_total", len(envelopes), service=self._name)
+            counters.add_all((("pyglyn_events_total", self._labels, len(envelopes)),))
             self._remember(_Remembered(decision.after, envelopes[-1]))
         return Executed(decision.after, envelopes, decision.written)
 

@@ -19,7 +19,7 @@ Layer: eventsourcing; knows of no node but its name.
 from __future__ import annotations
 
 import contextvars
-import uuid
+import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -43,7 +43,10 @@ def event_id(envelope: EventEnvelope[Any]) -> str:
 
 def value_of(metadata: Iterable[tuple[str, str]], key: str) -> str | None:
     """Return the first value of a key."""
-    return next((value for name, value in metadata if name == key), None)
+    for name, value in metadata:
+        if name == key:
+            return value
+    return None
 
 
 class caused_by:
@@ -87,7 +90,7 @@ def with_causation(metadata: Iterable[tuple[str, str]]) -> Metadata:
         if cause is not None:
             correlation = value_of(cause.metadata, CORRELATION) or event_id(cause)
         else:
-            correlation = uuid.uuid4().hex
+            correlation = os.urandom(16).hex()
         pairs.append((CORRELATION, correlation))
     if value_of(pairs, CAUSATION) is None:
         pairs.append((CAUSATION, event_id(cause) if cause is not None else correlation))

@@ -311,7 +311,9 @@ class AggregateServer(GenServer):
 
     async def handle_call(self, request: Term, caller: Caller) -> Any:
         """Take a request; the answer comes when its aggregate's turn is over."""
-        if not await passed_on(self.routing, request, (GEN_CALL, (caller.pid, caller.tag), request)):
+        if self.routing is None or not await passed_on(
+            self.routing, request, (GEN_CALL, (caller.pid, caller.tag), request)
+        ):
             self._take_call(request, caller)
         return NoReply
 
@@ -351,6 +353,9 @@ class AggregateServer(GenServer):
 
     def _take_call(self, request: Term, caller: Caller, done: Done | None = None) -> None:
         answer = _then(partial(self.reply, caller), done)
+        if type(request) is tuple and request and request[0] is wire.EXECUTE:  # nearly all are
+            self.take(request, answer, for_gleam=False)
+            return
         match request:
             case (Atom("read_events"), *_):
                 read = partial(sources.answer_read, self.store, request, self.types.write_event)
@@ -452,7 +457,7 @@ class AggregateServer(GenServer):
         metadata = wire.read_metadata(pairs)
         try:
             decoded = self.types.command(command)
-            expected, positioned = wire.read_options(options)
+            expected, positioned = (None, False) if options is _NO_OPTIONS else wire.read_options(options)
         except DecodeErrors as error:
             raise EventStoreError(f"the command does not decode: {error}") from error
         if self.spec.causation:

@@ -436,7 +436,7 @@ def storable_text(text: str, what: str, *, nul: bool = False) -> str:
     """
     if not isinstance(text, str):
         raise EventEncodeError(f"{what} has to be a string, got {text!r}", value=text)
-    if ("\0" in text and not nul) or not _is_unicode(text):
+    if ("\0" in text and not nul) or not (text.isascii() or _is_unicode(text)):
         raise EventEncodeError(f"{what} {text!r} has a character that databases cannot store", value=text)
     return text
 
