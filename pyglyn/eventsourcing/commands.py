@@ -110,10 +110,17 @@ class _Unexpected(VersionConflict):
 
 @attrs.frozen
 class _Remembered(Generic[S, E]):
-    """An aggregate as the store had it, and its last event; None when only its snapshot was read."""
+    """An aggregate as the store had it.
+
+    Attributes:
+        last: its last event; None when only its snapshot was read.
+        outages: how often the store had been away by then. After one it may be another (a standby server that
+            lacks the last events, a backup), so what is remembered is held against it first.
+    """
 
     aggregate: Aggregate[S]
     last: EventEnvelope[E] | None
+    outages: int
 
 
 class CommandExecutor(Generic[S, C, E]):
@@ -159,6 +166,7 @@ class CommandExecutor(Generic[S, C, E]):
         self._remembered: OrderedDict[str, _Remembered[S, E]] = OrderedDict()
         self._turns: dict[str, _Turn] = {}
         self._unavailable: tuple[float, str] | None = None  # since when, and why
+        self._outages = 0  # how often the store was unavailable
 
     async def execute(
         self,
@@ -256,6 +264,7 @@ class CommandExecutor(Generic[S, C, E]):
                 if conflicts > self._conflict_retries:
                     raise
             except StoreUnavailable as error:
+                self._outages += 1
                 counters.add("pyglyn_store_unavailable_total", service=self._name)
                 if error.outcome_unknown:
                     raise
@@ -283,6 +292,7 @@ class CommandExecutor(Generic[S, C, E]):
             return await self._repeated(request, done)
         # Whatever goes wrong from here on, what is remembered may be stale.
         known = self._remembered.pop(aggregate_id, None)
+        anew = anew or (known is not None and known.outages != self._outages)
         if known is not None and not anew and request.expected in (None, known.aggregate.sequence):
             decision = self._events_of(known.aggregate, request.command)
             if decision is not None:
@@ -312,13 +322,13 @@ class CommandExecutor(Generic[S, C, E]):
         """Bring a remembered aggregate up to date; load it where there is none, or the log has lost it."""
         if known is None or known.last is None:
             return await self._load(aggregate_id)
-        aggregate = known.aggregate
+        aggregate, outages = known.aggregate, self._outages
         found = await self._store.load_events(aggregate_id, aggregate.sequence - 1)
         if not found or found[0] != known.last:
             logger.warning("%s was at %d, and no longer is: it is loaded", aggregate_id, aggregate.sequence)
             return await self._load(aggregate_id)
         entity = self._fold(aggregate.entity, found[1:])
-        return _Remembered(Aggregate(aggregate_id, entity, found[-1].sequence), found[-1])
+        return _Remembered(Aggregate(aggregate_id, entity, found[-1].sequence), found[-1], outages)
 
     def _fold(self, entity: S, envelopes: list[EventEnvelope[E]]) -> S:
         with _NO_EXIT:
@@ -354,7 +364,7 @@ class CommandExecutor(Generic[S, C, E]):
         return await self._committed(decision, request)
 
     async def _committed(self, decision: _Decision[S, E], request: _Request[C]) -> Executed[S, E]:
-        snapshot = self._snapshot(decision.before, decision.after)
+        snapshot, outages = self._snapshot(decision.before, decision.after), self._outages
         try:
             envelopes = await self._append(decision, request, snapshot)
         except EventEncodeError as error:
@@ -364,7 +374,7 @@ class CommandExecutor(Generic[S, C, E]):
             logger.warning("no snapshot of %s at %d: %s", snapshot.aggregate_id, snapshot.sequence, error)
         if envelopes:
             counters.add_all((("pyglyn_events_total", self._labels, len(envelopes)),))
-            self._remember(_Remembered(decision.after, envelopes[-1]))
+            self._remember(_Remembered(decision.after, envelopes[-1], outages))
         return Executed(decision.after, envelopes, decision.written)
 
     def _append(
@@ -408,6 +418,7 @@ class CommandExecutor(Generic[S, C, E]):
         return aggregate
 
     async def _load(self, aggregate_id: str) -> _Remembered[S, E]:
+        outages = self._outages
         loaded = await self._store.load(aggregate_id, use_snapshot=self._snapshot_config is not None)
         if loaded.snapshot is not None and not await self._is_behind(loaded.snapshot, loaded.envelopes):
             logger.warning(
@@ -423,7 +434,7 @@ class CommandExecutor(Generic[S, C, E]):
         start = self._domain.empty_state if loaded.snapshot is None else loaded.snapshot.entity
         entity = self._fold(start, loaded.envelopes)
         last = loaded.envelopes[-1] if loaded.envelopes else None
-        return _Remembered(Aggregate(aggregate_id, entity, loaded.sequence), last)
+        return _Remembered(Aggregate(aggregate_id, entity, loaded.sequence), last, outages)
 
     async def _is_behind(self, snapshot: Snapshot[S], after: list[EventEnvelope[E]]) -> bool:
         """Tell whether the last event of a snapshot is there: not after the log was restored or repaired."""

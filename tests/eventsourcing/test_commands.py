@@ -26,6 +26,7 @@ from pyglyn.testing.bank import (
     CustomerWithdrewCash,
     DepositMoney,
     OpenAccount,
+    WithDrawMoney,
 )
 
 Bank = es.CommandExecutor[BankAccount, Any, Any]
@@ -642,3 +643,20 @@ async def test_a_refusal_reads_only_what_came_since(caplog: pytest.LogCaptureFix
     executed = await bank.execute("a", DepositMoney(0))
     assert executed.aggregate == await other.load_aggregate("a")
     assert "no longer is" in caplog.text
+
+
+async def test_after_an_outage_nothing_is_decided_on_what_was_remembered_before_it() -> None:
+    """The store that comes back may lack the last events, and others may have gone on differently."""
+    store = Flaky()
+    bank, other = Bank(store, BANK_ACCOUNT), Bank(store, BANK_ACCOUNT)
+    for id in ("a", "b"):
+        await bank.execute(id, OpenAccount(id))
+        await bank.execute(id, DepositMoney(100.0))
+    for stored in (store._streams["b"], store._log):
+        del stored[-1]
+    await other.execute("b", DepositMoney(1.0))
+    store.failures = [es.StoreUnavailable("the server has failed over")]
+    await bank.execute("a", DepositMoney(1.0))
+    with pytest.raises(es.DomainError):
+        await bank.execute("b", WithDrawMoney(50.0))
+    assert (await bank.execute("b", DepositMoney(1.0))).aggregate.entity.balance == 2.0

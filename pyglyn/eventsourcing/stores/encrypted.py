@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from pyglyn.errors import Forgotten
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope, RecordedEvent
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.encryption import TEXT_MARK, KeyRing, KeysMissing
@@ -91,10 +92,19 @@ class _Sealing(WrappedSideTables):
                 return found
 
     async def park(self, event: ParkedEvent) -> None:
-        if event.format != "json" and await self.ring.has(event.aggregate_id):
-            raw = self._seal(event.aggregate_id, "parked", event.raw.hex()).encode()
-            event = attrs.evolve(event, raw=raw)
+        if event.format != "json":
+            try:
+                event = await self._sealed_parked(event)
+            except Forgotten:
+                logger.info("what was to be parked of an aggregate that was forgotten is not kept")
+                return
         await self.inside.park(event)
+
+    async def _sealed_parked(self, event: ParkedEvent) -> ParkedEvent:
+        if not await self.ring.has(event.aggregate_id):
+            return event
+        raw = self._seal(event.aggregate_id, "parked", event.raw.hex()).encode()
+        return attrs.evolve(event, raw=raw)
 
     async def parked(
         self, query: str | None = None, *, aggregate_id: str | None = None, limit: int | None = None

@@ -114,11 +114,17 @@ class KeyRing:
             raise EventStoreError(f"there is no key of {lost[0]!r}, nor was it forgotten: are the keys lost?")
 
     async def has(self, aggregate_id: str) -> bool:
-        """Tell whether an aggregate has a key."""
+        """Tell whether an aggregate has a key.
+
+        Raises:
+            Forgotten: it had one.
+        """
         found = await self.keys.find(self.aggregate_type, [aggregate_id])
         for id, key in found.items():
             self._know(id, key)
-        return found.get(aggregate_id) is not None
+        if aggregate_id in found and self.key(aggregate_id) is None:
+            raise Forgotten(aggregate_id)
+        return aggregate_id in found
 
     async def make(self, aggregate_id: str) -> None:
         """See to it that an aggregate has a key.
@@ -139,6 +145,9 @@ class KeyRing:
         self._know(aggregate_id, None)
 
     def _know(self, aggregate_id: str, key: bytes | None) -> None:
+        known = self._known.get(aggregate_id)
+        if known is not None and known[0] is None:
+            key = None  # it was forgotten while somebody asked for it
         self._known[aggregate_id] = key, time.monotonic() + self._known_s
         self._known.move_to_end(aggregate_id)
         if len(self._known) > self._most:

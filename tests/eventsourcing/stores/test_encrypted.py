@@ -130,6 +130,35 @@ async def test_copies_in_the_outbox_and_among_what_is_parked_go_too(store):
     assert [event.aggregate_id for event in await store.parked("q")] == ["b"]
 
 
+async def test_what_comes_to_be_parked_of_an_aggregate_that_was_forgotten_is_not_kept(store):
+    await store.append("a", opened(), expected=0)
+    await store.forget("a")
+    await store.park(
+        es.ParkedEvent(query="q", aggregate_id="a", sequence=1, raw=SECRET.encode(), error="no", format="etf")
+    )
+    assert await store.underlying.parked("q") == []
+
+
+async def test_who_asked_for_a_key_before_it_was_forgotten_does_not_bring_it_back(store, monkeypatch):
+    await store.append("a", opened(), expected=0)
+    monkeypatch.setattr(store.ring, "_known", type(store.ring._known)())
+    find, asked, go_on = store.ring.keys.find, asyncio.Event(), asyncio.Event()
+
+    async def slowly(aggregate_type: str, ids: Any) -> Any:
+        found = await find(aggregate_type, ids)
+        asked.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(store.ring.keys, "find", slowly)
+    fetching = asyncio.create_task(store.ring.fetch(["a"]))
+    await asked.wait()
+    await store.ring.forget("a")
+    go_on.set()
+    await fetching
+    assert store.ring.key("a") is None
+
+
 async def test_another_one_that_forgets_is_noticed_within_a_minute(make, monkeypatch):
     one, other = make(), make()
     if one.underlying.__class__ is es.MemoryStore:
