@@ -123,7 +123,9 @@ def test_each_extension_says_that_it_needs_the_gil() -> None:
     texts = [path.read_text() for path in PACKAGE.rglob("*.c")]
     modules = [text for text in texts if "PyModuleDef " in text]
     extensions = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["ext-modules"]
-    assert [text.count("{Py_mod_gil, Py_MOD_GIL_USED}") for text in modules] == [1] * len(extensions)
+    said, by_header = "{Py_mod_gil, Py_MOD_GIL_USED}", "slots[] = MODULE_SLOTS(module_exec);"
+    assert [text.count(said) + text.count(by_header) for text in modules] == [1] * len(extensions)
+    assert (PACKAGE / "gleam" / "c" / "kinds.h").read_text().count(said) == 1
 
 
 def test_a_node_on_windows_is_refused_in_one_sentence() -> None:
