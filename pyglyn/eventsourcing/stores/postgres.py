@@ -617,8 +617,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
                 break
             rows = await self._read(_Behind(self.aggregate_type, (after, until, *keys), limit, until=True))
             if len(rows) >= limit:
-                span = last_position(rows, after) - after
-                self._apart = 1 if span == limit else -(-2 * span // limit)
+                self._note_distance(after, rows)
                 return rows
             self._apart *= 4
         behind = _Behind(self.aggregate_type, (after, *keys), limit, by_id=by_id)
@@ -630,10 +629,17 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             given, rows = await self._numbered(behind)
             if len(rows) >= limit:
                 self._end = None  # which may be far away now
+                if not by_id:
+                    self._note_distance(after, rows)
                 return rows
             if given < _POSITIONS_AT_ONCE:
                 self._end = last_position(rows, max(after, 0))
                 return rows
+
+    def _note_distance(self, after: int, rows: Rows) -> None:
+        """Note how far our events are apart; where there are others in between, look twice as far."""
+        span = last_position(rows, after) - after
+        self._apart = 1 if span == len(rows) else -(-2 * span // len(rows))
 
     async def _read(self, behind: _Behind) -> Rows:
         database = self.database()
