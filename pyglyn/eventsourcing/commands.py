@@ -428,7 +428,7 @@ class CommandExecutor(Generic[S, C, E]):
             )
             loaded = await self._store.load(aggregate_id, use_snapshot=False)
         first = loaded.snapshot.sequence if loaded.snapshot is not None else 0
-        if loaded.envelopes and loaded.envelopes[0].sequence > first + 1:
+        if loaded.envelopes and loaded.envelopes[0].sequence > first + 1 and not loaded.forgotten:
             gone = f"events {first + 1} to {loaded.envelopes[0].sequence - 1} of {aggregate_id}"
             raise EventStoreError(f"{gone} are not in the store: they were archived, and it has no snapshot")
         start = self._domain.empty_state if loaded.snapshot is None else loaded.snapshot.entity

@@ -222,6 +222,8 @@ class _Postgres(Database):
 
     def create(self, statements: str) -> None:
         schema = self.run("SELECT quote_ident(current_schema())")[0][0]
+        if schema is None:
+            raise EventStoreError("PostgreSQL: the search_path names no schema that exists")
         self.run(statements.replace("{schema}", schema))
 
     def number_events(self) -> None:

@@ -127,7 +127,10 @@ class _Sealed(_Sealing, Generic[E, S]):
     underlying: Any
 
     async def load(self, aggregate_id: str, *, use_snapshot: bool = True) -> Loaded[E, S]:
-        return await self._with_keys(lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot))
+        loaded: Loaded[E, S] = await self._with_keys(
+            lambda: self.underlying.load(aggregate_id, use_snapshot=use_snapshot)
+        )
+        return attrs.evolve(loaded, forgotten=self.ring.is_forgotten(aggregate_id))
 
     async def append(
         self,

@@ -89,6 +89,10 @@ class KeyRing:
             raise KeysMissing([aggregate_id])
         return found[0]
 
+    def is_forgotten(self, aggregate_id: str) -> bool:
+        """Tell whether an aggregate is known to have been forgotten."""
+        return self._known.get(aggregate_id, (b"", 0.0))[0] is None
+
     def missing(self, ids: Iterable[str]) -> set[str]:
         """Return of which aggregates the key is not known."""
         found: set[str] = set()

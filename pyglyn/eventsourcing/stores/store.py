@@ -65,10 +65,15 @@ BATCH = 500
 
 @attrs.frozen
 class Loaded(Generic[E, S]):
-    """What an aggregate is folded from: the snapshot, if any, and the events after it."""
+    """What an aggregate is folded from: the snapshot, if any, and the events after it.
+
+    Attributes:
+        forgotten: whether the aggregate was forgotten: events that are missing have no effect either.
+    """
 
     snapshot: Snapshot[S] | None
     envelopes: list[EventEnvelope[E]]
+    forgotten: bool = False
 
     @property
     def sequence(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_a_file_that_is_not_there_is_refused_and_not_made(
     with pytest.raises(es.EventStoreError, match=r"there is no file .*nothing\.db"):
         command(f"sqlite:{tmp_path}/nothing.db")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_schema_that_is_not_there_is_refused(tmp_path: Path, postgres: str) -> None:
+    source = f"sqlite:{tmp_path}/bank.db"
+    await fill(source)
+    elsewhere = re.sub(r"search_path(%3D|=)\w+", r"search_path\1nowhere", postgres)
+    assert elsewhere != postgres
+    with pytest.raises(es.EventStoreError, match="the search_path names no schema that exists"):
+        care.copy(source, elsewhere)
 
 
 async def test_verify_finds_what_is_wrong(url: str) -> None:

@@ -16,11 +16,13 @@ import pytest_asyncio
 from pyglyn import eventsourcing as es
 from pyglyn.errors import EntityNotFound, EventStoreError, Forgotten
 from pyglyn.eventsourcing.domain.evolution import Several
+from pyglyn.eventsourcing.stores import care
 from pyglyn.eventsourcing.stores.keys import Keys, MemoryKeys
 from pyglyn.eventsourcing.stores.selection import Selection
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import (
+    BANK_ACCOUNT,
     AccountOpened,
     BankAccount,
     BankAccountEvent,
@@ -169,6 +171,20 @@ async def test_another_one_that_forgets_is_noticed_within_a_minute(make, monkeyp
         assert [each.payload for each in await one.load_events("a")] == opened()
         monkeypatch.setattr(one.ring, "_known", type(one.ring._known)())  # its minute is over
         assert [each.payload for each in await one.load_events("a")] == [Several(())]
+
+
+async def test_of_an_aggregate_that_was_archived_and_forgotten_no_event_is_missed(tmp_path):
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with bank(url, f"sqlite:{tmp_path}/keys.db") as store:
+        executor = es.CommandExecutor(store, BANK_ACCOUNT, snapshot_config=es.SnapshotConfig(3))
+        await executor.execute("a", OpenAccount("a"))
+        for _ in range(4):
+            await executor.execute("a", DepositMoney(1.0))
+        assert care.archive(url, f"sqlite:{tmp_path}/old.db", until=5) == 2
+        await store.forget("a")
+        assert await executor.load_aggregate("a") == es.Aggregate("a", BankAccount(), 5)
+        with pytest.raises(Forgotten):
+            await executor.execute("a", OpenAccount("a"))
 
 
 async def test_a_service_and_a_query_take_an_aggregate_that_was_forgotten_for_an_empty_one(node, store):
