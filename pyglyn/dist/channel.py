@@ -25,6 +25,7 @@ import attrs
 from pyglyn.dist import headers
 from pyglyn.dist.control import (
     decode_control,
+    CALL_SIGNALS,
     PAYLOAD_OPS,
     AliasSend,
     Control,
@@ -102,14 +103,6 @@ class MessageReceived:
 
 
 @attrs.define
-class MessagesReceived:
-    """Messages came that have the same control message, with the undecoded payload of each, in order."""
-
-    control: Control
-    payloads: list[bytes]
-
-
-@attrs.define
 class TickReceived:
     """The peer showed that it is alive."""
 
@@ -129,15 +122,18 @@ class PeerSilent:
 
 
 Event: TypeAlias = MessageReceived | TickReceived | ProtocolBroken | PeerSilent
-Batched: TypeAlias = Event | MessagesReceived
+Payload: TypeAlias = "bytes | memoryview | None"
+Message: TypeAlias = "tuple[Control, Payload]"
+Messages: TypeAlias = "tuple[Control, Payload | list[bytes]]"
+"""A control message with its undecoded payload, None if it is not of those that have one; or with those of
+several messages that have the same one, in order."""
+Batched: TypeAlias = "Messages | TickReceived | ProtocolBroken"
 _TICK_RECEIVED: Final = TickReceived()
 _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
-_OF_CALLS: Final = frozenset((Op.MONITOR_P.value, Op.DEMONITOR_P.value, Op.ALIAS_SEND.value))
 _FOR_CALLS: Final = DistFlags.ALIAS | DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME
-_CALL_TUPLES: Final = (b"h\3a", b"h\4a")
-"""How they begin: then the operation is at `_OP_AT`, and a pid comes next."""
+_MONITOR_BITS: Final = int(DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME)
 _OP_AT: Final = 6
 """Where the number of the operation is, after the header, the tag and the size of a tuple and a tag."""
 _KNOWN_SIZE: Final = 1024
@@ -185,7 +181,10 @@ class Channel:
         # one of them.
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
-        self._reader = PacketReader(settings.max_packet_size, _NORMAL_HEADER, self._known_controls)
+        usual = self._with_header and settings.control_limits == DEFAULT_CONTROL_LIMITS
+        self._reader = PacketReader(
+            settings.max_packet_size, _NORMAL_HEADER, self._known_controls, CALL_SIGNALS if usual else None
+        )
         self._queue = OutgoingQueue(settings.fragment_size)
         # Kind, sender and receiver of the last ordinary message, and how it was encoded.
         self._last_sent: tuple[type, Pid | None, object] = (object, None, None)
@@ -199,10 +198,12 @@ class Channel:
         """As `receive_batch`, with an event for each message."""
         events: list[Event] = []
         for event in self.receive_batch(data):
-            if isinstance(event, MessagesReceived):
-                events += [MessageReceived(event.control, payload) for payload in event.payloads]
-            else:
+            if not isinstance(event, tuple):
                 events.append(event)
+                continue
+            control, payload = event
+            payloads = payload if isinstance(payload, list) else [payload]
+            events += [MessageReceived(control, each) for each in payloads]
         return events
 
     def receive_batch(self, data: bytes | memoryview) -> list[Batched]:
@@ -222,24 +223,23 @@ class Channel:
                 self._reader.receive_into(packets, data)
             finally:
                 self.packets += len(packets)
-                ends, controls = self._known_ends, self._known_controls
                 for packet in packets:
-                    if type(packet) is tuple:  # 131 68 0, a control message seen before, and payloads
-                        control, payloads = packet
-                        self.packets += len(payloads) - 1
-                        events.append(MessagesReceived(control, payloads))
+                    if type(packet) is tuple:
+                        control, payload = packet
+                        if type(payload) is list:
+                            self.packets += len(payload) - 1
+                        elif type(control) is not AliasSend:
+                            self._check_watcher(control)
+                        events.append(packet)
                         continue
-                    # The same, where the control message was new when what was received was cut.
+                    # As a run has it, where the control message was new when what was received was cut.
                     if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and len(packet) > _OP_AT:
-                        end = ends.get(packet[_OP_AT])
+                        end = self._known_ends.get(packet[_OP_AT])
                         if end is not None and end < len(packet):
-                            known = controls.get(packet[:end])
+                            known = self._known_controls.get(packet[:end])
                             if known is not None:
-                                events.append(MessageReceived(known, packet[end:]))
+                                events.append((known, packet[end:]))
                                 continue
-                        if self._with_header:
-                            events.append(self._receive_normal(packet))
-                            continue
                     if not packet:
                         events.append(_TICK_RECEIVED)
                         if self._ticker.answer_tick() and not self._queue.size:
@@ -258,7 +258,15 @@ class Channel:
             events.append(ProtocolBroken(broken))
         return events
 
-    def _receive_packet(self, packet: Packet) -> MessageReceived | None:
+    def _check_watcher(self, control: MonitorP | DemonitorP) -> None:
+        """Check whose the pids are in a monitor, or its end, that was read at once."""
+        watched = control.watched
+        if control.watcher.node != self._peer_node or (
+            type(watched) is Pid and watched.node != self._local_node
+        ):
+            self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
+
+    def _receive_packet(self, packet: Packet) -> Message | None:
         if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and self._with_header:
             return self._receive_normal(packet)
         if isinstance(packet, list):
@@ -282,11 +290,11 @@ class Channel:
             return self._receive_first_fragment(packet)
         raise RemoteProtocolError(f"expected a distribution header (68, 69 or 70), got {kind}")
 
-    def _receive_normal(self, packet: bytes) -> MessageReceived:
+    def _receive_normal(self, packet: bytes) -> Message:
         """Read 131 68 0 control [payload], the form of nearly every packet.
 
         Messages that have the same bytes for a control message as an earlier one share its object, and do
-        not come here.
+        not come here, nor does what calls bring (`CALL_SIGNALS`), where it is whole and nothing is unusual.
         """
         op = packet[_OP_AT] if len(packet) > _OP_AT else 0
         term: Any
@@ -294,41 +302,15 @@ class Channel:
             term, end = decode_bare(packet, 3, limits=self.settings.control_limits)
         except LimitExceeded:
             term, end = decode_control(packet, 3, self.settings.control_limits)
-        if op in _OF_CALLS and packet[3:6] in _CALL_TUPLES:
-            known = self._read_of_call(op, term, packet, end)
-            if known is not None:
-                return known
         message = self._message(term, packet, end)
         if (op == 22 or op == 6) and end <= _KNOWN_SIZE:
             if len(self._known_controls) >= _KNOWN_CONTROLS:
                 self._known_controls.clear()
-            self._known_controls[packet[:end]] = message.control
+            self._known_controls[packet[:end]] = message[0]
             self._known_ends[op] = end
         return message
 
-    def _read_of_call(self, op: int, term: Any, packet: bytes, end: int) -> MessageReceived | None:
-        """Read the control messages that each call brings, where nothing about them is unusual.
-
-        None for all else: `_message` does the same, and says what is wrong.
-        """
-        if type(term[1]) is not Pid:
-            return None
-        if op == 33:
-            size = len(packet) - end
-            if len(term) != 3 or type(term[2]) is not Reference or not 0 < size < LARGE:
-                return None
-            return MessageReceived(AliasSend(term[1], term[2]), packet[end:])
-        if len(term) != 4 or type(term[3]) is not Reference:
-            return None
-        if term[1].node != self._peer_node or term[3].node != self._peer_node:
-            return None
-        watched = term[2]
-        if type(watched) is not Atom and (type(watched) is not Pid or watched.node != self._local_node):
-            return None
-        kind = MonitorP if op == 19 else DemonitorP
-        return MessageReceived(kind(term[1], watched, term[3]), None)
-
-    def _receive_pass_through(self, packet: bytes | memoryview) -> MessageReceived:
+    def _receive_pass_through(self, packet: bytes | memoryview) -> Message:
         """Read 112 131 control [131 payload]; OTP does not look at the first byte."""
         if packet[1:2] != b"\x83":
             raise RemoteProtocolError("expected a control message with 131 in front")
@@ -339,7 +321,7 @@ class Channel:
             end += 1
         return self._message(control, packet, end)
 
-    def _receive_with_atoms(self, packet: bytes | memoryview, at: int) -> MessageReceived:
+    def _receive_with_atoms(self, packet: bytes | memoryview, at: int) -> Message:
         """Read a message whose atoms are references into the header; spell them out."""
         atoms, at = self._read_atoms(packet, at)
         return self._message_with_atoms(packet, at, atoms)
@@ -350,7 +332,7 @@ class Channel:
             raise RemoteProtocolError("atom cache references, which were not negotiated")
         return self._atom_cache.read_refs(packet, at)
 
-    def _message_with_atoms(self, data: bytes | memoryview, at: int, atoms: list[bytes]) -> MessageReceived:
+    def _message_with_atoms(self, data: bytes | memoryview, at: int, atoms: list[bytes]) -> Message:
         """Make the event of a message whose header had these atoms, if any."""
         limits = self.settings.control_limits
         if not atoms:
@@ -362,7 +344,7 @@ class Channel:
         payload = headers.spell_atoms(data, at, atoms, room)[0] if at < len(data) else b""
         return self._message(control, payload, 0)
 
-    def _receive_first_fragment(self, packet: bytes | memoryview) -> MessageReceived | None:
+    def _receive_first_fragment(self, packet: bytes | memoryview) -> Message | None:
         if not self._fragments:
             raise RemoteProtocolError("a fragment, which was not negotiated")
         sequence, count = parse_fragment_head(bytes(packet[:FRAGMENT_HEADER_SIZE]))
@@ -380,24 +362,24 @@ class Channel:
         self._assembler.start(sequence, count, atoms, [memoryview(packet)[at:]])
         return None
 
-    def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> MessageReceived | None:
+    def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> Message | None:
         sequence, number = parse_fragment_head(head)
         assembly = self._assembler.proceed(sequence, number, parts)
         if assembly is None:
             return None
         return self._message_with_atoms(memoryview(assembly.content), 0, cast("list[bytes]", assembly.first))
 
-    def _message(self, term: Any, data: bytes | memoryview, at: int) -> MessageReceived:
+    def _message(self, term: Any, data: bytes | memoryview, at: int) -> Message:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""
         control = self._check(term)
         if term[0] not in PAYLOAD_OPS:
-            return MessageReceived(control, None)
+            return control, None
         size = len(data) - at
         if size <= 0:
             raise RemoteProtocolError(f"{Op(term[0]).name}: the payload is missing")
         if size < LARGE:
-            return MessageReceived(control, bytes(data[at:]))
-        return MessageReceived(control, memoryview(data)[at:] if at else data)
+            return control, bytes(data[at:])
+        return control, memoryview(data)[at:] if at else data
 
     def _check(self, term: Any) -> Control:
         """Read a control message and check whose the pids in it are, as a real node does."""

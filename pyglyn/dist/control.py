@@ -25,6 +25,7 @@ import attrs
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from pyglyn.etf import Atom, Limits, Pid, Reference, Term, decode_bare
+from pyglyn.etf.frames import Signals
 
 
 class Op(enum.IntEnum):
@@ -586,3 +587,10 @@ _LAYOUTS: dict[int, tuple[tuple[frozenset[type], ...], Callable[..., Control]]] 
     36: ((_INTEGER, _PID, _PID), _read_unlink_id_ack),
     37: ((_INTEGER, _PID, _ANY), _read_altact_send),
 }
+
+CALL_SIGNALS: Final[Signals] = {
+    19: ("pnr", MonitorP, False),
+    20: ("pnr", DemonitorP, False),
+    33: ("pr", AliasSend, True),
+}
+"""What each call brings, in its usual form: read as it comes off a connection or a link (`etf.cut_frames`)."""

@@ -17,13 +17,14 @@ import attrs
 
 from pyglyn.errors import RemoteProtocolError
 from pyglyn.etf import cut_frames
+from pyglyn.etf.frames import Signals
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 Packet: TypeAlias = "bytes | memoryview | list[memoryview]"
 """A received packet; a list where it is large and came in several pieces."""
-Run: TypeAlias = "tuple[Any, list[bytes]]"
-"""Small packets that begin in the same known way: what that means, and the rest of each."""
+Run: TypeAlias = "tuple[Any, list[bytes] | bytes | None]"
+"""Small packets that begin in the same known way: what that means, and the rest of each. Or one of `signals`."""
 
 FRAGMENT_SIZE = 65_536
 """Where real nodes cut: so many bytes of control message and payload together in one packet."""
@@ -60,13 +61,21 @@ class PacketReader:
         max_size: a packet longer than this is refused as soon as its length is known.
         begins: what every known packet begins with; behind that is a term, and more.
         known: what the bytes up to the end of that term mean: small packets that begin so come as runs.
+        signals: what is read at once (see `etf.cut_frames`), with a run of its own for each.
     """
 
-    def __init__(self, max_size: int, begins: bytes = b"", known: dict[bytes, Any] | None = None) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        begins: bytes = b"",
+        known: dict[bytes, Any] | None = None,
+        signals: Signals | None = None,
+    ) -> None:
         self._max_size = max_size
         self._least = min(LARGE, max_size + 1)
         self._begins = begins
         self._known = known if known is not None else {}
+        self._signals = signals
         self._head = b""  # the first bytes of a length
         self._begun = bytearray()  # of the packet that is not complete yet, what earlier calls brought
         self._missing = 0  # bytes of that packet that are still to come
@@ -93,10 +102,10 @@ class PacketReader:
                 return
             head, self._head = self._head, b""
             at = self._take(packets, data, wanted, int.from_bytes(head))
-        least, known = self._least, self._known
+        least, known, signals = self._least, self._known, self._signals
         while end - at >= 4:
-            if known:
-                at = cut_frames(data, at, least, self._begins, known, packets)  # type: ignore[arg-type]
+            if known or signals:
+                at = cut_frames(data, at, least, self._begins, known, packets, signals)
                 if end - at < 4:
                     break
             body = at + 4

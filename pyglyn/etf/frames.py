@@ -9,16 +9,24 @@ What is in ``c/frames.c`` does the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
-from pyglyn.errors import EncodeError
+from pyglyn.errors import DecodeError, EncodeError
 from pyglyn.etf import tags
+from pyglyn.etf.decoder import read_term
 from pyglyn.etf.encoder import write_term
+from pyglyn.etf.limits import DEFAULT_LIMITS
+from pyglyn.etf.terms import Atom, Pid, Reference
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
-Run: TypeAlias = "tuple[Any, list[bytes]]"
-"""What a head means, and the terms of the messages that had this head, one behind the other."""
+Run: TypeAlias = "tuple[Any, list[bytes] | bytes | None]"
+"""What a head means, and the terms of the messages that had this head, one behind the other. Or a signal, and
+the term that came with it, if it is of those that have one."""
+Signals: TypeAlias = "dict[int, tuple[str, Callable[..., Any], bool]]"
+"""Number of an operation -> its fields, what is called with them, and whether a term comes behind them.
+
+A letter is a field: ``p`` a pid, ``r`` a reference, ``n`` a pid or a name (an atom)."""
 
 MOST_IN_HEAD: Final = 64
 """Terms in a head."""
@@ -27,9 +35,15 @@ LONGEST_HEAD: Final = 1024
 
 
 def cut_frames(
-    data: Buffer, at: int, least: int, begins: bytes, known: dict[bytes, Any], runs: list[Run]
+    data: Buffer,
+    at: int,
+    least: int,
+    begins: bytes,
+    known: dict[bytes, Any],
+    runs: list[Any],
+    signals: Signals | None = None,
 ) -> int:
-    """Cut off the frames with a known head that are complete; stops at the first one that is another.
+    """Cut off the frames with a known head, and the signals, that are complete; stops at the first other one.
 
     Args:
         data: what was received.
@@ -38,6 +52,9 @@ def cut_frames(
         begins: what every head begins with; behind that is one term.
         known: what a head means.
         runs: gets the frames, in order; frames with the same head that follow each other are one run.
+        signals: what is read as it comes, since no two of them are alike: ``{Op, …}``. Where ``begins`` is
+            empty, the head is ``{Node, {Op, …}}`` and means what the signal does with the name of the node,
+            None for what is no name of one.
 
     Returns:
         Where the next frame begins.
@@ -49,6 +66,11 @@ def cut_frames(
         if size >= least or stop > end:
             break
         if not last or size <= len(last) or data[body : body + len(last)] != last:
+            signal = _cut_signal(data, body, stop, begins, signals) if signals else None
+            if signal is not None:
+                runs.append(signal)
+                at, last = stop, b""
+                continue
             if data[body : body + len(begins)] != begins:
                 break
             behind = _end_of_head(data, body + len(begins), min(stop, body + len(begins) + LONGEST_HEAD))
@@ -60,6 +82,55 @@ def cut_frames(
         runs[-1][1].append(bytes(data[body + len(last) : stop]))
         at = stop
     return at
+
+
+def _cut_signal(data: Buffer, body: int, stop: int, begins: bytes, signals: Signals) -> Run | None:
+    """One frame as the signal that it is; None where it is none of these."""
+    at = body + len(begins)
+    most = min(stop, at + LONGEST_HEAD)
+    if data[body:at] != begins or not _has_op(data, at, most, begins == b""):
+        return None
+    end = _end_of_head(data, at, most)
+    if not end:
+        return None
+    try:
+        head, _ = read_term(bytes(data[at:end]), 0, DEFAULT_LIMITS)
+    except DecodeError:
+        return None
+    meaning = _signal_in(head, begins == b"", end < stop, signals)
+    return None if meaning is None else (meaning, bytes(data[end:stop]) if end < stop else None)
+
+
+def _has_op(data: Buffer, at: int, end: int, paired: bool) -> bool:
+    """Whether a head is a tuple that begins with the number of an operation, behind an atom where one is."""
+    if paired:
+        if end - at < 4 or data[at : at + 3] != bytes((tags.SMALL_TUPLE_EXT, 2, tags.SMALL_ATOM_UTF8_EXT)):
+            return False
+        at += 4 + data[at + 3]
+    if end - at < 4 or data[at] != tags.SMALL_TUPLE_EXT or data[at + 1] < 2:
+        return False
+    return data[at + 2] == tags.SMALL_INTEGER_EXT
+
+
+def _signal_in(head: Any, paired: bool, with_payload: bool, signals: Signals) -> Any:
+    """What a head means; None where it is no signal of these."""
+    node, fields = head if paired else (None, head)
+    if fields[0] not in signals:
+        return None
+    letters, kind, has_payload = signals[fields[0]]
+    if len(letters) != len(fields) - 1 or has_payload is not with_payload:
+        return None
+    if not all(map(_is_of, fields[1:], letters)):
+        return None
+    signal = kind(*fields[1:])
+    return (signal, node.name if type(node) is Atom else None) if paired else signal
+
+
+def _is_of(field: Any, letter: str) -> bool:
+    """Whether a field of a signal is what its letter says."""
+    if letter == "r":
+        return type(field) is Reference
+    return type(field) is Pid or (letter == "n" and (field is None or type(field) in (Atom, bool)))
 
 
 def _end_of_head(data: Buffer, at: int, end: int) -> int:

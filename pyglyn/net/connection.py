@@ -23,8 +23,6 @@ from pyglyn.dist import (
     DistFlags,
     HandshakeComplete,
     Initiator,
-    MessageReceived,
-    MessagesReceived,
     PeerSilent,
     ProtocolBroken,
     TickReceived,
@@ -36,6 +34,7 @@ from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pie
 from pyglyn.patience import Patience, after_reading
 
 if TYPE_CHECKING:
+    from pyglyn.dist.channel import Messages
     from pyglyn.dist.control import Control, RegSend, Send
     from pyglyn.dist.handshake import Event as HandshakeEvent
     from pyglyn.etf import Pid
@@ -307,7 +306,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writable = True
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._held: deque[MessageReceived | MessagesReceived] = deque()  # received, but reading is paused
+        self._held: deque[Messages] = deque()  # received, but reading is paused
         self._resuming = False
         self._closed = False
         self._received_bytes = len(complete.trailing_data)
@@ -487,51 +486,42 @@ class Connection(asyncio.BufferedProtocol):
         for event in channel.receive_batch(data):
             if self._closed:
                 return
-            if isinstance(event, (MessagesReceived, MessageReceived)):
+            if type(event) is tuple:
                 if self._held or not channel.reading:
                     self._held.append(event)
-                elif isinstance(event, MessagesReceived):
-                    self._dispatch_many(event.control, event.payloads)  # type: ignore[arg-type]
                 else:
-                    self._dispatch(event.control, event.payload)
+                    self._dispatch(*event)
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
             elif isinstance(event, TickReceived) and self._channel.queued_bytes:
                 self._flush_soon()  # the answer
 
-    def _dispatch(self, control: Control, payload: bytes | memoryview | None) -> None:
+    def _dispatch(self, control: Control, payload: bytes | memoryview | list[bytes] | None) -> None:
+        """Dispatch a message, or those with the same control message, of which those behind a pause are held."""
         try:
-            self._on_message(self, control, payload)
-        except Exception:
-            logger.exception("a message from %s could not be handled", self.name)
-
-    def _dispatch_many(self, control: Send | RegSend, payloads: list[bytes]) -> None:
-        """Dispatch messages with the same control message; those behind a pause are held."""
-        try:
-            if self._on_messages is not None and self._on_messages(self, control, payloads):
+            if not isinstance(payload, list):
+                self._on_message(self, control, payload)
+                return
+            if self._on_messages is not None and self._on_messages(self, control, payload):  # type: ignore[arg-type]
                 return
         except Exception:
-            logger.exception("messages from %s could not be handled", self.name)
+            logger.exception("what came from %s could not be handled", self.name)
             return
-        for index, payload in enumerate(payloads):
+        for index, each in enumerate(payload):
             if self._closed:
                 return
             if not self._channel.reading:
-                self._held.appendleft(MessagesReceived(control, payloads[index:]))
+                self._held.appendleft((control, payload[index:]))
                 return
-            self._dispatch(control, payload)
+            self._dispatch(control, each)
 
     def _resume(self) -> None:
         self._resuming = False
         while self._held:
             if self._closed or not self._channel.reading:
                 return
-            event = self._held.popleft()
-            if isinstance(event, MessagesReceived):
-                self._dispatch_many(event.control, event.payloads)  # type: ignore[arg-type]
-            else:
-                self._dispatch(event.control, event.payload)
+            self._dispatch(*self._held.popleft())
         if self._transport is not None and not self._closed and self._channel.reading:
             self._transport.resume_reading()
 

@@ -18,12 +18,12 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
 from pyglyn import etf, forks, loop_turn
-from pyglyn.dist.control import Control, RegSend, Send, from_term, to_term
+from pyglyn.dist.control import CALL_SIGNALS, Control, RegSend, Send, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.dist.framing import LARGE
 from pyglyn.errors import PyglynError, RemoteProtocolError
@@ -57,6 +57,7 @@ _ZEROED: Final = 16 << 20
 """Bytes that are taken at once for a frame that has announced them."""
 _LENGTH = struct.Struct(">I")
 _MOST_KNOWN: Final = 512
+_FLAGS: Final = int(RECOMMENDED)
 
 
 @attrs.define
@@ -129,7 +130,7 @@ class FrameWriter:
 
 
 def _encode_header(control: Control, node: str | None) -> bytes:
-    return etf.encode_bare((_where(node), to_term(control, RECOMMENDED)))
+    return etf.encode_bare((_where(node), to_term(control, _FLAGS)))
 
 
 def _where(node: str | None) -> Term:
@@ -209,10 +210,9 @@ class FrameReader:
             data, self._rest = bytes(self._rest), bytearray()
         end = len(data)
         while end - at >= 4:
-            if self._known:
-                at = self._cut(data, at, frames)
-                if end - at < 4:
-                    break
+            at = self._cut(data, at, frames)
+            if end - at < 4:
+                break
             size = int.from_bytes(data[at : at + 4])
             body = at + 4
             at = body + size
@@ -230,9 +230,13 @@ class FrameReader:
         return frames
 
     def _cut(self, data: bytes, at: int, frames: list[Frame | Frames]) -> int:
-        runs: list[tuple[tuple[Send | RegSend, str | None], list[bytes]]] = []
-        at = etf.cut_frames(data, at, LARGE, b"", self._known, runs)
-        frames += [Frames(control, node, payloads) for (control, node), payloads in runs]
+        runs: list[tuple[tuple[Any, str | None], list[bytes] | bytes | None]] = []
+        at = etf.cut_frames(data, at, LARGE, b"", self._known, runs, CALL_SIGNALS)
+        for (control, node), payload in runs:
+            if type(payload) is list:
+                frames.append(Frames(control, node, payload))
+            else:
+                frames.append(Frame(control, node, payload))  # type: ignore[arg-type]
         return at
 
     def _read(self, body: bytes | memoryview) -> Frame:

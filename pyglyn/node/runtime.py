@@ -15,6 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from operator import attrgetter
 from typing import Any, Protocol
 
 import attrs
@@ -102,22 +103,18 @@ class Identity:
 
 
 _DESTINATION: dict[type, Callable[[Any], Pid | Reference | Term]] = {
-    Send: lambda c: c.to,
-    RegSend: lambda c: c.name,
-    AliasSend: lambda c: c.alias,
-    AltactSend: lambda c: c.to,
-    Link: lambda c: c.to,
-    Unlink: lambda c: c.to,
-    UnlinkId: lambda c: c.to,
-    UnlinkIdAck: lambda c: c.to,
-    LinkExit: lambda c: c.to,
-    Exit2: lambda c: c.to,
-    GroupLeader: lambda c: c.to,
-    MonitorP: lambda c: c.watched,
-    DemonitorP: lambda c: c.watched,
-    MonitorPExit: lambda c: c.watcher,
-    SpawnReply: lambda c: c.to,
-}
+    kind: attrgetter(field)
+    for field, kinds in {
+        "to": (
+            Send, AltactSend, Link, Unlink, UnlinkId, UnlinkIdAck, LinkExit, Exit2, GroupLeader, SpawnReply,
+        ),
+        "name": (RegSend,),
+        "alias": (AliasSend,),
+        "watched": (MonitorP, DemonitorP),
+        "watcher": (MonitorPExit,),
+    }.items()
+    for kind in kinds
+}  # fmt: skip
 _WITH_PAYLOAD = (Send, RegSend, AliasSend, AltactSend, LinkExit, Exit2, MonitorPExit, SpawnRequest)
 MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 """What carries a message; these are refused, not queued, where far too much waits already."""
@@ -461,7 +458,7 @@ class Runtime:
                 return None
             self.forget_named_monitor(control.ref)
             return known[0]
-        wanted = name_of(name)
+        wanted = name.name if type(name) is Atom else name_of(name)
         pid = None if wanted is None else self.names.get(wanted)
         if type(control) is MonitorP and pid is not None:
             self._note_named_monitor(control, pid)
@@ -492,14 +489,14 @@ class Runtime:
             if self.is_here(control.to):
                 self._receive_message(control, control.to, payload)
             return
-        dest = destination(control)
-        if not isinstance(dest, (Pid, Reference)):
-            pid = self.resolve(control, dest)
-            if pid is None:
+        kind = type(control)
+        dest: Any = _DESTINATION[kind](control)
+        if type(dest) is not Pid and type(dest) is not Reference:
+            dest = self.resolve(control, dest)
+            if dest is None:
                 self.answer_for_the_dead(control)
                 return
-            dest = pid
-        if isinstance(control, (MonitorP, DemonitorP)) and self._note_watcher(control, dest):
+        if (kind is MonitorP or kind is DemonitorP) and self._note_watcher(control, dest):
             return
         if not self.is_here(dest):
             self.answer_for_the_dead(control)
@@ -531,9 +528,8 @@ class Runtime:
         process = self.processes.get(dest.id)
         if process is None:
             return False
-        watched: Any = control.watched
         if type(control) is MonitorP:
-            process.signals.on_monitor(control.watcher, watched, control.ref)
+            process.signals.on_monitor(control.watcher, control.watched, control.ref)
         else:
             process.signals.on_demonitor(control.watcher, control.ref)
         return True

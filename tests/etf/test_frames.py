@@ -105,6 +105,87 @@ def test_an_offset_beyond_the_data_is_refused() -> None:
         c.cut_frames(b"abc", 0, 1, b"", {}, ())
 
 
+REF = Reference("us@h", 7, (1, 2, 3))
+SIGNALS: frames.Signals = {
+    19: ("pnr", lambda *fields: (b"monitor", *fields), False),
+    33: ("pr", lambda *fields: (b"alias", *fields), True),
+}
+"""What is read as it comes, as something that no head means."""
+
+
+def signals_in(module: ModuleType, data: bytes, begins: bytes = BEGINS) -> tuple[int, list[Any]]:
+    """As `cut`, with the signals."""
+    runs: list[Any] = []
+    return module.cut_frames(data, 0, 65_536, begins, KNOWN, runs, SIGNALS), runs
+
+
+def frame(control: Any, payload: bytes = b"") -> bytes:
+    """A frame with a head of its own."""
+    return frames.join_frames(BEGINS + encode_bare(control), [payload])
+
+
+@pytest.mark.parametrize("watched", [US, Atom("shop"), True, None], ids=repr)
+def test_signals_are_read_as_they_come_and_end_a_run(module: ModuleType, watched: Any) -> None:
+    data = FRAME + frame((19, THEM, watched, REF)) + FRAME + FRAME + frame((33, THEM, REF), b"h\0")
+    assert signals_in(module, data) == (
+        len(data),
+        [
+            (0, [b"term"]),
+            ((b"monitor", THEM, watched, REF), None),
+            (0, [b"term", b"term"]),
+            ((b"alias", THEM, REF), b"h\0"),
+        ],
+    )
+
+
+@pytest.mark.parametrize(("node", "name"), [(Atom("us@h"), "us@h"), (None, None), (True, None)])
+def test_a_signal_behind_a_node_means_both(module: ModuleType, node: Any, name: str | None) -> None:
+    data = frames.join_frames(encode_bare((node, (33, THEM, REF))), [b"h\0"])
+    assert signals_in(module, data, b"") == (len(data), [(((b"alias", THEM, REF), name), b"h\0")])
+
+
+UNUSUAL = {
+    "of another operation": frame((20, THEM, US, REF)),
+    "with a field too few": frame((19, THEM, US)),
+    "with a field too many": frame((19, THEM, US, REF, 1)),
+    "with a number for a name": frame((19, THEM, 5, REF)),
+    "with a name for a pid": frame((19, Atom("x"), US, REF)),
+    "with a pid for a reference": frame((33, THEM, US), b"h\0"),
+    "with a term too many": frame((19, THEM, US, REF), b"h\0"),
+    "without its term": frame((33, THEM, REF)),
+    "with a list in it": frame((19, THEM, [US], REF)),
+    "of one element": frame((19,)),
+    "with an atom that is no text": frame((33, THEM, REF), b"h\0").replace(b"them@h", b"the\xff@h"),
+    "with a number of four bytes": frame((19, THEM, US, REF)).replace(b"a\x13", b"b\0\0\0\x13"),
+    "cut off": frame((19, THEM, US, REF))[:-1],
+}
+
+
+@pytest.mark.parametrize("other", UNUSUAL)
+def test_it_stops_at_a_signal_that_is_unusual(module: ModuleType, other: str) -> None:
+    assert signals_in(module, FRAME + UNUSUAL[other]) == (len(FRAME), [(0, [b"term"])])
+    behind = UNUSUAL[other][4 + len(BEGINS) :]
+    for paired in (behind, b"h\2w\4us@h" + behind, b"h\2" + behind, b"h\3w\4us@h" + behind):
+        paired = len(paired).to_bytes(4) + paired
+        if other != "cut off":
+            assert signals_in(module, paired, b"") == (0, [])
+
+
+def test_what_is_no_table_of_signals_is_refused() -> None:
+    c = codec.implementation("c")
+    for signals in ((), {19: ("pnr", print)}, {19: "pnr"}, {19: (1, print, False)}):
+        with pytest.raises(TypeError):
+            c.cut_frames(frame((19, THEM, US, REF)), 0, 65_536, BEGINS, {}, [], signals)
+
+
+def test_what_the_signal_raises_comes_out(module: ModuleType) -> None:
+    def broken(*fields: object) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        module.cut_frames(frame((33, THEM, REF), b"x"), 0, 99, BEGINS, {}, [], {33: ("pr", broken, True)})
+
+
 PIECES = st.sampled_from([*HEADS, *OTHERS.values(), FRAME, b"\0\0\0\x2f", b"term"])
 
 
@@ -113,6 +194,33 @@ def test_both_cut_alike_whatever_comes(pieces: list[bytes], at: int, least: int)
     data = b"".join(pieces)
     at = min(at, len(data))
     assert cut(codec.implementation("c"), data, at, least) == cut(frames, data, at, least)
+
+
+FIELDS = st.sampled_from(
+    [THEM, US, REF, Atom("x"), Atom("\u00e9" * 200), True, None, 5, 70_000, 1.5, b"x", [], (THEM,)]
+)
+SIGNAL = st.builds(
+    lambda op, fields: (op, *fields), st.sampled_from([19, 33, 20, 400]), st.lists(FIELDS, max_size=4)
+)
+
+
+@given(
+    st.lists(st.tuples(SIGNAL | FIELDS, st.sampled_from([b"", b"h\0", b"x" * 2_000])), max_size=6),
+    st.sampled_from([b"", BEGINS, b"h\2w\4us@h", b"h\2w\3nil"]),
+    st.sampled_from([b"", BEGINS]),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
+)
+def test_both_read_the_same_signals(
+    controls: list[tuple[Any, bytes]], front: bytes, begins: bytes, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(
+        b"".join(frames.join_frames(front + encode_bare(control), [payload]) for control, payload in controls)
+    )
+    for at, byte in changes:
+        if at < len(data):
+            data[at] = byte
+    expected = signals_in(frames, bytes(data), begins)
+    assert signals_in(codec.implementation("c"), bytes(data), begins) == expected
 
 
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 400))

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 
 from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, Channel
-from pyglyn.dist.channel import MessageReceived, MessagesReceived
 from pyglyn.dist.control import Control, RegSend, Send
 from pyglyn.etf import Atom, Pid, Term, encode_bare, encode_parts
 from pyglyn.node.gen_server import GenServer, start_server
@@ -62,11 +61,12 @@ async def into_a_process(count: int) -> None:
     mark()
     for data in came:
         for event in here.receive_batch(data):
-            if isinstance(event, MessagesReceived):
-                assert runtime.receive_many_encoded(event.control, event.payloads)  # type: ignore[arg-type]
-                continue
-            assert isinstance(event, MessageReceived)
-            runtime.receive_encoded(event.control, event.payload)
+            assert type(event) is tuple
+            control, payload = event
+            if type(payload) is list:
+                assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
+            else:
+                runtime.receive_encoded(control, payload)
         while me.message_queue_len:
             await me.receive()
             taken += 1
@@ -104,12 +104,13 @@ async def to_a_worker(count: int) -> None:
     for data in data_of_peer:
         pieces: list[bytes | memoryview] = []
         for event in here.receive_batch(data):
-            if isinstance(event, MessagesReceived):
-                pieces.append(writer.write_many(event.control, None, event.payloads))  # type: ignore[arg-type]
-                continue
-            assert isinstance(event, MessageReceived)
-            assert event.payload is not None
-            pieces += writer.write(event.control, None, (event.payload,))
+            assert type(event) is tuple
+            control, payload = event
+            if type(payload) is list:
+                pieces.append(writer.write_many(control, None, payload))  # type: ignore[arg-type]
+            else:
+                assert payload is not None
+                pieces += writer.write(control, None, (payload,))
         for each in reader.receive_batch(b"".join(pieces)):
             came += len(each.payloads) if isinstance(each, Frames) else 1
     assert came == count

@@ -62,9 +62,11 @@ static Py_ssize_t size_of_head(const uint8_t *data, Py_ssize_t size)
 
 /* What all frames of one call have in common, and the run under way. */
 typedef struct {
+    State *state;
     const uint8_t *begins;
     Py_ssize_t begins_size;
     PyObject *known, *runs;
+    PyObject *signals;          /* a dict, or NULL */
     const uint8_t *head;        /* of the last frame */
     Py_ssize_t head_size;
     PyObject *terms;            /* of its run, borrowed from `runs` */
@@ -96,6 +98,91 @@ static int begin_run(Cut *cut, const uint8_t *body, Py_ssize_t size)
     return 1;
 }
 
+/* frames._is_of: whether a field of a signal is what its letter says */
+static bool is_of(State *state, PyObject *field, char letter)
+{
+    PyTypeObject *type = Py_TYPE(field);
+    if (letter == 'r') return type == state->reference.type;
+    if (type == state->pid.type) return true;
+    return letter == 'n' && (type == state->atom.type || PyBool_Check(field) || field == Py_None);
+}
+
+/* frames._signal_in: what a head means, a new reference; NULL where it is no signal of these, or with an exception */
+static PyObject *signal_in(Cut *cut, PyObject *head, bool with_payload)
+{
+    PyObject *node = NULL, *fields = head;
+
+    if (cut->begins_size == 0) {
+        node = PyTuple_GET_ITEM(head, 0);
+        fields = PyTuple_GET_ITEM(head, 1);
+        if (!PyTuple_CheckExact(fields) || PyTuple_GET_SIZE(fields) < 2) return NULL;
+    }
+    Py_ssize_t count = PyTuple_GET_SIZE(fields) - 1;
+    PyObject *form = PyDict_GetItemWithError(cut->signals, PyTuple_GET_ITEM(fields, 0));
+    if (form == NULL) return NULL;
+    Py_ssize_t size;
+    if (!PyTuple_CheckExact(form) || PyTuple_GET_SIZE(form) != 3) {
+        PyErr_SetString(PyExc_TypeError, "cut_frames: a signal has letters, what is called, and whether a term follows");
+        return NULL;
+    }
+    const char *letters = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(form, 0), &size);
+    if (letters == NULL) return NULL;
+    if (size != count || (PyTuple_GET_ITEM(form, 2) == Py_True) != with_payload) return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (!is_of(cut->state, PyTuple_GET_ITEM(fields, i + 1), letters[i])) return NULL;
+    }
+    PyObject *signal = PyObject_Vectorcall(PyTuple_GET_ITEM(form, 1), &PyTuple_GET_ITEM(fields, 1), (size_t)count, NULL);
+    if (signal == NULL || node == NULL) return signal;
+    bool named = Py_IS_TYPE(node, cut->state->atom.type);
+    PyObject *pair = PyTuple_Pack(2, signal, named ? *slot(node, &cut->state->atom, 0) : Py_None);
+    Py_DECREF(signal);
+    return pair;
+}
+
+/* Where the number of the operation is in a head that may be a signal's, 0 in any other. */
+static Py_ssize_t place_of_op(const Cut *cut, const uint8_t *head, Py_ssize_t size)
+{
+    Py_ssize_t at = 0;
+    if (cut->begins_size == 0) {
+        if (size < 4 || head[0] != SMALL_TUPLE_EXT || head[1] != 2 || head[2] != SMALL_ATOM_UTF8_EXT) return 0;
+        at = 4 + head[3];
+    }
+    if (size - at < 4 || head[at] != SMALL_TUPLE_EXT || head[at + 1] < 2) return 0;
+    return head[at + 2] == SMALL_INTEGER_EXT ? at + 3 : 0;
+}
+
+/* Take a frame that is one of the signals: 1 if it is, 0 if it is not, -1 on failure. */
+static int cut_signal(Cut *cut, const uint8_t *body, Py_ssize_t size)
+{
+    if (size < cut->begins_size || memcmp(body, cut->begins, (size_t)cut->begins_size) != 0) return 0;
+    const uint8_t *begin = body + cut->begins_size;
+    Py_ssize_t rest = Py_MIN(size - cut->begins_size, LONGEST_HEAD);
+    Py_ssize_t op = place_of_op(cut, begin, rest);
+    if (op == 0) return 0;
+    int is_one = PyDict_Contains(cut->signals, cut->state->bytes_of[begin[op]]);
+    if (is_one <= 0) return is_one;
+    Py_ssize_t head_size = size_of_head(begin, rest);
+    if (head_size == 0) return 0;
+    Reader reader;
+    begin_reading(&reader, cut->state, begin, 0, head_size);
+    PyObject *head = read_term(&reader);
+    end_reading(&reader);
+    if (head == NULL) return may_go_on() ? 0 : -1;
+    Py_ssize_t left = size - cut->begins_size - head_size;
+    PyObject *signal = signal_in(cut, head, left > 0);
+    Py_DECREF(head);
+    if (signal == NULL) return PyErr_Occurred() ? -1 : 0;
+    PyObject *payload =
+        left > 0 ? PyBytes_FromStringAndSize((const char *)begin + head_size, left) : Py_NewRef(Py_None);
+    PyObject *one = payload == NULL ? NULL : PyTuple_Pack(2, signal, payload);
+    int failed = one == NULL ? -1 : PyList_Append(cut->runs, one);
+    Py_XDECREF(one);
+    Py_XDECREF(payload);
+    Py_DECREF(signal);
+    cut->head = NULL;  /* what comes behind it begins another run */
+    return failed < 0 ? -1 : 1;
+}
+
 /* frames.cut_frames: where the next frame begins, or -1 */
 static Py_ssize_t cut_from(Cut *cut, const uint8_t *data, Py_ssize_t end, Py_ssize_t at, Py_ssize_t least)
 {
@@ -104,6 +191,12 @@ static Py_ssize_t cut_from(Cut *cut, const uint8_t *data, Py_ssize_t end, Py_ssi
         Py_ssize_t size = length_at(data + at);
         if (size >= least || size > end - at - 4) break;
         if (cut->head == NULL || size <= cut->head_size || memcmp(body, cut->head, (size_t)cut->head_size) != 0) {
+            int is_signal = cut->signals == NULL ? 0 : cut_signal(cut, body, size);
+            if (is_signal < 0) return -1;
+            if (is_signal > 0) {
+                at += 4 + size;
+                continue;
+            }
             int begun = begin_run(cut, body, size);
             if (begun < 0) return -1;
             if (begun == 0) break;
@@ -121,11 +214,13 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_buffer view;
 
-    (void)module;
-    if (nargs != 6 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) || !PyList_CheckExact(args[5])) {
-        PyErr_SetString(PyExc_TypeError, "cut_frames(data, at, least, begins: bytes, known: dict, runs: list)");
+    if (nargs < 6 || nargs > 7 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
+        !PyList_CheckExact(args[5]) || (nargs == 7 && args[6] != Py_None && !PyDict_CheckExact(args[6]))) {
+        PyErr_SetString(
+            PyExc_TypeError, "cut_frames(data, at, least, begins: bytes, known: dict, runs: list, signals: dict | None)");
         return NULL;
     }
+    PyObject *signals = nargs == 7 && args[6] != Py_None ? args[6] : NULL;
     Py_ssize_t at = PyLong_AsSsize_t(args[1]), least = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
@@ -135,7 +230,8 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     Cut cut = {
-        (const uint8_t *)PyBytes_AS_STRING(args[3]), PyBytes_GET_SIZE(args[3]), args[4], args[5], NULL, 0, NULL};
+        .state = state_of(module), .begins = (const uint8_t *)PyBytes_AS_STRING(args[3]),
+        .begins_size = PyBytes_GET_SIZE(args[3]), .known = args[4], .runs = args[5], .signals = signals};
     at = cut_from(&cut, view.buf, view.len, at, least);
     PyBuffer_Release(&view);
     return at < 0 ? NULL : PyLong_FromSsize_t(at);

@@ -27,7 +27,7 @@ static bool pack(PyObject *number, uint8_t **to, int width)
 }
 
 /* terms._hash: of the node and of the packed fields, or of all fields where they cannot be packed */
-static PyObject *hash_of(PyObject *self, const Py_ssize_t *at, int count, const uint8_t *packed, Py_ssize_t size)
+static Py_hash_t hash_of(PyObject *self, const Py_ssize_t *at, int count, const uint8_t *packed, Py_ssize_t size)
 {
     PyObject *node = field(self, at[0]);
     Py_hash_t hash = -1;
@@ -35,14 +35,15 @@ static PyObject *hash_of(PyObject *self, const Py_ssize_t *at, int count, const 
     if (node == NULL) goto missing;
     if (size > 0) {
         hash = PyObject_Hash(node);
-        if (hash == -1) return NULL;
+        if (hash == -1) return -1;
         Py_hash_t rest = PyHash_GetFuncDef()->hash(packed, size);
         hash ^= rest == -1 ? -2 : rest;
+        if (hash == -1) hash = -2;  /* as `hash` has it: -1 is for failures */
     }
     else {
         PyErr_Clear();
         PyObject *fields = PyTuple_New(count);
-        if (fields == NULL) return NULL;
+        if (fields == NULL) return -1;
         for (int i = 0; i < count; i++) {
             PyObject *each = field(self, at[i]);
             if (each == NULL) {
@@ -53,12 +54,12 @@ static PyObject *hash_of(PyObject *self, const Py_ssize_t *at, int count, const 
         }
         hash = PyObject_Hash(fields);
         Py_DECREF(fields);
-        if (hash == -1) return NULL;
+        if (hash == -1) return -1;
     }
-    return PyLong_FromSsize_t(hash);
+    return hash;
 missing:
     PyErr_SetString(PyExc_AttributeError, "a field was deleted");
-    return NULL;
+    return -1;
 }
 
 static PyObject *equal(PyObject *self, PyObject *other, const Py_ssize_t *at, int count)
@@ -82,7 +83,7 @@ static PyObject *equal(PyObject *self, PyObject *other, const Py_ssize_t *at, in
     Py_RETURN_TRUE;
 }
 
-static PyObject *pid_hash(PyObject *self, PyObject *Py_UNUSED(ignored))
+static Py_hash_t pid_hash(PyObject *self)
 {
     uint8_t packed[12], *to = packed;
     bool fits = pack(field(self, pid_at[1]), &to, 4) && pack(field(self, pid_at[2]), &to, 4) &&
@@ -90,14 +91,14 @@ static PyObject *pid_hash(PyObject *self, PyObject *Py_UNUSED(ignored))
     return hash_of(self, pid_at, 4, packed, fits ? to - packed : 0);
 }
 
-static PyObject *port_hash(PyObject *self, PyObject *Py_UNUSED(ignored))
+static Py_hash_t port_hash(PyObject *self)
 {
     uint8_t packed[12], *to = packed;
     bool fits = pack(field(self, port_at[1]), &to, 8) && pack(field(self, port_at[2]), &to, 4);
     return hash_of(self, port_at, 3, packed, fits ? to - packed : 0);
 }
 
-static PyObject *reference_hash(PyObject *self, PyObject *Py_UNUSED(ignored))
+static Py_hash_t reference_hash(PyObject *self)
 {
     uint8_t packed[4 * (MAX_REFERENCE_WORDS + 1)], *to = packed;
     PyObject *words = field(self, reference_at[2]);
@@ -109,32 +110,42 @@ static PyObject *reference_hash(PyObject *self, PyObject *Py_UNUSED(ignored))
     return hash_of(self, reference_at, 3, packed, fits ? to - packed : 0);
 }
 
-static PyObject *pid_eq(PyObject *self, PyObject *other)
+/* What `__eq__` and `__ne__` are by: attrs writes the second one in terms of the first. */
+static PyObject *compare(PyObject *self, PyObject *other, int how, const Py_ssize_t *at, int count)
 {
-    return equal(self, other, pid_at, 4);
+    if (how != Py_EQ && how != Py_NE) Py_RETURN_NOTIMPLEMENTED;
+    PyObject *same = equal(self, other, at, count);
+    if (same == NULL || how == Py_EQ || same == Py_NotImplemented) return same;
+    PyObject *differ = same == Py_True ? Py_False : Py_True;
+    Py_DECREF(same);
+    return Py_NewRef(differ);
 }
 
-static PyObject *port_eq(PyObject *self, PyObject *other)
-{
-    return equal(self, other, port_at, 3);
-}
+#define METHODS(name, count) \
+    static PyObject *name##_compare(PyObject *self, PyObject *other, int how) \
+    { \
+        return compare(self, other, how, name##_at, count); \
+    } \
+    static PyObject *name##_eq(PyObject *self, PyObject *other) \
+    { \
+        return equal(self, other, name##_at, count); \
+    } \
+    static PyObject *name##_hash_method(PyObject *self, PyObject *Py_UNUSED(ignored)) \
+    { \
+        Py_hash_t hash = name##_hash(self); \
+        return hash == -1 && PyErr_Occurred() ? NULL : PyLong_FromSsize_t(hash); \
+    } \
+    static PyMethodDef name##_methods[] = { \
+        {"__hash__", name##_hash_method, METH_NOARGS, NULL}, {"__eq__", name##_eq, METH_O, NULL}, \
+    };
 
-static PyObject *reference_eq(PyObject *self, PyObject *other)
-{
-    return equal(self, other, reference_at, 3);
-}
+METHODS(pid, 4)
+METHODS(port, 3)
+METHODS(reference, 3)
 
-static PyMethodDef pid_methods[] = {
-    {"__hash__", pid_hash, METH_NOARGS, NULL}, {"__eq__", pid_eq, METH_O, NULL},
-};
-static PyMethodDef port_methods[] = {
-    {"__hash__", port_hash, METH_NOARGS, NULL}, {"__eq__", port_eq, METH_O, NULL},
-};
-static PyMethodDef reference_methods[] = {
-    {"__hash__", reference_hash, METH_NOARGS, NULL}, {"__eq__", reference_eq, METH_O, NULL},
-};
-
-static int speed_up(const Class *class, Py_ssize_t *at, size_t size, PyMethodDef *methods)
+/* The methods are for who looks them up; dicts and comparisons call the slots, without a look at any method. */
+static int speed_up(
+    const Class *class, Py_ssize_t *at, size_t size, PyMethodDef *methods, hashfunc hash, richcmpfunc compared)
 {
     memcpy(at, class->at, size);
     for (int i = 0; i < 2; i++) {
@@ -144,12 +155,15 @@ static int speed_up(const Class *class, Py_ssize_t *at, size_t size, PyMethodDef
         Py_XDECREF(method);
         if (failed < 0) return -1;
     }
+    class->type->tp_hash = hash;
+    class->type->tp_richcompare = compared;
     return 0;
 }
 
+#define SPEED_UP(state, name) \
+    speed_up(&(state)->name, name##_at, sizeof(name##_at), name##_methods, name##_hash, name##_compare)
+
 int speed_up_identifiers(State *state)
 {
-    if (speed_up(&state->pid, pid_at, sizeof(pid_at), pid_methods) < 0) return -1;
-    if (speed_up(&state->port, port_at, sizeof(port_at), port_methods) < 0) return -1;
-    return speed_up(&state->reference, reference_at, sizeof(reference_at), reference_methods);
+    return SPEED_UP(state, pid) < 0 || SPEED_UP(state, port) < 0 || SPEED_UP(state, reference) < 0 ? -1 : 0;
 }
