@@ -127,7 +127,12 @@ class OutgoingQueue:
 
         What is ready goes first, but after a share of it a fragment has its turn.
         """
-        pieces: list[Buffer] = []
+        if self.size <= limit and not self._streams:
+            pieces: list[Any] = list(self._ready)
+            self._ready.clear()
+            self.size = 0
+            return pieces
+        pieces = []
         taken = 0
         while taken < limit and (self._ready or self._active):
             taken += self._ready_turn(pieces, self._share if self._streams else limit - taken)

@@ -405,9 +405,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def send_frame(self, frame: bytes) -> bool:
         """Queue a message that `etf.pack_frame` has made; False where it is for ``send``."""
-        if self.busy or not self._channel.send_frame(frame):
+        channel = self._channel
+        if self.busy or not channel.send_frame(frame):
             return False
-        self._queued(1)
+        if self._flush_due and channel.queued_bytes < self._settings.busy_limit:
+            self._sent += 1
+        else:
+            self._queued(1)
         return True
 
     def _queued(self, count: int) -> None:

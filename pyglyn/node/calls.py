@@ -40,7 +40,7 @@ class Caller:
     @classmethod
     def from_term(cls, term: Term) -> Caller | None:
         """Read ``{Pid, Tag}``; None if it is something else."""
-        if isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], Pid):
+        if type(term) is tuple and len(term) == 2 and type(term[0]) is Pid:
             return cls(term[0], term[1])
         return None
 
@@ -54,7 +54,7 @@ class Caller:
 
 def _alias_in(tag: Term) -> Reference | None:
     """The reference of ``[alias|Ref]``; None of anything else."""
-    if isinstance(tag, ImproperList) and isinstance(tag.tail, Reference) and tag.elements == (ALIAS,):
+    if type(tag) is ImproperList and type(tag.tail) is Reference and tag.elements == (ALIAS,):
         return tag.tail
     return None
 

@@ -235,19 +235,31 @@ class _Loop:
     async def run(self, outcome: Any) -> None:
         await self.after(outcome)
         while True:
-            try:
-                message = await (
-                    self.me.receive(is_system_message)
-                    if self.system.suspended
-                    else self.me.receive(timeout=self.timeout)
-                )
-            except TimeoutError:
-                message = TIMEOUT
-            if not is_system_message(
-                message
-            ):  # after a look into the server its timeout starts again, as in OTP
-                self.timeout = None
-            await self.handle(message)
+            if self.timeout is None and not self.system.suspended:
+                message = await self.me.receive()
+            else:
+                message = await self.wait()
+            caller = None
+            if type(message) is tuple and len(message) == 3 and message[0] is GEN_CALL:
+                caller = Caller.from_term(message[1])
+            if caller is not None:
+                await self.call(message[2], caller)  # type: ignore[index]
+            else:
+                await self.handle(message)
+
+    async def wait(self) -> Term:
+        """Take the next message of a server that has a timeout, or is suspended."""
+        try:
+            message = await (
+                self.me.receive(is_system_message)
+                if self.system.suspended
+                else self.me.receive(timeout=self.timeout)
+            )
+        except TimeoutError:
+            message = TIMEOUT
+        if not is_system_message(message):  # after a look into the server its timeout starts again, as in OTP
+            self.timeout = None
+        return message
 
     async def after(self, outcome: Any) -> None:
         """Act on what a handler returned besides a reply: timeout, continuation, stop."""
@@ -262,13 +274,12 @@ class _Loop:
             return
 
     async def handle(self, message: Term) -> None:
+        """Handle a message that is no call."""
         tag = message[0] if isinstance(message, tuple) and message else None
         size = len(message) if tag is not None else 0  # type: ignore[arg-type]
         if tag is GEN_CALL and size == 3:
-            caller = Caller.from_term(message[1])  # type: ignore[index]
-            if caller is not None:
-                await self.call(message[2], caller)  # type: ignore[index]
-        elif tag is GEN_CAST and size == 2:
+            return  # from nobody
+        if tag is GEN_CAST and size == 2:
             await self.after(await self.server.handle_cast(message[1]))  # type: ignore[index]
         elif tag is SYSTEM and size == 3:
             if (end := self.system.take(message)) is not None:
@@ -295,6 +306,7 @@ class _Loop:
             self.server.reply(caller, outcome.value)
         elif outcome is not NoReply and not isinstance(outcome, NoReply):
             self.server.reply(caller, outcome)
+            return
         await self.after(outcome)
 
 

@@ -224,6 +224,26 @@ class Mailbox:
             message = message.message
         return True, message
 
+    def sleep(self) -> Waiter[None] | None:
+        """What to await where nothing is here, until something may be; None where it is for ``get``.
+
+        Who has awaited it calls ``awake``, in any case, and looks again.
+        """
+        if self._fresh or self._remaining or self._held or self._waits or self._failure is not None:
+            return None
+        waiter = self._waiter
+        if waiter is None:
+            waiter = self._waiter = Waiter()
+        else:
+            waiter.reset()
+        self._streak = 0
+        self._waits = self._sleeps = True
+        return waiter
+
+    def awake(self) -> None:
+        """What ``sleep`` has given was awaited, or will not be."""
+        self._waits = self._sleeps = False
+
     async def get(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the first message that matches; wait for it at most ``timeout`` seconds.
 

@@ -464,9 +464,21 @@ class Process:
             found, message = self._mailbox.next(match)
             if found:
                 return message
-        if self.on_wait is not None and timeout is None:
+        if timeout is not None:
+            return await self._mailbox.get(match, timeout)
+        if self.on_wait is not None:
             self.on_wait()
-        return await self._mailbox.get(match, timeout)
+        if match is None:  # what most processes do most of the time
+            waiter = self._mailbox.sleep()
+            if waiter is not None:
+                try:
+                    await waiter
+                finally:
+                    self._mailbox.awake()
+                found, message = self._mailbox.next()
+                if found:
+                    return message
+        return await self._mailbox.get(match)
 
     async def receive_as(self, decoder: ValueDecoder[T_co], timeout: float | None = None) -> T_co:
         """Take the next message as a value, by a decoder such as ``gleam.decoder(OrderEvent)``.

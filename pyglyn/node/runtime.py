@@ -529,7 +529,8 @@ class Runtime:
         if process is None:
             return False
         if type(control) is MonitorP:
-            process.signals.on_monitor(control.watcher, control.watched, control.ref)
+            watched: Any = control.watched
+            process.signals.on_monitor(control.watcher, watched, control.ref)
         else:
             process.signals.on_demonitor(control.watcher, control.ref)
         return True
