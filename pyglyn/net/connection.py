@@ -502,7 +502,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._flush_soon()  # the answer
 
     def _dispatch(self, control: Control, payload: bytes | memoryview | list[bytes] | None) -> None:
-        """Dispatch a message, or those with the same control message, of which those behind a pause are held."""
+        """Dispatch a message, or those with the same control message; those behind a pause are held."""
         try:
             if not isinstance(payload, list):
                 self._on_message(self, control, payload)
