@@ -113,12 +113,15 @@ class Waiter(Generic[T]):
 
     It is what asyncio takes for a future (``asyncio.isfuture``): tasks await it, and it can be given to
     ``asyncio.wait``, ``gather`` and ``shield``. ``reset`` makes a settled one new.
+
+    Args:
+        turn: that of the running event loop, where it is known already: to ask for it is a system call.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_more", "_result", "_turn")
 
-    def __init__(self) -> None:
-        self._turn = current()
+    def __init__(self, turn: Turn | None = None) -> None:
+        self._turn = current() if turn is None else turn
         self._asyncio_future_blocking = False
         self._callback: Callable[[Any], object] | None = None
         self._context: contextvars.Context | None = None

@@ -260,8 +260,8 @@ class Channel:
 
     def _check_watcher(self, control: MonitorP | DemonitorP) -> None:
         """Check whose the pids are in a monitor, or its end, that was read at once."""
-        watched = control.watched
-        if control.watcher.node != self._peer_node or (
+        watched, peer = control.watched, self._peer_node
+        if (peer is not None and control.watcher.node != peer) or (
             type(watched) is Pid and watched.node != self._local_node
         ):
             self._check(to_term(control, self._flag_bits | _MONITOR_BITS))

@@ -275,6 +275,7 @@ _NO_COOKIE = Atom("")
 _SEND_SENDER = DistFlags.SEND_SENDER.value
 _UNLINK_ID = DistFlags.UNLINK_ID.value
 _ALTACT_SIG = DistFlags.ALTACT_SIG.value
+_ALIAS = DistFlags.ALIAS.value
 
 
 def to_term(control: Control, flags: int) -> tuple[Any, ...]:
@@ -291,13 +292,13 @@ def to_term(control: Control, flags: int) -> tuple[Any, ...]:
     return _WRITERS[type(control)](control, flags)
 
 
-_MONITORS = DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME
+_MONITORS = (DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME).value
 """Both, whatever is monitored: with one of them only, OTP sends nothing (erts_dsig_send_monitor in dist.c)."""
 
 
-def _need(flags: int, needed: DistFlags, what: str) -> None:
-    if flags & needed.value != needed.value:
-        raise LocalProtocolError(f"the peer has not negotiated {needed.name}: no {what}")
+def _need(flags: int, needed: int, what: str) -> None:
+    if flags & needed != needed:
+        raise LocalProtocolError(f"the peer has not negotiated {DistFlags(needed).name}: no {what}")
 
 
 def _write_unlink_id(c: UnlinkId, flags: int) -> tuple[Any, ...]:
@@ -307,7 +308,7 @@ def _write_unlink_id(c: UnlinkId, flags: int) -> tuple[Any, ...]:
 
 
 def _write_unlink_id_ack(c: UnlinkIdAck, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.UNLINK_ID, "UNLINK_ID_ACK")
+    _need(flags, _UNLINK_ID, "UNLINK_ID_ACK")
     return 36, c.id, c.sender, c.to
 
 
@@ -324,7 +325,7 @@ def _write_reg_send(c: RegSend, flags: int) -> tuple[Any, ...]:
 
 
 def _write_alias_send(c: AliasSend, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.ALIAS, "ALIAS_SEND")
+    _need(flags, _ALIAS, "ALIAS_SEND")
     return (33, c.sender, c.alias) if c.token is None else (34, c.sender, c.alias, c.token)
 
 

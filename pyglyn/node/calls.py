@@ -7,7 +7,7 @@ Source: gen.erl (OTP 25, 28). A call monitors the server with a reference that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -86,14 +86,15 @@ def _failure(server: ServerRef, reason: Term) -> CallFailed:
     return CallFailed(f"call to {where}: the process ended: {text}", reason=reason)
 
 
-async def call(me: Calling, server: ServerRef, request: Term, timeout: float | None) -> Term:
+def call(me: Calling, server: ServerRef, request: Term, timeout: float | None) -> Coroutine[Any, Any, Term]:
     """See ``Process.call``."""
-    if tracing.tracer is not None:
-        with tracing.span(f"call {_target(server)}", "client"):
-            return await exchange(
-                me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True
-            )
-    return await exchange(me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True)
+    asked = exchange(me, server, lambda tag: (GEN_CALL, (me.pid, tag), request), timeout, alias_tag=True)
+    return asked if tracing.tracer is None else _traced(server, asked)
+
+
+async def _traced(server: ServerRef, asked: Coroutine[Any, Any, Term]) -> Term:
+    with tracing.span(f"call {_target(server)}", "client"):
+        return await asked
 
 
 def _target(server: ServerRef) -> str:
@@ -140,7 +141,7 @@ async def wait(future: Answer, timeout: float | None) -> Any:
     """
     if timeout is None:
         return await future
-    timer = asyncio.get_running_loop().call_later(timeout, after_reading, _expire, future)
+    timer = future.get_loop().call_later(timeout, after_reading, _expire, future)
     try:
         return await future
     finally:

@@ -51,10 +51,11 @@ def name_and_node(to: tuple[object, ...]) -> tuple[Name, str]:
     Raises:
         TypeError: not two names.
     """
-    if len(to) != 2 or not all(isinstance(part, (str, Atom)) for part in to):
-        raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
-    name, node = to
-    return name_term(name), str(node)  # type: ignore[arg-type]
+    if len(to) == 2:
+        name, node = to
+        if isinstance(name, (str, Atom)) and isinstance(node, (str, Atom)):
+            return name_term(name), str(node)
+    raise TypeError(f"a destination is a pid, a name, (name, node) or an alias, got {to!r}")
 
 
 def node_of(to: Destination) -> str | None:

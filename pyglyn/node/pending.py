@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from pyglyn.etf import ImproperList, Reference, Term
-from pyglyn.loop_turn import Waiter
+from pyglyn.loop_turn import Turn, Waiter, current
 from pyglyn.node import heads
 
 Answer: TypeAlias = "Waiter[tuple[bool, Any]]"
@@ -19,17 +19,20 @@ class Pending:
         futures: both.
     """
 
-    __slots__ = ("futures",)
+    __slots__ = ("_turn", "futures")
 
     def __init__(self) -> None:
         self.futures: dict[Reference, Answer] = {}
+        self._turn: Turn | None = None
 
     def __len__(self) -> int:
         return len(self.futures)
 
     def expect(self, ref: Reference) -> Answer:
         """Wait for an answer with this reference, until ``forget``."""
-        future: Answer = Waiter()
+        if self._turn is None:
+            self._turn = current()
+        future: Answer = Waiter(self._turn)
         self.futures[ref] = future
         return future
 

@@ -21,7 +21,7 @@ from threading import get_ident
 from typing import Any, Protocol, TypeVar
 
 from pyglyn import etf
-from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, RegSend, Send, SpawnReply
+from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, Op, RegSend, Send, SpawnReply
 from pyglyn.errors import DecodeError, EncodeError, NoProcess, PyglynError
 from pyglyn.etf import Atom, Limits, Pid, Reference, Term
 from pyglyn.node import calls, exits, heads
@@ -57,6 +57,7 @@ from pyglyn.patience import Patience
 MAX_LOGGED_REASON = 500
 """Characters of an exit reason in the log: a peer may send one of any size."""
 
+_MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
 ACK, CHECKPOINT, PRIVATE = Atom("ack"), Atom("$checkpoint"), Atom("$pyglyn")
 logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
@@ -103,6 +104,7 @@ class Host(Protocol):
     read_message: Callable[[bytes | memoryview], Term]
     handling: bool
     alias_ways: dict[str, AliasWay]
+    watch_ways: dict[str, Way]
 
     def complain(self, to: logging.Logger, text: str) -> None: ...
     def make_ref(self) -> Reference: ...
@@ -626,7 +628,7 @@ class Process:
 
     def _demonitor(self, ref: Reference) -> None:
         target = self.signals.demonitor(ref)
-        if target is not None:
+        if target is not None and not self._watch(_DEMONITOR_P, target, ref):
             self._apply([demonitor_signal(self.pid, ref, target)])
         self._drop_alias(ref)
 
@@ -728,8 +730,17 @@ class Process:
         ref = self.runtime.make_ref()
         future = self.pending.expect(ref)
         self._add_alias(ref)
-        self._apply(self.signals.monitor(ref, self._monitor_target(to)))
+        target = self._monitor_target(to)
+        self.signals.expect_down(ref, target)
+        if not self._watch(_MONITOR_P, target, ref):
+            self._apply(self.signals.monitor(ref, target))
         return ref, future
+
+    def _watch(self, op: int, target: MonitorTarget, ref: Reference) -> bool:
+        """Send a monitor to another node, or its end, where nothing is in the way; see ``Runtime``."""
+        watched, node = (target, target.node) if type(target) is Pid else target  # type: ignore[misc]
+        way = self.runtime.watch_ways.get(node)
+        return way is not None and not self.runtime.handling and way((op, self.pid, watched, ref))
 
     def forget_reply(self, ref: Reference) -> None:
         """No longer wait for a reply: the monitor and the alias go, a late reply is dropped."""
