@@ -471,6 +471,11 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def _take(self, limit: int) -> bytes | memoryview:
         """Take about so many bytes off the queue: small pieces joined, of a large one a view."""
         out = self._out
+        if self._out_size <= limit:
+            piece = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self._out_size = 0
+            return piece
         if len(out[0]) >= limit or len(out) == 1:
             piece = out.popleft()
             if len(piece) > limit:

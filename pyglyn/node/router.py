@@ -33,8 +33,10 @@ from typing import Final
 import attrs
 
 from pyglyn.dist.control import (
+    AliasSend,
     Control,
     MonitorPExit,
+    Op,
     RegSend,
     Send,
     SpawnFlags,
@@ -47,7 +49,7 @@ from pyglyn.dist.control import (
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.escaping import escaped
-from pyglyn.etf import Atom, Pid, Reference, decode_bare
+from pyglyn.etf import Atom, Pid, Reference, decode_bare, encode_bare, join_frames
 from pyglyn.net import Connection
 from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
@@ -65,6 +67,7 @@ logger = logging.getLogger("pyglyn.node")
 _AWAITED: Final = frozenset((MonitorPExit, SpawnReply))
 MOST_PENDING: Final = 10_000
 """Nodes that may be connected to at once because something was sent there: a peer can have us answer any."""
+_ALIAS_SEND: Final = Op.ALIAS_SEND.value
 _ENTRY: Final = 400
 """Bytes that a signal takes while it waits for a connection, besides its payload."""
 
@@ -360,11 +363,22 @@ class Router:
             if other is not None:
                 other.hold_back(link.protocol.transport)
             return
+        if type(control) is AliasSend and self._answer_out(control, frame.payload, node):
+            return
         parts = None if frame.payload is None else (frame.payload,)
         try:
             self.to_node(control, parts, node)
         except NodeBusy as error:
             logger.error("dropped a message of %s: %s", link.title, error)
+
+    def _answer_out(self, control: AliasSend, payload: bytes | memoryview | None, node: str) -> bool:
+        """Pass a worker's answer to a call on by the short way; False where it is for ``to_node``."""
+        found = None if control.token is not None or payload is None else self.way(None, node)
+        if found is None or payload is None:
+            return False
+        head, most, port = found
+        head += encode_bare((_ALIAS_SEND, control.sender, control.alias))
+        return len(head) + len(payload) <= most and port.send_frame(join_frames(head, [payload]))
 
     def messages_from_worker(self, link: WorkerLink, frames: Frames) -> bool:
         """Pass messages on that have the same header; False where each is for ``from_worker``."""

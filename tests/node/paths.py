@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 
 from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, Channel
-from pyglyn.dist.control import Control, RegSend, Send
-from pyglyn.etf import Atom, Pid, Term, encode_bare, encode_parts
+from pyglyn.dist.control import AliasSend, Control, DemonitorP, MonitorP, RegSend, Send
+from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term, encode_bare, encode_parts
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.link import FrameReader, Frames, FrameWriter
 from pyglyn.node.runtime import Identity, Parts, Runtime
@@ -151,8 +151,70 @@ async def served(count: int) -> None:
     runtime.kill_all(None)
 
 
+def _join(runtime: Runtime, here: Channel) -> None:
+    """Let what leaves a runtime go out through a channel, by the short ways where there are any."""
+
+    def way(control: Send | RegSend | None, node: str) -> tuple[bytes, int, Port] | None:
+        head = here.head_of(control)
+        return None if head is None else (head, READ, here)
+
+    runtime.outlet = lambda control, parts, node: here.send(control, parts)
+    runtime.on_way = way
+
+
+async def called(count: int) -> None:
+    """A call as a BEAM makes it, from the bytes of its monitor, its message and its end to those of the reply."""
+    here, peer, ref = channel(), Channel(RECOMMENDED, 0.0), None
+    runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+    _join(runtime, here)
+    await start_server(runtime, Echo, name="echo")
+    name, pieces = Atom("echo"), []
+    for number in range(count):
+        if ref is not None:
+            peer.send(DemonitorP(FAR, name, ref))
+        ref = Reference(THERE, 7, (number, 1, 2))
+        peer.send(MonitorP(FAR, name, ref))
+        tag = ImproperList((Atom("alias"),), ref)
+        peer.send(RegSend(FAR, name), encode_parts((Atom("$gen_call"), (FAR, tag), Atom("get"))))
+        pieces.append(b"".join(peer.data_to_send(1 << 40)))
+    mark()
+    for piece in pieces:
+        for event in here.receive_batch(piece):
+            assert isinstance(event, tuple)
+            control, payload = event
+            if isinstance(payload, list):
+                assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
+            else:
+                runtime.receive_encoded(control, payload)
+        while not here.queued_bytes:  # noqa: ASYNC110 - it is there within a turn or two
+            await asyncio.sleep(0)
+        here.data_to_send(1 << 40)
+    runtime.kill_all(None)
+
+
+async def asked(count: int) -> None:
+    """A call of another node's server, from ``call`` to the reply that comes for it."""
+    here, peer = channel(), Channel(RECOMMENDED, 0.0)
+    runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+    _join(runtime, here)
+    me = runtime.attach("caller")
+    mark()
+    for _ in range(count):
+        answer = asyncio.ensure_future(me.call(FAR, Atom("get")))
+        await asyncio.sleep(0)
+        here.data_to_send(1 << 40)
+        [ref] = me.pending.futures
+        peer.send(AliasSend(FAR, ref), encode_parts((ImproperList((Atom("alias"),), ref), Atom("ok"))))
+        for event in here.receive_batch(b"".join(peer.data_to_send(1 << 40))):
+            assert isinstance(event, tuple)
+            runtime.receive_encoded(*event)  # type: ignore[arg-type]
+        assert await answer is Atom("ok")
+    runtime.kill_all(None)
+
+
 PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
-    each.__name__: each for each in (into_a_process, out_of_a_process, to_a_worker, within, served)
+    each.__name__: each
+    for each in (into_a_process, out_of_a_process, to_a_worker, within, served, called, asked)
 }
 
 
