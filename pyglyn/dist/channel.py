@@ -259,9 +259,9 @@ class Channel:
         return events
 
     def _check_watcher(self, control: MonitorP | DemonitorP) -> None:
-        """Check whose the pids are in a monitor, or its end, that was read at once."""
+        """Check whose the pids and the reference are in a monitor, or its end, that was read at once."""
         watched, peer = control.watched, self._peer_node
-        if (peer is not None and control.watcher.node != peer) or (
+        if (peer is not None and (control.watcher.node != peer or control.ref.node != peer)) or (
             type(watched) is Pid and watched.node != self._local_node
         ):
             self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
