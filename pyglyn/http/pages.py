@@ -24,6 +24,7 @@ from aiohttp import web
 from pyglyn.errors import PyglynError
 from pyglyn.etf import Atom, Term
 from pyglyn.http.observer import Observer
+from pyglyn.net.transport import share_of_descriptors
 from pyglyn.node import Node
 
 _FILES: Final = {
@@ -35,6 +36,8 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
+MAX_STREAMS: Final = 32
+"""Who may look at once, or a 64th of the files the process may open: others ask whether the node is ready."""
 _ALL: Final = Atom("all")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +57,20 @@ def routes(observer: Observer, token: str) -> Callable[[Node], Iterable[web.Rout
     async def nodes(request: web.Request) -> web.StreamResponse:
         return web.json_response(await observer.look())
 
+    open_streams = 0
+    most = share_of_descriptors(64, MAX_STREAMS)
+
     async def stream(request: web.Request) -> web.StreamResponse:
+        nonlocal open_streams
+        if open_streams >= most:
+            return web.json_response({"error": f"{most} look already"}, status=503)
+        open_streams += 1
+        try:
+            return await told(request)
+        finally:
+            open_streams -= 1
+
+    async def told(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         async with contextlib.aclosing(observer.events()) as events:

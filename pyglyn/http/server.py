@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import ipaddress
+import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pyglyn import forks
+from pyglyn.complaints import Complaints
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.http import health, metrics
 from pyglyn.http.connections import Connections
@@ -47,6 +50,41 @@ def address_of(text: str) -> tuple[str, int]:
     if importlib.util.find_spec("aiohttp") is None:
         raise ValueError("serving HTTP needs aiohttp: pip install 'pyglyn[http]'")
     return host, int(port)
+
+
+class _AbortedLater:
+    """A transport that aiohttp has not begun with yet: aborted now, it would complain of its end."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def abort(self) -> None:
+        asyncio.get_running_loop().call_soon(self._transport.abort)
+
+
+class _Few(logging.Filter):
+    """Malformed requests, which anybody can send, are a line now and then and no trace of the parser."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._complaints = Complaints()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        from aiohttp.http_exceptions import HttpProcessingError
+
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        line = self._complaints.take(f"refused a malformed request: {type(error).__name__}", time.monotonic())
+        if line is None:
+            return False
+        record.msg, record.args, record.exc_info = "%s", (line,), None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
+
+
+logger = logging.getLogger("pyglyn.http.requests")
+logger.addFilter(_Few())
 
 
 class HttpServer:
@@ -93,7 +131,9 @@ class HttpServer:
             sock = bound(address, port)
         except OSError as error:
             raise DistributionError(f"cannot serve HTTP at {host}:{port}: {explain(error)}") from error
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=logger, handle_signals=False, shutdown_timeout=SHUTDOWN_S
+        )
         await self._runner.setup()
         self._count_connections(self._runner.server)
         await web.SockSite(self._runner, forks.keep(sock)).start()
@@ -106,7 +146,7 @@ class HttpServer:
 
         def connection_made(handler: Any, transport: asyncio.Transport) -> None:
             made(handler, transport)
-            self.connections.made(handler, transport)
+            self.connections.made(handler, _AbortedLater(transport))
 
         def connection_lost(handler: Any, error: BaseException | None = None) -> None:
             self.connections.lost(handler)

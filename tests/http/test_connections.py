@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import logging
 
 import pytest
 
@@ -57,3 +60,42 @@ async def test_idle_clients_leave_room_for_who_asks(epmd: object, caplog: pytest
             writer.transport.abort()
         await eventually(lambda: not len(server.connections))
         await server.stop()
+
+
+async def test_malformed_requests_are_a_line_and_what_is_too_much_is_refused_without_one(
+    epmd: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No trace of the parser for each, nor of a connection that goes before it has begun."""
+    caplog.set_level(logging.INFO)
+    async with Node(unique_name(), cookie="c") as node:
+        server = HttpServer(node)
+        server.connections = Connections(20)
+        await server.start("127.0.0.1", 0)
+        for request in (
+            b"GET * HTTP/1.1\r\n\r\n",
+            b"\0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000,
+        ) * 10:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request)
+            await reader.read()
+            writer.close()
+        with contextlib.ExitStack() as held:
+            for _ in range(20):
+                connection = object()
+                server.connections.made(connection, Transport())
+                held.enter_context(server.connections.asking(connection))
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+                with contextlib.suppress(ConnectionResetError):
+                    assert not await reader.read()
+                writer.close()
+        await server.stop()
+        gc.collect()
+    lines = [
+        record
+        for record in caplog.records
+        if record.name.startswith(("asyncio", "pyglyn.http.requests", "aiohttp"))
+    ]
+    assert 1 <= len(lines) <= 5
+    assert not any(record.exc_info for record in lines)

@@ -27,6 +27,7 @@ from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, BankAccountEvent, OpenAccount, apply, handle
 from tests.cli.test_cli import pyglyn
 from tests.eventsourcing.handles import bank_at
+from tests.http.asking import get
 from tests.http.browser import Page, chromium, tab
 from tests.supervision.service import Probe
 
@@ -357,6 +358,32 @@ async def test_the_api_tells_nothing_without_the_token_and_changes_nothing_unask
     assert {"a", "stuck", "top"} < {process["name"] for process in node["processes"]}
     status, error = await served.order(node=served.node.name, query="levels", order="pause")
     assert (status, error) == (403, {"error": "this page only reads"})
+
+
+async def test_many_who_look_and_never_read_leave_room_for_who_asks_whether_the_node_is_ready(
+    served: Served,
+) -> None:
+    readers = []
+    for _ in range(300):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET /api/stream HTTP/1.1\r\nHost: a\r\n")
+        writer.write(f"Authorization: Bearer {TOKEN}\r\n\r\n".encode())
+        readers.append(writer)
+        status = (await reader.readuntil(b"\r\n")).split()[1] if len(readers) % 50 == 0 else None
+    assert status == b"503"
+    assert (await get(served.port, "/livez"))[0] == 200
+    assert (await get(served.port, "/readyz"))[0] == 200
+    for writer in readers:
+        writer.transport.abort()
+
+    async def is_told() -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(f"GET /api/stream HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
+        status = (await reader.readuntil(b"\r\n")).split()[1]
+        writer.transport.abort()
+        return status == b"200"
+
+    await eventually(is_told)
 
 
 @pytest.mark.parametrize("served", [(True,)], indirect=True)
