@@ -556,9 +556,11 @@ class Channel:
         return []
 
     def close(self) -> None:
-        """Refuse everything from now on and drop what is queued."""
+        """Refuse everything from now on and drop what is queued, and what has come in part."""
         self.closed = True
         self._queue.clear()
+        self._assembler.clear()
+        self._reader.clear()
 
 
 _WITH_REASON = frozenset((LinkExit, Exit2, MonitorPExit))

@@ -80,6 +80,10 @@ class PacketReader:
         self._begun = bytearray()  # of the packet that is not complete yet, what earlier calls brought
         self._missing = 0  # bytes of that packet that are still to come
 
+    def clear(self) -> None:
+        """Drop what came of a packet that is not complete. The reader cannot be used any more."""
+        self._begun = bytearray()
+
     def receive_data(self, data: bytes | memoryview) -> list[Packet | Run]:
         """Take what was received and return the packets that are complete now, in order.
 
@@ -294,6 +298,11 @@ class Assembler:
         del self._assemblies[sequence]
         self._total -= len(assembly.content)
         return assembly
+
+    def clear(self) -> None:
+        """Drop what is incomplete."""
+        self._assemblies.clear()
+        self._total = 0
 
     def _grow(self, assembly: Assembly, part: Buffer) -> None:
         self._total += len(part)

@@ -41,7 +41,6 @@ class EpmdServer:
     Attributes:
         port: where it listens, once started.
         idle_s: after so many seconds a connection over which nothing is registered is closed.
-        complaints: of malformed requests.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class EpmdServer:
         self._relaxed = relaxed_command_check
         self._clock = clock
         self.idle_s = idle_s
-        self.complaints = Complaints()
+        self._complaints = Complaints()
         self._sockets: ListeningSockets | None = None
         self._most = share_of_descriptors(8, MAX_CONNECTIONS)
         self._connections: set[_Client] = set()
@@ -125,7 +124,13 @@ class EpmdServer:
             self._unused[name] = (entry, client.creation, client.number)
             while len(self._unused) > MAX_REMEMBERED:
                 del self._unused[next(iter(self._unused))]
-            logger.info("node %s is gone from EPMD", name)
+            self.say(f"node {name} is gone from EPMD")
+
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """Log what anybody on the machine can bring about, of a burst some lines."""
+        line = self._complaints.take(text, time.monotonic())
+        if line is not None:
+            logger.log(level, "%s", line)
 
     def answer(self, client: _Client, body: bytes) -> bytes | None:
         """Carry a request out; None to close the connection without a word.
@@ -155,10 +160,10 @@ class EpmdServer:
 
     def _register(self, client: _Client, entry: NodeEntry) -> bytes:
         if entry.name in self._registered:
-            logger.info("the name %s is taken, a second node of that name was refused", entry.name)
+            self.say(f"the name {entry.name} is taken, a second node of that name was refused")
             return epmd.encode_alive2_answer(entry, 1, 99)
         if len(self._registered) >= self._most:
-            logger.warning("%d nodes are registered, the name %s was refused", self._most, entry.name)
+            self.say(f"{self._most} nodes are registered, a further name was refused", logging.WARNING)
             return epmd.encode_alive2_answer(entry, 1, 99)
         self._asking.pop(client, None)
         unused = self._unused.pop(entry.name, None)
@@ -168,7 +173,7 @@ class EpmdServer:
         client.creation = creation
         client.registered = entry.name
         self._registered[entry.name] = (entry, client)
-        logger.info("node %s registered with EPMD, port %d", entry.name, entry.port)
+        self.say(f"node {entry.name} registered with EPMD, port {entry.port}")
         return epmd.encode_alive2_answer(entry, 0, creation)
 
     def _kill(self) -> bytes:
@@ -234,9 +239,7 @@ class _Client(asyncio.Protocol):
         try:
             answer = self._server.answer(self, body)
         except RemoteProtocolError as error:
-            line = self._server.complaints.take(f"dropped a malformed request: {error}", time.monotonic())
-            if line is not None:
-                logger.info("%s", line)
+            self._server.say(f"dropped a malformed request: {error}")
             answer = None
         self._buffer = b""
         if answer is not None:

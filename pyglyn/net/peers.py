@@ -19,11 +19,13 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
+from pyglyn.complaints import Complaints
 from pyglyn.dist import (
     Acceptor,
     AliveReceived,
@@ -126,6 +128,7 @@ class Peers:
         self._accepting: dict[HandshakeDriver, None] = {}  # the oldest first
         self._most_accepting = transport.share_of_descriptors(8, self.settings.max_handshakes)
         self._crowded = False
+        self._complaints = Complaints()
         self._contexts = None if self.settings.tls is None else Contexts(self.settings.tls)
         self._length_size = 2 if self._contexts is None else 4
         self._turns = Turns(self.settings.max_dials, self.settings.max_dials_to_host)
@@ -421,7 +424,7 @@ class Peers:
             driver.answer(lambda: machine.send_status("not_allowed"))
             self._accepting.pop(driver, None)
             driver.close()
-            logger.warning("refused a connection from %s: %s", driver.peer_address, problem)
+            self._say_refused(driver, problem)
             return
         if event.dynamic:
             driver.answer(lambda: machine.send_named(name, random_creation()))
@@ -440,10 +443,18 @@ class Peers:
             self._accepting.pop(driver, None)
             driver.close()
 
+    def _say_refused(self, driver: HandshakeDriver, why: object) -> None:
+        """Log it; of a burst for one reason the first, whatever ports they come from."""
+        line = self._complaints.take(str(why), time.monotonic())
+        if line is not None:
+            logger.warning("refused a connection from %s: %s", driver.peer_address, line)
+
     def _acceptor_failed(self, driver: HandshakeDriver, error: HandshakeError) -> None:
         self._accepting.pop(driver, None)
-        level = logging.DEBUG if self._is_no_matter(driver) else logging.WARNING
-        logger.log(level, "refused a connection from %s: %s", driver.peer_address, error)
+        if self._is_no_matter(driver):
+            logger.debug("refused a connection from %s: %s", driver.peer_address, error)
+        else:
+            self._say_refused(driver, error)
         for dial in list(self._dials.values()):
             if dial.adopted is driver:
                 self._fail_dial(dial, error)

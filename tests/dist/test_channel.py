@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -593,6 +594,24 @@ def test_a_form_that_was_not_negotiated_is_refused(flag: DistFlags, control: tup
     assert isinstance(with_it.receive_data(data)[0], MessageReceived)
     without = Channel(RECOMMENDED & ~flag, 0.0, local_node="b@host", peer_node="a@host")
     assert f"which was not negotiated: {flag.name} is not" in broken(without.receive_data(data))
+
+
+def test_a_closed_channel_keeps_nothing_of_what_has_come_in_part() -> None:
+    """A peer that announces much and goes takes no memory, whoever still holds the channel."""
+    large = bytes(10_000_000)
+    for begun in (
+        packet(FIRST, (100).to_bytes(8), b"\0", SEND) + packet(NEXT, (99).to_bytes(8), large),
+        (2 * len(large)).to_bytes(4) + large,
+    ):
+        channel = Channel(RECOMMENDED, 0.0)
+        tracemalloc.start()
+        try:
+            channel.receive_data(begun)
+            assert tracemalloc.get_traced_memory()[0] > len(large) / 2
+            channel.close()
+            assert tracemalloc.get_traced_memory()[0] < len(large) / 10
+        finally:
+            tracemalloc.stop()
 
 
 def test_fragments_that_were_not_negotiated_are_refused() -> None:

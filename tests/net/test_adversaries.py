@@ -368,6 +368,19 @@ async def test_a_calling_peer_that_does_not_behave_is_a_line_in_the_log(
     assert COOKIE not in caplog.text
 
 
+async def test_many_callers_that_do_not_behave_in_one_way_are_a_line(
+    node: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    for act in (call_with_garbage, call_in_our_name):
+        for _ in range(10):
+            async with calling(node) as peer:
+                await act(peer, node)
+            await eventually(lambda: not node.peers._accepting)
+    refused = [message for message in caplog.messages if message.startswith("refused a connection")]
+    assert len(refused) == 2
+    await lives_on(node)
+
+
 async def test_a_caller_that_only_looks_whether_somebody_listens_is_no_warning(
     node: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -367,6 +368,28 @@ async def test_callers_that_never_speak_tls_are_limited_too(make: Make) -> None:
     for _, writer in mute:
         writer.transport.abort()
     await node.peers.stop()
+
+
+async def test_what_is_left_of_callers_that_fail_needs_no_collector(make: Make) -> None:
+    """Each has buffers of a quarter of a mebibyte, and anybody may call."""
+    node = Recorder("b@localhost", "c", True, NetSettings(epmd_port=0, tls=both(make())))
+    await node.peers.start()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", node.peers.port)
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+        def left() -> int:
+            return sum(type(each).__name__ == "SSLProtocol" for each in gc.get_objects())
+
+        await eventually(lambda: left() <= 1)
+    finally:
+        gc.enable()
+        await node.peers.stop()
 
 
 def test_an_option_file_of_otp(tmp_path: Path) -> None:
