@@ -356,7 +356,8 @@ class Process:
     def _take_system_message(self, message: Term) -> None:
         """Answer ``sys``; also for a body that knows nothing of it, or is busy."""
         if self._system is None:
-            self._system = SystemSide(self, "pyglyn", "process", self._shown)
+            alone = self.when_busy is WhenBusy.WAIT
+            self._system = SystemSide(self, "pyglyn", "process", self._shown, suspends=alone)
         end = self._system.take(message)
         self._mailbox.hold(self._system.suspended)
         if end is not None:

@@ -64,12 +64,18 @@ class Shown(Calling, Protocol):
 class SystemSide:
     """The system messages of one process.
 
+    Args:
+        suspends: whether it can be suspended. What serves every node cannot: one of them could silence it.
+
     Attributes:
         suspended: whether it takes system messages only.
     """
 
-    def __init__(self, me: Shown, module: str, kind: str, state: Callable[[], Term]) -> None:
+    def __init__(
+        self, me: Shown, module: str, kind: str, state: Callable[[], Term], *, suspends: bool = True
+    ) -> None:
         self.suspended = False
+        self._suspends = suspends
         self._me = me
         self._module = Atom(module)
         self._kind = kind
@@ -97,6 +103,8 @@ class SystemSide:
         match request:
             case Atom("get_status"):
                 return self._status()
+            case Atom("suspend") if not self._suspends:
+                return (ERROR, Atom("cannot_be_suspended"))
             case Atom("suspend") | Atom("resume"):
                 self.suspended = request is Atom("suspend")
                 return OK

@@ -92,6 +92,17 @@ async def test_an_end_that_is_made_up_is_not_believed(beam: Beam, victim: Node) 
         assert await is_seen()
 
 
+@pytest.mark.parametrize("name", ["net_kernel", "rex", "user", "pg", "syn_pg_example"])
+async def test_what_serves_every_node_is_suspended_by_none(beam: Beam, victim: Node, name: str) -> None:
+    where = {"N": Atom(victim.name), "P": victim.whereis(name)}
+    assert where["P"] is not None
+    await beam.eval("catch sys:suspend(P, 60000), ok", timeout=120, **where)
+    status = await beam.eval("sys:get_status(P, 60000)", timeout=120, **where)
+    assert status[3][1] is Atom("running")
+    assert await beam.eval("net_adm:ping(N)", **where) is Atom("pong")
+    await works(victim, beam, "stock")
+
+
 KILLS = {
     "kill": "exit(P, kill)",
     "a reason": "exit(P, {x, <<0:80000>>})",
