@@ -21,7 +21,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pyglyn.net")
 
+MAX_RESTARTS: Final = 3
+"""How often an attempt to reach a node begins anew after a call in its name that did not prove the cookie."""
+
 
 @attrs.define(eq=False)
 class _Dial:
@@ -66,8 +69,10 @@ class _Dial:
     future: asyncio.Future[Connection]
     task: asyncio.Task[None] | None = None
     driver: HandshakeDriver | None = None  # our own connection, once there is one
-    adopted: HandshakeDriver | None = None  # the peer's, where it takes the place of ours
+    adopted: HandshakeDriver | None = None  # one in the peer's name, which may take the place of ours
     timer: Patience | None = None
+    has_turn: bool = False
+    restarts: int = 0
 
     @property
     def name_sent(self) -> bool:
@@ -302,15 +307,17 @@ class Peers:
 
     async def _reach(self, dial: _Dial, side: LocalSide) -> None:
         """Find the node and connect when it is its turn; the handshake goes on in callbacks."""
-        host = dial.node.partition("@")[2]
-        await self._turns.take(host)
-        dial.future.add_done_callback(lambda _: self._turns.give_back(host))
+        if not dial.has_turn:
+            host = dial.node.partition("@")[2]
+            await self._turns.take(host)
+            dial.has_turn = True
+            dial.future.add_done_callback(lambda _: self._turns.give_back(host))
         try:
             await self._open(dial, side)
             dial.task = None
         except DistributionError as error:
             dial.task = None
-            self._fail_dial(dial, error)
+            self._own_attempt_failed(dial, error)
         except Exception as error:
             logger.exception("the attempt to connect to %s failed", dial.node)
             dial.task = None
@@ -324,7 +331,7 @@ class Peers:
             self.settings,
             next(self._orders),
             lambda driver, event: self._initiator_event(dial, driver, event),
-            lambda _, error: self._fail_dial(dial, error),
+            lambda _, error: self._own_attempt_failed(dial, error),
             None if contexts is None else (contexts.client, dial.node.partition("@")[2]),
         )
         try:
@@ -361,6 +368,27 @@ class Peers:
             dial.timer = Patience(timeout_s, self._fail_dial, dial, HandshakeError(problem))
         elif isinstance(event, HandshakeComplete):
             self._up(driver, event)
+
+    def _own_attempt_failed(self, dial: _Dial, error: DistributionError) -> None:
+        """Give up, unless the peer is on its way to us."""
+        if dial.adopted in self._accepting:
+            dial.abandon()
+        else:
+            self._fail_dial(dial, error)
+
+    def _adopted_failed(self, dial: _Dial, error: DistributionError) -> None:
+        """What came in the peer's name was not the peer, or met with an accident: go on alone, some times."""
+        dial.adopted = None
+        if dial.task is not None or dial.driver is not None:
+            return
+        if self._side is None or dial.restarts >= MAX_RESTARTS:
+            self._fail_dial(dial, error)
+            return
+        dial.restarts += 1
+        if dial.timer is not None:
+            dial.timer.cancel()
+            dial.timer = None
+        dial.task = asyncio.get_running_loop().create_task(self._reach(dial, self._side))
 
     def _fail_dial(self, dial: _Dial, error: DistributionError) -> None:
         dial.abandon()
@@ -435,8 +463,10 @@ class Peers:
         elif dial.name_sent and self.local.name > name:
             status = "nok"
         else:
+            # Anybody may give that name. If it is the peer, it refuses our attempt where it knows of it.
             status = "ok_simultaneous"
-            dial.abandon()
+            if not dial.name_sent:
+                dial.abandon()
             dial.adopted = driver
         driver.answer(lambda: machine.send_status(status))
         if status == "nok":
@@ -457,7 +487,7 @@ class Peers:
             self._say_refused(driver, error)
         for dial in list(self._dials.values()):
             if dial.adopted is driver:
-                self._fail_dial(dial, error)
+                self._adopted_failed(dial, error)
 
     def _is_no_matter(self, driver: HandshakeDriver) -> bool:
         """Whether a connection was only looked at, or lost a race with another one to the same peer."""

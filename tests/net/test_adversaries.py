@@ -368,6 +368,49 @@ async def test_a_calling_peer_that_does_not_behave_is_a_line_in_the_log(
     assert COOKIE not in caplog.text
 
 
+async def test_who_calls_in_the_name_of_a_node_that_is_dialled_does_not_end_the_attempt(
+    start_node: StartNode,
+) -> None:
+    """Without the cookie; while we wait for our turn, and when the node has our name already."""
+    ports: list[int] = []
+    settings = NetSettings(
+        epmd_port=0, max_dials=1, address_of=lambda name: ("127.0.0.1", ports[0]), setup_timeout_s=60.0
+    )
+    node = await start_node("py@localhost", COOKIE, settings=settings)
+    zoe = attrs.evolve(PEER, name="zoe@localhost")
+
+    async def call_as_zoe(peer: RawPeer) -> None:
+        initiator = Initiator(zoe, node.name, 1)
+        peer.writer.write(initiator.data_to_send())
+        assert await peer.packet() == b"sok_simultaneous"
+
+    async def first(peer: RawPeer) -> None:
+        """Keep the one turn there is until somebody has called for the next one."""
+        await peer.packet()
+        async with calling(node) as liar:
+            await call_as_zoe(liar)
+
+    async def second(peer: RawPeer) -> None:
+        name = await peer.packet()
+        async with calling(node) as liar:
+            await call_as_zoe(liar)
+            acceptor = Acceptor(zoe, 1)
+            list(acceptor.receive_data(len(name).to_bytes(2) + name))
+            acceptor.send_status("ok")
+            peer.writer.write(acceptor.data_to_send())
+            await peer.hand_shake(acceptor)
+            await eventually(lambda: node.peers.get("zoe@localhost"))
+
+    acts = iter((first, second))
+    node.ports = ports  # type: ignore[attr-defined]
+    async with acting(node, lambda peer: next(acts)(peer)):
+        other = asyncio.ensure_future(node.peers.connect("amy@localhost"))
+        dialled = asyncio.ensure_future(node.peers.connect("zoe@localhost"))
+        with pytest.raises(HandshakeError):
+            await other
+        assert (await dialled).name == "zoe@localhost"
+
+
 async def test_many_callers_that_do_not_behave_in_one_way_are_a_line(
     node: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
