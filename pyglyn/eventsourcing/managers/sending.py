@@ -121,6 +121,8 @@ class Sender:
         self._outgoing = Outgoing(WIDTH)
         self._awake = asyncio.Event()
         self._unread = True  # there may be commands that were not read
+        self._forgotten = 0  # how often what is known was
+        self._over: set[int] = set()  # commands that were seen to since the last read began
         self._read_in = turn.tenure  # the tenure of the lease in which what is known was read
         self._stands_by_until = float("-inf")
         self._running: set[asyncio.Task[None]] = set()
@@ -151,12 +153,14 @@ class Sender:
 
     def handled(self, command: IssuedCommand) -> None:
         """Let an instance go on whose refused command is gone."""
+        self._over.add(command.id)
         self._outgoing.release(command)
         self._awake.set()
 
     def forget(self) -> None:
         """Read everything anew but what is under way: somebody else has changed it."""
         self._outgoing.forget()
+        self._forgotten += 1
         self._errors.clear()  # whatever is to be tried again says so again
         self.wake()
 
@@ -224,8 +228,12 @@ class Sender:
         outgoing = self._outgoing
         while self._unread and len(outgoing) < READ_AHEAD:
             self._unread = False
+            self._over.clear()
+            forgotten = self._forgotten
             found = await self._database.issued_commands(self._manager, after=outgoing.last)
-            outgoing.put(found)
+            if forgotten != self._forgotten:
+                continue  # these lie behind what is to be read anew
+            outgoing.put(each for each in found if each.id not in self._over)
             self._unread = self._unread or len(found) >= PAGE
 
     async def _carry_out(self, command: IssuedCommand, tenure: int) -> None:
@@ -301,6 +309,7 @@ class Sender:
         self._errors.pop(command.id, None)
         if not self._errors and self._complaints.over():
             logger.info("manager %s: its commands get on", self._manager)
+        self._over.add(command.id)
         self._outgoing.done(command)
 
     async def _note(self, tenure: int, write: Write) -> None:

@@ -288,7 +288,7 @@ class Projection:
             blocked: the aggregates with parked events.
             fault: why the checkpoint cannot be one of this store of events; only a reset of all helps then.
         """
-        self._look, self._look_at = False, now + LOOK_AGAIN_S
+        self._look_at = now + LOOK_AGAIN_S
         self._blocked = set(blocked)
         if self._state != LOADING and checkpoint == self.checkpoint and fault == self._fault:
             self._need_read = True  # just a look, and nothing is new
@@ -297,7 +297,8 @@ class Projection:
             self._stopped = False  # somebody has done something
         if self._fault and not fault:
             self.error = ""
-        self.checkpoint, self._paused, self._fault = checkpoint, checkpoint.paused, fault
+        ordered = self._look and self._paused  # since this was read
+        self.checkpoint, self._paused, self._fault = checkpoint, checkpoint.paused or ordered, fault
         self.error = fault or self.error
         self._forget()
         self._state = CATCHING_UP
@@ -631,5 +632,7 @@ class Projection:
             self.error = ""
 
     def _do(self, effect: Effect) -> Effect:
+        if isinstance(effect, Load):
+            self._look = False  # an order that comes from now on is not in what is read
         self._doing = effect
         return effect

@@ -253,3 +253,53 @@ async def test_an_error_of_a_command_that_others_have_seen_to_is_not_shown_any_m
         assert await tx.finish_command(command.id)
     world.sender.forget()
     await eventually(lambda: world.sender.error == "")
+
+
+async def test_a_command_that_is_over_while_commands_are_read_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.go_on.clear()
+    await world.issue("a")
+    await eventually(asked(world, "a"))
+    read, reading, go_on = world.store.issued_commands, asyncio.Event(), asyncio.Event()
+
+    async def slowly(manager: str, **options: Any) -> list[IssuedCommand]:
+        found = await read(manager, **options)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(world.store, "issued_commands", slowly)
+    world.sender.forget()
+    await reading.wait()
+    world.service.go_on.set()
+    await eventually(lambda: not world.sender._running)
+    go_on.set()
+    await world.issue("b")
+    await eventually(lambda: world.service.asked[-1] == "b")
+    assert world.service.asked == ["a", "b"]
+
+
+async def test_what_is_forgotten_while_more_is_read_is_read_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read meanwhile lies behind it, and would be taken for the beginning."""
+    world.service.go_on.clear()
+    await world.issue("a", "b")  # b waits for a
+    await eventually(asked(world, "a"))
+    read, reading, go_on = world.store.issued_commands, asyncio.Event(), asyncio.Event()
+
+    async def slowly(manager: str, **options: Any) -> list[IssuedCommand]:
+        found = await read(manager, **options)
+        reading.set()
+        await go_on.wait()
+        return found
+
+    monkeypatch.setattr(world.store, "issued_commands", slowly)
+    await world.issue("c", instance="j")
+    await reading.wait()
+    world.sender.forget()
+    go_on.set()
+    await eventually(asked(world, "a", "c"))
+    world.service.go_on.set()
+    await eventually(asked(world, "a", "c", "b"))

@@ -306,6 +306,22 @@ def driving(effect: Any) -> es.ParkedEvent:
     return effect.parked
 
 
+def test_a_pause_that_is_ordered_while_it_loads_holds() -> None:
+    """What was read is from before the order, and is read again."""
+    projection = Projection("q")
+    assert projection.start() == Load()
+    projection.look()
+    projection.pause()
+    assert projection.loaded(0.0, at(), blocked=()) == Load()
+    assert projection._paused
+    assert isinstance(projection.loaded(0.0, at(version=1, paused=True), blocked=()), Sleep)
+    assert projection.state(0.0) == "paused"
+    projection.look()
+    projection.resume()
+    assert projection.woken(1.0) == Load()
+    assert projection.loaded(1.0, at(version=2), blocked=()) == Read(0, 500)
+
+
 def test_everything_can_be_replayed() -> None:
     projection, _ = loaded(9)
     projection.read(0.0, [])
