@@ -15,6 +15,7 @@ from pyglyn.etf import encode
 from pyglyn.eventsourcing.managers import sending
 from pyglyn.eventsourcing.managers.sending import Sender
 from pyglyn.eventsourcing.queries import turns
+from pyglyn.eventsourcing.queries.durable_state import STANDBY_S
 from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn, owner_name
 from pyglyn.eventsourcing.stores.managing import PARKED, REFUSED, WAITING, IssuedCommand
 from pyglyn.node import Process
@@ -219,6 +220,8 @@ async def test_an_instance_that_stands_by_asks_for_the_lease_now_and_then(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await world.store.take_lease(LEASE, ANOTHER, 3600.0)
+    own = Clock()
+    monkeypatch.setattr(sending, "time", own)
     taken, take = 0, Turn.take
 
     async def counted(self: Turn) -> None:
@@ -229,16 +232,15 @@ async def test_an_instance_that_stands_by_asks_for_the_lease_now_and_then(
     monkeypatch.setattr(Turn, "take", counted)
     for number in range(100):
         await world.issue(f"c{number}", instance=f"i{number}")
-    await eventually(lambda: world.sender.stands_by)
-    monkeypatch.setattr(sending, "time", Clock())  # its second is never over
-    world.sender._stands_by_until = sending.time.monotonic() + 1
-    before = taken
-    assert before <= world.lost <= 2
+    await eventually(lambda: world.lost == 1)
     for _ in range(100):
         world.sender.wake()
         await asyncio.sleep(0)
-    assert taken == before
-    assert world.service.asked == []
+    assert (taken, world.lost, world.sender.stands_by) == (1, 1, True)
+    own.now += STANDBY_S
+    world.sender.wake()
+    await eventually(lambda: world.lost == 2)
+    assert (taken, world.service.asked) == (2, [])
     await world.another_ends()
     world.sender.look()  # as when its end was told
     await eventually(lambda: len(world.service.asked) == 100)
