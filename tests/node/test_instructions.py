@@ -29,8 +29,8 @@ BOUNDS = {
     "to_a_worker": 5_300,
     "within": 16_400,
     "served": 115_000,
-    "called": 144_000,
-    "asked": 241_000,
+    "called": 156_000,
+    "asked": 258_000,
 }
 """Instructions for each message."""
 
