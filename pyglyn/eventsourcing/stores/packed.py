@@ -1,8 +1,7 @@
-"""A page of events as one row: each column in one text, which is split here. Pure.
+"""A page of events of PostgreSQL as one row: each column in one text, which is split here. Pure.
 
-A row of a query costs its reader more than the database. Its nine values are made one by one, and the driver
-of SQLite gives the interpreter's lock away for each row and waits to have it back, so that little can be
-decoded meanwhile. A page in one row is put together by the database, on a processor of its own.
+A row of a query costs its reader more than the database, as its nine values are made one by one. A page in
+one row is put together by the server, on a processor of its own. (SQLite has none: there it gains nothing.)
 
 Texts are separated by a character that JSON never has unescaped; whoever has it in an id, or stores anything
 but text, has his page read row by row. So has a page in which an event is missing. Nothing is guessed: the
@@ -31,23 +30,8 @@ WORTH_IT = 8
 _PAYLOADS = 6
 """Which of the other columns they are."""
 
-_TEXTS = ("aggregate_id", "event_type", "event_version", "payload")
 
-
-def packed_in_sqlite(rows: str, *, by_type: bool) -> str:
-    """Return the statement that packs what a statement of a reader by position finds; same parameters.
-
-    Columns of text have text, which is less than any blob, or blobs. (A type that was asked for is text.)
-    """
-    texts = _TEXTS if by_type else ("aggregate_type", *_TEXTS)
-    right = " AND ".join(f"{text} < x''" for text in texts)
-    right += " AND coalesce(metadata, '[]') < x'' AND typeof(sequence) = 'integer'"
-    columns = ("position", "coalesce(recorded_at, '')", *_rest(by_type), "coalesce(metadata, '[]')")
-    packed = ", ".join(f"group_concat({column}, '{_SEPARATOR}')" for column in columns)
-    return f"SELECT count(*), coalesce(sum({right}), 0), {packed} FROM ({rows}) AS page"
-
-
-def packed_in_postgres(rows: str, *, by_type: bool) -> str:
+def packed_statement(rows: str, *, by_type: bool) -> str:
     """Return the statement that packs what a statement of a reader by position finds; same parameters."""
     columns = ("position", "coalesce(recorded_at::text, '')", *_rest(by_type), "metadata")
     counts = ", ".join(f"count({column})" for column in columns)

@@ -51,7 +51,7 @@ from pyglyn.eventsourcing.stores.packed import (
     Packing,
     Rows,
     last_position,
-    packed_in_postgres,
+    packed_statement,
     unpacked,
 )
 from pyglyn.eventsourcing.stores.postgres_database import (
@@ -255,7 +255,7 @@ class _Behind:
 
     @property
     def packed(self) -> str:
-        return packed_in_postgres(self.statement, by_type=self.aggregate_type is not None)
+        return packed_statement(self.statement, by_type=self.aggregate_type is not None)
 
 
 class PostgresStore(SqlManagerReads, EventStore[E, S]):

@@ -25,15 +25,6 @@ from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, Ve
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.later import Later
-from pyglyn.eventsourcing.stores.packed import (
-    WORTH_IT,
-    Packed,
-    Packing,
-    Rows,
-    last_position,
-    packed_in_sqlite,
-    unpacked,
-)
 from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.selection import (
     PART_IN_SQLITE,
@@ -108,6 +99,8 @@ _LONGEST_PAUSE_S = 0.1
 _TRUSTED_S = 1.0
 """How long a reader who is told of writes trusts that there was none."""
 _MIND_OTHERS_S = 0.001
+_WORTH_A_LOOK = 8
+"""Rows from which on it is worth while to find out where events are."""
 
 
 def _q(statement: str) -> str:
@@ -162,7 +155,6 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._open: tuple[int, SqliteDatabase] | None = None
-        self._packing = Packing()
         if type(self).__init__ is SqliteStore.__init__:
             options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
             self.reopen = partial(type(self), self.path, codec, **options)
@@ -279,11 +271,10 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         return await self._page(after, limit, None)
 
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
-        by_id = aggregate_id is not None
-        keys = read_keys(self.aggregate_type, aggregate_id)
-        page = _Page(self.aggregate_type, by_id=by_id, keys=keys, packing=self._packing)
+        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
+        page = _Page(by_type=by_type, by_id=by_id, keys=read_keys(self.aggregate_type, aggregate_id))
         rows = await self.database().read(partial(page.rows, after=after, limit=limit))
-        return Page(len(rows), last_position(rows, after), partial(self._codec.recorded_rows, rows))
+        return Page(len(rows), rows[-1][0] if rows else after, partial(self._codec.recorded_rows, rows))
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
@@ -553,11 +544,8 @@ class _Page:
     where one is not, all are looked for by the columns. (Deletions, VACUUM and imports change rowids.)
     """
 
-    def __init__(
-        self, aggregate_type: str | None, *, by_id: bool, keys: Sequence[str], packing: Packing
-    ) -> None:
-        self._type, self._keys, self._packing = aggregate_type, keys, packing
-        by_type = aggregate_type is not None
+    def __init__(self, *, by_type: bool, by_id: bool, keys: Sequence[str]) -> None:
+        self._keys = keys
         conditions = " AND aggregate_type = ?" if by_type else ""
         conditions += " AND aggregate_id = ?" if by_id else ""
         self._by_columns = _q(positioned_statement(by_type=by_type, by_id=by_id))
@@ -575,38 +563,15 @@ class _Page:
         WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
         """
 
-    def rows(self, connection: sqlite3.Connection, after: int, limit: int) -> Rows:
+    def rows(self, connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
         """Return the rows behind a position."""
-        if limit < WORTH_IT:
-            return fetch(connection, self._by_columns, (after, *self._keys, limit))[0]
-        distance, _ = fetch(connection, self._distance, (after, *self._keys))
-        if distance:
-            parameters = (distance[0][0], after, *self._keys, limit)
-            packed = self._packed(connection, self._by_rowid, parameters)
-            if packed is not None:
-                return packed
-            rows, _ = fetch(connection, self._by_rowid, parameters)
-            if all(row[2] is not None for row in rows):
-                self._packing.seen(rows)
-                return rows
+        if limit >= _WORTH_A_LOOK:
+            found, _ = fetch(connection, self._distance, (after, *self._keys))
+            if found:
+                rows, _ = fetch(connection, self._by_rowid, (found[0][0], after, *self._keys, limit))
+                if all(row[2] is not None for row in rows):
+                    return rows
         return fetch(connection, self._by_columns, (after, *self._keys, limit))[0]
-
-    def _packed(
-        self, connection: sqlite3.Connection, statement: str, parameters: Sequence[object]
-    ) -> Packed | None:
-        """Read a page in one row, if it is worth while and can be."""
-        if not self._packing.is_worth_it:
-            return None
-        try:
-            [found], _ = execute(
-                connection, packed_in_sqlite(statement, by_type=self._type is not None), parameters
-            )
-        except sqlite3.Error:  # no UTF-8, or too large
-            rows = None
-        else:
-            rows = unpacked(found, self._type)
-        self._packing.seen(rows)
-        return rows
 
 
 def _raise(error: BaseException) -> Any:

@@ -115,7 +115,9 @@ async def test_an_id_with_the_separator_is_an_id(url: str) -> None:
         assert found[1].aggregate_id == f"1{SEPARATOR}x"
 
 
-async def test_what_gleam_and_others_wrote_into_a_file_is_read_packed_or_not(tmp_path: Path) -> None:
+async def test_what_gleam_and_others_wrote_into_a_file_is_read_in_large_pages_and_in_small_ones(
+    tmp_path: Path,
+) -> None:
     url, path = f"sqlite:{tmp_path}/bank.db", tmp_path / "bank.db"
     async with bank(url) as store:
         for n in range(10):
