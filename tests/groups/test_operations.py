@@ -142,7 +142,7 @@ async def asked_from_a_worker(here: Joined, answer: Term, *what: Any) -> tuple[A
 async def test_from_a_worker_the_scope_process_is_called(here: Joined) -> None:
     result, got = await asked_from_a_worker(here, (OK, [b"a"]), "get_members", b"group", 1)
     assert result == [b"a"]
-    assert got == [(OPERATION, Atom("get_members"), b"group", 1)]
+    assert got == [(OPERATION, here.node.runtime.secret, Atom("get_members"), b"group", 1)]
 
 
 ERRORS = [

@@ -352,9 +352,11 @@ async def test_a_hub_process_that_computes_for_long_is_what_the_documentation_sa
         me.trap_exit = True
         heard = tmp_path / "down"
         watching = (
-            "Me = self(), Pid = spawn(fun() -> monitor_node(N, true), Me ! ready, receive {nodedown, N} -> ok end,"
-            ' file:write_file(File, "down"), receive stop -> ok end end), receive ready -> Pid end'
+            "Me = self(), spawn(fun() -> monitor_node(N, true), Me ! ready, receive {nodedown, N} -> ok end,"
+            ' file:write_file(File, "down") end), receive ready -> ok end,'
+            " spawn(fun() -> receive stop -> ok end end)"
         )
+        assert await beam.eval("net_adm:ping(N)", N=Atom(node.name)) is Atom("pong")
         theirs = await beam.eval(watching, N=Atom(node.name), File=str(heard).encode())
         assert isinstance(theirs, Pid)
         me.link(theirs)
