@@ -257,12 +257,8 @@ async def test_an_error_of_a_command_that_others_have_seen_to_is_not_shown_any_m
     await eventually(lambda: world.sender.error == "")
 
 
-async def test_a_command_that_is_over_while_commands_are_read_is_not_sent_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.service.go_on.clear()
-    await world.issue("a")
-    await eventually(asked(world, "a"))
+def held_up_reading(world: World, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let what is read of the commands wait; returns what is set by then, and what lets it go on."""
     read, reading, go_on = world.store.issued_commands, asyncio.Event(), asyncio.Event()
 
     async def slowly(manager: str, **options: Any) -> list[IssuedCommand]:
@@ -272,6 +268,16 @@ async def test_a_command_that_is_over_while_commands_are_read_is_not_sent_again(
         return found
 
     monkeypatch.setattr(world.store, "issued_commands", slowly)
+    return reading, go_on
+
+
+async def test_a_command_that_is_over_while_commands_are_read_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service.go_on.clear()
+    await world.issue("a")
+    await eventually(asked(world, "a"))
+    reading, go_on = held_up_reading(world, monkeypatch)
     world.sender.forget()
     await reading.wait()
     world.service.go_on.set()
@@ -289,15 +295,7 @@ async def test_what_is_forgotten_while_more_is_read_is_read_anew(
     world.service.go_on.clear()
     await world.issue("a", "b")  # b waits for a
     await eventually(asked(world, "a"))
-    read, reading, go_on = world.store.issued_commands, asyncio.Event(), asyncio.Event()
-
-    async def slowly(manager: str, **options: Any) -> list[IssuedCommand]:
-        found = await read(manager, **options)
-        reading.set()
-        await go_on.wait()
-        return found
-
-    monkeypatch.setattr(world.store, "issued_commands", slowly)
+    reading, go_on = held_up_reading(world, monkeypatch)
     await world.issue("c", instance="j")
     await reading.wait()
     world.sender.forget()
