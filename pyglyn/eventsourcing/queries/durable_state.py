@@ -198,6 +198,7 @@ class Projection:
         self._driving: deque[ParkedEvent] = deque()
         self._blocked: set[str] = set()  # aggregates with parked events
         self._paused = False
+        self._pausing = False  # ordered since the last Load was begun, so it may not be in what that reads
         self._stopped = False  # by the policy; lifted by resume
         self._fault = ""  # why the checkpoint does not fit the store
         self._unavailable = 0  # attempts in a row at a store that cannot be reached
@@ -290,6 +291,7 @@ class Projection:
         """
         self._look_at = now + LOOK_AGAIN_S
         self._blocked = set(blocked)
+        self._paused = checkpoint.paused or self._pausing
         if self._state != LOADING and checkpoint == self.checkpoint and fault == self._fault:
             self._need_read = True  # just a look, and nothing is new
             return self._next(now)
@@ -297,8 +299,7 @@ class Projection:
             self._stopped = False  # somebody has done something
         if self._fault and not fault:
             self.error = ""
-        ordered = self._look and self._paused  # since this was read
-        self.checkpoint, self._paused, self._fault = checkpoint, checkpoint.paused or ordered, fault
+        self.checkpoint, self._fault = checkpoint, fault
         self.error = fault or self.error
         self._forget()
         self._state = CATCHING_UP
@@ -455,11 +456,11 @@ class Projection:
 
     def pause(self) -> None:
         """Stand still after the current effect; that it lasts over a restart is the driver's business."""
-        self._paused = self._ordered = True
+        self._paused = self._pausing = self._ordered = True
 
     def resume(self) -> None:
         """Go on after ``pause``, or after the policy has stopped the query; what it stood at is read anew."""
-        self._paused = False
+        self._paused = self._pausing = False
         if self._stopped:
             self._stopped = False
             self._forget()
@@ -633,6 +634,6 @@ class Projection:
 
     def _do(self, effect: Effect) -> Effect:
         if isinstance(effect, Load):
-            self._look = False  # an order that comes from now on is not in what is read
+            self._look = self._pausing = False  # an order that comes from now on is not in what is read
         self._doing = effect
         return effect

@@ -322,6 +322,27 @@ def test_a_pause_that_is_ordered_while_it_loads_holds() -> None:
     assert projection.loaded(1.0, at(version=2), blocked=()) == Read(0, 500)
 
 
+def test_the_end_of_a_pause_is_found_though_somebody_asked_for_a_look_while_it_was_loaded() -> None:
+    """Who asks for the status does so whenever the checkpoint has moved; that orders no pause."""
+    projection, _ = loaded(3)
+    projection.conflict(0.0)
+    assert projection.loaded(0.0, at(3, paused=True, version=1), blocked=()) == Sleep(5.0)
+    projection.look()
+    assert projection.woken(1.0) == Load()
+    projection.look()
+    assert projection.loaded(1.0, at(3, version=2), blocked=()) == Load()
+    assert projection.loaded(1.0, at(3, version=2), blocked=()) == Read(3, 500)
+
+
+def test_a_pause_that_nobody_wrote_down_ends_with_the_next_look() -> None:
+    projection, _ = loaded(3)
+    projection.read(0.0, [])
+    projection.pause()
+    assert isinstance(projection.woken(1.0), Sleep)
+    assert projection.woken(5.0) == Load()
+    assert projection.loaded(5.0, at(3), blocked=()) == Read(3, 500)
+
+
 def test_everything_can_be_replayed() -> None:
     projection, _ = loaded(9)
     projection.read(0.0, [])
