@@ -1,9 +1,12 @@
 """What others can make a node write into its log: of a burst a few lines, with a count. Layer: beside all.
 
-Pure: the time is an argument.
+The time is an argument, except where a line is written at once.
 """
 
 from __future__ import annotations
+
+import logging
+import time
 
 MOST = 100
 
@@ -38,6 +41,28 @@ class Complaints:
             line += f"; {self._others} further ones were not said"
             self._others = 0
         return line
+
+    def log(
+        self,
+        logger: logging.Logger,
+        text: str,
+        *,
+        start: str = "",
+        end: str = "",
+        level: int = logging.WARNING,
+    ) -> None:
+        """Take a complaint now, and write the line that it is worth, if it is worth one.
+
+        Args:
+            logger: where to write it.
+            text: what tells equal ones from others.
+            start: what is written before it.
+            end: what is written behind it.
+            level: of the line.
+        """
+        line = self.take(text, time.monotonic())
+        if line is not None:
+            logger.log(level, "%s%s%s", start, line, end, stacklevel=2)
 
     def _make_room(self, now: float) -> bool:
         if now < self._room_at:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
+
 from pyglyn.complaints import MOST, Complaints
 
 
@@ -26,3 +30,14 @@ def test_complaints_that_all_differ_take_neither_memory_nor_the_log() -> None:
     later = complaints.take("other", 60.05)
     assert later == f"other; {10_000 - MOST + 1} further ones were not said"
     assert complaints.take("other", 130.0) == "other"
+
+
+def test_a_complaint_is_written_once_with_what_stands_around_it(caplog: pytest.LogCaptureFixture) -> None:
+    complaints, logger = Complaints(), logging.getLogger("pyglyn.trial")
+    for end in (": 1", ": 2"):
+        complaints.log(logger, "100 % full", start="store a: ", end=end)
+    complaints.log(logger, "other", level=logging.INFO)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
+        "store a: 100 % full: 1"
+    ]
+    assert caplog.records[0].funcName == "test_a_complaint_is_written_once_with_what_stands_around_it"

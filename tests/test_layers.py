@@ -24,7 +24,6 @@ BANNED_WHEN_PURE = {
 
 PURE = {
     "errors.py",
-    "complaints.py",
     "digests.py",
     "escaping.py",
     "etf/",

@@ -128,9 +128,7 @@ class EpmdServer:
 
     def say(self, text: str, level: int = logging.INFO) -> None:
         """Log what anybody on the machine can bring about, of a burst some lines."""
-        line = self._complaints.take(text, time.monotonic())
-        if line is not None:
-            logger.log(level, "%s", line)
+        self._complaints.log(logger, text, level=level)
 
     def answer(self, client: _Client, body: bytes) -> bytes | None:
         """Carry a request out; None to close the connection without a word.

@@ -19,7 +19,6 @@ import asyncio
 import itertools
 import logging
 import os
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -475,9 +474,7 @@ class Peers:
 
     def _say_refused(self, driver: HandshakeDriver, why: object) -> None:
         """Log it; of a burst for one reason the first, whatever ports they come from."""
-        line = self._complaints.take(str(why), time.monotonic())
-        if line is not None:
-            logger.warning("refused a connection from %s: %s", driver.peer_address, line)
+        self._complaints.log(logger, str(why), start=f"refused a connection from {driver.peer_address}: ")
 
     def _acceptor_failed(self, driver: HandshakeDriver, error: HandshakeError) -> None:
         self._accepting.pop(driver, None)

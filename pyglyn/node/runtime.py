@@ -12,7 +12,6 @@ it. References end in the same number. So routing needs no table of processes.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from operator import attrgetter
@@ -196,9 +195,7 @@ class Runtime:
 
     def complain(self, to: logging.Logger, text: str) -> None:
         """Log what a peer can bring about: of the same as often as it comes a line now and then."""
-        line = self._complaints.take(text, time.monotonic())
-        if line is not None:
-            to.warning("%s", line)
+        self._complaints.log(to, text)
 
     # --- identities -------------------------------------------------------------------------------
 

@@ -352,9 +352,7 @@ class Sender:
                 note.noted.set_result(None)
 
     def _complain(self, text: str) -> None:
-        line = self._complaints.take(text, time.monotonic())
-        if line is not None:
-            logger.warning("manager %s: %s", self._manager, line)
+        self._complaints.log(logger, text, start=f"manager {self._manager}: ")
 
 
 @attrs.frozen(eq=False)

@@ -263,9 +263,7 @@ class DurableServer(QueryServer):
         return ended
 
     def _complain(self, text: str) -> None:
-        line = self.complaints.take(text, time.monotonic())
-        if line is not None:
-            logger.warning("query %s: %s", self.name, line)
+        self.complaints.log(logger, text, start=f"query {self.name}: ")
 
     async def _outcome(self, effect: Effect) -> Outcome:
         projection = self.projection

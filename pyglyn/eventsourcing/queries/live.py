@@ -276,9 +276,7 @@ class LiveQuery(QueryServer):
 
     def _complain(self, complaints: Complaints, text: str, example: str = "") -> None:
         """Log one line a burst."""
-        line = complaints.take(text, time.monotonic())
-        if line is not None:
-            logger.warning("query %s: %s%s", self.spec.name, line, f": {example}" if example else "")
+        complaints.log(logger, text, start=f"query {self.spec.name}: ", end=f": {example}" if example else "")
 
     def _has_failed(self, message: _Received, error: Exception) -> bool:
         name = self.spec.name

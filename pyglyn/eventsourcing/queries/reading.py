@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 
@@ -82,9 +81,7 @@ async def _events(
                 await source.wait(after)
         except (StoreUnavailable, TransactionRolledBack) as error:
             attempts += 1
-            line = complaints.take(str(error), time.monotonic())
-            if line is not None:
-                logger.warning("a subscription waits for its store: %s", line)
+            complaints.log(logger, str(error), start="a subscription waits for its store: ")
             await asyncio.sleep(_AGAIN.pause(attempts) or 0.0)
             continue
         attempts = 0

@@ -192,9 +192,7 @@ class RelayServer(QueryServer):
         self.awake.clear()
 
     def _complain(self, text: str) -> None:
-        line = self.complaints.take(text, time.monotonic())
-        if line is not None:
-            logger.warning("relay %s: %s", self.relay.name, line)
+        self.complaints.log(logger, text, start=f"relay {self.relay.name}: ")
 
     async def handle_info(self, message: Term) -> Any:
         """Go on at once if the instance that delivers has ended."""
