@@ -106,7 +106,9 @@ async def test_a_restarted_node_takes_over_its_old_connection(beam: Beam, start_
         register(watcher, spawn(fun() ->
             erlang:monitor_node('py@localhost', true),
             net_kernel:monitor_nodes(true, [{node_type, all}]),
-            Watcher([]) end))
+            Watcher([]) end)),
+        watcher ! {get, self()},
+        receive {seen, []} -> ok end % it watches by now
     """)
     port = await _port_of(beam)
     settings = NetSettings(epmd_port=0, address_of=lambda _: ("127.0.0.1", port))
