@@ -113,7 +113,6 @@ class ManagerMachine(Projection):
             due_in: seconds until a timer is due that is none of them; None without one.
             barrier: the last position of the store of events, asked for after the items.
         """
-        self._survey = False
         self._items = deque(items)
         self._barrier = barrier
         if self._items and self.position < barrier:
@@ -159,6 +158,7 @@ class ManagerMachine(Projection):
 
     def _besides(self, now: float) -> Effect | None:
         if (self._survey and not self._item_attempts) or (not self._items and now >= self._due_at):
+            self._survey = False  # a refusal that is written from now on may not be in what is read
             return self._do(Survey())
         if self._items and (self.position >= self._barrier or not (self._pending or self._need_read)):
             before = self.checkpoint

@@ -125,6 +125,15 @@ def test_an_item_that_fails_is_tried_again_and_then_parked_in_its_place() -> Non
     assert isinstance(machine.failed(1.0, None, "no connection"), Sleep)
 
 
+def test_what_is_refused_while_it_looks_is_looked_for_again() -> None:
+    """The answer may be from before."""
+    machine, effect = loaded()
+    assert isinstance(effect, Survey)
+    machine.survey()
+    assert isinstance(machine.surveyed(0.0, (), due_in=None, barrier=0), Survey)
+    assert machine.surveyed(0.0, (), due_in=None, barrier=0) == Read(0, 3)
+
+
 def test_a_policy_that_stops_has_it_stand_still_until_it_is_resumed() -> None:
     machine, _ = loaded(policy=es.FailurePolicy(retries=0, then="stop"))
     machine.surveyed(0.0, [timer("d")], due_in=None, barrier=0)
