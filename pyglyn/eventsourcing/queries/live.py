@@ -202,7 +202,8 @@ class LiveQuery(QueryServer):
         """Carry out orders, then process one message or wait for something to do."""
         while self.orders:
             request, caller = self.orders.popleft()
-            self.reply(caller, await super().handle_call(request, caller))
+            is_pause = request is Atom("pause")  # carried out when it came: it may have been resumed since
+            self.reply(caller, wire.OK if is_pause else await super().handle_call(request, caller))
         now = time.monotonic()
         self.waiting.extend(self.ordering.overdue(now))
         ready = bool(self.waiting) and not (self.paused or self.stopped)
@@ -308,11 +309,12 @@ class LiveQuery(QueryServer):
     async def handle_call(self, request: Term, caller: Caller) -> Any:
         """Answer tools; what has to come in between two messages is done by the task that processes them.
 
-        Parked messages are driven there, and ``pause`` answers there: no effect follows its answer.
+        Parked messages are driven there, and ``pause`` is answered there: no effect follows its answer.
         """
         match request:
             case (Atom("drive"), *_) | Atom("pause"):
-                self.paused = self.paused or request is Atom("pause")  # nothing begins before it is answered
+                if request is Atom("pause"):
+                    await self.pause(True)  # nothing begins before it is answered
                 self.orders.append((request, caller))
                 self.awake.set()
                 return NoReply
