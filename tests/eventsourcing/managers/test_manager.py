@@ -23,6 +23,7 @@ from pyglyn.node import Node
 from pyglyn.testing import eventually
 from tests.eventsourcing.managers.jobs import (
     DESTINATION,
+    FAR_AWAY,
     Begin,
     Begun,
     Close,
@@ -450,8 +451,8 @@ async def test_another_node_goes_on_when_the_one_that_has_the_lease_ends(node: N
     async with Node(unique_name(), cookie="eventsourcing") as other:
         await other.connect(node.name)
         pid = await jobs_manager(shared, services={"jobs": away}).start(other)
-        await jobs.execute("a", Begin(3, 1.0))
-        await become(shared, "a", [Begun(3, 1.0), *map(Stepped, (1, 2, 3))])
+        await jobs.execute("a", Begin(3, FAR_AWAY))
+        await become(shared, "a", [Begun(3, FAR_AWAY), *map(Stepped, (1, 2, 3))])
         owner = await shared.lease_owner("query steps")
         mine = node.whereis("steps")
         assert mine is not None
@@ -460,6 +461,9 @@ async def test_another_node_goes_on_when_the_one_that_has_the_lease_ends(node: N
             node.system.exit(mine, Atom("kill"))
         else:
             other.system.exit(pid, Atom("kill"))
+        [timer] = await shared.timers("steps")
+        async with shared.transaction() as tx:
+            await tx.set_timer(attrs.evolve(timer, due_at=timer.due_at - FAR_AWAY))
         await eventually(lambda: _length(shared, "a", 5), timeout=30)
         await jobs.execute("b", Begin(2))
         await become(shared, "b", [Begun(2, None), Stepped(1), Stepped(2)])
