@@ -202,8 +202,11 @@ class Waiter(Generic[T]):
         """
         if self._result is _PENDING:
             raise asyncio.InvalidStateError("not settled")
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if isinstance(error, asyncio.CancelledError):
+            raise asyncio.CancelledError(*error.args)  # kept here, it would know this by its traceback
+        if error is not None:
+            raise error
         return cast(T, self._result)
 
     def add_done_callback(
@@ -245,6 +248,7 @@ class Waiter(Generic[T]):
         if self._more is None:
             self._callback = self._context = None
             self._call(callback, context)
+            del callback  # see _call
             return
         for each, its in self._take_callbacks():
             self._call(each, its)
@@ -258,6 +262,10 @@ class Waiter(Generic[T]):
             self._turn.loop.call_exception_handler(
                 {"message": f"{callback!r} failed at the end of a turn", "exception": error}
             )
+        finally:
+            # A cancelled task keeps the exception, that its traceback, and that the frames up to here: with
+            # the task in one of them all would be left to the garbage collector.
+            del callback
 
     def __await__(self) -> Generator[Any, None, T]:
         if self._result is _PENDING:

@@ -29,7 +29,7 @@ class Patience:
         self._loop = asyncio.get_running_loop()
         self._step = seconds / STEPS
         self._left = STEPS
-        self._expired = expired
+        self._expired: Callable[..., object] | None = expired
         self._args = args
         self._handle: asyncio.Handle = self._loop.call_later(self._step, self._count)
 
@@ -43,8 +43,9 @@ class Patience:
             self._handle = self._loop.call_later(self._step, self._count)
 
     def cancel(self) -> None:
-        """Judge no more."""
+        """Judge no more, and forget who would be told: they know this, mostly."""
         self._handle.cancel()
+        self._expired, self._args = None, ()
 
     def _count(self) -> None:
         self._left -= 1
@@ -57,7 +58,8 @@ class Patience:
         self._handle = self._loop.call_soon(self._judge)  # behind what is read in between
 
     def _judge(self) -> None:
-        self._expired(*self._args)
+        if self._expired is not None:
+            self._expired(*self._args)
 
 
 def after_reading(function: Callable[..., object], *args: Any) -> None:

@@ -20,8 +20,8 @@ from pyglyn.node.backpressure import BusyNodes
 A_TURN: Final = 8
 """Calls of a peer that begin here in one turn of the event loop: one read brings some hundred.
 
-A call takes some 200 µs from its request to its end, so others wait two milliseconds. With fewer, the turns
-themselves would count: 4 take a quarter more time for each call.
+A call takes some 50 µs from its request to its end, so others wait less than a millisecond. With fewer, the
+turns themselves would count: 4 take a quarter more time for each call.
 """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -23,6 +23,8 @@ from pyglyn.patience import after_reading
 GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
 ALIAS = Atom("alias")
+_LATE: Final = (False, None)
+"""Stands for an answer that did not come in time. An exception kept there would know its future: a cycle."""
 
 
 @attrs.frozen
@@ -143,14 +145,17 @@ async def wait(future: Answer, timeout: float | None) -> Any:
         return await future
     timer = future.get_loop().call_later(timeout, after_reading, _expire, future)
     try:
-        return await future
+        answer = await future
     finally:
         timer.cancel()
+    if answer is _LATE:
+        raise TimeoutError
+    return answer
 
 
 def _expire(future: Answer) -> None:
     if not future.done():
-        future.set_exception(TimeoutError())
+        future.set_result(_LATE)
 
 
 async def multi_call(

@@ -265,7 +265,12 @@ class _Loop:
         """Act on what a handler returned besides a reply: timeout, continuation, stop."""
         while True:
             if isinstance(outcome, Stop):
-                raise outcome
+                try:
+                    raise outcome
+                finally:
+                    del (
+                        outcome
+                    )  # its traceback knows this frame: the two would be left to the garbage collector
             if isinstance(outcome, (Reply, NoReply)):
                 self.timeout = outcome.timeout
                 if outcome.then is not None:
@@ -301,7 +306,10 @@ class _Loop:
         if isinstance(outcome, Stop):
             if outcome.reply is not NoReply:
                 self.server.reply(caller, outcome.reply)
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # as in `after`
         if isinstance(outcome, Reply):
             self.server.reply(caller, outcome.value)
         elif outcome is not NoReply and not isinstance(outcome, NoReply):

@@ -249,6 +249,7 @@ class Process:
             raise exits.Exit(exits.exit_reason(error)) from error
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        self._task = None  # its context knows this process: both would be left to the garbage collector
         error = None if task.cancelled() else task.exception()
         if self._exiting:
             reason = self.exit_reason
@@ -290,6 +291,7 @@ class Process:
         self.runtime.ended(self, self.exit_reason)
         for callback in self.on_end:
             callback(self.exit_reason)
+        self.on_end.clear()
 
     def _log_end(self, error: BaseException | None) -> None:
         if self.quiet or is_clean(self.exit_reason):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import os
+import weakref
+from collections.abc import Callable
+from typing import Any
 
-from pyglyn.node import Collector, Node, Process, Settings
+import pytest
+
+from pyglyn.errors import CallTimeout, RemoteException
+from pyglyn.etf import Atom, Term
+from pyglyn.node import Collector, Exit, GenServer, Node, Process, Settings, Stop, current_process
+from pyglyn.node.gen_server import run_server
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -51,3 +61,107 @@ async def test_thresholds_come_back_with_the_end_of_the_last_node(epmd: object) 
         await second.stop()
         assert gc.get_threshold() == Collector().thresholds
     assert gc.get_threshold() == before
+
+
+async def returns(me: Process) -> None: ...
+
+
+async def takes_one(me: Process) -> None:
+    await me.receive()
+
+
+async def crashes(me: Process) -> None:
+    me.quiet = True  # what is logged, the log keeps
+    raise ValueError("bad quantity")
+
+
+async def exits(me: Process) -> None:
+    raise Exit("boom")
+
+
+async def says_last_words(me: Process) -> None:
+    try:
+        await me.receive()
+    finally:
+        await me.receive()
+
+
+async def traps(me: Process) -> None:
+    me.trap_exit = True
+    while True:
+        await me.receive()
+
+
+async def calls_in_vain(me: Process) -> None:
+    with contextlib.suppress(CallTimeout):
+        await me.call("deaf", 1, timeout=0.01)
+
+
+class Stops(GenServer):
+    async def handle_info(self, message: Term) -> object:
+        return Stop()
+
+
+async def serves(me: Process) -> None:
+    await run_server(me, Stops)
+
+
+ENDS: dict[str, tuple[Callable[..., Any], list[Term]]] = {
+    "returns": (returns, []),
+    "returns for a message": (takes_one, [None]),
+    "crashes": (crashes, []),
+    "exits": (exits, []),
+    "is shut down": (takes_one, [Atom("shutdown")]),
+    "is told to end": (takes_one, [Atom("boom")]),
+    "is killed": (takes_one, [Atom("kill")]),
+    "is killed and traps exits": (traps, [Atom("kill")]),
+    "says last words": (says_last_words, [Atom("shutdown"), None]),
+    "is killed and says last words": (says_last_words, [Atom("kill")]),
+    "calls in vain": (calls_in_vain, []),
+    "serves and stops": (serves, [None]),
+}
+"""What runs, and what is sent to it: the reason of an exit signal, or None for a message."""
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_a_process_that_has_ended_is_freed_without_a_collection(epmd: object, how: str) -> None:
+    """A flood of them would stop the node for a tenth of a second each time the collector walks them."""
+    body, sent = ENDS[how]
+    async with Node(unique_name(), cookie="c") as node, node.process() as me:
+        node.spawn(traps, name="deaf")
+        gc.disable()
+        try:
+            pid = node.spawn(body)
+            process = weakref.ref(node.runtime.processes[pid.id])
+            await asyncio.sleep(0)  # it runs, up to where it waits
+            for each in sent:
+                if each is None:
+                    me.send(pid, 1)
+                else:
+                    me.exit(pid, each)
+            await eventually(lambda: process() is None)
+        finally:
+            gc.enable()
+
+
+async def test_what_a_peer_has_run_here_is_freed_without_a_collection(epmd: object) -> None:
+    ran: list[weakref.ref[Process]] = []
+
+    async def noted(fails: bool) -> str:
+        ran.append(weakref.ref(current_process()))
+        if fails:
+            raise ValueError("bad quantity")
+        return "done"
+
+    async with Node(unique_name(), cookie="c") as node, Node(unique_name("other"), cookie="c") as other:
+        node.exports.add("shop", noted, "noted")
+        await other.connect(node.name)
+        gc.disable()
+        try:
+            await other.erpc(node.name, "shop", "noted", [False])
+            with pytest.raises(RemoteException):
+                await other.erpc(node.name, "shop", "noted", [True])
+            assert len(ran) == 2
+            await eventually(lambda: not any(process() for process in ran))
+        finally:
+            gc.enable()

@@ -33,4 +33,9 @@ def close_after(me: Process, close: Callable[[], Coroutine[Any, Any, None]]) -> 
         me.runtime.belongings.get(_Closing).begin(close())
 
     me.on_end.append(ended)
-    return lambda: me.on_end.remove(ended)
+
+    def call_off() -> None:
+        if ended in me.on_end:
+            me.on_end.remove(ended)
+
+    return call_off
