@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import itertools
 import json
 import re
 import sys
@@ -34,7 +34,7 @@ from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.domain import causation, wire
 from pyglyn.eventsourcing.domain.trace import Traced, trace
 from pyglyn.eventsourcing.queries.query_process import ALL, PREFIX, readable
-from pyglyn.eventsourcing.stores.readonly import NO_POSITION, look
+from pyglyn.eventsourcing.stores.readonly import NO_POSITION, has_facts, look, look_at_facts
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.node import Node
 from pyglyn.node.reasons import NOPROC
@@ -43,15 +43,6 @@ Parked = dict[Any, Any]
 
 
 # --- stores --------------------------------------------------------------------------------------------
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    except (OverflowError, ValueError, OSError):
-        return str(seconds)
 
 
 def _one_line(text: str) -> str:
@@ -66,7 +57,7 @@ def _fields(*fields: str) -> str:
 
 
 def _line(event: es.RecordedEvent[Any]) -> str:
-    start = ("-" if event.position == NO_POSITION else str(event.position), _time(event.recorded_at))
+    start = ("-" if event.position == NO_POSITION else str(event.position), tables.moment(event.recorded_at))
     if event.envelope is None:
         text = event.error.payload if event.error is not None else ""
         return _fields(*start, f"{event.aggregate_id} #{event.sequence}", f"does not decode: {text}")
@@ -88,6 +79,33 @@ def _event_json(event: es.RecordedEvent[Any]) -> dict[str, Any]:
         return {**told, "id": None, "payload": raw, "metadata": [], "error": "does not decode"}
     shown = {"payload": envelope.payload, "metadata": [list(pair) for pair in envelope.metadata]}
     return {**told, "id": causation.event_id(envelope), **shown, "error": None}
+
+
+def _data_of(fact: es.RawFact) -> Any:
+    """What is in a fact: JSON where it is that, else its bytes as text."""
+    try:
+        return json.loads(fact.data)
+    except ValueError:
+        return fact.data.decode("utf-8", "backslashreplace")
+
+
+def _show_facts(url: str, tags: tuple[str, ...], after: int, limit: int | None, as_json: bool) -> None:
+    query = es.Query(tags=tags)
+    with contextlib.closing(look_at_facts(url, after=after, query=query)) as found:
+        for fact in itertools.islice(found, limit):
+            data = _data_of(fact)
+            if as_json:
+                told = {
+                    **attrs.asdict(fact),
+                    "data": data,
+                    "metadata": [list(pair) for pair in fact.metadata],
+                }
+                values.show_json({**told, "tags": list(fact.tags)})
+                continue
+            pairs = " ".join(f"{key}={value}" for key, value in fact.metadata)
+            what = f"{fact.type} {fact.version}"
+            text = json.dumps(data, ensure_ascii=False)
+            click.echo(_fields(str(fact.position), what, " ".join(fact.tags), text, pairs))
 
 
 def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
@@ -156,6 +174,15 @@ def _kind_of(event: es.RecordedEvent[Any]) -> tuple[str | None, str]:
     help="Only events behind this position.",
 )
 @click.option("--limit", type=click.IntRange(1), help="So many events at most.")
+@click.option("--facts", is_flag=True, help="Print the facts of the database instead, which carry tags.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    callback=in_utf8,
+    metavar="TAG",
+    help="With --facts: only those that have this tag; repeatable.",
+)
 @json_option
 @log_level_option("error")
 def events(
@@ -165,6 +192,8 @@ def events(
     aggregate: str | None,
     after: int,
     limit: int | None,
+    facts: bool,
+    tags: tuple[str, ...],
     as_json: bool,
     log_level: str,
 ) -> None:
@@ -172,6 +201,8 @@ def events(
 
     STORE-URL is `sqlite:path` or `postgresql://…`. The database is only read. Where no service of pyglyn has
     used it, or read the event yet, the position is `-`.
+
+    With `--facts` those that rules across aggregates rest on: position, type, tags, data, metadata.
 
     `events check STORE-URL --app MODULE:NAME` reads the whole store with the present types of an application
     and prints what does not decode; the exit status is 1 if there is any.
@@ -183,6 +214,14 @@ def events(
         sys.exit(0 if _check(checked, app, as_json) else 1)
     if checked is not None or app is not None:
         raise click.UsageError(f"one STORE-URL, or check STORE-URL --app MODULE:NAME; got {url} {checked}")
+    if tags and not facts:
+        raise click.UsageError("--tag is for --facts: events have no tags")
+    if facts:
+        if aggregate is not None:
+            raise click.UsageError("facts belong to no aggregate: --tag selects them")
+        _show_facts(url, tags, after, limit, as_json)
+        return
+    count = 0
     with contextlib.closing(look(url, after=after, aggregate_id=aggregate)) as found:
         for count, event in enumerate(found, 1):
             if as_json:
@@ -191,6 +230,8 @@ def events(
                 click.echo(_line(event))
             if count == limit:
                 break
+    if not count and not after and has_facts(url):
+        click.echo("there are no such events here, but facts: --facts prints them", err=True)
 
 
 @click.command("trace")
@@ -231,7 +272,7 @@ def _tree(roots: list[Traced]) -> Iterator[str]:
     while stack:
         indent, event, is_last = stack.pop()
         where = f" on {event.node}" if event.node else ""
-        text = f"{event.name} {event.id}{where} at {_time(event.at)}"
+        text = f"{event.name} {event.id}{where} at {tables.moment(event.at)}"
         yield f"{indent}{'└── ' if is_last else '├── '}{_one_line(text)}"
         indent += "    " if is_last else "│   "
         stack += [(indent, each, each is event.caused[-1]) for each in reversed(event.caused)]
@@ -618,7 +659,7 @@ def _parked_row(query: str, event: Parked) -> tuple[str, ...]:
         wire.text(event[Atom("aggregate_id")]),
         str(event[Atom("sequence")]),
         str(event[Atom("attempts")]),
-        _time(event[Atom("parked_at")]),
+        tables.moment(event[Atom("parked_at")]),
         wire.text(event[Atom("error")]),
         _raw(event),
     )

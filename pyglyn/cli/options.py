@@ -23,12 +23,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def in_utf8(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+def in_utf8(
+    context: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
     """Callback of an option or argument: bytes that are not UTF-8 cannot be sent."""
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter(f"{value!r} is not in UTF-8", context, parameter) from None
+    for each in value if isinstance(value, tuple) else (value or "",):
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"{each!r} is not in UTF-8", context, parameter) from None
     return value
 
 

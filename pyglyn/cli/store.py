@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import rich_click as click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from pyglyn.cli import values
+from pyglyn.cli import tables, values
 from pyglyn.cli.options import json_option, log_level_option, set_up_logging
 from pyglyn.eventsourcing.stores import care
 
@@ -52,7 +53,7 @@ def migrate(url: str, as_json: bool, log_level: str) -> None:
 @json_option
 @log_level_option("warning")
 def copy(source: str, target: str, as_json: bool, log_level: str) -> None:
-    """Copy a store into an empty one: events with position and time, snapshots, checkpoints, parked, outbox.
+    """Copy a store into an empty one: events with position and time, facts, and what is kept beside them.
 
     Run it again to go on after it was broken off, or with what has come since. The target must not be in use.
     """
@@ -63,7 +64,9 @@ def copy(source: str, target: str, as_json: bool, log_level: str) -> None:
         values.show_json(attrs.asdict(done))
         return
     there = f", {done.there_before} were there" if done.there_before else ""
-    click.echo(f"{done.events} events copied{there}; {done.snapshots} snapshots")
+    facts = f"; {done.facts} facts" if done.facts or done.facts_there_before else ""
+    facts += f", {done.facts_there_before} were there" if done.facts_there_before else ""
+    click.echo(f"{done.events} events copied{there}; {done.snapshots} snapshots{facts}")
 
 
 @store.command()
@@ -71,7 +74,7 @@ def copy(source: str, target: str, as_json: bool, log_level: str) -> None:
 @json_option
 @log_level_option("warning")
 def verify(url: str, as_json: bool, log_level: str) -> None:
-    """Check positions, sequences and snapshots, and that every event is JSON; exits with 1 for any fault."""
+    """Check positions, sequences, snapshots, facts, and that events are JSON; exits with 1 for any fault."""
     set_up_logging(log_level)
     faults: list[str] = []
     with _progress("verifying") as progress:
@@ -120,10 +123,44 @@ def archive(url: str, target: str, until: int, as_json: bool, log_level: str) ->
 @json_option
 @log_level_option("warning")
 def stats(url: str, as_json: bool, log_level: str) -> None:
-    """Print what is in a store, as JSON; on one line with --json."""
+    """Print what is in a store: events, facts, aggregates, queries and how far behind they are."""
     set_up_logging(log_level)
     found = care.stats(url)
     if as_json:
         values.show_json(found)
-    else:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    for index, what in enumerate(_shown(found)):
+        if index:
+            click.echo()
+        tables.show(what)
+
+
+def _shown(found: dict[str, Any]) -> Iterator[Table]:
+    """Lay out what `care.stats` has found: the whole, then each kind that there is any of."""
+    whole = tables.table("what", "count", "", right=["count"])
+    first, last = map(tables.moment, found["recorded"])
+    times = f"recorded {first} to {last}" if found["events"] else ""
+    whole.add_row(*map(tables.cell, ("events", str(found["events"]), times)))
+    facts = found["facts"]
+    if facts is not None:
+        whole.add_row(*map(tables.cell, ("facts", str(facts["count"]), "")))
+    for name in ("snapshots", "parked", "outbox", "commands", "deadlines"):
+        whole.add_row(*map(tables.cell, (name, str(found[name]), "")))
+    whole.add_row(*map(tables.cell, ("side tables", str(found["version"]), "their version")))
+    yield whole
+    if found["types"]:
+        types = tables.table("aggregate type", "events", "aggregates", right=["events", "aggregates"])
+        for name, of in found["types"].items():
+            types.add_row(*map(tables.cell, (name, str(of["events"]), str(of["aggregates"]))))
+        yield types
+    if facts is not None and facts["types"]:
+        types = tables.table("fact type", "facts", right=["facts"])
+        for name, count in facts["types"].items():
+            types.add_row(*map(tables.cell, (name, str(count))))
+        yield types
+    if found["queries"]:
+        queries = tables.table("query", "position", "behind", "", right=["position", "behind"])
+        for name, of in found["queries"].items():
+            paused = "paused" if of["paused"] else ""
+            queries.add_row(*map(tables.cell, (name, str(of["position"]), str(of["behind"]), paused)))
+        yield queries

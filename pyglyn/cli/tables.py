@@ -7,6 +7,7 @@ texts are cut first, with ``…``. What came from another node cannot move the c
 
 from __future__ import annotations
 
+import datetime
 import sys
 from collections.abc import Iterable
 from typing import IO
@@ -30,6 +31,16 @@ def console(file: IO[str] | None = None) -> Console:
 def printable(text: str) -> str:
     """Text without what would move a terminal's cursor, change its colours or begin a new line."""
     return escaped(text)
+
+
+def moment(seconds: float | None) -> str:
+    """A moment in UTC, ISO 8601, from seconds since 1970; ``-`` for none."""
+    if seconds is None:
+        return "-"
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def cell(text: str, style: str = "") -> Text:

@@ -210,8 +210,16 @@ async def test_the_care_of_a_store(told, tmp_path) -> None:
     assert await told.ask("store", "verify", url) == [[]]
     archived = ("store", "archive", url, f"sqlite:{tmp_path}/archive.db", "--until", "1")
     assert await told.one(*archived, of="store archive") == {"events": 0}
-    [stats] = await told.ask("store", "stats", url)
-    assert stats == json.loads((await run("store", "stats", url))[1])
+    stats = await told.one("store", "stats", url, of="store stats")
+    assert (stats["events"], stats["facts"]) == (1, None)
+    facts = f"sqlite:{tmp_path}/facts.db"
+    async with es.open_log(facts) as log:
+        await log.append(
+            [es.NewFact(type="planned", data=b'{"a":1}', tags=["show:1"], metadata=[("by", "Zoë")])]
+        )
+    [fact] = await told.ask("events", "--facts", facts)
+    told.has_fields(fact, "events --facts")
+    assert (fact["data"], fact["tags"], fact["metadata"]) == ({"a": 1}, ["show:1"], [["by", "Zoë"]])
 
 
 async def test_what_holds_for_a_node(told) -> None:

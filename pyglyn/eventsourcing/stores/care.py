@@ -3,39 +3,27 @@
 Everything works on rows, so it needs no types of the application. Databases are found by the URLs of
 `open_store`; only SQLite and PostgreSQL have something to care for.
 
-Copies keep positions, times, metadata, snapshots, checkpoints, parked events, the outbox, and what process
-managers have. A copy that was broken off goes on where it was. The source may be in use: the last events and
-all the rest are read as they were at one moment. The target must not be.
+Copies keep positions, times, metadata, snapshots, checkpoints, parked events, the outbox, facts, and what
+process managers have. A copy that was broken off goes on where it was. The source may be in use: the last
+events and all the rest are read as they were at one moment. The target must not be.
 
 Layer: eventsourcing, stores.
 """
 
 from __future__ import annotations
 
-import abc
-import contextlib
-import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from pyglyn.errors import EventStoreError
-from pyglyn.eventsourcing.stores import layout, sqlite_wal
-from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores import layout
+from pyglyn.eventsourcing.stores.care_database import PAGE, Database, opened
+from pyglyn.eventsourcing.stores.facts import care as facts_care
 from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec
-from pyglyn.eventsourcing.stores.sql import EVENT_COLUMNS, Row, positioned_statement
-from pyglyn.eventsourcing.stores.sqlite import SqliteStore
-from pyglyn.eventsourcing.stores.sqlite_database import fetch, run_script, schema_version
-from pyglyn.eventsourcing.stores.sqlite_database import translate as translate_sqlite
+from pyglyn.eventsourcing.stores.sql import Row
 from pyglyn.eventsourcing.stores.store import RecordedEvent
-
-if TYPE_CHECKING:
-    import psycopg
-
-PAGE = 5000
-"""How many events are read, and rows written, at once."""
 
 Progress = Callable[[int, int], None]
 """Told after each page: events done, and how many there are."""
@@ -50,252 +38,7 @@ _COPIED = (
     "pyglyn_dispatch",
     "pyglyn_deadline",
 )
-_PAGE = positioned_statement(by_type=False, by_id=False)
 _CODEC: RowCodec[Any, Any] = RowCodec(aggregate_type=None)
-
-
-class Database(abc.ABC):
-    """One database, in one connection; `opened` makes it."""
-
-    kind: layout.Kind
-
-    @abc.abstractmethod
-    def run(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
-        """Run one statement (written with ``%s``) and return its rows."""
-
-    @abc.abstractmethod
-    def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """Commit what is inside together, with no other writer at the same time."""
-
-    @abc.abstractmethod
-    def version(self) -> int | None:
-        """Return the version of the side tables, None when there are none."""
-
-    @abc.abstractmethod
-    def create(self, statements: str) -> None:
-        """Run the statements of a file of ``schema/`` in the open transaction."""
-
-    @abc.abstractmethod
-    def number_events(self) -> None:
-        """See to it that what is committed has positions."""
-
-    @abc.abstractmethod
-    def snapshot(self) -> contextlib.AbstractContextManager[None]:
-        """Read inside what was committed at one moment, all of it with positions; others may write."""
-
-    @abc.abstractmethod
-    def write(self, rows: list[Row]) -> None:
-        """Write events with their positions and times, as `page` returns them, in the open transaction."""
-
-    @abc.abstractmethod
-    def insert(self, table: str, columns: Sequence[str], rows: list[Row]) -> None:
-        """Write rows into a table, in the open transaction."""
-
-    def page(self, after: int, limit: int = PAGE) -> list[Row]:
-        """Return rows behind a position: position, time in ms, the columns of ``event`` (None: deleted)."""
-        return self.run(_PAGE, (after, limit))
-
-    def count(self, table: str = "event") -> int:
-        """Count the rows of a table."""
-        number: int = self.run(f"SELECT count(*) FROM {table}")[0][0]
-        return number
-
-    def last_position(self) -> int:
-        """Return the last position that has an event."""
-        number: int = self.run("SELECT coalesce(max(position), 0) FROM pyglyn_position")[0][0]
-        return number
-
-
-class _Sqlite(Database):
-    kind: layout.Kind = "sqlite"
-
-    def __init__(self, path: str) -> None:
-        sqlite_wal.refuse_stale(path)
-        self._path = path
-        self._connection = sqlite3.connect(path, timeout=10.0, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-
-    def close(self) -> None:
-        self._connection.close()
-        sqlite_wal.forget(self._path)
-
-    def run(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
-        try:
-            return fetch(self._connection, statement.replace("%s", "?"), parameters)[0]
-        except sqlite3.Error as error:
-            raise translate_sqlite(error, self._path) from error
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        self.run("BEGIN IMMEDIATE")
-        try:
-            yield
-            self.run("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def version(self) -> int | None:
-        return schema_version(self._connection)
-
-    def create(self, statements: str) -> None:
-        try:
-            run_script(self._connection, statements)
-        except sqlite3.Error as error:
-            raise translate_sqlite(error, self._path) from error
-
-    def number_events(self) -> None:
-        """Do nothing: a trigger has."""
-
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        self.run("BEGIN")
-        try:
-            self.run("SELECT count(*) FROM pyglyn_schema")  # with the first statement that reads it begins
-            yield
-        finally:
-            self._connection.execute("ROLLBACK")
-
-    def write(self, rows: list[Row]) -> None:
-        (trigger,) = self.run("SELECT sql FROM sqlite_master WHERE name = 'pyglyn_event_inserted'")
-        self.run("DROP TRIGGER pyglyn_event_inserted")
-        self.insert("event", EVENT_COLUMNS.split(", "), [row[2:] for row in rows])
-        positions = [(row[0], row[2], row[3], row[4], row[1]) for row in rows]
-        self.insert("pyglyn_position", layout.TABLES["sqlite"]["pyglyn_position"], positions)
-        self.run(trigger[0])
-
-    def insert(self, table: str, columns: Sequence[str], rows: list[Row]) -> None:
-        marks = ", ".join("?" * len(columns))
-        try:
-            self._connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-        except sqlite3.Error as error:
-            raise translate_sqlite(error, self._path) from error
-
-
-class _Postgres(Database):
-    kind: layout.Kind = "postgres"
-
-    def __init__(self, conninfo: str) -> None:
-        import psycopg
-
-        from pyglyn.eventsourcing.stores.postgres_database import translate
-
-        self._translate = translate
-        try:
-            self._connection: psycopg.Connection[Row] = psycopg.connect(
-                conninfo, autocommit=True, client_encoding="utf8", prepare_threshold=None
-            )
-            self._connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-            self._connection.read_only = False
-        except psycopg.Error as error:
-            raise translate(error) from error
-
-    def close(self) -> None:
-        self._connection.close()
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        import psycopg
-
-        try:
-            yield
-        except psycopg.Error as error:
-            raise self._translate(error) from error
-
-    def run(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
-        with self._translated():
-            cursor = self._connection.execute(statement.encode(), parameters or None)
-            return cursor.fetchall() if cursor.description is not None else []
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        with self._translated(), self._connection.transaction():
-            if self.run("SELECT to_regclass('event') IS NOT NULL")[0][0]:
-                self.run("LOCK TABLE event IN SHARE ROW EXCLUSIVE MODE")
-            yield
-
-    def version(self) -> int | None:
-        if not self.run("SELECT to_regclass('pyglyn_schema') IS NOT NULL")[0][0]:
-            return None
-        return layout.check_version([row[0] for row in self.run("SELECT version FROM pyglyn_schema")])
-
-    def create(self, statements: str) -> None:
-        schema = self.run("SELECT quote_ident(current_schema())")[0][0]
-        if schema is None:
-            raise EventStoreError("PostgreSQL: the search_path names no schema that exists")
-        self.run(statements.replace("{schema}", schema))
-
-    def number_events(self) -> None:
-        while self.run("SELECT pyglyn_assign_positions(10000)")[0][0]:
-            pass
-
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
-        with self._translated():
-            while True:
-                self.number_events()
-                self.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                if not self.run("SELECT pyglyn_is_pending()")[0][0]:
-                    break
-                self.run("ROLLBACK")  # somebody has committed in between
-            try:
-                yield
-            finally:
-                self._connection.rollback()
-
-    def write(self, rows: list[Row]) -> None:
-        self.run("SELECT set_config('pyglyn.placeholder', 'on', true)")  # the trigger lets us number them
-        self.insert("event", EVENT_COLUMNS.split(", "), [row[2:] for row in rows])
-        columns = layout.TABLES["sqlite"]["pyglyn_position"]
-        self.insert("pyglyn_position", columns, [(row[0], row[2], row[3], row[4], row[1]) for row in rows])
-        last = max(row[0] for row in rows)
-        self.run(
-            "UPDATE pyglyn_assigned SET last_position = greatest(last_position, %s), xid = NULL", (last,)
-        )
-
-    def insert(self, table: str, columns: Sequence[str], rows: list[Row]) -> None:
-        with (
-            self._translated(),
-            self._connection.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN".encode()) as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
-
-
-@contextlib.contextmanager
-def opened(url: str, *, migrated: bool = True, create: bool = False) -> Iterator[Database]:
-    """Open the database of a store.
-
-    Args:
-        url: as for `open_store`.
-        migrated: whether its side tables have to be of the present version.
-        create: make what is missing.
-
-    Raises:
-        EventStoreError: it is no database, or its tables are of an unknown layout.
-    """
-    store: Any = open_store(url)
-    if not store.has_sql:
-        raise EventStoreError("a memory store lives in its service: nothing of it can be cared for from here")
-    if isinstance(store, SqliteStore) and not create and not os.path.exists(store.path):
-        raise EventStoreError(f"there is no file {store.path}")
-    database: _Sqlite | _Postgres
-    database = _Sqlite(store.path) if isinstance(store, SqliteStore) else _Postgres(store.conninfo)
-    with contextlib.closing(database):
-        version = database.version()
-        if version is None and not create:
-            raise EventStoreError(
-                "the database has no tables of ours: no service of this package has used it"
-            )
-        if version is None:
-            with database.transaction():
-                for statements in layout.scripts(database.kind):
-                    database.create(statements)
-        elif migrated:
-            layout.check_current(version)
-        yield database
 
 
 # --- what can be done ------------------------------------------------------------------------------------
@@ -317,11 +60,13 @@ def migrate(url: str) -> tuple[int, int]:
 
 @attrs.frozen
 class Copied:
-    """What a copy did: events written now, and those that were there from before."""
+    """What a copy did: events and facts written now, and those that were there from before."""
 
     events: int
     there_before: int
     snapshots: int
+    facts: int = 0
+    facts_there_before: int = 0
 
 
 def copy(
@@ -347,15 +92,21 @@ def _copy(source_url: str, target_url: str, progress: Progress, page: int, *, ar
         before = target.count()
         copied = _Events(source, target, page, progress, before, source.count())
         after = copied.behind(_common(source, target, archive=archive))
+        facts = facts_care.Copy(source, target, page, progress) if facts_care.there_are(source) else None
+        if facts is not None:
+            facts.go_on()
         with source.snapshot():
             copied.behind(after)
+            if facts is not None:
+                facts.go_on()
             snapshots = _copy_table(source, target, "snapshot", _SNAPSHOT)
             for table in _COPIED:
                 columns = [column for column in layout.TABLES[source.kind][table] if column != "id"]
                 order = "1" if table in ("pyglyn_checkpoint", "pyglyn_command", "pyglyn_manager") else "id"
                 key = ["id"] if table == "pyglyn_command" else []
                 _copy_table(source, target, table, [*key, *columns], order)
-        return Copied(copied.done - before, before, snapshots)
+        told = (0, 0) if facts is None else (facts.done, facts.there_before)
+        return Copied(copied.done - before, before, snapshots, *told)
 
 
 @attrs.define
@@ -442,7 +193,10 @@ SELECT s.aggregate_type, s.aggregate_id, s.sequence FROM snapshot AS s WHERE NOT
 
 
 def verify(url: str, *, progress: Progress = lambda done, all: None) -> Iterator[str]:
-    """Check a store: positions, sequences, snapshots, and that each event is JSON. Yields what is wrong."""
+    """Check a store: positions, sequences, snapshots, that each event is JSON, and facts' revisions and tags.
+
+    Yields what is wrong, a sentence each.
+    """
     with opened(url) as database, database.snapshot():
         for type_, id, sequence in database.run(_WITHOUT_POSITION):
             yield f"{type_} {id} #{sequence} has no position: readers by position never get it"
@@ -461,6 +215,8 @@ def verify(url: str, *, progress: Progress = lambda done, all: None) -> Iterator
             after, done = rows[-1][0], done + len(rows)
             yield from _undecodable(rows)
             progress(done, max(total, done))
+        if facts_care.there_are(database):
+            yield from facts_care.verify(database)
 
 
 def _is_archived(database: Database, type_: str, id: str, first: int) -> bool:
@@ -528,7 +284,7 @@ def _archived_up_to(url: str) -> int:
 
 
 def stats(url: str) -> dict[str, Any]:
-    """Count what is in a store."""
+    """Count what is in a store; ``facts`` is None where there was never one."""
     with opened(url) as database:
         database.number_events()
         events = """
@@ -537,6 +293,8 @@ def stats(url: str) -> dict[str, Any]:
         times = "SELECT min(recorded_at), max(recorded_at) FROM pyglyn_position"
         queries = "SELECT query, position, paused FROM pyglyn_checkpoint ORDER BY query"
         last = database.last_position()
+        facts = facts_care.stats(database) if facts_care.there_are(database) else None
+        read = last if last or facts is None else facts["last_position"]  # by the queries
         return {
             "version": database.version(),
             "events": database.count(),
@@ -545,11 +303,12 @@ def stats(url: str) -> dict[str, Any]:
             "snapshots": database.count("snapshot"),
             "recorded": [None if ms is None else ms / 1000 for ms in database.run(times)[0]],
             "queries": {
-                name: {"position": position, "behind": max(last - position, 0), "paused": bool(paused)}
+                name: {"position": position, "behind": max(read - position, 0), "paused": bool(paused)}
                 for name, position, paused in database.run(queries)
             },
             "parked": database.count("pyglyn_parked"),
             "outbox": database.count("pyglyn_outbox"),
             "commands": database.count("pyglyn_dispatch"),
             "deadlines": database.count("pyglyn_deadline"),
+            "facts": facts,
         }

@@ -16,12 +16,15 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from pyglyn.errors import EventStoreError
 from pyglyn.eventsourcing.stores import sqlite_wal
+from pyglyn.eventsourcing.stores.facts.log import Query, RawFact
+from pyglyn.eventsourcing.stores.facts.rows import fact_of, selection
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.opening import open_store
 from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec
@@ -31,6 +34,8 @@ from pyglyn.eventsourcing.stores.sqlite_database import translate as translate_s
 from pyglyn.eventsourcing.stores.store import RecordedEvent
 
 if TYPE_CHECKING:
+    import psycopg
+
     from pyglyn.eventsourcing.stores.postgres import PostgresStore
 
 PAGE = 500
@@ -49,16 +54,50 @@ def look(
     Raises:
         EventStoreError: there is no such database, or nothing of ours or of the Gleam stores in it.
     """
+    for row in _rows(
+        url,
+        partial(_sqlite_rows, after=after, aggregate_id=aggregate_id),
+        partial(_postgres_rows, after=after, aggregate_id=aggregate_id),
+    ):
+        if row[2] is not None:  # else its event was deleted by hand
+            yield _CODEC.recorded(PositionedRow(row[0], row[1], EventRow(*row[2:])))
+
+
+def look_at_facts(url: str, *, after: int = 0, query: Query | None = None) -> Generator[RawFact, None, None]:
+    """Read the facts behind a position that a query selects, in order.
+
+    Raises:
+        EventStoreError: there is no such database, or no facts in it.
+    """
+    for row in _rows(
+        url,
+        partial(_sqlite_facts, after=after, query=query),
+        partial(_postgres_facts, after=after, query=query),
+    ):
+        yield fact_of(row)
+
+
+def has_facts(url: str) -> bool:
+    """Tell whether there are facts in a database."""
+    try:
+        with contextlib.closing(look_at_facts(url)) as found:
+            return next(found, None) is not None
+    except EventStoreError:
+        return False
+
+
+def _rows(
+    url: str,
+    of_sqlite: Callable[[sqlite3.Connection, str], Iterator[tuple[Any, ...]]],
+    of_postgres: Callable[[psycopg.Connection[Any]], Iterator[tuple[Any, ...]]],
+) -> Iterator[tuple[Any, ...]]:
     store = open_store(url)  # says what is wrong with a URL, and takes out what is not the driver's
     if isinstance(store, MemoryStore):
         raise EventStoreError("a memory store lives in its service: nothing of it can be seen from here")
     if isinstance(store, SqliteStore):
-        rows = _sqlite(store.path, after, aggregate_id)
+        yield from _sqlite(store.path, of_sqlite)
     else:
-        rows = _postgres(cast("PostgresStore[Any, Any]", store).conninfo, after, aggregate_id)
-    for row in rows:
-        if row[2] is not None:  # else its event was deleted by hand
-            yield _CODEC.recorded(PositionedRow(row[0], row[1], EventRow(*row[2:])))
+        yield from _postgres(cast("PostgresStore[Any, Any]", store).conninfo, of_postgres)
 
 
 def _unpositioned_statement(*, by_id: bool) -> str:
@@ -78,18 +117,24 @@ def _check(place: str, has_events: bool, has_positions: bool, after: int) -> Non
         raise EventStoreError(f"{place} has no positions: no service of this package has used it yet")
 
 
+def _check_facts(place: str, has_facts: bool) -> None:
+    if not has_facts:
+        raise EventStoreError(f"{place} has no facts: no service has used it for any yet")
+
+
 # --- SQLite ------------------------------------------------------------------------------------------------
 
 
-def _sqlite(path: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
-    """Read in pages, so that nobody who looks for long holds up writers."""
+def _sqlite(
+    path: str, read: Callable[[sqlite3.Connection, str], Iterator[tuple[Any, ...]]]
+) -> Iterator[tuple[Any, ...]]:
     if not os.path.exists(path):
         raise EventStoreError(f"there is no file {path}")
     sqlite_wal.refuse_stale(path)
     try:
         with contextlib.ExitStack() as stack:
             connection = _connected(path, stack)
-            yield from _sqlite_rows(connection, path, after, aggregate_id)
+            yield from read(connection, path)
     except sqlite3.Error as error:
         raise translate_sqlite(error, path) from error
 
@@ -137,9 +182,10 @@ def _text_or_bytes(value: bytes) -> str | bytes:
 
 
 def _sqlite_rows(
-    connection: sqlite3.Connection, path: str, after: int, aggregate_id: str | None
+    connection: sqlite3.Connection, path: str, *, after: int, aggregate_id: str | None
 ) -> Iterator[tuple[Any, ...]]:
-    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    """Read in pages, so that nobody who looks for long holds up writers."""
+    tables = _sqlite_tables(connection)
     has_positions = "pyglyn_position" in tables
     _check(path, "event" in tables, has_positions, after)
     ids = () if aggregate_id is None else (aggregate_id,)
@@ -151,6 +197,23 @@ def _sqlite_rows(
         last = (rows[-1][0],) if has_positions else rows[-1][2:5]
 
 
+def _sqlite_facts(
+    connection: sqlite3.Connection, path: str, *, after: int, query: Query | None
+) -> Iterator[tuple[Any, ...]]:
+    _check_facts(path, "factos_events" in _sqlite_tables(connection))
+    while True:
+        statement, parameters = selection(query, after, PAGE)
+        rows = connection.execute(statement.replace("%s", "?"), parameters).fetchall()
+        yield from rows
+        if len(rows) < PAGE:
+            return
+        after = rows[-1][0]
+
+
+def _sqlite_tables(connection: sqlite3.Connection) -> set[str]:
+    return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
 def _positioned(*, by_id: bool) -> str:
     return positioned_statement(by_type=False, by_id=by_id)
 
@@ -158,7 +221,9 @@ def _positioned(*, by_id: bool) -> str:
 # --- PostgreSQL --------------------------------------------------------------------------------------------
 
 
-def _postgres(conninfo: str, after: int, aggregate_id: str | None) -> Iterator[tuple[Any, ...]]:
+def _postgres(
+    conninfo: str, read: Callable[[psycopg.Connection[Any]], Iterator[tuple[Any, ...]]]
+) -> Iterator[tuple[Any, ...]]:
     """Read in one transaction, which there holds up nobody."""
     import psycopg
 
@@ -168,23 +233,42 @@ def _postgres(conninfo: str, after: int, aggregate_id: str | None) -> Iterator[t
         with contextlib.closing(psycopg.connect(conninfo)) as connection:
             connection.read_only = True
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            tables = "SELECT to_regclass('event') IS NOT NULL, to_regclass('pyglyn_position') IS NOT NULL"
-            found = connection.execute(tables).fetchone()
-            has_events, has_positions = found if found is not None else (False, False)
-            _check("the database", has_events, has_positions, after)
-            by_id, ids = aggregate_id is not None, () if aggregate_id is None else (aggregate_id,)
-            statements: list[tuple[str, tuple[object, ...]]] = []
-            if has_positions:
-                statements.append((_positioned(by_id=by_id), (after, *ids, NO_LIMIT)))
-                statements.append((_pending_statement(by_id=by_id), ids))
-            else:
-                statements.append((_unpositioned_statement(by_id=by_id), ("", "", -1, *ids, NO_LIMIT)))
-            for statement, parameters in statements:
-                with connection.cursor(name="events") as cursor:
-                    cursor.itersize = PAGE
-                    yield from cursor.execute(statement.encode(), parameters)
+            yield from read(connection)
     except psycopg.Error as error:
         raise translate(error) from error
+
+
+def _postgres_has(connection: psycopg.Connection[Any], table: str) -> bool:
+    found = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    return found is not None and bool(found[0])
+
+
+def _by_cursor(
+    connection: psycopg.Connection[Any], statement: str, parameters: Sequence[object]
+) -> Iterator[tuple[Any, ...]]:
+    with connection.cursor(name="events") as cursor:
+        cursor.itersize = PAGE
+        yield from cursor.execute(statement.encode(), parameters)
+
+
+def _postgres_rows(
+    connection: psycopg.Connection[Any], *, after: int, aggregate_id: str | None
+) -> Iterator[tuple[Any, ...]]:
+    has_positions = _postgres_has(connection, "pyglyn_position")
+    _check("the database", _postgres_has(connection, "event"), has_positions, after)
+    by_id, ids = aggregate_id is not None, () if aggregate_id is None else (aggregate_id,)
+    if not has_positions:
+        yield from _by_cursor(connection, _unpositioned_statement(by_id=by_id), ("", "", -1, *ids, NO_LIMIT))
+        return
+    yield from _by_cursor(connection, _positioned(by_id=by_id), (after, *ids, NO_LIMIT))
+    yield from _by_cursor(connection, _pending_statement(by_id=by_id), ids)
+
+
+def _postgres_facts(
+    connection: psycopg.Connection[Any], *, after: int, query: Query | None
+) -> Iterator[tuple[Any, ...]]:
+    _check_facts("the database", _postgres_has(connection, "factos_events"))
+    yield from _by_cursor(connection, *selection(query, after, None))
 
 
 def _pending_statement(*, by_id: bool) -> str:

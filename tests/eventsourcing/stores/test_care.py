@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from pyglyn import eventsourcing as es
 from pyglyn.cli.store import store as store_command
-from pyglyn.eventsourcing.stores import care, layout, managing
+from pyglyn.eventsourcing.stores import care, care_database, layout, managing
 from pyglyn.testing.bank import BANK_ACCOUNT, BankAccount, BankAccountEvent, DepositMoney, OpenAccount
 from tests.eventsourcing.stores.foreign import Foreign
 
@@ -181,7 +181,7 @@ async def test_what_is_committed_while_a_store_is_verified_is_no_fault(
 ) -> None:
     """In PostgreSQL it has no position before somebody reads."""
     await fill(url)
-    foreign, count, run = Foreign(url), 0, care._Postgres.run
+    foreign, count, run = Foreign(url), 0, care_database._Postgres.run
 
     def written_between(self: Any, statement: str, parameters: Any = ()) -> Any:
         nonlocal count
@@ -191,7 +191,7 @@ async def test_what_is_committed_while_a_store_is_verified_is_no_fault(
             foreign.run(foreign.insert("more", count, [payload]))
         return run(self, statement, parameters)
 
-    monkeypatch.setattr(care._Postgres, "run", written_between)
+    monkeypatch.setattr(care_database._Postgres, "run", written_between)
     assert list(care.verify(url)) == []
     assert count == (0 if url.startswith("sqlite") else 6)
 
@@ -295,7 +295,7 @@ async def test_an_archive_takes_what_snapshots_make_needless(
 
 async def test_stats_count_what_is_there(url: str) -> None:
     await fill(url)
-    found = json.loads(pyglyn_store("stats", url))
+    found = json.loads(pyglyn_store("stats", url, "--json"))
     assert found.pop("recorded")[0] > 1.7e9
     assert found == {
         "version": layout.VERSION,
@@ -308,7 +308,25 @@ async def test_stats_count_what_is_there(url: str) -> None:
         "outbox": 3,
         "commands": 2,
         "deadlines": 1,
+        "facts": None,
     }
+    shown = re.sub(r"\d{4}-\S+Z", "…", pyglyn_store("stats", url))
+    assert [re.split(r"  +", line) for line in shown.splitlines()] == [
+        ["what", "count"],
+        ["events", "18", "recorded … to …"],
+        ["snapshots", "3"],
+        ["parked", "1"],
+        ["outbox", "3"],
+        ["commands", "2"],
+        ["deadlines", "1"],
+        ["side tables", str(layout.VERSION), "their version"],
+        [""],
+        ["aggregate type", "events", "aggregates"],
+        ["BankAccount", "18", "3"],
+        [""],
+        ["query", "position", "behind"],
+        ["q", "4", "14", "paused"],
+    ]
 
 
 # --- migrations ---------------------------------------------------------------------------------------------

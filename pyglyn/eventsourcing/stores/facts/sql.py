@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
 from pyglyn.errors import AppendConditionFailed, StoreUnavailable
@@ -24,17 +23,15 @@ from pyglyn.eventsourcing.stores.facts.log import (
     RawFact,
     checked,
     metadata_text,
-    read_metadata,
-    read_tags,
     tags_text,
 )
+from pyglyn.eventsourcing.stores.facts.rows import fact_of, script, selection
 from pyglyn.eventsourcing.stores.postgres_database import PostgresDatabase, translate
 from pyglyn.eventsourcing.stores.rows import storable_text
-from pyglyn.eventsourcing.stores.sql import NO_LIMIT, Row
+from pyglyn.eventsourcing.stores.sql import Row
 from pyglyn.eventsourcing.stores.sqlite import SqliteStore, wait_for_change
 from pyglyn.eventsourcing.stores.sqlite_database import SqliteDatabase, run_script
 
-_COLUMNS = "position, id, stream, revision, type, version, tags, metadata, data"
 _INSERT = """
 INSERT INTO factos_events (id, stream, revision, type, version, tags, metadata, data)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING position
@@ -44,44 +41,8 @@ _ONE_AT_A_TIME = b"SELECT pg_advisory_xact_lock(hashtext('pyglyn_facts'), hashte
 _LAST = "SELECT coalesce(max(position), 0) FROM factos_events"
 
 
-def selection(query: Query | None, after: int, limit: int | None) -> tuple[str, list[object]]:
-    """Return the statement that reads facts, and its parameters."""
-    conditions, parameters = ["position > %s"], [after]
-    alternatives: list[str] = []
-    values: list[object] = []
-    for each in query.criteria if query is not None else ():
-        parts: list[str] = []
-        if each.types:
-            parts.append(f"type IN ({', '.join(['%s'] * len(each.types))})")
-            values += each.types
-        for tag in each.tags:
-            parts.append(
-                "position IN (SELECT position FROM pyglyn_fact_tag WHERE tag = %s AND position > %s)"
-            )
-            values += [tag, after]
-        alternatives.append(" AND ".join(parts) if parts else "1 = 1")
-    if alternatives:
-        conditions.append("(" + " OR ".join(f"({each})" for each in alternatives) + ")")
-    where = " AND ".join(conditions)
-    statement = f"SELECT {_COLUMNS} FROM factos_events WHERE {where} ORDER BY position LIMIT %s"
-    return statement, [*parameters, *values, NO_LIMIT if limit is None else max(limit, 0)]
-
-
 def _facts(rows: list[Row]) -> list[RawFact]:
-    return [
-        RawFact(
-            position=row[0],
-            id=row[1],
-            stream=row[2],
-            revision=row[3],
-            type=row[4],
-            version=row[5],
-            tags=read_tags(row[6]),
-            metadata=read_metadata(row[7]),
-            data=bytes(row[8]),
-        )
-        for row in rows
-    ]
+    return [fact_of(row) for row in rows]
 
 
 def _values(fact: NewFact, stream: str, revision: int) -> tuple[object, ...]:
@@ -101,10 +62,6 @@ def _written(fact: NewFact, stream: str, revision: int, position: int) -> RawFac
         metadata=list(fact.metadata),
         data=fact.data,
     )
-
-
-def _script(kind: str) -> str:
-    return resources.files("pyglyn.eventsourcing.stores").joinpath(f"schema/facts_{kind}.sql").read_text()
 
 
 def _q(statement: str) -> str:
@@ -135,7 +92,7 @@ class SqliteFactLog(FactLog):
     async def _database(self) -> SqliteDatabase:
         database = self._store.database()
         if self._made is not database:
-            await database.commit(lambda connection: run_script(connection, _script("sqlite")))
+            await database.commit(lambda connection: run_script(connection, script("sqlite")))
             self._made = database
         return database
 
@@ -210,7 +167,7 @@ class PostgresFactLog(FactLog):
                 try:
                     async with connection.transaction():
                         await connection.execute(_ONE_AT_A_TIME)
-                        await connection.execute(_script("postgres").encode())
+                        await connection.execute(script("postgres").encode())
                 except Exception as error:
                     raise translate(error) from error
             self._made = database
