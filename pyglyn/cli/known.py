@@ -36,7 +36,7 @@ OPTIONS = {
     "stop": _QUIET_CLIENT,
     "kill": _QUIET_CLIENT,
     "log-level": _CLIENT,
-    "events": f"app aggregate after limit {_STORE}",
+    "events": f"app aggregate after limit facts tag {_STORE}",
     "store migrate": _STORE,
     "store copy": _STORE,
     "store verify": _STORE,

@@ -24,6 +24,7 @@ from pyglyn.etf import Atom
 from pyglyn.net import epmd_client
 from pyglyn.node import Node
 from pyglyn.testing import eventually
+from pyglyn.testing.waiting import patiently
 
 APP = """
 from pyglyn import Atom, GenServer, export
@@ -78,7 +79,7 @@ class Program:
 async def pyglyn(*args: str, env: dict[str, str] | None = None, cwd=None) -> AsyncIterator[Program]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pyglyn", *args,
-        env={**os.environ, "COLUMNS": "100", **(env or {})}, cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", "PYGLYN_TIMEOUT": str(patiently(10.0)), **(env or {})}, cwd=cwd,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, stdin=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     program = Program(process)
