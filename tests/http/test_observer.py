@@ -135,6 +135,24 @@ async def test_after_a_pid_of_another_node_among_the_children_deaths_are_told(
         assert [death["name"] for death in observer.deaths] == ["ours"]
 
 
+async def test_a_death_that_is_made_up_is_not_told(node: Node, other: Other) -> None:
+    """References are counted, so a peer may name that of any monitor; a signal comes from whoever has ended."""
+    async with other.node.process() as child:
+        other.answers["tree"] = [row(pid=child.pid, restarts=0, name=Atom("ours"))]
+        observer = Observer(node, [other.node.name])
+        told = Told(observer)
+        await told.next("deaths")
+        await told.until(is_in("up"))
+        await eventually(lambda: child.signals.watchers)
+        for ref, (watcher, _) in [*child.signals.watchers.items()]:
+            child.send(watcher, (Atom("DOWN"), ref, Atom("process"), child.pid, Atom("lie")))
+            assert await other.node.ping(node.name)  # it is there
+            await eventually(lambda pid=watcher: not node.runtime.processes[pid.id].message_queue_len)
+        child.exit(child.pid, "kill")
+        assert [death["reason"] for death in await told.next("deaths")] == ["killed"]
+        assert len(observer.deaths) == 1
+
+
 async def test_who_answers_the_questions_is_no_process_of_the_node(node: Node, other: Other) -> None:
     questions = (b"pyglyn:tree", b"erlang:memory")
     async with other.node.process() as child:

@@ -99,6 +99,18 @@ async def test_as_many_locks_are_held_as_may_be_by_however_many_processes() -> N
         await eventually(lambda: watched() == [holders[0], holders[4]])
 
 
+async def test_a_lock_is_kept_though_the_end_of_its_holder_is_made_up() -> None:
+    """References are counted, so a peer may name that of any monitor; a signal comes from whoever has ended."""
+    async with Node(unique_name(), cookie="c", settings=Settings(net=NetSettings(epmd_port=0))) as node:
+        server = node.spawn(GlobalNames())
+        async with node.process() as holder, node.process() as me:
+            assert await holder.call(server, (Atom("set_lock"), (b"stock", b"one"))) is True
+            for ref, watched in [*node.runtime.processes[server.id].signals.monitors.items()]:
+                assert watched == holder.pid
+                me.send(server, (Atom("DOWN"), ref, Atom("process"), holder.pid, Atom("lie")))
+            assert await me.call(server, (Atom("set_lock"), (b"stock", b"other"))) is False
+
+
 async def test_a_hidden_node_has_no_part_in_it(beam: Beam, node: Node) -> None:
     await node.connect(beam.name)
     assert node.whereis("global_name_server") is None

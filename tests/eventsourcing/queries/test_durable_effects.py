@@ -74,6 +74,21 @@ async def test_a_turn_is_one_instances_until_it_ends_or_runs_out(store, two):
     await eventually(ours)
 
 
+async def test_a_turn_is_kept_though_the_end_of_who_has_it_is_made_up(store, two):
+    """References are counted, so a peer may name that of any monitor; a signal comes from whoever has ended."""
+    first, second = (Turn(store, "q", process) for process in two)
+    await first.take()
+    await second.watch_other()
+    (ref,) = two[1].signals.monitors
+    made_up = (Atom("DOWN"), ref, Atom("process"), two[0].pid, Atom("lie"))
+    assert not await second.other_ended(made_up)
+    with pytest.raises(NotOurTurn):
+        await second.take()
+    two[0].exit(two[0].pid, "kill")
+    assert await second.other_ended(await two[1].receive(timeout=180))
+    await second.take()
+
+
 async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
     first, second = (Turn(store, "q", process, lease_s=patiently(0.5)) for process in two)
     renewed = asyncio.Event()
