@@ -6,6 +6,7 @@ Layer: eventsourcing, managers.
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,8 @@ from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn
 from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, WAITING, IssuedCommand, Timer
 from pyglyn.eventsourcing.stores.store import ParkedEvent, Transaction
+
+logger = logging.getLogger("pyglyn.eventsourcing")
 
 AT_ONCE = 100
 """Timers and refusals that one survey reads."""
@@ -111,6 +114,10 @@ class ManagerServer(DurableServer):
         self.sending.add_done_callback(self._run_ended)
 
     async def _send(self, command: IssuedCommand) -> None:
+        opened = await self.spec.sealing.open_command(command.command)
+        if opened is None:
+            logger.info("manager %s: a command of an instance that was forgotten is not sent", self.spec.name)
+            return
         destination = self.spec.services.get(command.service)
         if destination is None:
             raise EventStoreError(f"{command.service!r} is none of the manager's services any more")
@@ -119,7 +126,7 @@ class ManagerServer(DurableServer):
             self.services[command.service] = Service(self.me, name, scope=destination.scope)
         await self.services[command.service].execute(
             command.aggregate_id,
-            etf.decode(command.command),
+            etf.decode(opened),
             command_id=command.command_id,
             metadata=command.metadata,
             timeout=destination.timeout,
@@ -228,16 +235,21 @@ class ManagerServer(DurableServer):
 
         Of the latter also those that were driven, until it is known what has become of them.
         """
-        return [*await super().parked(), *map(self._as_parked, await self._held_items(driven=True))]
+        items = await self._held_items(driven=True)
+        return [*await super().parked(), *[await self._as_parked(each) for each in items]]
 
-    def _as_parked(self, item: Item) -> ParkedEvent:
+    async def _as_parked(self, item: Item) -> ParkedEvent:
+        if isinstance(item, Timer):
+            raw = etf.encode(item.name.encode())
+        else:
+            raw = await self.spec.sealing.open_command(item.command) or b""
         what = f"deadline {item.name}" if isinstance(item, Timer) else f"command to {item.service}"
         return ParkedEvent(
             query=self.spec.name,
             id=_id(item),
             aggregate_id=item.instance,
             sequence=item.id,
-            raw=item.command if isinstance(item, IssuedCommand) else etf.encode(item.name.encode()),
+            raw=raw,
             error=f"{what}: {item.error or 'driven'}",
             format="etf",
             attempts=item.attempts,

@@ -14,15 +14,19 @@ from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
 from pyglyn.eventsourcing.cluster.client import Address
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.managers.rules import Rules
+from pyglyn.eventsourcing.managers.sealing import Sealing
 from pyglyn.eventsourcing.managers.sending import OnRefusal
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec, Start
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
+from pyglyn.eventsourcing.stores.encrypted import EncryptedStore
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec
 from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
 
 S = TypeVar("S")
+
+_CACHED = ("codec", "readers", "sealing")
 
 
 @attrs.frozen(kw_only=True)
@@ -103,5 +107,12 @@ class ManagerSpec(DurableSpec, Generic[S]):
         """Read commands, by service."""
         return {name: wire.decoding(each.commands) for name, each in self.services.items()}
 
+    @functools.cached_property
+    def sealing(self) -> Sealing:
+        """Encrypts what is kept of its instances, if they are aggregates that have keys."""
+        store = unwrapped(self.store)
+        has_keys = isinstance(store, EncryptedStore) and self.rules.correlate is None
+        return Sealing(self.name, store.ring if has_keys else None)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("codec", "readers")}
+        return {name: value for name, value in vars(self).items() if name not in _CACHED}

@@ -140,11 +140,17 @@ class _Work:
             f"timer {timer.id} {timer.due_at} {timer.instance}/{timer.name}", timer.due_at, timer.metadata
         )
         if timer.service:
-            await self._issue(timer.instance, timer.service, timer.aggregate_id, timer.command, cause, 0)
+            command = await self._spec.sealing.open_command(timer.command)
+            if command is not None:
+                await self._issue(timer.instance, timer.service, timer.aggregate_id, command, cause, 0)
         elif await self._state(timer.instance) is not _NONE:
             await self._react(timer.instance, Expired(timer.name), cause)
 
     async def refusal(self, command: IssuedCommand) -> None:
+        opened = await self._spec.sealing.open_command(command.command)
+        if opened is None:
+            return
+        command = attrs.evolve(command, command=opened)
         if await self._state(command.instance) is _NONE:
             raise EventStoreError(f"its instance has ended; refused: {command.error}")
         cause = _Cause(f"refusal {command.command_id}", None, command.metadata)
@@ -165,6 +171,8 @@ class _Work:
                 text = self._texts[instance]
             else:
                 text = await self._tx.manager_state(self._spec.name, instance)
+            if text is not None:
+                text = await self._spec.sealing.open(text)
             self._states[instance] = _NONE if text is None else self._decoded(instance, text)
         return self._states[instance]
 
@@ -198,7 +206,11 @@ class _Work:
             case Deadline() | Schedule():
                 service, to, command = "", "", b""
                 if isinstance(action, Schedule):
-                    service, to, command = self._written(instance, action.dispatch)
+                    service, to, plain = self._written(instance, action.dispatch)
+                    sealed = await self._spec.sealing.seal_command(instance, plain)
+                    if sealed is None:
+                        return  # the instance was forgotten
+                    command = sealed
                 base = await tx.clock() if cause.base is None else cause.base
                 timer = Timer(
                     manager=name,
@@ -238,8 +250,15 @@ class _Work:
 
     async def save(self) -> None:
         """Write the states that have changed, and the commands that were issued."""
-        await self._tx.save_manager_states(self._spec.name, self._unsaved)
-        await self._tx.issue_commands(self._issued)
+        sealing = self._spec.sealing
+        states = {name: await sealing.seal(name, state) for name, state in self._unsaved.items()}
+        commands = [(each, await sealing.seal_command(each.instance, each.command)) for each in self._issued]
+        await self._tx.save_manager_states(
+            self._spec.name, {name: state for name, state in states.items() if state is not None}
+        )
+        await self._tx.issue_commands(
+            [attrs.evolve(each, command=sealed) for each, sealed in commands if sealed is not None]
+        )
 
 
 _NONE = object()

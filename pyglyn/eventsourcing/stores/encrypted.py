@@ -8,7 +8,6 @@ Layer: eventsourcing, stores.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -56,23 +55,11 @@ class _Sealing(WrappedSideTables):
     async def _sealed(self, messages: Iterable[OutboxMessage], aggregate_id: str) -> list[OutboxMessage]:
         await self.ring.make(aggregate_id)
         return [
-            attrs.evolve(message, body=self._seal(aggregate_id, f"outbox {message.topic}", message.body))
+            attrs.evolve(
+                message, body=self.ring.seal_text(aggregate_id, f"outbox {message.topic}", message.body)
+            )
             for message in messages
         ]
-
-    def _seal(self, aggregate_id: str, what: str, text: str) -> str:
-        return TEXT_MARK + json.dumps([aggregate_id, self.ring.seal(aggregate_id, what, text)])
-
-    async def _opened(self, what: str, text: str) -> str | None:
-        """Return a text as it was before it was encrypted; None if its key is gone."""
-        if not text.startswith(TEXT_MARK):
-            return text
-        aggregate_id, sealed = json.loads(text[len(TEXT_MARK) :])
-
-        async def opened() -> str | None:
-            return self.ring.open(aggregate_id, what, sealed)
-
-        return await self._with_keys(opened)
 
     async def take_outbox(self, topic: str, *, limit: int = 100, lease_s: float = 30.0) -> list[OutboxEntry]:
         while True:
@@ -80,7 +67,7 @@ class _Sealing(WrappedSideTables):
             found: list[OutboxEntry] = []
             gone: list[int] = []
             for entry in entries:
-                body = await self._opened(f"outbox {topic}", entry.body)
+                body = await self.ring.text_of(f"outbox {topic}", entry.body)
                 if body is None:
                     gone.append(entry.id)
                 else:
@@ -103,7 +90,7 @@ class _Sealing(WrappedSideTables):
     async def _sealed_parked(self, event: ParkedEvent) -> ParkedEvent:
         if not await self.ring.has(event.aggregate_id):
             return event
-        raw = self._seal(event.aggregate_id, "parked", event.raw.hex()).encode()
+        raw = self.ring.seal_text(event.aggregate_id, "parked", event.raw.hex()).encode()
         return attrs.evolve(event, raw=raw)
 
     async def parked(
@@ -115,7 +102,7 @@ class _Sealing(WrappedSideTables):
     async def _opened_parked(self, event: ParkedEvent) -> ParkedEvent:
         if not event.raw.startswith(TEXT_MARK.encode()):
             return event
-        opened = await self._opened("parked", event.raw.decode())
+        opened = await self.ring.text_of("parked", event.raw.decode())
         if opened is None:
             return attrs.evolve(event, raw=b"", error=f"forgotten; {event.error}")
         return attrs.evolve(event, raw=bytes.fromhex(opened))
@@ -182,8 +169,9 @@ class EncryptedStore(_Sealed[E, S], WrappedStore[E, S]):
     async def forget(self, aggregate_id: str) -> None:
         """Make unreadable for good what an aggregate's events hold, and its copies here; it takes no more.
 
-        Its events keep their places and have no effect any more. Snapshot and parked events are deleted,
-        messages that are not sent yet are dropped. Repeating it does no harm: do so if it was broken off.
+        Its events keep their places and have no effect any more. Snapshot and parked events are deleted, and
+        what process managers keep of it, commands that are not sent yet included; messages that are not
+        sent yet are dropped. Repeating it does no harm: do so if it was broken off.
 
         Raises:
             EventStoreError: the keys or the store cannot be written; it is not done.
@@ -191,11 +179,24 @@ class EncryptedStore(_Sealed[E, S], WrappedStore[E, S]):
         await self.ring.forget(aggregate_id)
         if isinstance(self.underlying, MemoryStore):
             await self.underlying.erase(aggregate_id)
+        parked = [event.id for event in await self._parked_of(aggregate_id) if event.id is not None]
         async with self.underlying.transaction(isolation="read committed") as tx:
-            for event in await tx.parked(None, aggregate_id=aggregate_id):
-                assert event.id is not None
-                await tx.unpark(event.id)
+            for id in parked:
+                await tx.unpark(id)
+            await tx.forget_instances(aggregate_id, self.ring.mark(aggregate_id))
             await tx.drop_snapshot(aggregate_id)
+
+    async def _parked_of(self, aggregate_id: str) -> list[ParkedEvent]:
+        """List what is parked of an aggregate, and of nothing else that has its id."""
+
+        async def is_its(event: ParkedEvent) -> bool:
+            if event.position is None:
+                return True  # it came over the wire
+            found = await self.read(event.position - 1, limit=1, aggregate_id=aggregate_id)
+            return [each.position for each in found] == [event.position]
+
+        found = await self.underlying.parked(None, aggregate_id=aggregate_id)
+        return [event for event in found if await is_its(event)]
 
     async def load_events(
         self, aggregate_id: str, start_from: int = 0, *, limit: int | None = None

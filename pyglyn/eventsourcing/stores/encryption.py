@@ -45,7 +45,7 @@ KNOWN_S = 60.0
 MOST_KEYS = 100_000
 
 TEXT_MARK = f"{MARK}:"
-"""Before texts that are no JSON of ours: messages of the outbox, what is parked."""
+"""Before texts that are no JSON of ours: messages of the outbox, what is parked, what managers keep."""
 
 
 class KeysMissing(Exception):
@@ -195,6 +195,33 @@ class KeyRing:
         except (InvalidTag, ValueError, binascii.Error) as error:
             raise EventDecodeError(["it was encrypted by another key, or changed"], payload=sealed) from error
         return opened.decode()
+
+    def mark(self, aggregate_id: str) -> str:
+        """Return what texts begin with that `seal_text` has made of an aggregate's."""
+        return TEXT_MARK + json.dumps([self.aggregate_type, aggregate_id])[:-1] + ', "'
+
+    def seal_text(self, aggregate_id: str, what: str, text: str) -> str:
+        """Encrypt a text as `seal`, so that it says whose it is."""
+        return f'{self.mark(aggregate_id)}{self.seal(aggregate_id, what, text)}"]'
+
+    def open_text(self, what: str, text: str) -> str | None:
+        """Return a text as it was before `seal_text`; others as they are; None if its key is gone.
+
+        Raises:
+            KeysMissing, EventDecodeError: as `open`.
+        """
+        if not text.startswith(TEXT_MARK):
+            return text
+        _type, aggregate_id, sealed = json.loads(text[len(TEXT_MARK) :])
+        return self.open(aggregate_id, what, sealed)
+
+    async def text_of(self, what: str, text: str) -> str | None:
+        """Return what `open_text` does, and fetch the key if it is not known."""
+        try:
+            return self.open_text(what, text)
+        except KeysMissing as missing:
+            await self.fetch(missing.ids)
+            return self.open_text(what, text)
 
     def _bound(self, aggregate_id: str, what: str) -> bytes:
         return json.dumps([self.aggregate_type, aggregate_id, what]).encode()

@@ -146,6 +146,15 @@ class ManagerTables(ManagerReads):
         """Write the state of an instance; None forgets the instance and its timers."""
         raise _none()
 
+    async def forget_instances(self, instance: str, mark: str) -> None:
+        """Forget an instance, with its timers and commands, of those managers that keep it encrypted.
+
+        Args:
+            instance: its name.
+            mark: what its state, or one of its commands, begins with then.
+        """
+        raise _none()
+
     async def save_manager_states(self, manager: str, states: Mapping[str, str]) -> None:
         """Write the states of several instances."""
         for instance, state in states.items():

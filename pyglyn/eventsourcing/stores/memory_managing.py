@@ -119,6 +119,20 @@ class MemoryManagerTables(ManagerTables):
         for timer in await self.timers(manager, instance=instance, limit=len(rows.timers)):
             self._delete(rows.timers, timer.id)
 
+    async def forget_instances(self, instance: str, mark: str) -> None:
+        rows, begin = self._managing, mark.encode()
+        managers = {
+            of for (of, name), state in rows.states.items() if name == instance and state.startswith(mark)
+        }
+        items: list[IssuedCommand | Timer] = [*rows.commands.values(), *rows.timers.values()]
+        its = [each for each in items if each.instance == instance]
+        managers.update(each.manager for each in its if each.command.startswith(begin))
+        for manager in managers:
+            await self.save_manager_state(manager, instance, None)
+        for each in its:
+            if isinstance(each, IssuedCommand) and each.manager in managers:
+                await self.finish_command(each.id)
+
     async def issue_command(self, command: IssuedCommand) -> None:
         commands = self._managing.commands
         storable_text(command.instance + command.service, "instance")

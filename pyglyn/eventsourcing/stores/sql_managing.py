@@ -70,6 +70,8 @@ _ROWS_AT_ONCE = 90
 """Rows of one statement: SQLite used to take 999 parameters at most."""
 
 _FORGET_STATE = "DELETE FROM pyglyn_manager WHERE manager = %s AND instance = %s"
+_FORGET_COMMANDS = "DELETE FROM pyglyn_dispatch WHERE manager = %s AND instance = %s"
+_SEALED = (("pyglyn_manager", "state"), ("pyglyn_dispatch", "command"), ("pyglyn_deadline", "command"))
 _FORGET_TIMERS = "DELETE FROM pyglyn_deadline WHERE manager = %s AND instance = %s"
 _ISSUE = """
 INSERT INTO pyglyn_dispatch
@@ -163,6 +165,17 @@ class SqlManagerTables(SqlManagerReads, ManagerTables):
             rows = ", ".join([f"(%s, %s, %s, {self._now})"] * len(part))
             values = [(*_key(manager, instance), storable_text(state, "state")) for instance, state in part]
             await self._run(_SAVE_STATES.replace("{rows}", rows), list(itertools.chain(*values)))
+
+    async def forget_instances(self, instance: str, mark: str) -> None:
+        managers: set[str] = set()
+        for table, column in _SEALED:
+            begin = mark if column == "state" else mark.encode()
+            statement = f"SELECT manager FROM {table} WHERE instance = %s AND substr({column}, 1, %s) = %s"
+            rows = await self._rows(statement, (instance, len(begin), begin))
+            managers.update(row[0] for row in rows)
+        for manager in sorted(managers):
+            await self.save_manager_state(manager, instance, None)
+            await self._run(_FORGET_COMMANDS, (manager, instance))
 
     async def issue_command(self, command: IssuedCommand) -> None:
         await self.issue_commands((command,))

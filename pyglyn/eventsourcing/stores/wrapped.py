@@ -212,6 +212,9 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
     async def save_manager_state(self, manager: str, instance: str, state: str | None) -> None:
         await self.underlying.save_manager_state(manager, instance, state)
 
+    async def forget_instances(self, instance: str, mark: str) -> None:
+        await self.underlying.forget_instances(instance, mark)
+
     async def save_manager_states(self, manager: str, states: Mapping[str, str]) -> None:
         await self.underlying.save_manager_states(manager, states)
 
