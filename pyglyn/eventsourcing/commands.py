@@ -102,6 +102,7 @@ class _Request(Generic[C]):
     metadata: list[tuple[str, str]]
     expected: int | None
     command_id: str | None
+    final: bool
 
 
 class _Unexpected(VersionConflict):
@@ -177,6 +178,7 @@ class CommandExecutor(Generic[S, C, E]):
         came_at: float | None = None,
         expected: int | None = None,
         command_id: str | None = None,
+        final: bool = False,
     ) -> Executed[S, E]:
         """Carry out one command.
 
@@ -190,6 +192,7 @@ class CommandExecutor(Generic[S, C, E]):
             command_id: a command whose events were committed under this id before is not carried out again,
                 and has the same outcome. None takes what the metadata have under ``command_id``, so that
                 clients can give it from anywhere.
+            final: a refusal is remembered under the id, too: the command is refused from then on.
 
         Raises:
             DomainError: ``handle`` refused it.
@@ -208,9 +211,10 @@ class CommandExecutor(Generic[S, C, E]):
             with tracing.span(
                 f"command {self._name}", "server", cause=pairs, expected=(DomainError,), service=self._name
             ):
-                request = _Request(aggregate_id, command, tracing.carried(pairs), expected, command_id)
+                request = _Request(aggregate_id, command, tracing.carried(pairs), expected, command_id, final)
                 return await self._counted(request, came_at)
-        return await self._counted(_Request(aggregate_id, command, pairs, expected, command_id), came_at)
+        request = _Request(aggregate_id, command, pairs, expected, command_id, final)
+        return await self._counted(request, came_at)
 
     async def _counted(self, request: _Request[C], came_at: float) -> Executed[S, E]:
         outcome = "failed"
@@ -307,16 +311,46 @@ class CommandExecutor(Generic[S, C, E]):
         self._remember(current)
         if request.expected not in (None, current.aggregate.sequence):
             raise _Unexpected(aggregate_id, request.expected or 0, current.aggregate.sequence)
-        return await self._commit(self._decide(current.aggregate, request.command), request)
+        try:
+            decision = self._decide(current.aggregate, request.command)
+        except DomainError:
+            await self._remember_refusal(request, current.aggregate.sequence)
+            raise
+        return await self._commit(decision, request)
+
+    async def _remember_refusal(self, request: _Request[C], sequence: int) -> None:
+        if request.final and request.command_id is not None and self._store.has_side_tables:
+            async with self._store.transaction(isolation="read committed") as tx:
+                await tx.remember_refusal(request.command_id, request.aggregate_id, sequence)
 
     async def _repeated(self, request: _Request[C], done: CommandRecord) -> Executed[S, E]:
         """Return the outcome of a command that was carried out before."""
         if done.aggregate_id != request.aggregate_id:
             raise EventStoreError(f"the command id {done.id!r} was used for {done.aggregate_id!r} before")
+        if not done.events:
+            raise await self._refused_before(request, done)
         before = done.sequence - done.events
         envelopes = await self._store.load_events(done.aggregate_id, before, limit=done.events)
         written = [self._write(each.payload) for each in envelopes] if self._write is not None else ()
         return Executed((await self._load(done.aggregate_id)).aggregate, envelopes, written)
+
+    async def _refused_before(self, request: _Request[C], done: CommandRecord) -> DomainError:
+        """Say what a command was refused with: it is decided again on the aggregate as it was then."""
+        events = (
+            await self._store.load_events(done.aggregate_id, limit=done.sequence) if done.sequence else []
+        )
+        try:
+            self._decide(
+                Aggregate(done.aggregate_id, self._fold(self._domain.empty_state, events), done.sequence),
+                request.command,
+            )
+        except DomainError as error:
+            return error
+        except Exception as error:
+            logger.debug(
+                "a refusal of %s cannot be decided again: %s", done.aggregate_id, type(error).__name__
+            )
+        return DomainError("it was refused before")  # by other rules, or the events are archived
 
     async def _current(self, aggregate_id: str, known: _Remembered[S, E] | None) -> _Remembered[S, E]:
         """Bring a remembered aggregate up to date; load it where there is none, or the log has lost it."""

@@ -660,3 +660,56 @@ async def test_after_an_outage_nothing_is_decided_on_what_was_remembered_before_
     with pytest.raises(es.DomainError):
         await bank.execute("b", WithDrawMoney(50.0))
     assert (await bank.execute("b", DepositMoney(1.0))).aggregate.entity.balance == 2.0
+
+
+async def test_a_final_refusal_is_settled_by_its_id(stores: list[es.EventStore[Any, Any]]) -> None:
+    store = stores[0]
+    bank = Bank(store, BANK_ACCOUNT)
+    await bank.execute("a", OpenAccount("a"))
+    for _ in range(2):
+        with pytest.raises(es.DomainError) as refused:
+            await bank.execute("a", WithDrawMoney(5.0), command_id="w1", final=True)
+    known = await store.find_command("w1")
+    assert known is not None
+    assert (known.aggregate_id, known.sequence, known.events) == ("a", 1, 0)
+    await bank.execute("a", DepositMoney(10.0))
+    for other in (bank, Bank(stores[-1], BANK_ACCOUNT, cached=0)):
+        for final in (True, False):  # one that was late
+            with pytest.raises(es.DomainError) as again:
+                await other.execute("a", WithDrawMoney(5.0), command_id="w1", final=final)
+            assert again.value.error == refused.value.error
+    await bank.execute("a", WithDrawMoney(5.0), command_id="w2", final=True)
+    assert (await bank.execute("a", WithDrawMoney(5.0), command_id="w2", final=True)).aggregate.sequence == 3
+    with pytest.raises(es.DomainError, match="refused before"):  # by other rules than now
+        await bank.execute("a", DepositMoney(1.0), command_id="w1")
+
+
+async def test_a_refusal_that_is_not_final_is_forgotten(stores: list[es.EventStore[Any, Any]]) -> None:
+    store = stores[0]
+    bank = Bank(store, BANK_ACCOUNT)
+    await bank.execute("a", OpenAccount("a"))
+    with pytest.raises(es.DomainError):
+        await bank.execute("a", WithDrawMoney(5.0), command_id="w1")
+    with pytest.raises(es.DomainError):
+        await bank.execute("a", WithDrawMoney(5.0), final=True)  # without an id there is nothing to keep
+    await bank.execute("a", DepositMoney(10.0))
+    assert (await bank.execute("a", WithDrawMoney(5.0), command_id="w1")).aggregate.sequence == 3
+
+
+async def test_who_refuses_a_command_that_another_one_has_carried_out_says_so(
+    stores: list[es.EventStore[Any, Any]],
+) -> None:
+    store = stores[0]
+    await Bank(store, BANK_ACCOUNT).execute("a", OpenAccount("a"))
+    refuse = Bank(store, BANK_ACCOUNT)
+    remember = refuse._remember_refusal
+
+    async def late(request: Any, sequence: int) -> None:
+        other = Bank(stores[-1], BANK_ACCOUNT)
+        await other.execute("a", DepositMoney(10.0))
+        await other.execute("a", WithDrawMoney(5.0), command_id="w1")
+        await remember(request, sequence)
+
+    refuse._remember_refusal = late  # type: ignore[method-assign]
+    found = await refuse.execute("a", WithDrawMoney(5.0), command_id="w1", final=True)
+    assert found.aggregate.sequence == 3

@@ -136,6 +136,7 @@ class Service(Generic[S, C, E]):
         metadata: Iterable[tuple[str, str]] = (),
         expected: int | None = None,
         command_id: str | None = None,
+        final: bool = False,
         position: bool = False,
         timeout: float | None = 5.0,
     ) -> Committed[E]:
@@ -148,6 +149,8 @@ class Service(Generic[S, C, E]):
             expected: the sequence that the aggregate has to be at, as the caller has seen it; None for any.
             command_id: a command whose events were committed under this id before is not carried out again,
                 and has the same outcome. It is kept in the metadata, as ``command_id``.
+            final: that the command was refused is remembered by its id, too: who sends it again is refused
+                again, and none that was late is carried out afterwards.
             position: ask for the position too, which is a question more to the store.
             timeout: seconds; None waits until it is known what became of the command.
 
@@ -156,7 +159,7 @@ class Service(Generic[S, C, E]):
             ActorTimeout: no answer in time; the command may still be carried out.
             VersionConflict: other writers were faster every time, or the aggregate is not at ``expected``.
             StoreUnavailable, EventStoreError: nothing was written, see there.
-            EventStoreError: also for a Gleam actor that is asked for ``expected`` or ``position``.
+            EventStoreError: also for a Gleam actor that is given ``expected``, ``position`` or ``final``.
             CallFailed: the service, the owner of the aggregate or the node of either ended, or is not there;
                 the command may have been carried out unless the reason is ``noproc``.
             NoOwner: no connected node of the scope serves the aggregate; nothing was done.
@@ -166,10 +169,17 @@ class Service(Generic[S, C, E]):
         to_gleam = is_gleam(self.name)
         kind = wire.EXECUTE_WITH_RESPONSE if to_gleam else wire.EXECUTE
         request = self._command(
-            kind, aggregate_id, command, metadata, command_id, expected=expected, position=position
+            kind,
+            aggregate_id,
+            command,
+            metadata,
+            command_id,
+            expected=expected,
+            position=position,
+            final=final,
         )
         if to_gleam and len(request) > _GLEAM_FIELDS:
-            raise EventStoreError("an actor in Gleam knows neither expected= nor position=")
+            raise EventStoreError("an actor in Gleam knows neither expected=, position= nor final=")
         value = await self._ask(aggregate_id, request, "execute", timeout)
         found: Term = None
         if isinstance(value, tuple) and len(value) == 3 and value[0] is wire.COMMITTED:

@@ -57,7 +57,8 @@ EXECUTE, EXECUTE_WITH_RESPONSE = Atom("execute_command"), Atom("execute_command_
 LOAD_AGGREGATE, LOAD_ALL_EVENTS = Atom("load_aggregate"), Atom("load_all_events")
 LOAD_EVENTS, LOAD_SNAPSHOT = Atom("load_events"), Atom("load_latest_snapshot")
 SYSTEM_STATS, AGGREGATE_STATS = Atom("get_system_stats"), Atom("get_aggregate_stats")
-EXPECTED, POSITION, COMMITTED = Atom("expected"), Atom("position"), Atom("committed")
+EXPECTED, POSITION, FINAL = Atom("expected"), Atom("position"), Atom("final")
+COMMITTED = Atom("committed")
 WORKER_ENDED = Atom("worker_ended")
 WORKER_ENDED_TEXT = "the worker or owner that had the command ended; it may have been carried out"
 
@@ -210,6 +211,7 @@ def execute_term(
     *,
     expected: int | None = None,
     position: bool = False,
+    final: bool = False,
 ) -> tuple[Term, ...]:
     """Write the request for a command; options, a map, are a fifth element that Gleam's actors do not know.
 
@@ -222,21 +224,34 @@ def execute_term(
         options[EXPECTED] = expected
     if position:
         options[POSITION] = True
+    if final:
+        options[FINAL] = True
     return (*request, options) if options else request
 
 
-def read_options(options: Term) -> tuple[int | None, bool]:
-    """Read the options of a command: the expected sequence, and whether its position is asked for.
+@attrs.frozen
+class CommandOptions:
+    """How a command is to be carried out; see `es.Service.execute`."""
+
+    expected: int | None = None
+    position: bool = False
+    final: bool = False
+
+
+def read_options(options: Term) -> CommandOptions:
+    """Read the options of a command.
 
     Raises:
         DecodeErrors: there are others, or these are of another type.
     """
-    if not isinstance(options, dict) or not options.keys() <= {EXPECTED, POSITION}:
+    if not isinstance(options, dict) or not options.keys() <= {EXPECTED, POSITION, FINAL}:
         raise misfit("the options of a command", options)
-    expected, position = options.get(EXPECTED), options.get(POSITION, False)
-    if not (expected is None or type(expected) is int) or not isinstance(position, bool):
+    expected = options.get(EXPECTED)
+    position, final = options.get(POSITION, False), options.get(FINAL, False)
+    flags = isinstance(position, bool) and isinstance(final, bool)
+    if not flags or not (expected is None or type(expected) is int):
         raise misfit("the options of a command", options)
-    return expected, position
+    return CommandOptions(expected, position, final)
 
 
 def process_events_term(

@@ -13,9 +13,9 @@ from typing import Any
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import EventStoreError
+from pyglyn.errors import CheckpointConflict, EventStoreError
 from pyglyn.etf import Term
-from pyglyn.eventsourcing.cluster.client import Service
+from pyglyn.eventsourcing.cluster.client import Service, is_gleam
 from pyglyn.eventsourcing.managers.machine import Attend, Item, ManagerMachine, Survey
 from pyglyn.eventsourcing.managers.sending import Sender
 from pyglyn.eventsourcing.managers.spec import ManagerSpec
@@ -121,13 +121,14 @@ class ManagerServer(DurableServer):
         destination = self.spec.services.get(command.service)
         if destination is None:
             raise EventStoreError(f"{command.service!r} is none of the manager's services any more")
+        name = command.service if destination.name is None else destination.name
         if command.service not in self.services:
-            name = command.service if destination.name is None else destination.name
             self.services[command.service] = Service(self.me, name, scope=destination.scope)
         await self.services[command.service].execute(
             command.aggregate_id,
             etf.decode(opened),
             command_id=command.command_id,
+            final=self.spec.on_refusal != "park" and not is_gleam(name),  # what is parked may be driven
             metadata=command.metadata,
             timeout=destination.timeout,
         )
@@ -269,18 +270,26 @@ class ManagerServer(DurableServer):
         events = [event for event in await super().parked() if id in (None, event.id)]
         self.projection.drive(events)
         driven = [each for each in await self._held_items() if id in (None, _id(each))]
+        while driven:
+            try:
+                await self._tell_driven(driven)
+                break
+            except CheckpointConflict:
+                pass  # somebody went on between reading the checkpoint and writing it
         if driven:
-            async with self.database.transaction(isolation="read committed") as tx:
-                for each in driven:
-                    if isinstance(each, IssuedCommand):
-                        await tx.mark_command(each.id, WAITING, attempts=each.attempts, error=each.error)
-                    else:
-                        await tx.mark_timer(each.id, attempts=each.attempts, error="")
-                checkpoint = await tx.load_checkpoint(self.spec.name)
-                await tx.update_checkpoint(checkpoint.next())  # which tells all instances
             self.projection.look()
         self.awake.set()
         return len(events) + len(driven)
+
+    async def _tell_driven(self, items: list[Item]) -> None:
+        async with self.database.transaction(isolation="read committed") as tx:
+            for each in items:
+                if isinstance(each, IssuedCommand):
+                    await tx.mark_command(each.id, WAITING, attempts=each.attempts, error=each.error)
+                else:
+                    await tx.mark_timer(each.id, attempts=each.attempts, error="")
+            checkpoint = await tx.load_checkpoint(self.spec.name)
+            await tx.update_checkpoint(checkpoint.next())  # which tells all instances
 
     async def pause(self, paused: bool) -> None:
         """Stand still, also after a restart; or go on. Commands under way come to their end."""

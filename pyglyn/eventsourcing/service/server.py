@@ -74,6 +74,7 @@ E = TypeVar("E")
 Answer = Callable[[Term], None]
 
 _NO_OPTIONS: Term = {}
+_AS_USUAL = wire.CommandOptions()
 
 
 @attrs.frozen(kw_only=True)
@@ -457,16 +458,16 @@ class AggregateServer(GenServer):
         metadata = wire.read_metadata(pairs)
         try:
             decoded = self.types.command(command)
-            expected, positioned = (None, False) if options is _NO_OPTIONS else wire.read_options(options)
+            asked = _AS_USUAL if options is _NO_OPTIONS else wire.read_options(options)
         except DecodeErrors as error:
             raise EventStoreError(f"the command does not decode: {error}") from error
         if self.spec.causation:
             metadata = with_node(with_causation(metadata), self.me.node)
         executed = await self.executor.execute(
-            aggregate_id, decoded, metadata, came_at=came_at, expected=expected
+            aggregate_id, decoded, metadata, came_at=came_at, expected=asked.expected, final=asked.final
         )
         envelopes = self._tell(aggregate_id, executed)
-        if positioned:
+        if asked.position:
             position = await self._position(executed)
             return (wire.COMMITTED, envelopes, wire.NONE if position is None else position)
         return None if for_gleam else envelopes

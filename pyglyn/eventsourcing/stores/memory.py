@@ -333,6 +333,12 @@ class _MemoryTransaction(MemoryManagerTables, Transaction[E, S]):
             self._set(store._commands, command_id, record)
         return appended
 
+    async def remember_refusal(self, command_id: str, aggregate_id: str, sequence: int) -> None:
+        if await self.find_command(command_id) is not None:
+            raise CommandRepeated(command_id)
+        record = CommandRecord(command_id, _key(aggregate_id), storable_number(sequence, "sequence"), 0)
+        self._set(self._store._commands, command_id, record)
+
     async def drop_snapshot(self, aggregate_id: str) -> None:
         self.replaced.setdefault(aggregate_id, self._store._snapshots.get(_key(aggregate_id)))
         self._delete(self._store._snapshots, aggregate_id)

@@ -293,6 +293,13 @@ class SqlTransaction(SqlManagerTables, Transaction[E, S]):
             await self._run(*remember_command(command_id, rows, self._now))
         return list(envelopes)
 
+    async def remember_refusal(self, command_id: str, aggregate_id: str, sequence: int) -> None:
+        statement = _REMEMBER_COMMAND.replace("{now}", self._now) + "ON CONFLICT (id) DO NOTHING"
+        key = (*self._codec.key(aggregate_id), sequence, 0)
+        _, changed = await self._run(statement, (storable_text(command_id, "command id"), *key))
+        if not changed:
+            raise CommandRepeated(command_id)
+
     async def find_command(self, id: str) -> CommandRecord | None:
         rows, _ = await self._run(SELECT_COMMAND, (storable_text(id, "command id"),))
         return read_command(rows)

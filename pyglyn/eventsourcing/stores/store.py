@@ -39,6 +39,7 @@ from typing import Any, Generic, Literal, Self, SupportsIndex, TypeAlias, TypeVa
 
 import attrs
 
+from pyglyn.errors import EventStoreError
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.envelope import RecordedEvent as RecordedEvent
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
@@ -141,7 +142,10 @@ class ParkedEvent:
 
 @attrs.frozen
 class CommandRecord:
-    """A command that was carried out: its events are the last ``events`` up to ``sequence``."""
+    """A command that was carried out: its events are the last ``events`` up to ``sequence``.
+
+    Of one that was refused for good ``events`` is 0, and ``sequence`` where its aggregate was then.
+    """
 
     id: str
     aggregate_id: str
@@ -253,7 +257,7 @@ class SideTables(abc.ABC):
 
     @abc.abstractmethod
     async def find_command(self, id: str) -> CommandRecord | None:
-        """Return what a command with an id did, None if there was none that caused events."""
+        """Return what a command with an id did; None if none caused events, or was refused for good."""
 
     @abc.abstractmethod
     async def take_lease(self, name: str, owner: str, seconds: float) -> bool:
@@ -326,6 +330,19 @@ class Transaction(SideTables, ManagerTables, Generic[E, S]):
         command_id: str | None = None,
     ) -> list[EventEnvelope[E]]:
         """As :meth:`EventStore.append`."""
+
+    async def remember_refusal(self, command_id: str, aggregate_id: str, sequence: int) -> None:
+        """Remember that a command was refused, so that none with its id is carried out.
+
+        Args:
+            command_id: of the command.
+            aggregate_id: which refused it.
+            sequence: where that was then.
+
+        Raises:
+            CommandRepeated: one with this id was carried out, or refused, before.
+        """
+        raise EventStoreError("this store remembers no refusals")
 
     @abc.abstractmethod
     async def require(self, aggregate_id: str, sequence: int) -> None:

@@ -185,6 +185,9 @@ class WrappedTransaction(_WrappedManagerReads, WrappedSideTables, Transaction[E,
             command_id=command_id,
         )
 
+    async def remember_refusal(self, command_id: str, aggregate_id: str, sequence: int) -> None:
+        await self.underlying.remember_refusal(command_id, aggregate_id, sequence)
+
     async def call(self, work: Callable[[Cursor], T]) -> T:
         return await self.underlying.call(work)
 

@@ -18,6 +18,7 @@ from pyglyn.eventsourcing.domain.causation import value_of
 from pyglyn.eventsourcing.managers.server import ManagerServer
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
 from pyglyn.eventsourcing.stores.memory_managing import MemoryManagerTables
+from pyglyn.eventsourcing.stores.sql import SqlTransaction
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerTables
 from pyglyn.node import Node
 from pyglyn.testing import eventually
@@ -334,6 +335,38 @@ async def test_a_deadline_that_cannot_be_handled_is_parked_until_it_is_driven(
     broken = False
     assert await node.call("steps", (Atom("drive"), found[Atom("id")])) == (OK, 1)
     await become(store, "a", [Begun(0, 0.0), Begun(1, None), Stepped(1), TimedOut("late after 1")])
+
+
+async def test_what_is_driven_while_the_checkpoint_moves_is_driven_all_the_same(
+    node: Node, postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = True
+
+    def failing(progress: Progress, message: Any) -> list[es.Action]:
+        if broken and isinstance(message, es.Expired):
+            raise KeyError("no such thing")
+        return follow(progress, message)
+
+    async with open_jobs(postgres) as store, open_jobs(postgres) as other:
+        jobs = await es.start(node, jobs_service(store))
+        await jobs_manager(store, handle=failing).start(node)
+        await jobs.execute("a", Begin(0, 0.0))
+        [found] = await parked(node, 1)
+        await rests(store)
+        load = SqlTransaction.load_checkpoint
+        moves = iter([True, True])
+
+        async def moving(tx: Any, query: str) -> es.Checkpoint:
+            loaded = await load(tx, query)
+            if next(moves, False):
+                await other.set_paused("steps", False)
+            return loaded
+
+        monkeypatch.setattr(SqlTransaction, "load_checkpoint", moving)
+        broken = False
+        assert await node.call("steps", (Atom("drive"), found[Atom("id")])) == (OK, 1)
+        await become(store, "a", [Begun(0, 0.0), TimedOut("late after 0")])
+        assert list(moves) == []
 
 
 async def test_a_deadline_that_another_one_cancels_does_not_come_though_both_are_due(

@@ -3,8 +3,8 @@
 Real are the stores and their transactions, the aggregates with their commands, what a manager does in a transaction,
 its state machine, and the order of its commands. The schedule is simulated: several instances of the manager take
 their steps in any order, are killed between any two of them, before and after a commit; commits go unanswered,
-answers of services are lost, an instance is taken for dead while it is in the middle of a command, wake-ups do not
-come. After healing each command of each job was carried out once, in order, and each deadline came once, unless it
+answers of services are lost, commands come to their service late, when they were sent again and answered long since,
+an instance is taken for dead while it is in the middle of a command, wake-ups do not come. After healing each command of each job was carried out once, in order, and each deadline came once, unless it
 was cancelled.
 """
 
@@ -74,6 +74,7 @@ class World:
         self.instances: list[Instance] = []
         self.serials = itertools.count(1)
         self.begun: dict[str, Begun] = {}
+        self.late: list[IssuedCommand] = []  # somewhere on their way
 
     def chance(self, probability: float) -> bool:
         return self.faults and self.random.random() < probability
@@ -88,6 +89,20 @@ class World:
             begin = Begin(self.random.randrange(4), self.random.choice([None, 0.0, FAR_AWAY]))
             self.begun[id] = Begun(begin.steps, begin.wait_s)
             await executor.execute(id, begin)
+
+    async def carry_out(self, command: IssuedCommand) -> None:
+        """Do what the service does with a command."""
+        executor, term = self.random.choice(self.executors), etf.decode(command.command)
+        decoded = self.spec.readers["jobs"](term)
+        await executor.execute(
+            command.aggregate_id, decoded, command.metadata, command_id=command.command_id, final=True
+        )
+
+    async def arrive(self) -> None:
+        """A command that was late comes to its service, and nobody waits for what becomes of it."""
+        if self.late:
+            with contextlib.suppress(es.DomainError):
+                await self.carry_out(self.late.pop(self.random.randrange(len(self.late))))
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> Any:
@@ -222,13 +237,14 @@ class Instance:
         if not await self.is_ours(world.store):
             self.lose(command)
             return
-        executor, refusal = world.random.choice(world.executors), None
+        refusal = None
         try:
             if world.chance(0.1):
                 raise es.StoreUnavailable("it did not arrive")
-            term, id = etf.decode(command.command), command.aggregate_id
-            decoded = world.spec.readers["jobs"](term)
-            await executor.execute(id, decoded, command.metadata, command_id=command.command_id)
+            if world.chance(0.2):
+                world.late.append(command)
+                raise es.StoreUnavailable("it has not arrived yet")
+            await world.carry_out(command)
             if world.chance(0.2):
                 raise es.StoreUnavailable("the answer was lost")
         except es.DomainError as refused:
@@ -286,6 +302,8 @@ async def run_instances(world: World) -> None:
 async def heal(world: World) -> None:
     """No more faults: everything comes to rest."""
     world.faults = False
+    while world.late:
+        await world.arrive()
     await world.store.set_paused("steps", False)
     del world.instances[1:]
     owner = await world.store.lease_owner(LEASE)
@@ -305,6 +323,8 @@ async def run(seed: int, store: es.EventStore[Any, Any]) -> int:
         world.now += world.random.random()
         if world.random.randrange(12) == 0:
             await world.client()
+        elif world.random.randrange(20) == 0:
+            await world.arrive()
         else:
             await run_instances(world)
     await heal(world)
