@@ -75,7 +75,7 @@ LONGEST_TEXT = 10_000
 """Characters that are kept of what a refusal says."""
 
 READ_AHEAD = 10_000
-"""Commands in memory at most. Where so many wait for one service, those for others wait behind them."""
+"""Commands in memory, at most, that wait for one service; for what is beyond see `Outgoing`."""
 
 
 class Sender:
@@ -118,7 +118,7 @@ class Sender:
         self._may_send = may_send
         self._refused = refused
         self._lost = lost
-        self._outgoing = Outgoing(WIDTH)
+        self._outgoing = Outgoing(WIDTH, READ_AHEAD)
         self._awake = asyncio.Event()
         self._unread = True  # there may be commands that were not read
         self._forgotten = 0  # how often what is known was
@@ -226,7 +226,7 @@ class Sender:
 
     async def _read(self) -> None:
         outgoing = self._outgoing
-        while self._unread and len(outgoing) < READ_AHEAD:
+        while self._unread or outgoing.has_room_again():
             self._unread = False
             self._over.clear()
             forgotten = self._forgotten
@@ -302,7 +302,10 @@ class Sender:
             tenure, lambda tx: tx.mark_command(command.id, status, attempts=attempts, error=error)
         )
         self._errors.pop(command.id, None)
-        self._outgoing.hold(command)
+        if status == PARKED:
+            self._outgoing.park(command)
+        else:
+            self._outgoing.hold(command)
 
     async def _finish(self, command: IssuedCommand, tenure: int) -> None:
         await self._note(tenure, lambda tx: tx.finish_command(command.id))

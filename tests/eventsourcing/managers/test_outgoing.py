@@ -114,8 +114,11 @@ def test_what_was_refused_or_parked_before_holds_its_instance() -> None:
     outgoing.done(first)
     assert taken(outgoing) == []
     outgoing.release(command(2, "a"))
-    outgoing.release(command(4, "b"))
-    assert ids(taken(outgoing)) == [3, 5]
+    assert ids(taken(outgoing)) == [3]
+    assert len(outgoing) == 1  # however many are parked, nothing of them is kept
+    outgoing.forget()
+    outgoing.put([command(4, "b"), command(5, "b")])
+    assert ids(taken(outgoing)) == [4]
 
 
 def test_what_is_forgotten_is_read_again_but_for_what_is_under_way() -> None:
@@ -130,23 +133,45 @@ def test_what_is_forgotten_is_read_again_but_for_what_is_under_way() -> None:
     assert ids(taken(outgoing)) == [2]
 
 
+def test_what_is_beyond_the_bound_of_a_service_holds_up_no_other_and_comes_in_order() -> None:
+    outgoing = Outgoing(64, 4)
+    rows = [command(n, f"a{n}", "hung") for n in range(1, 10)]
+    rows += [command(10, "a9", "quick"), command(11, "a1", "quick"), command(12, "b", "quick")]
+    outgoing.put(rows)
+    assert (len(outgoing), outgoing.last) == (5, 12)
+    found = taken(outgoing)
+    assert sorted(ids(found)) == [1, 2, 3, 4, 12]
+    done = [each for each in found if each.id in (1, 12)]
+    for each in done:
+        outgoing.done(each)
+    assert not outgoing.has_room_again()
+    outgoing.put([command(13, "a1", "quick"), command(14, "c", "quick")])
+    assert ids(taken(outgoing)) == [14]  # 13 comes behind 11
+    outgoing.done(next(each for each in found if each.id == 2))
+    assert outgoing.has_room_again()
+    assert not outgoing.has_room_again()
+    outgoing.put([*rows[2:11], command(13, "a1", "quick"), command(14, "c", "quick")])
+    assert sorted(ids(taken(outgoing))) == [5, 6, 11]
+
+
 def test_whatever_happens_each_instance_is_in_order_and_nothing_is_left() -> None:
     for seed in range(200):
         chance = random.Random(seed)
-        outgoing, now = Outgoing(64), 0.0
-        rows = [command(n, chance.choice("abc")) for n in range(1, 30)]
+        outgoing, now = Outgoing(64, chance.choice([2, 5, 100])), 0.0
+        rows = [command(n, chance.choice("abc"), chance.choice("st")) for n in range(1, 30)]
         stored = {each.id: each for each in rows}
         finished: list[IssuedCommand] = []
         under_way: list[IssuedCommand] = []
         held: list[IssuedCommand] = []
         while stored:
             now += 1
+            outgoing.has_room_again()
             match chance.randrange(8):
                 case 0:
                     found = [each for each in stored.values() if each.id > outgoing.last]
                     outgoing.put(found[: chance.randrange(5)])
                 case 1 if under_way:
-                    outgoing.hold(each := under_way.pop())
+                    chance.choice([outgoing.hold, outgoing.park])(each := under_way.pop())
                     held.append(each)
                     stored[each.id] = attrs.evolve(each, status=PARKED)
                 case 2 if held:

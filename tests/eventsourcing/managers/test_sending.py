@@ -13,6 +13,7 @@ from pyglyn import eventsourcing as es
 from pyglyn.errors import ActorTimeout
 from pyglyn.etf import encode
 from pyglyn.eventsourcing.managers import sending
+from pyglyn.eventsourcing.managers.outgoing import Outgoing
 from pyglyn.eventsourcing.managers.sending import Sender
 from pyglyn.eventsourcing.queries import turns
 from pyglyn.eventsourcing.queries.durable_state import STANDBY_S
@@ -303,3 +304,35 @@ async def test_what_is_forgotten_while_more_is_read_is_read_anew(
     await eventually(asked(world, "a", "c"))
     world.service.go_on.set()
     await eventually(asked(world, "a", "c", "b"))
+
+
+async def test_however_many_wait_for_a_service_that_hangs_the_others_get_theirs(world: World) -> None:
+    world.sender._outgoing = Outgoing(sending.WIDTH, 10)
+    answers = asyncio.Event()
+    asked: list[str] = []
+
+    async def send(command: IssuedCommand) -> None:
+        asked.append(command.command_id)
+        if command.service == "hung":
+            await answers.wait()
+
+    world.sender._send = send
+    for number in range(25):
+        await world.issue(f"h{number}", instance=f"i{number}", service="hung")
+        await world.issue(f"b{number}", instance=f"i{number}")  # behind it
+        await world.issue(f"q{number}", instance=f"another {number}")
+    quick = [f"q{number}" for number in range(25)]
+    await eventually(lambda: [each for each in asked if each[0] == "q"] == quick, timeout=20)
+    await world.issue("q25", instance="i3000")
+    await eventually(lambda: "q25" in asked, timeout=20)
+    assert len(world.sender._outgoing) <= 10 + 1
+    assert not [each for each in asked if each[0] == "b"]
+    answers.set()
+    await eventually(lambda: _none_wait(world), timeout=20)
+    assert sorted(asked) == sorted([*quick, "q25", *(f"{kind}{n}" for kind in "hb" for n in range(25))])
+    for number in range(25):
+        assert asked.index(f"h{number}") < asked.index(f"b{number}")
+
+
+async def _none_wait(world: World) -> bool:
+    return await world.statuses() == {}
