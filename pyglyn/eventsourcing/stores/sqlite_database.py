@@ -141,7 +141,11 @@ class SqliteDatabase:
             return
         async with self._write_lock:
             if not self._prepared:
-                await self._in_thread(self._writer, _create_tables)
+                try:
+                    await self._in_thread(self._writer, _create_tables)
+                except BaseException:  # nobody closes what did not begin
+                    await asyncio.shield(self._writer.call(partial(self._close_connection, self._writer)))
+                    raise
                 self._is_noted = sqlite_wal.note(self.path)
                 self._prepared = True
 

@@ -180,8 +180,10 @@ async def test_what_is_no_database_or_not_there_is_said_clearly(tmp_path: Path) 
     connection.execute("CREATE TABLE pyglyn_schema (version int)")
     connection.execute("INSERT INTO pyglyn_schema VALUES (99)")
     connection.close()
+    newer: Any = bank(tmp_path / "newer.db")
     with pytest.raises(es.EventStoreError, match="newer version"):
-        await bank(tmp_path / "newer.db").start()
+        await newer.start()
+    assert newer.database()._connections == {}  # nobody closes what did not begin
 
 
 @pytest.mark.parametrize(
