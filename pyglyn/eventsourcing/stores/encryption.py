@@ -20,7 +20,7 @@ import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import attrs
@@ -32,7 +32,14 @@ from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec
 from pyglyn.eventsourcing.stores.json.text import dump
 from pyglyn.eventsourcing.stores.keys import Keys
-from pyglyn.eventsourcing.stores.rows import EventRow, PositionedRow, RowCodec, SnapshotRow
+from pyglyn.eventsourcing.stores.rows import (
+    NOTHING_USUAL,
+    EventRow,
+    PositionedRow,
+    RowCodec,
+    SnapshotRow,
+    Usual,
+)
 
 E = TypeVar("E")
 S = TypeVar("S")
@@ -246,6 +253,9 @@ class _Forgetful(JsonCodec[E]):
             return Several(())  # type: ignore[return-value]
         return self._inside.decode(text, version)
 
+    def quick_reader(self) -> Callable[[str, int], E]:
+        return self.decode
+
 
 class EncryptingCodec(RowCodec[E, S]):
     """Rows whose payloads and entities are encrypted.
@@ -303,11 +313,14 @@ class EncryptingCodec(RowCodec[E, S]):
         self._check_known(found)
         return super().event_rows(map(self._opened, found))
 
-    def recorded_rows(self, rows: Iterable[tuple[Any, ...]]) -> list[RecordedEvent[E]]:
-        found = [row for row in rows if row[2] is not None]
-        self._check_known(row[2:] for row in found)
-        events = super().recorded_rows((*row[:2], *self._opened(row[2:])) for row in found)
-        for event, row in zip(events, found, strict=True):
+    def recorded_rows(
+        self, rows: Iterable[tuple[Any, ...]], usual: Usual = NOTHING_USUAL, gaps: list[int] | None = None
+    ) -> list[RecordedEvent[E]]:
+        every = list(rows)
+        self._check_known(row[2:] for row in every)
+        opened = ((*row[:2], *self._opened(row[2:])) for row in every)
+        events = super().recorded_rows(opened, usual, gaps)
+        for event, row in zip(events, (row for row in every if row[3] is not None), strict=True):
             event.raw = row[7] if isinstance(row[7], str | bytes) else repr(row[7])  # as it is stored
         return events
 

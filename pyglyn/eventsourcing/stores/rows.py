@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from pyglyn.errors import EventDecodeError, EventEncodeError, EventStoreError
-from pyglyn.eventsourcing.domain.envelope import SerializedEventEnvelop, metadata_pairs
+from pyglyn.eventsourcing.domain.envelope import Metadata, SerializedEventEnvelop, metadata_pairs
 from pyglyn.eventsourcing.domain.evolution import evolution_of, version_number
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle
@@ -51,6 +51,19 @@ class PositionedRow:
     position: int
     recorded_at: int | None
     event: EventRow
+
+
+@attrs.frozen
+class Usual:
+    """What most events of a log have in common. A reader by position may leave it out of its rows."""
+
+    aggregate_type: str | None = None
+    event_type: str | None = None
+    event_version: str | None = None
+    metadata: str | None = None
+
+
+NOTHING_USUAL = Usual()
 
 
 @attrs.frozen
@@ -246,63 +259,66 @@ class RowCodec(Generic[E, S]):
         Raises:
             EventDecodeError: as `envelope`.
         """
-        read, found = self._row_reader(), list[SerializedEventEnvelop[E]]()
+        read, common = self._events.quick_reader(), _Common(NOTHING_USUAL)
+        found, known = list[SerializedEventEnvelop[E]](), common.known
         for row in rows:
+            type_, id, sequence, event_type, version, payload, text = row
             try:
-                envelope = read(*row)
+                if not (type(payload) is str and type(id) is str and type(sequence) is int):
+                    raise TypeError
+                key = type_, event_type, version, text
+                of, kind, written, pairs, number = known[key] if key in known else common.read(*key)
+                value = read(payload, number)
             except Exception:  # the long way, which says what is wrong
                 envelope = self.envelope(EventRow(*row))
+            else:
+                envelope = SerializedEventEnvelop(id, sequence, value, pairs.copy(), kind, written, of)
             found.append(envelope)
         return found
 
-    def recorded_rows(self, rows: Iterable[tuple[Any, ...]]) -> list[RecordedEvent[E]]:
+    def recorded_rows(
+        self, rows: Iterable[tuple[Any, ...]], usual: Usual = NOTHING_USUAL, gaps: list[int] | None = None
+    ) -> list[RecordedEvent[E]]:
         """Read rows for a reader by position: position, time in ms, the columns of ``event``.
 
-        A position whose event was deleted by hand (NULL for its columns) is a gap.
+        Args:
+            rows: they may come one by one.
+            usual: what is meant by None in a column that it has.
+            gaps: gets the positions whose event was deleted by hand (NULL for its id).
         """
-        read, found = self._row_reader(), list[RecordedEvent[E]]()
+        read, common = self._events.quick_reader(), _Common(usual)
+        found, known = list[RecordedEvent[E]](), common.known
         keep = found.append
-        for position, at, type_, id, sequence, event_type, version, payload, metadata in rows:
-            if type_ is None:
+        for position, at, type_, id, sequence, event_type, version, payload, text in rows:
+            if id is None:
+                if gaps is not None:
+                    gaps.append(position)
                 continue
             try:
-                envelope = read(type_, id, sequence, event_type, version, payload, metadata)
+                if not (type(payload) is str and type(id) is str and type(sequence) is int):
+                    raise TypeError
+                key = type_, event_type, version, text
+                of, kind, written, pairs, number = known[key] if key in known else common.read(*key)
+                value = read(payload, number)
             except Exception:  # the long way, which says what is wrong
-                row = EventRow(type_, id, sequence, event_type, version, payload, metadata)
+                row = common.row(type_, id, sequence, event_type, version, payload, text)
                 keep(self.recorded(PositionedRow(position, at, row)))
             else:
+                envelope = SerializedEventEnvelop(id, sequence, value, pairs.copy(), kind, written, of)
                 moment = None if at is None else at / 1000
                 keep(RecordedEvent(position, id, sequence, envelope, None, moment, payload))
         return found
 
-    def _row_reader(self) -> Callable[..., SerializedEventEnvelop[E]]:
-        """Return what reads right rows of one batch quickly, and raises at others."""
-        decode = self._events.decode
-        known: dict[str | None, list[tuple[str, str]]] = {}  # metadata by text: they repeat
-        versions: dict[str, int] = {"1.0": 1}
-
-        def read(
-            type_: str, id: str, sequence: int, event_type: str, version: str, payload: str, text: str | None
-        ) -> SerializedEventEnvelop[E]:
-            pairs = known.get(text)
-            if pairs is None:
-                pairs = known[text] = load_metadata(text)
-            if not (
-                type(payload) is str
-                and type(id) is str
-                and type(sequence) is int
-                and type(type_) is str
-                and type(event_type) is str
-                and type(version) is str
-            ):
-                raise TypeError
-            number = versions.get(version)
-            if number is None:
-                number = versions[version] = version_number(version)
-            value = decode(payload, number)
-            return SerializedEventEnvelop(id, sequence, value, pairs.copy(), event_type, version, type_)
-
-        return read
+    def usual(self, event: RecordedEvent[E]) -> Usual:
+        """Return what an event has that the next ones may have as well."""
+        envelope = event.envelope
+        if not isinstance(envelope, SerializedEventEnvelop):
+            return NOTHING_USUAL
+        try:
+            metadata = dump_metadata(envelope.metadata)
+        except EventEncodeError:  # what JSON can escape and no text has
+            metadata = None
+        return Usual(envelope.aggregate_type, envelope.event_type, envelope.event_version, metadata)
 
     def recorded(self, row: PositionedRow) -> RecordedEvent[E]:
         """Read a row for a reader by position, its error included."""
@@ -366,6 +382,40 @@ class RowCodec(Generic[E, S]):
         except EventDecodeError as error:
             logger.warning("%s; all events are applied instead", error)
             return None
+
+
+class _Common:
+    """What rows have in common, read once; of the version its number as well."""
+
+    def __init__(self, usual: Usual) -> None:
+        self._usual = usual
+        self.known: dict[Any, tuple[str, str, str, Metadata, int]] = {}
+
+    def read(self, *key: Any) -> tuple[str, str, str, Metadata, int]:
+        """Read what is not known yet; raises at what is not as it should be."""
+        type_, event_type, version, metadata = key
+        row = self.row(type_, "", 0, event_type, version, "", metadata)
+        if _faults(row):
+            raise TypeError
+        pairs, number = load_metadata(row.metadata), version_number(row.event_version)
+        found = row.aggregate_type, row.event_type, row.event_version, pairs, number
+        self.known[key] = found
+        return found
+
+    def row(
+        self, type_: Any, id: Any, sequence: Any, event_type: Any, version: Any, payload: Any, metadata: Any
+    ) -> EventRow:
+        """Return a row that has everything."""
+        usual: Any = self._usual
+        return EventRow(
+            usual.aggregate_type if type_ is None else type_,
+            id,
+            sequence,
+            usual.event_type if event_type is None else event_type,
+            usual.event_version if version is None else version,
+            payload,
+            usual.metadata if metadata is None else metadata,
+        )
 
 
 _TEXTS = ("aggregate_type", "aggregate_id", "event_type", "event_version", "payload")

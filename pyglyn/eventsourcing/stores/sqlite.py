@@ -21,11 +21,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+import attrs
+
 from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.later import Later
-from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
+from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, SnapshotRow, Usual, storable_text
 from pyglyn.eventsourcing.stores.selection import (
     PART_IN_SQLITE,
     Scanned,
@@ -34,7 +36,6 @@ from pyglyn.eventsourcing.stores.selection import (
     part_of,
 )
 from pyglyn.eventsourcing.stores.sql import (
-    EVENT_COLUMNS,
     INSERT_EVENT,
     NO_LIMIT,
     SELECT_CHECKPOINT,
@@ -73,6 +74,7 @@ from pyglyn.eventsourcing.stores.sqlite_database import (
     execute,
     execute_many,
     fetch,
+    is_no_text,
     ours,
 )
 from pyglyn.eventsourcing.stores.store import (
@@ -155,6 +157,7 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._open: tuple[int, SqliteDatabase] | None = None
+        self._usual = NOTHING_USUAL
         if type(self).__init__ is SqliteStore.__init__:
             options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
             self.reopen = partial(type(self), self.path, codec, **options)
@@ -271,10 +274,12 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         return await self._page(after, limit, None)
 
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
-        by_type, by_id = self.aggregate_type is not None, aggregate_id is not None
-        page = _Page(by_type=by_type, by_id=by_id, keys=read_keys(self.aggregate_type, aggregate_id))
-        rows = await self.database().read(partial(page.rows, after=after, limit=limit))
-        return Page(len(rows), rows[-1][0] if rows else after, partial(self._codec.recorded_rows, rows))
+        keys, by_id = read_keys(self.aggregate_type, aggregate_id), aggregate_id is not None
+        page = _Page(self._codec, self._usual, by_id=by_id, keys=keys)
+        found = await self.database().read(partial(page.read, after=after, limit=limit))
+        if found.events:
+            self._usual = self._codec.usual(found.events[-1])
+        return Page(found.rows, found.last, lambda: found.events)
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
@@ -535,6 +540,15 @@ class _SqliteTransaction(SqlTransaction[E, S]):
         return result
 
 
+@attrs.frozen
+class _Read:
+    """A page: how many rows, the position of the last one, and the events there are."""
+
+    rows: int
+    last: int
+    events: list[RecordedEvent[Any]]
+
+
 class _Page:
     """Reads events by position; ``keys`` are the values of the type and the id that it is limited to.
 
@@ -542,10 +556,14 @@ class _Page:
     time, the rowid of an event usually is its position plus a number that many rows have in common, and the
     way by the rowid costs a third. It is only taken where the three columns say that it is the right event;
     where one is not, all are looked for by the columns. (Deletions, VACUUM and imports change rowids.)
+
+    Each row is decoded as it comes, so that what was read of it is in the processor's cache still; and what
+    most events have in common is not read at all.
     """
 
-    def __init__(self, *, by_type: bool, by_id: bool, keys: Sequence[str]) -> None:
-        self._keys = keys
+    def __init__(self, codec: RowCodec[Any, Any], usual: Usual, *, by_id: bool, keys: Sequence[str]) -> None:
+        self._codec, self._usual, self._keys = codec, usual, keys
+        by_type = codec.aggregate_type is not None
         conditions = " AND aggregate_type = ?" if by_type else ""
         conditions += " AND aggregate_id = ?" if by_id else ""
         self._by_columns = _q(positioned_statement(by_type=by_type, by_id=by_id))
@@ -554,24 +572,42 @@ class _Page:
         FROM (SELECT * FROM pyglyn_position WHERE position > ?{conditions} ORDER BY position LIMIT 1) AS p
         JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
         """
-        columns = ", ".join(f"e.{column}" for column in EVENT_COLUMNS.split(", "))
         conditions = conditions.replace("aggregate", "p.aggregate")
         self._by_rowid = f"""
-        SELECT p.position, p.recorded_at, {columns} FROM pyglyn_position AS p LEFT JOIN event AS e
+        SELECT p.position, p.recorded_at, nullif(e.aggregate_type, ?), e.aggregate_id, e.sequence,
+          nullif(e.event_type, ?), nullif(e.event_version, ?), e.payload,
+          nullif(coalesce(e.metadata, '[]'), ?)
+        FROM pyglyn_position AS p LEFT JOIN event AS e
         ON e.rowid = p.position + ? AND e.sequence = p.sequence AND e.aggregate_id = p.aggregate_id
         AND e.aggregate_type = p.aggregate_type
         WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
         """
 
-    def rows(self, connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
-        """Return the rows behind a position."""
+    def read(self, connection: sqlite3.Connection, after: int, limit: int) -> _Read:
+        """Read what is behind a position."""
         if limit >= _WORTH_A_LOOK:
             found, _ = fetch(connection, self._distance, (after, *self._keys))
             if found:
-                rows, _ = fetch(connection, self._by_rowid, (found[0][0], after, *self._keys, limit))
-                if all(row[2] is not None for row in rows):
-                    return rows
-        return fetch(connection, self._by_columns, (after, *self._keys, limit))[0]
+                page = self._read_by_rowid(connection, found[0][0], after, limit)
+                if page is not None:
+                    return page
+        rows, _ = fetch(connection, self._by_columns, (after, *self._keys, limit))
+        events = self._codec.recorded_rows(rows)
+        return _Read(len(rows), rows[-1][0] if rows else after, events)
+
+    def _read_by_rowid(
+        self, connection: sqlite3.Connection, distance: int, after: int, limit: int
+    ) -> _Read | None:
+        usual, gaps = self._usual, list[int]()
+        common = usual.aggregate_type, usual.event_type, usual.event_version, usual.metadata
+        rows = connection.execute(self._by_rowid, (*common, distance, after, *self._keys, limit))
+        try:
+            events = self._codec.recorded_rows(rows, usual, gaps)
+        except sqlite3.OperationalError as error:
+            if not is_no_text(error):
+                raise
+            return None
+        return None if gaps or not events else _Read(len(events), events[-1].position, events)
 
 
 def _raise(error: BaseException) -> Any:

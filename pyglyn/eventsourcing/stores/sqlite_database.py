@@ -75,7 +75,7 @@ def fetch(
     try:
         return execute(connection, statement, parameters)
     except sqlite3.OperationalError as error:
-        if "decode to UTF-8" not in str(error):
+        if not is_no_text(error):
             raise
     # Once more, for every single text; not always, because that takes longer.
     connection.text_factory = _text_or_bytes
@@ -83,6 +83,11 @@ def fetch(
         return execute(connection, statement, parameters)
     finally:
         connection.text_factory = str
+
+
+def is_no_text(error: sqlite3.OperationalError) -> bool:
+    """Tell whether a text was read that is not in UTF-8."""
+    return "decode to UTF-8" in str(error)
 
 
 def execute(

@@ -555,3 +555,45 @@ async def test_a_plain_function_of_a_cancelled_transaction_ends_at_its_next_stat
         assert ended == ["the transaction has ended"]
         async with store.transaction() as tx:
             assert await tx.execute("SELECT name FROM sqlite_master WHERE name = 'level'") == []
+
+
+async def test_what_most_events_have_in_common_is_not_taken_for_what_others_have(tmp_path: Path) -> None:
+    path, page = tmp_path / "bank.db", 10
+    async with bank(path) as store:
+        for n in range(5 * page):
+            metadata = [("by", "teller")] if n < 4 * page else []
+            await store.append("a", [AccountOpened("x")], expected=n, metadata=metadata)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for n, change in enumerate(
+            (
+                "metadata = '[]'",
+                "metadata = NULL",
+                "metadata = CAST(metadata AS blob)",
+                """metadata = '[["by","\\udc00"]]'""",
+                "metadata = '{}'",
+                "event_type = 'Other'",
+                "event_version = '2'",
+                "event_version = 'two'",
+                "payload = '{}'",
+                "payload = CAST(payload AS blob)",
+                "payload = CAST(x'ff' AS text)",
+            )
+        ):
+            for sequence in (2 * page + 1 + n, 4 * page, 4 * page + 2):  # at, at the end of and in a page
+                columns = "event_type, event_version, payload, metadata"
+                [before] = connection.execute(f"SELECT {columns} FROM event WHERE sequence = ?", (sequence,))
+                connection.execute(f"UPDATE event SET {change} WHERE sequence = ?", (sequence,))
+                async with bank(path) as store, bank(path) as other:  # of a few rows, everything is read
+                    single = [
+                        event for at in range(0, 5 * page, 5) for event in await other.read(at, limit=5)
+                    ]
+                    many: list[Any] = []
+                    while events := await store.read(len(many), limit=page):
+                        many += events
+                restore = f"UPDATE event SET ({columns}) = (?, ?, ?, ?) WHERE sequence = ?"
+                connection.execute(restore, (*before, sequence))
+                assert [_shown(event) for event in many] == [_shown(event) for event in single]
+
+
+def _shown(event: es.RecordedEvent[Any]) -> tuple[Any, ...]:
+    return event.position, event.aggregate_id, event.sequence, event.envelope, str(event.error), event.raw

@@ -246,6 +246,21 @@ class JsonCodec(Generic[T]):
                     return codec.decode(text, version)
             raise
 
+    def quick_reader(self) -> Callable[[str, int], T]:
+        """Return what reads right values quickly, and raises where `decode` is needed."""
+        if self._decode is None or self._upcasting is not None:
+            return self.decode
+        quick = self._quick[1]
+
+        def read(text: str, version: int) -> T:
+            value, end = scan_once(text, 0)
+            if end != len(text):
+                raise ValueError
+            made: T = quick(value)
+            return made
+
+        return read
+
     def _read(self, text: str, version: int) -> T:
         assert self._decode is not None
         plain_value = load(text)
