@@ -831,9 +831,12 @@ def _checked(isolation: Isolation) -> Isolation:
 
 
 async def _roll_back(connection: Connection) -> None:
-    """Undo the open transaction; a connection that cannot even do that is thrown away by the pool."""
+    """Undo what is open; a connection that cannot even do that is thrown away by the pool."""
     import psycopg
+    from psycopg.pq import TransactionStatus
 
+    if connection.info.transaction_status == TransactionStatus.IDLE:
+        return
     try:
         await connection.execute(b"ROLLBACK")
     except psycopg.Error:
@@ -850,14 +853,25 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self._has_lock = self._alone = alone
         self._fault: EventStoreError | None = None  # the last error of a statement
         self._later: Later | None = None
+        self._has_begun = False
         self.ended = False
 
     async def begin(self) -> None:
-        await self._send(f"{_BEGIN}; {_ALONE}" if self._alone else _BEGIN)
+        """Begin, and shut others out if it is to be alone; else its first statement begins it."""
+        if self._alone:
+            self._has_begun = True
+            await self._send(f"{_BEGIN}; {_ALONE}")
+
+    async def _begin(self) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            await self._send(_BEGIN)
 
     async def commit(self) -> None:
         """Commit. PostgreSQL answers the COMMIT of a transaction with an error by rolling back, silently."""
         self.check()
+        if not self._has_begun:
+            return
         await self._send("COMMIT", writing=True)
 
     def check(self) -> None:
@@ -882,6 +896,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         later = self._later
         if not later:
             return
+        await self._begin()
         try:
             async with self._connection.pipeline(), self._connection.cursor() as cursor:
                 for statement, rows in later.taken():
@@ -901,12 +916,13 @@ class _PostgresTransaction(SqlTransaction[E, S]):
 
         if self.ended:
             raise EventStoreError("the transaction has ended")
-        if self._connection.info.transaction_status == TransactionStatus.IDLE:
+        if self._has_begun and self._connection.info.transaction_status == TransactionStatus.IDLE:
             raise EventStoreError("a statement has ended the transaction that it is part of")
 
     async def run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
         self._check_open()
         await self._run_later()
+        await self._begin()
         return await self._send(statement, parameters)
 
     async def _send(
@@ -921,7 +937,26 @@ class _PostgresTransaction(SqlTransaction[E, S]):
             raise self._fault from error
 
     async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
-        return await self.run(statement, parameters)
+        if self._has_begun or self._later:
+            return await self.run(statement, parameters)
+        self._check_open()
+        self._has_begun = True
+        return await self._begin_with(statement, parameters)
+
+    async def _begin_with(self, statement: str, parameters: Sequence[object]) -> tuple[list[Row], int]:
+        """Begin with a statement of ours, in one text: each is a way to the server and back."""
+        import psycopg
+
+        cursor = psycopg.AsyncClientCursor(self._connection)
+        try:
+            await cursor.execute(f"{_BEGIN}; {statement}".encode(), parameters or None)
+            while cursor.nextset():
+                pass
+            rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
+            return rows, cursor.rowcount
+        except Exception as error:
+            self._fault = translate(error)
+            raise self._fault from error
 
     async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
         if self._put_off(statement, parameters):
@@ -961,6 +996,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
     async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
         self._check_open()
         await self._run_later()
+        await self._begin()
         try:
             async with self._connection.cursor() as cursor:
                 await cursor.executemany(inside(statement).encode(), rows)

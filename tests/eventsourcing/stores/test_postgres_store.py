@@ -543,3 +543,46 @@ async def test_rows_between_commands_of_both_languages_keep_their_order(
     await store.append("a", [CustomerDepositedCash(1.0, 3.0)], expected=3)
     assert [event.sequence for event in await store.read(limit=2)] == [1, 2]
     assert [event.sequence for event in await store.read(2)] == [3, 4]
+
+
+async def test_a_transaction_begins_with_its_first_statement(store: es.EventStore[Any, Any]) -> None:
+    name = """it's 100% \\ %s {x} "Ω" $1"""
+    parked = es.ParkedEvent(query=name, aggregate_id="a'%s", sequence=1, raw=b"\0\xff%s'", error="why")
+    await store.save_checkpoint(name, 3)
+    await store.park(parked)
+    async with store.transaction(isolation="read committed") as tx:
+        assert (await tx.load_checkpoint(name)).position == 3
+        assert [(each.aggregate_id, each.raw) for each in await tx.parked(name)] == [("a'%s", b"\0\xff%s'")]
+        await tx.save_checkpoint(name, 4)
+    assert await store.checkpoint(name) == 4
+    for first in ([], ["SELECT 1"]):
+        with pytest.raises(KeyError):
+            await _undone(store, name, first)
+    assert await store.checkpoint(name) == 4
+
+
+async def _undone(store: es.EventStore[Any, Any], name: str, statements: list[str]) -> None:
+    async with store.transaction(isolation="read committed") as tx:
+        for statement in statements:
+            await tx.execute(statement)
+        await tx.save_checkpoint(name, 5)
+        raise KeyError
+
+
+async def test_a_transaction_without_a_statement_leaves_nothing_open(postgres: str) -> None:
+    async with bank(postgres, pool_size=1) as store:
+        async with store.transaction(isolation="read committed") as tx:
+            tx.check()
+        with pytest.raises(es.EventStoreError, match="has ended"):
+            await tx.load_checkpoint("q")
+        with pytest.raises(es.EventStoreError, match="zero"):
+            await _fails(store)
+        await store.append("a", [AccountOpened("a")], expected=0)  # on the same connection
+        async with await psycopg.AsyncConnection.connect(postgres) as other:
+            await other.execute("LOCK TABLE event, pyglyn_checkpoint IN ACCESS EXCLUSIVE MODE NOWAIT")
+
+
+async def _fails(store: es.EventStore[Any, Any]) -> None:
+    async with store.transaction(isolation="read committed") as tx:
+        with contextlib.suppress(es.EventStoreError):
+            await tx.execute("SELECT 1 / 0")
