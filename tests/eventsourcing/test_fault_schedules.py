@@ -4,20 +4,25 @@ One log, two durable queries. ``balances`` writes its effect and its checkpoint 
 carries a withdrawal on to the other account with a command, which no transaction covers, so that effect can be
 repeated; the account knows the transfers it has seen. Old instances of a query go on beside new ones, commits go
 unanswered, wake-ups get lost, transactions of the log commit late, some events fail for a while, the replay of one
-account or of all is ordered at any time. After healing, each projection is the fold of the log, every position had its
-effect once since it was last undone, and no money is missing.
+account or of all, a pause, its end, or the status are asked for at any time: also between what an instance does in the
+database and the moment when it learns what came of it. After healing, each projection is the fold of the log, every
+position had its effect once since it was last undone, no money is missing, and all instances are live.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing.queries.durable_state import (
+    IDLE,
+    LIVE,
+    STOPPED,
     Apply,
     BatchLimits,
     Drive,
@@ -33,6 +38,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from tests.eventsourcing.transfers import ACCOUNTS, BANK, START, Receive, Send, Sent
 
 SEEDS = 1000
+Outcome: TypeAlias = Callable[[float], Effect]
 
 
 class Killed(Exception):
@@ -48,6 +54,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.calm = seed % 2 == 0  # nothing fails but what surrounds it, so that orders count
         self.faults = True
         self.now = 0.0
         self.log: list[es.RecordedEvent[Any]] = []
@@ -109,12 +116,27 @@ class Query:
         self.balances = dict.fromkeys(ACCOUNTS, START)
         self.parked: dict[tuple[str, int], es.ParkedEvent] = {}
         self.instances: list[Instance] = []
+        self.rested: dict[Instance, tuple[int, int]] = {}  # at which end of the log, with which version
+
+    @property
+    def rests(self) -> bool:
+        """Whether everything was done, and all instances know it, since something last happened."""
+        now = (len(self.world.log), self.checkpoint.version)
+        is_done = self.checkpoint.position == len(self.world.log) and self.checkpoint.replay is None
+        return is_done and all(self.rested.get(instance) == now for instance in self.instances)
+
+    def note_who_rests(self) -> None:
+        for instance in self.instances:
+            machine = instance.machine
+            is_live = isinstance(instance.effect, Wait) and machine.state(self.world.now) in (LIVE, IDLE)
+            if is_live and machine.position == len(self.world.log):
+                self.rested[instance] = (len(self.world.log), self.checkpoint.version)
 
     def effect(self, event: es.RecordedEvent[Any]) -> None:
         """What the application does with an event; raises where the application would."""
         payload = event.envelope.payload if event.envelope is not None else None
         unlucky = event.position % 11 == 0 and self.world.now < self.world.mended_at
-        if self.world.faults and (unlucky or self.world.chance(0.05)):
+        if self.world.faults and not self.world.calm and (unlucky or self.world.chance(0.05)):
             raise ValueError("the application fails")
         if self.name == "balances":
             sign = -1 if isinstance(payload, Sent) else 1
@@ -145,44 +167,85 @@ class Query:
 
 
 class Instance:
-    """A running driver of a query's state machine."""
+    """A running driver of a query's state machine, which takes orders while it waits for the database."""
 
     def __init__(self, query: Query) -> None:
         self.query, self.world = query, query.world
-        policy = FailurePolicy(retries=query.world.random.choice([0, 1, 3]), first=1.0)
+        retries, then = (
+            query.world.random.choice([0, 1, 3]),
+            query.world.random.choice(["park", "park", "stop"]),
+        )
+        policy = FailurePolicy(retries=retries, first=1.0, then=then)
         limits = BatchLimits(
             size=query.world.random.choice([1, 2, 5, 50]), linger=query.world.random.choice([0.0, 2.0])
         )
         self.machine = Projection(query.name, limits=limits, policy=policy)
         self.effect: Effect = self.machine.start()
         self.since = self.world.now
+        self.outcome: Outcome | None = None  # of the effect, not told to the machine yet
+        self.orders: list[Callable[[], None]] = []  # written into the database, not told to the machine yet
+        self.awake = False
 
     def step(self) -> None:
-        """Carry out one effect; raises Killed."""
-        before = self.effect
-        self.effect = self._step(before)
-        if self.effect is not before:
-            self.since = self.world.now
+        """Carry out one effect, or learn what came of it; raises Killed."""
+        if self.outcome is None:
+            self.outcome = self._carry_out(self.effect)
+            if self.world.chance(0.3):
+                return
+        outcome, self.outcome = self.outcome, None
+        if outcome is not None:
+            self.effect, self.since = outcome(self.world.now), self.world.now
 
-    def _step(self, effect: Effect) -> Effect:
-        world, machine, now = self.world, self.machine, self.world.now
+    def told(self) -> None:
+        """Learn of the first order."""
+        if self.orders:
+            self.orders.pop(0)()
+            self.awake = True
+
+    def pause(self, paused: bool) -> None:
+        """Take the order to stand still, or to go on."""
+        self.query.checkpoint = self.query.checkpoint.next(paused=paused)
+
+        def told() -> None:
+            self.machine.look()
+            if paused:
+                self.machine.pause()
+            else:
+                self.machine.resume()
+
+        self.orders.append(told)
+
+    def status(self) -> None:
+        """Tell somebody where it stands."""
+        if self.query.checkpoint.version != self.machine.checkpoint.version:
+            self.machine.look()
+            self.awake = True
+
+    def _carry_out(self, effect: Effect) -> Outcome | None:
+        world, machine = self.world, self.machine
         if world.chance(0.05):
             raise Killed
         if isinstance(effect, Load | Read | Apply | Drive | Reset) and world.chance(0.1):
-            return machine.unavailable(now, "no connection")
+            return lambda now: machine.unavailable(now, "no connection")
         match effect:
             case Load():
-                blocked = {id for id, _ in self.query.parked}
-                return machine.loaded(now, self.query.checkpoint, blocked=blocked)
+                checkpoint, blocked = self.query.checkpoint, {id for id, _ in self.query.parked}
+                return lambda now: machine.loaded(now, checkpoint, blocked=blocked)
             case Read(after, limit, aggregate_id):
-                found = [e for e in world.log[after:] if aggregate_id in (None, e.aggregate_id)]
-                return machine.read(now, found[:limit])
+                found = [e for e in world.log[after:] if aggregate_id in (None, e.aggregate_id)][:limit]
+                return lambda now: machine.read(now, found)
             case Wait(after, timeout):
                 arrived = len(world.log) > after and not world.chance(0.5)  # else the wake-up is lost
-                over = now >= self.since + timeout
-                return machine.woken(now) if arrived or over else effect
-            case Sleep():
-                return machine.woken(now)
+                over = world.now >= self.since + timeout
+                if arrived or over or self.awake:
+                    self.awake = False
+                    return machine.woken
+                return None
+            case Sleep(timeout):
+                if self.awake or world.now >= self.since + timeout:
+                    self.awake = False
+                    return machine.woken
+                return None
             case Apply():
                 return self._apply(effect)
             case Drive():
@@ -191,8 +254,8 @@ class Instance:
                 return self._reset(effect)
         raise AssertionError(effect)
 
-    def _apply(self, effect: Apply) -> Effect:
-        query, now = self.query, self.world.now
+    def _apply(self, effect: Apply) -> Outcome:
+        query = self.query
         index = 0
 
         def work() -> None:
@@ -209,13 +272,14 @@ class Instance:
             if self.world.chance(0.05):
                 raise Killed  # between effect and checkpoint
 
-        return self._run(work, lambda: self.machine.applied(now), lambda: index)
+        return self._run(effect, work, self.machine.applied, lambda: index)
 
-    def _drive(self, effect: Drive) -> Effect:
+    def _drive(self, effect: Drive) -> Outcome:
         query, parked = self.query, effect.parked
-        key = (parked.aggregate_id, parked.sequence)
+        key, remaining = (parked.aggregate_id, parked.sequence), 0
 
         def work() -> None:
+            nonlocal remaining
             if key in query.parked:
                 assert parked.position is not None
                 event = self.world.log[parked.position - 1]
@@ -223,37 +287,40 @@ class Instance:
                 query.effects.append(event.position)
                 del query.parked[key]
             query.replace(effect.before, effect.after)
-
-        def done() -> Effect:
             remaining = sum(id == parked.aggregate_id for id, _ in query.parked)
-            return self.machine.driven(self.world.now, remaining=remaining)
 
-        return self._run(work, done, lambda: 0)
+        def done(now: float) -> Effect:
+            return self.machine.driven(now, remaining=remaining)
 
-    def _reset(self, effect: Reset) -> Effect:
+        return self._run(effect, work, done, lambda: 0)
+
+    def _reset(self, effect: Reset) -> Outcome:
         def work() -> None:
             self.query.undo(effect.aggregate_id)
             if self.world.chance(0.1):
                 raise ValueError("the application cannot undo")
             self.query.replace(effect.before, effect.after)
 
-        return self._run(work, lambda: self.machine.reset_done(self.world.now), lambda: None)
+        return self._run(effect, work, self.machine.reset_done, lambda: None)
 
-    def _run(self, work: Any, done: Any, index: Any) -> Effect:
-        now = self.world.now
+    def _run(self, effect: Apply | Drive | Reset, work: Any, done: Any, index: Any) -> Outcome:
+        machine = self.machine
         try:
             self.query.transaction(work)
         except es.CheckpointConflict:
-            return self.machine.conflict(now)
+            return machine.conflict
         except Unreachable:
-            return self.machine.unavailable(now, "the other account")
+            return lambda now: machine.unavailable(now, "the other account")
         except ValueError as error:
-            return self.machine.failed(now, index(), str(error))
+            said, at = str(error), index()
+            if self.query.checkpoint.version != effect.before.version:
+                return machine.conflict
+            return lambda now: machine.failed(now, at, said)
         if self.world.chance(0.05):
             raise Killed  # after the commit
         if self.world.chance(0.05):
-            return self.machine.unavailable(now, "the commit went unanswered")
-        return done()
+            return lambda now: machine.unavailable(now, "the commit went unanswered")
+        return done
 
 
 def run_instances(world: World, query: Query) -> None:
@@ -263,10 +330,16 @@ def run_instances(world: World, query: Query) -> None:
     instance = world.random.choice(query.instances)
     if world.chance(0.01):
         instance.machine.reset(world.random.choice([*ACCOUNTS, None]))
+        instance.awake = True
     if world.chance(0.1):
         instance.machine.drive(query.parked[key] for key in sorted(query.parked))
-    if world.chance(0.01):
-        query.checkpoint = query.checkpoint.next(paused=not query.checkpoint.paused)  # ordered elsewhere
+        instance.awake = True
+    if world.chance(0.1 if world.calm else 0.03):
+        instance.pause(not query.checkpoint.paused)
+    if world.chance(0.3):
+        instance.status()
+    if world.chance(0.5) or not world.faults:
+        instance.told()
     try:
         instance.step()
     except Killed:
@@ -279,30 +352,29 @@ def heal(world: World, queries: list[Query]) -> None:
     while world.late:
         world.end_a_late_transaction()
     for query in queries:
-        query.checkpoint = query.checkpoint.next(paused=False)
         for instance in query.instances:
-            instance.machine.resume()  # one that could not undo stands still
+            while instance.orders:
+                instance.told()
+        states = [instance.machine.state(world.now) for instance in query.instances]
+        if query.checkpoint.paused or STOPPED in states:
+            query.checkpoint = query.checkpoint.next(paused=False)  # ordered elsewhere
     steps = 0
     while True:
         for query in queries:
-            del query.instances[1:]
             run_instances(world, query)
-        world.now += 1.0
+        world.now += 0.2
         steps += 1
         assert steps < 100_000, "does not come to rest"
-        if not all(
-            isinstance(q.instances[0].effect, Wait)
-            and q.checkpoint.position == len(world.log)
-            and q.checkpoint.replay is None
-            for q in queries
-        ):
+        for query in queries:
+            query.note_who_rests()
+        if not all(query.rests for query in queries):
             continue
         parked = [query for query in queries if query.parked]
         if not parked:
             return
         for query in parked:
             query.instances[0].machine.drive(query.parked[key] for key in sorted(query.parked))
-            query.instances[0].effect = query.instances[0].machine.woken(world.now)
+            query.instances[0].awake = True
 
 
 def run(seed: int) -> World:
