@@ -77,7 +77,7 @@ class Destination:
         to: Any = (self.name, self.beam.name)
         if self.kind == "actor":
             to = (NamedSubject(Atom(self.name)), self.beam.name)
-        return es.Destination(name=to, commands=Command, **options)
+        return es.Destination(name=to, commands=Command, **{"timeout": 60.0, **options})
 
     async def seen(self) -> list[tuple[str, Term, str]]:
         """Return the commands that it got, in order, with their ids."""
@@ -221,11 +221,10 @@ async def test_an_answer_that_comes_twice_or_too_late_or_from_somebody_else_chan
     await jobs.start(
         """
         Refusal = {error, {domain_error, <<"late">>}},
-        Seconds = [Other || {step, 2} <- [Command], Other <- [put(first, Reply)]],
-        case {Command, N} of
+        case {Command, get(first)} of
             {{step, 1}, _} -> Reply({ok, nil}), Reply(Refusal), Reply({ok, nil});
-            {{step, 2}, 2} -> ok;
-            {{step, 2}, _} -> Reply({ok, nil}), [Late(Refusal) || Late <- Seconds];
+            {{step, 2}, undefined} -> put(first, Reply);
+            {{step, 2}, Late} -> Reply({ok, nil}), Late(Refusal);
             _ -> Reply({ok, nil})
         end
         """
@@ -247,8 +246,10 @@ async def test_an_answer_that_comes_twice_or_too_late_or_from_somebody_else_chan
         return not await waiting(memory) and len(await jobs.seen()) >= 4
 
     await eventually(is_done, timeout=20)
-    steps = [command for _, command, _ in await jobs.seen()]
-    assert steps == [(Atom("step"), 1), (Atom("step"), 2), (Atom("step"), 2), (Atom("step"), 3)]
+    steps = [command[1] for _, command, _ in await jobs.seen()]  # type: ignore[index]
+    assert steps == sorted(steps)  # each as often as its answer came too late
+    assert set(steps) == {1, 2, 3}
+    assert steps.count(2) >= 2
     assert ((await status(beside)).parked, beside.whereis("steps")) == (0, manager)
 
 
