@@ -13,6 +13,7 @@ from pyglyn.groups import syn
 from pyglyn.groups.effects import Event
 from pyglyn.node import Node, Process
 from pyglyn.testing import Beam, eventually
+from pyglyn.testing.waiting import patiently
 from tests.groups.conftest import StartNode, count_signals, idle, unique_name
 from tests.peers import SynBeams
 
@@ -189,13 +190,13 @@ async def test_multi_calls_are_made_and_answered(syn_beams: SynBeams, start_node
         G=GROUP,
     )
     await views_agree([node], [beam], {ours: b"meta", silent: UNDEFINED, theirs: UNDEFINED})
-    replies, bad = await syn.multi_call(node, SCOPE, GROUP, 1, timeout=0.5)
+    replies, bad = await syn.multi_call(node, SCOPE, GROUP, 1, timeout=patiently(0.5))
     expected = {ours: (1, b"meta"), theirs: (Atom("beam"), 1)}
     assert {pid: reply for (pid, _), reply in replies} == expected
     assert bad == [(silent, UNDEFINED)]
     node.system.exit(silent, "kill")
     await views_agree([node], [beam], {ours: b"meta", theirs: UNDEFINED})
-    replies, bad = await beam.eval("syn:multi_call(example, G, 2, 1000)", G=GROUP)
+    replies, bad = await beam.eval("syn:multi_call(example, G, 2, 30000)", G=GROUP)
     assert {pid: reply for (pid, _), reply in replies} == {ours: (2, b"meta"), theirs: (Atom("beam"), 2)}
     assert bad == []
 

@@ -16,6 +16,7 @@ from pyglyn.errors import EpmdError, EpmdNameTaken, EpmdUnreachable, LocalProtoc
 from pyglyn.etf import Atom
 from pyglyn.net import EpmdServer, NetSettings, epmd_client
 from pyglyn.testing import Beams, Otp, PrivateEpmd, eventually, find_otps, free_port, no_leaks, require
+from pyglyn.testing.waiting import patiently
 from tests.net.conftest import EpmdOnPort, StartNode
 
 
@@ -382,7 +383,7 @@ async def test_a_port_that_is_none_in_the_environment(monkeypatch: pytest.Monkey
 
 async def test_a_caller_that_says_nothing_is_dropped(epmd_port: int) -> None:
     """After a minute unless another time is given; a registered node is not."""
-    server = EpmdServer(epmd_port, idle_s=0.1)
+    server = EpmdServer(epmd_port, idle_s=patiently(0.1))
     await server.start()
     registration = await epmd_client.register(NodeEntry(name="py", port=1), "127.0.0.1", epmd_port)
     assert await ask(epmd_port, b"\0") == b""

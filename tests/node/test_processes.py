@@ -14,6 +14,7 @@ from pyglyn.errors import EncodeError, NameTaken
 from pyglyn.net import NetSettings
 from pyglyn.node import Exit, Exports, Ignore, NoReply, Settings, StartError, Stop
 from pyglyn.testing import eventually
+from pyglyn.testing.waiting import patiently
 from tests.node.conftest import unique_name
 
 
@@ -101,7 +102,7 @@ class Sleepy(GenServer):
 
     async def init(self, owner):
         self.owner = owner
-        return NoReply(timeout=0.2)
+        return NoReply(timeout=patiently(0.2))
 
     async def handle_info(self, message):
         self.me.send(self.owner, message)
@@ -127,7 +128,7 @@ async def test_a_suspended_server_has_its_timeout_only_after_it_is_resumed(alone
         me.send(server, (Atom("system"), (me.pid, 1), Atom("suspend")))
         assert await me.receive(timeout=5) == (1, Atom("ok"))
         with pytest.raises(TimeoutError):
-            await me.receive(timeout=0.4)
+            await me.receive(timeout=patiently(0.4))
         me.send(server, (Atom("system"), (me.pid, 2), Atom("resume")))
         assert await me.receive(timeout=5) == (2, Atom("ok"))
         assert await me.receive(timeout=5) is Atom("timeout")

@@ -12,6 +12,7 @@ from pyglyn.eventsourcing.cluster import sources
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.node import Caller, GenServer, NoReply
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, apply, handle
+from pyglyn.testing.waiting import patiently
 
 SCOPE, GROUP = "example", "bank"
 
@@ -83,12 +84,12 @@ async def test_one_service_that_hangs_costs_one_short_wait(node, store):
     for number in range(3):
         await node.start(Serving, store, hanging, False, name=f"hanging{number}")
     await node.start(Serving, store, [], name="serving")
-    reader = await node.start(Reader, name="reader", first_s=0.05)
-    assert len(await node.call(reader, [0, 2], 3.0)) == 2
+    reader = await node.start(Reader, name="reader", first_s=patiently(0.1))
+    assert len(await node.call(reader, [0, 2], patiently(3.0))) == 2
     once = len(hanging)
     assert once <= 3
     for after in (1, 2):
-        assert await node.call(reader, [after, 1], 3.0)
+        assert await node.call(reader, [after, 1], patiently(3.0))
     assert len(hanging) <= 3
 
 

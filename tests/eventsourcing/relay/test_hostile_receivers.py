@@ -16,6 +16,7 @@ from pyglyn.eventsourcing.relay.delivery import Delivery, Message
 from pyglyn.eventsourcing.relay.webhook import LONGEST_ANSWER
 from pyglyn.node import Node
 from pyglyn.testing import eventually
+from pyglyn.testing.waiting import patiently
 from tests.eventsourcing.queries.totals import parked, status
 
 Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
@@ -215,7 +216,7 @@ async def test_a_publisher_that_does_not_keep_to_it_has_failed_and_is_tried_agai
     async with es.open_store("memory:", aggregate_type="t") as store:
         to = Odd(way)
         policy = es.FailurePolicy(retries=5, first=1.0)
-        delivery = Delivery("out", store, ["a"], to, policy, batch=3, patience_s=0.2)
+        delivery = Delivery("out", store, ["a"], to, policy, batch=3, patience_s=patiently(0.2))
         await store.put_outbox([es.OutboxMessage("a", each) for each in "123"])
         await delivery.deliver(0.0)
         assert len(delivery.errors.get("a", "")) in range(

@@ -291,9 +291,9 @@ async def test_a_transaction_that_stood_idle_for_too_long_for_the_server_is_unav
 
         async def stand_idle() -> None:
             async with store.transaction() as tx:
-                await tx.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
                 [(os_pid,)] = await tx.execute("SELECT pg_backend_pid()")
                 alive = f"SELECT 1 FROM pg_stat_activity WHERE pid = {int(os_pid)}"
+                await tx.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
                 await eventually(lambda: not Foreign(postgres).run(alive))
                 await tx.execute("SELECT 1")
 
@@ -339,9 +339,19 @@ async def test_connections_the_server_closed_while_idle_cost_no_command(
 
 
 async def test_a_pool_that_is_used_up_is_unavailable(postgres: str) -> None:
-    async with bank(postgres, pool_size=1, timeout=0.2) as store, store.transaction():
-        with pytest.raises(es.StoreUnavailable):
-            await store.append("a", [AccountOpened("a")], expected=0)
+    async with bank(postgres, pool_size=1, timeout=0.2) as store:
+        await eventually(lambda: _is_connected(store))
+        async with store.transaction():
+            with pytest.raises(es.StoreUnavailable):
+                await store.append("a", [AccountOpened("a")], expected=0)
+
+
+async def _is_connected(store: es.EventStore[Any, Any]) -> bool:
+    """Whether a store with little time for it has got its connection."""
+    try:
+        return await store.last_sequence("a") >= 0
+    except es.StoreUnavailable:
+        return False
 
 
 # --- answers that are lost -----------------------------------------------------------------------------
@@ -434,11 +444,13 @@ async def test_events_of_others_are_not_taken_for_those_of_a_lost_answer(
 
 async def test_an_outcome_stays_unknown_when_the_server_does_not_come_back(line: LostAnswers) -> None:
     async with bank(line.url, prepare_threshold=None, timeout=0.3) as store:
+        await eventually(lambda: _is_connected(store))
         line.todo = ["answer"] * 1000
         with pytest.raises(es.StoreUnavailable) as caught:
             await store.append("a", [AccountOpened("a")], expected=0)
         assert caught.value.outcome_unknown
         line.todo = []
+        await eventually(lambda: _is_connected(store))
         assert [event.sequence for event in await store.load_events("a")] == [1]
 
 

@@ -15,6 +15,7 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.errors import EventStoreError
 from pyglyn.node import Node
+from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, BankAccountEvent, CustomerDepositedCash, OpenAccount
 from pyglyn.testing.bank import apply as bank_apply
 from pyglyn.testing.bank import handle as bank_handle
@@ -138,10 +139,18 @@ def test_a_wrong_option_of_a_url_is_refused_with_what_is_known(url: str, says: s
         bank(url)
 
 
+async def _is_connected(store: es.EventStore[Any, Any]) -> bool:
+    try:
+        return await store.load("a") is not None
+    except es.StoreUnavailable:  # it has little time for that
+        return False
+
+
 async def test_the_options_of_a_url_reach_the_store(postgres: str) -> None:
     for isolation, alone in (("read+committed", False), ("serializable", True)):
         url = f"{postgres}&pool_size=1&timeout=0.2&prepare_threshold=none&isolation={isolation}"
         async with bank(url) as store, bank(postgres) as other:
+            await eventually(lambda: _is_connected(store))
             async with store.transaction() as tx:
                 with pytest.raises(es.StoreUnavailable):  # after 0.2 s, as there is one connection
                     await store.load("a")
