@@ -22,6 +22,7 @@ from pyglyn.errors import CallFailed
 from pyglyn.node import Settings
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import Beam, eventually
+from pyglyn.testing.waiting import patiently
 from tests.supervision.asking import Asked, asked_by
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ class Client:
     me: Process
 
     async def os_pid(self, name: str | Pid) -> int:
-        answer: Any = await self.me.call(name, Atom("os_pid"), 5.0)
+        answer: Any = await self.me.call(name, Atom("os_pid"), patiently(5.0))
         return answer
 
     async def restarted(self, name: str, before: Pid) -> Pid:
@@ -73,16 +74,17 @@ class Client:
 
         return await eventually(answers, 10.0)
 
-    async def reason(self, ref: Any, timeout: float = 10.0) -> Any:
-        """The reason of a monitor that fires."""
+    async def reason(self, ref: Any, timeout: float | None = None) -> Any:
+        """The reason of a monitor that fires; without a timeout it has all the time of a busy machine."""
         message: Any = await self.me.receive(
-            lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref, timeout
+            lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref,
+            patiently(10.0) if timeout is None else timeout,
         )
         return message[4]
 
     async def children(self, supervisor: str | Pid) -> dict[Any, Any]:
         """``which_children`` as id -> pid."""
-        rows: Any = await self.me.call(supervisor, Atom("which_children"), 5.0)
+        rows: Any = await self.me.call(supervisor, Atom("which_children"), patiently(5.0))
         return {row[0]: row[1] for row in rows}
 
 

@@ -15,6 +15,7 @@ from pyglyn.supervision.effects import Child
 from pyglyn.supervision.os import kernel
 from pyglyn.supervision.running import Running
 from pyglyn.testing import eventually
+from pyglyn.testing.waiting import patiently
 from tests.supervision.conftest import Client, Program, Start, descendants
 from tests.supervision.service import HEARTBEAT_S, TABLE_BYTES, WithTable, probes
 
@@ -67,11 +68,11 @@ async def test_a_child_whose_loop_is_stuck_is_killed_and_restarted(local: Client
 
 
 async def test_a_healthy_child_with_a_heartbeat_lives(local: Client) -> None:
-    await start(local.node, probes("a", heartbeat=0.2))
+    await start(local.node, probes("a", heartbeat=patiently(0.3)))
     old = local.node.whereis("a")
     ref = local.me.monitor(old)
     with pytest.raises(TimeoutError):
-        await local.reason(ref, timeout=1.0)
+        await local.reason(ref, timeout=patiently(0.9))
 
 
 def paused(program: Program, who: str, worker: int) -> list[int]:

@@ -16,6 +16,7 @@ from pyglyn.supervision import Backoff, ReadyLine, Supervisor, program, start, s
 from pyglyn.supervision.hub import trees
 from pyglyn.supervision.os import kernel
 from pyglyn.testing import count_file_descriptors, count_tasks, eventually
+from pyglyn.testing.waiting import patiently
 from tests.supervision.conftest import Client, descendants, gone, running
 from tests.supervision.service import (
     Probe,
@@ -222,7 +223,7 @@ async def test_a_child_that_ignores_is_kept_without_a_pid(local: Client) -> None
 
 
 async def test_a_function_with_a_start_timeout_is_started_when_it_says_so(local: Client) -> None:
-    tree = Supervisor(name="top").add(worker(slow_start, 0.3, name="slow", start_timeout=5.0))
+    tree = Supervisor(name="top").add(worker(slow_start, 0.3, name="slow", start_timeout=patiently(5.0)))
     await start(local.node, tree)
     assert local.node.whereis("is ready") is not None
 
