@@ -293,7 +293,7 @@ async def test_a_gleam_process_asks_the_python_service_by_its_subject(gleam_beam
         await node.connect(gleam.name)
         pid = node.whereis("inventory_service")
         subject = (Atom("subject"), pid, Atom("inventory_service"))
-        receive = "{_, Tag} = {x, element(3, R)}, receive {Tag, Reply} -> Reply after 5000 -> none end"
+        receive = "{_, Tag} = {x, element(3, R)}, receive {Tag, Reply} -> Reply after 60000 -> none end"
         execute = (
             'R = eventsourcing:execute_with_response(S, <<"inventory_001">>, Command, [{<<"k">>, <<"v">>}]), '
             + receive

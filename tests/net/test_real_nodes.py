@@ -350,7 +350,7 @@ async def test_64_mib_both_ways_and_a_small_message_in_between(beam: Beam, start
         [size, "small", "after_it"],
         [size, "after_it", "small"],
     )
-    order = "collector ! {report, self()}, receive {order, O} -> O after 5000 -> late end"
+    order = "collector ! {report, self()}, receive {order, O} -> O after 60000 -> late end"
 
     async def complete() -> bool:
         return len(await beam.eval(order, timeout=30)) == 2
@@ -372,7 +372,7 @@ async def test_large_messages_of_several_senders_are_told_apart(beam: Beam, star
     blocks = {number: bytes([number]) * (300_000 + 70_000 * number) for number in range(1, 13)}
     for number, block in blocks.items():
         connection.send(RegSend(node.pid(number % 4), Atom("collector")), encode_parts((number, block)))
-    answer = await beam.eval("collector ! {report, self()}, receive {got, G} -> G after 9000 -> late end")
+    answer = await beam.eval("collector ! {report, self()}, receive {got, G} -> G after 60000 -> late end")
     assert answer == [(number, md5(block).digest()) for number, block in blocks.items()]
 
 

@@ -30,8 +30,8 @@ async def test_a_beam_process_sees_how_a_linked_and_monitored_python_process_end
     seen = await beam.eval(
         """
         process_flag(trap_exit, true), link(Pid), Ref = monitor(process, Pid), Pid ! go,
-        E = receive {'EXIT', Pid, R1} -> R1 after 5000 -> none end,
-        D = receive {'DOWN', Ref, process, Pid, R2} -> R2 after 5000 -> none end, {E, D}
+        E = receive {'EXIT', Pid, R1} -> R1 after 60000 -> none end,
+        D = receive {'DOWN', Ref, process, Pid, R2} -> R2 after 60000 -> none end, {E, D}
         """,
         Pid=pid,
     )
@@ -62,9 +62,10 @@ async def test_exit_2_from_the_beam_follows_the_table(beam, node, reason):
     down = await beam.eval(
         """Ref = monitor(process, Pid), exit(Pid, Reason),
            receive {'DOWN', Ref, process, Pid, R} -> {down, R}
-           after 300 -> exit(Pid, kill), alive end""",
+           after After -> exit(Pid, kill), alive end""",
         Pid=pid,
         Reason=term(reason),
+        After=300 if reason == "normal" else 60_000,
     )
     expected = {"normal": Atom("alive"), "kill": (Atom("down"), Atom("killed"))}
     assert down == expected.get(reason, (Atom("down"), term(reason)))
@@ -111,7 +112,7 @@ async def test_an_uncaught_exception_reads_well_on_the_beam(beam, node):
 
     pid = node.spawn(failing)
     (exception, stack) = await beam.eval(
-        "Ref = monitor(process, Pid), Pid ! go, receive {'DOWN', Ref, _, _, R} -> R after 5000 -> none end",
+        "Ref = monitor(process, Pid), Pid ! go, receive {'DOWN', Ref, _, _, R} -> R after 60000 -> none end",
         Pid=pid,
     )
     assert exception == (Atom("exception"), Atom("KeyError"), b"'laptop'")
@@ -124,7 +125,7 @@ async def test_monitors_by_name_both_ways(beam, node):
     node.spawn(ending, Atom("bye"), name="named")
     assert await beam.eval(
         """Ref = monitor(process, {named, Node}), {named, Node} ! go,
-           receive {'DOWN', Ref, process, {named, Node}, R} -> R after 5000 -> none end""",
+           receive {'DOWN', Ref, process, {named, Node}, R} -> R after 60000 -> none end""",
         Node=Atom(node.name),
     ) is Atom("bye")
     assert await beam.eval(
@@ -237,7 +238,7 @@ async def test_aliases_of_both_sides(beam, node):
         await beam.eval("Alias ! second, Pid ! third, ok", Alias=alias, Pid=me.pid)
         assert await me.receive(timeout=5) is Atom("third")
         task = asyncio.create_task(
-            beam.eval("A = alias(), Pid ! {alias, A}, receive M -> M after 5000 -> none end", Pid=me.pid)
+            beam.eval("A = alias(), Pid ! {alias, A}, receive M -> M after 60000 -> none end", Pid=me.pid)
         )
         _, peer_alias = await me.receive(timeout=5)
         me.send(peer_alias, Atom("hello"))

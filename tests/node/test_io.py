@@ -55,7 +55,7 @@ async def test_a_python_process_prints_where_its_caller_is(beam, exports):
             end),
             group_leader(Leader, self()),
             Result = rpc:call(N, shop, hello, []),
-            receive {text, T} -> {Result, T} after 5000 -> {Result, none} end
+            receive {text, T} -> {Result, T} after 60000 -> {Result, none} end
         """
         text = "hellö from Python\n".encode()
         assert await beam.eval(captured, N=Atom(node.name), Answer=Atom("ok")) == (None, text)

@@ -53,8 +53,8 @@ async def collecting(me: Process) -> None:
 CRASH = """
 {Pid, Ref} = spawn_monitor(fun() -> exit(catch %s) end),
 Down = monitor(process, Server),
-Why = receive {'DOWN', Ref, _, _, W} -> W after 5000 -> timeout end,
-Died = receive {'DOWN', Down, _, _, D} -> D after 5000 -> timeout end,
+Why = receive {'DOWN', Ref, _, _, W} -> W after 60000 -> timeout end,
+Died = receive {'DOWN', Down, _, _, D} -> D after 60000 -> timeout end,
 {Why, Died}
 """
 

@@ -109,7 +109,7 @@ async def test_sys_looks_into_children_of_every_kind(beam: Beam, local: Client, 
         ok = sys:suspend({P, Node}), {P, Node} ! {ping, self()},
         {status, _, _, [_, suspended | _]} = sys:get_status({P, Node}),
         none = receive {pong, _} -> early after 0 -> none end,
-        ok = sys:resume({P, Node}), receive {pong, _} -> ok after 5000 -> timeout end"""
+        ok = sys:resume({P, Node}), receive {pong, _} -> ok after 60000 -> timeout end"""
     for name in ("function", "light", "blocking"):
         assert await beam.eval(text, P=Atom(name), Node=Atom(local.node.name)) is Atom("ok")
 
@@ -125,7 +125,7 @@ async def test_erlang_starts_an_exported_child_links_to_it_and_is_told_how_it_en
         link(Pid),
         1 = gen_server:call({extra, Node}, count),
         gen_server:cast(Pid, sigkill),
-        receive {'EXIT', Pid, Reason} -> Reason after 5000 -> timeout end"""
+        receive {'EXIT', Pid, Reason} -> Reason after 60000 -> timeout end"""
     assert await beam.eval(text, Node=Atom(local.node.name)) == (Atom("signal"), 9)
 
 
@@ -282,7 +282,7 @@ async def test_exit_from_erlang_ends_a_child_and_kill_even_a_stuck_one(beam: Bea
     await start(local.node, tree())
     old = local.node.whereis("a")
     text = """R = erlang:monitor(process, Pid), exit(Pid, Why),
-              receive {'DOWN', R, _, _, Reason} -> Reason after 5000 -> timeout end"""
+              receive {'DOWN', R, _, _, Reason} -> Reason after 60000 -> timeout end"""
     assert await beam.eval(text, Pid=old, Why=Atom("because")) == Atom("because")
     new = await local.restarted("a", old)
     local.me.cast(new, Atom("busy"))

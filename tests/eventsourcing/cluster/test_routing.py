@@ -178,7 +178,7 @@ async def test_the_names_in_the_registry_lead_to_the_owner(syn_beam, tmp_path):
             {Pid, {{subject, Pid, Tag}, nil}} = syn:lookup(example, Name),
             Ref = make_ref(),
             Pid ! {Tag, {execute_command_with_response, <<"a">>, Command, [], {subject, self(), Ref}}},
-            receive {Ref, Reply} -> Reply after 5000 -> none end
+            receive {Ref, Reply} -> Reply after 60000 -> none end
         """
         known = "syn:lookup(example, Name) =/= undefined"
         await eventually(lambda: syn_beam.eval(known, Name=b"bank"))

@@ -500,7 +500,7 @@ parse = text.parse
 ASK = """
     Ref = make_ref(),
     To ! {{Tag, {message}}},
-    receive {{Ref, Reply}} -> Reply after 5000 -> none end
+    receive {{Ref, Reply}} -> Reply after 60000 -> none end
 """
 
 
