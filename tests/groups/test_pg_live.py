@@ -218,7 +218,7 @@ async def test_subscribers_get_joins_and_leaves_of_all_nodes(beam: Beam, start_n
         other = await join_there(beam, b"other")
 
         async def received(count: int) -> list[Any]:
-            return [await me.receive(timeout=5.0) for _ in range(count)]
+            return [await me.receive(timeout=60) for _ in range(count)]
 
         assert Counter(map(repr, await received(3))) == Counter(
             map(
@@ -320,7 +320,7 @@ async def test_processes_of_the_hub_use_the_functions_with_themselves(start_node
 
     async with node.process() as me:
         member = node.spawn(body, me.pid)
-        assert await me.receive(timeout=5.0) == [member]
+        assert await me.receive(timeout=60) == [member]
 
 
 async def test_three_nodes_with_partial_connections(beams: Beams, start_node: StartNode) -> None:

@@ -164,11 +164,11 @@ async def test_messages_reach_members_on_both_sides(syn_beams: SynBeams, start_n
         await views_agree([node], [beam], {me.pid: UNDEFINED, theirs: UNDEFINED})
         assert await syn.publish(node, SCOPE, GROUP, (Atom("from"), b"py")) == 2
         assert await beam.eval("syn_driver:wait(P, 1, 5000)", P=theirs) == [(Atom("from"), b"py")]
-        assert await me.receive(timeout=5) == (Atom("from"), b"py")
+        assert await me.receive(timeout=60) == (Atom("from"), b"py")
         assert await beam.eval("syn:publish(example, G, hello)", G=GROUP) == (OK, 2)
-        assert await me.receive(timeout=5) is Atom("hello")
+        assert await me.receive(timeout=60) is Atom("hello")
         assert await syn.local_publish(node, SCOPE, GROUP, 1) == 1
-        assert await me.receive(timeout=5) == 1
+        assert await me.receive(timeout=60) == 1
 
 
 async def test_multi_calls_are_made_and_answered(syn_beams: SynBeams, start_node: StartNode) -> None:
@@ -213,7 +213,7 @@ async def test_a_name_registered_apart_stays_with_the_later_one(
         await syn.register(node, SCOPE, b"late", second.pid, b"ours")
         await node.connect(beam.name)
         kill = (Atom("syn_resolve_kill"), b"early", b"m")
-        assert await first.receive(timeout=5) == (
+        assert await first.receive(timeout=60) == (
             Atom("EXIT"),
             syn.start(node, SCOPE).registry.process.pid,
             kill,

@@ -61,7 +61,7 @@ async def test_a_worker_without_the_scope_is_told_how_to_start_it(start_node: St
         child = worker(worker_bodies.without_scopes, me.pid, restart="temporary")
         await start(node, Supervisor("one_for_one").add(child))
         for call in (b"pg.start(node)", b'pg.start(node, "own")', *[b'syn.start(node, "example")'] * 2):
-            said = await me.receive(timeout=20.0)
+            said = await me.receive(timeout=60)
             assert isinstance(said, bytes)
             assert call in said
             assert node.name.encode() in said

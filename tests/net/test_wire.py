@@ -110,7 +110,7 @@ async def test_both_sides_log_what_passes_and_never_what_is_in_it(two_nodes, cap
         a, b = await two_nodes()
         async with b.process("inbox") as me:
             a.send(("inbox", b.name), (b"the payload", Atom("secret_atom")))
-            assert await me.receive(timeout=10) == (b"the payload", Atom("secret_atom"))
+            assert await me.receive(timeout=60) == (b"the payload", Atom("secret_atom"))
     lines = [
         r.getMessage() for r in caplog.records if r.name == "pyglyn.dist.wire" and "inbox" in r.getMessage()
     ]

@@ -45,5 +45,5 @@ async def test_code_in_the_hub_finds_its_node_and_two_nodes_keep_apart() -> None
         for node in (a, b):
             async with node.process() as me:
                 me.spawn_monitor(look)
-                await me.receive(timeout=10)
+                await me.receive(timeout=60)
         assert found == [a, b]

@@ -137,7 +137,7 @@ async def test_a_real_node_and_a_node_with_one_capability_less(beam: Beam, flag:
         await beam.eval("register(E, spawn(fun F() -> receive {From, T} -> From ! T, F() end end))", E=echo)
         async with node.process() as me:
             me.send((echo.name, beam.name), (me.pid, big))
-            assert await me.receive(timeout=20) == big
+            assert await me.receive(timeout=60) == big
             me.trap_exit = True
             linked = await beam.eval(
                 "spawn(fun() -> receive stop -> exit({over, binary:copy(<<1>>, 100000)}) end end)"
@@ -145,7 +145,7 @@ async def test_a_real_node_and_a_node_with_one_capability_less(beam: Beam, flag:
             assert isinstance(linked, Pid)
             me.link(linked)
             me.send(linked, Atom("stop"))
-            assert await me.receive(timeout=20) == (Atom("EXIT"), linked, (Atom("over"), b"\1" * 100_000))
+            assert await me.receive(timeout=60) == (Atom("EXIT"), linked, (Atom("over"), b"\1" * 100_000))
         assert await beam.eval("net_adm:ping(N)", N=Atom(node.name)) is Atom("pong")
         if flag is DistFlags.DIST_MONITOR_NAME:  # then the end of a call's process cannot be told
             with pytest.raises(RemoteException, match="notsup"):
@@ -178,6 +178,6 @@ async def test_a_process_without_a_group_leader_can_spawn_on_a_real_node(beam: B
                 from pyglyn.node import rpc
 
                 rpc.cast(me, beam.name, "erlang", "send", [me.pid, Atom("cast")])
-                assert await me.receive(timeout=20) is Atom("cast")
+                assert await me.receive(timeout=60) is Atom("cast")
         assert await node.ping(beam.name)
         assert events == []

@@ -46,7 +46,7 @@ async def test_a_python_process_sees_how_a_linked_and_monitored_beam_process_end
         me.link(pid)
         ref = me.monitor(pid)
         me.send(pid, (Atom("go"), term(reason)))
-        messages = [await me.receive(timeout=5) for _ in range(2)]
+        messages = [await me.receive(timeout=60) for _ in range(2)]
     assert (Atom("EXIT"), pid, term(reason)) in messages
     assert (Atom("DOWN"), ref, Atom("process"), pid, term(reason)) in messages
 
@@ -79,7 +79,7 @@ async def test_exit_2_to_the_beam_follows_the_table(beam, node, reason):
         me.exit(pid, term(reason))
         if reason == "normal":
             me.exit(pid, Atom("kill"))
-        _, got, _, _, seen = await me.receive(timeout=5)
+        _, got, _, _, seen = await me.receive(timeout=60)
         assert got == ref
     expected = {"normal": Atom("killed"), "kill": Atom("killed")}
     assert seen == expected.get(reason, term(reason))
@@ -89,8 +89,8 @@ async def test_a_python_process_that_traps_gets_exits_of_the_beam_as_messages(be
     async with node.process() as me:
         me.trap_exit = True
         sender = await beam.eval("exit(Pid, normal), exit(Pid, {why, 1}), self()", Pid=me.pid)
-        assert await me.receive(timeout=5) == (Atom("EXIT"), sender, Atom("normal"))
-        assert await me.receive(timeout=5) == (Atom("EXIT"), sender, (Atom("why"), 1))
+        assert await me.receive(timeout=60) == (Atom("EXIT"), sender, Atom("normal"))
+        assert await me.receive(timeout=60) == (Atom("EXIT"), sender, (Atom("why"), 1))
 
 
 async def test_a_linked_python_process_dies_with_its_beam_process(beam, node):
@@ -102,7 +102,7 @@ async def test_a_linked_python_process_dies_with_its_beam_process(beam, node):
     pid = await beam.eval("spawn(fun() -> receive linked -> exit(bye) end end)")
     async with node.process() as me:
         child, ref = me.spawn_monitor(linked, pid)
-        assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), child, Atom("bye"))
+        assert await me.receive(timeout=60) == (Atom("DOWN"), ref, Atom("process"), child, Atom("bye"))
 
 
 async def test_an_uncaught_exception_reads_well_on_the_beam(beam, node):
@@ -137,7 +137,7 @@ async def test_monitors_by_name_both_ways(beam, node):
         ref = me.monitor(("erl_named", beam.name))
         me.send(("erl_named", beam.name), Atom("go"))
         item = (Atom("erl_named"), Atom(beam.name))
-        assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), item, Atom("bye"))
+        assert await me.receive(timeout=60) == (Atom("DOWN"), ref, Atom("process"), item, Atom("bye"))
 
 
 async def test_links_and_monitors_of_the_dead_give_noproc(beam, node):
@@ -147,9 +147,9 @@ async def test_links_and_monitors_of_the_dead_give_noproc(beam, node):
     async with node.process() as me:
         me.trap_exit = True
         me.link(dead)
-        assert await me.receive(timeout=5) == (Atom("EXIT"), dead, Atom("noproc"))
+        assert await me.receive(timeout=60) == (Atom("EXIT"), dead, Atom("noproc"))
         ref = me.monitor(dead)
-        assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), dead, Atom("noproc"))
+        assert await me.receive(timeout=60) == (Atom("DOWN"), ref, Atom("process"), dead, Atom("noproc"))
         gone = Pid(node.name, 2**27, 0, me.pid.creation)
     assert await beam.eval(
         """process_flag(trap_exit, true), link(Pid), Ref = monitor(process, Pid),
@@ -169,7 +169,7 @@ async def test_unlink_and_demonitor_take_effect_both_ways(beam, node):
         me.demonitor(me.monitor(pid), flush=True)
         watch = me.monitor(pid)
         me.send(pid, (Atom("go"), Atom("boom")))
-        assert (await me.receive(timeout=5))[1] == watch
+        assert (await me.receive(timeout=60))[1] == watch
         assert me.message_queue_len == 0
     child = node.spawn(ending, Atom("boom"))
     assert await beam.eval(
@@ -196,7 +196,7 @@ async def test_the_loss_of_a_beam_node_ends_links_and_monitors_with_noconnection
             assert await beam.disconnect(node.name)
         else:
             await beam.stop()
-        messages = [await me.receive(timeout=10) for _ in range(3)]
+        messages = [await me.receive(timeout=60) for _ in range(3)]
         noconnection, process = Atom("noconnection"), Atom("process")
         assert (Atom("EXIT"), pid, noconnection) in messages
         assert (Atom("DOWN"), by_pid, process, pid, noconnection) in messages
@@ -233,13 +233,13 @@ async def test_aliases_of_both_sides(beam, node):
     async with node.process() as me:
         alias = me.alias()
         await beam.eval("Alias ! first, ok", Alias=alias)
-        assert await me.receive(timeout=5) is Atom("first")
+        assert await me.receive(timeout=60) is Atom("first")
         me.unalias(alias)
         await beam.eval("Alias ! second, Pid ! third, ok", Alias=alias, Pid=me.pid)
-        assert await me.receive(timeout=5) is Atom("third")
+        assert await me.receive(timeout=60) is Atom("third")
         task = asyncio.create_task(
             beam.eval("A = alias(), Pid ! {alias, A}, receive M -> M after 60000 -> none end", Pid=me.pid)
         )
-        _, peer_alias = await me.receive(timeout=5)
+        _, peer_alias = await me.receive(timeout=60)
         me.send(peer_alias, Atom("hello"))
         assert await task is Atom("hello")

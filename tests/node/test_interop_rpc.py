@@ -189,7 +189,7 @@ async def test_casts_reach_exported_functions(beam, serving):
             Pid=me.pid,
         )
         for _ in range(2):
-            assert (await me.receive(timeout=5))[0] is Atom("started")
+            assert (await me.receive(timeout=60))[0] is Atom("started")
 
 
 async def test_python_calls_functions_on_the_beam(beam, serving):

@@ -35,9 +35,9 @@ async def test_an_alias_of_a_monitor_ends_when_the_monitor_fires(alone):
     async with alone.process() as me:
         ref = me.monitor(alone.spawn(wait_for_stop, name="watched"), alias=True)
         me.send(ref, 1)
-        assert await me.receive(timeout=5) == 1
+        assert await me.receive(timeout=60) == 1
         me.send("watched", Atom("stop"))
-        assert (await me.receive(timeout=5))[1] == ref
+        assert (await me.receive(timeout=60))[1] == ref
         me.send(ref, 2)
         with pytest.raises(TimeoutError):
             await me.receive(timeout=0)
@@ -84,7 +84,7 @@ async def test_an_exit_reason_arrives_as_it_would_from_another_node(alone):
     async with alone.process() as me, alone.process() as other:
         other.trap_exit = True
         me.exit(other.pid, (Atom("because"), "text"))
-        assert await other.receive(timeout=5) == (Atom("EXIT"), me.pid, (Atom("because"), b"text"))
+        assert await other.receive(timeout=60) == (Atom("EXIT"), me.pid, (Atom("because"), b"text"))
         with pytest.raises(EncodeError):
             me.exit(other.pid, object())
 
@@ -118,20 +118,20 @@ async def test_a_look_into_a_server_does_not_cancel_its_timeout(alone):
     async with alone.process() as me:
         server = await alone.start(Sleepy, me.pid)
         me.send(server, (Atom("system"), (me.pid, 1), Atom("get_state")))
-        assert (await me.receive(timeout=5))[0] == 1
-        assert await me.receive(timeout=5) is Atom("timeout")
+        assert (await me.receive(timeout=60))[0] == 1
+        assert await me.receive(timeout=60) is Atom("timeout")
 
 
 async def test_a_suspended_server_has_its_timeout_only_after_it_is_resumed(alone):
     async with alone.process() as me:
         server = await alone.start(Sleepy, me.pid)
         me.send(server, (Atom("system"), (me.pid, 1), Atom("suspend")))
-        assert await me.receive(timeout=5) == (1, Atom("ok"))
+        assert await me.receive(timeout=60) == (1, Atom("ok"))
         with pytest.raises(TimeoutError):
             await me.receive(timeout=patiently(0.4))
         me.send(server, (Atom("system"), (me.pid, 2), Atom("resume")))
-        assert await me.receive(timeout=5) == (2, Atom("ok"))
-        assert await me.receive(timeout=5) is Atom("timeout")
+        assert await me.receive(timeout=60) == (2, Atom("ok"))
+        assert await me.receive(timeout=60) is Atom("timeout")
 
 
 async def test_a_server_that_exits_in_a_handler_cleans_up_first(alone):
@@ -139,8 +139,8 @@ async def test_a_server_that_exits_in_a_handler_cleans_up_first(alone):
         server = await alone.start(Sleepy, me.pid)
         ref = me.monitor(server)
         me.cast(server, Atom("bored"))
-        assert await me.receive(timeout=5) == (Atom("terminate"), Atom("bored"))
-        assert await me.receive(timeout=5) == (Atom("DOWN"), ref, Atom("process"), server, Atom("bored"))
+        assert await me.receive(timeout=60) == (Atom("terminate"), Atom("bored"))
+        assert await me.receive(timeout=60) == (Atom("DOWN"), ref, Atom("process"), server, Atom("bored"))
 
 
 async def test_many_blocking_exported_functions_leave_room_for_a_quick_one():

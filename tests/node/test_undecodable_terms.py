@@ -26,7 +26,7 @@ async def test_an_exit_and_a_down_with_a_reason_beyond_the_limits_arrive(beam: B
         me.link(pid)
         ref = me.monitor(pid)
         me.send(pid, Atom("go"))
-        messages: list[Any] = [await me.receive(timeout=10) for _ in range(2)]
+        messages: list[Any] = [await me.receive(timeout=60) for _ in range(2)]
         [ended] = [m for m in messages if m[0] is Atom("EXIT")]
         [down] = [m for m in messages if m[0] is Atom("DOWN")]
         assert is_undecodable(ended[2])
@@ -78,7 +78,7 @@ async def test_a_message_beyond_the_limits_is_dropped_when_its_turn_comes(beam: 
         await beam.eval(f"{DEEP} Pid ! Deep, Pid ! after_it, ok", Pid=me.pid)
         await eventually(lambda: me.message_queue_len == 2)
         assert node.runtime.refused == 0
-        assert await me.receive(timeout=10) is Atom("after_it")
+        assert await me.receive(timeout=60) is Atom("after_it")
         assert node.runtime.refused == 1
         assert me.message_queue_len == 0
 

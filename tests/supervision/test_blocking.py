@@ -29,10 +29,10 @@ async def start_one(local: Client, tmp_path: Path, **options: Any) -> Path:
 async def test_it_receives_sends_and_calls_without_await(local: Client, tmp_path: Path) -> None:
     await start_one(local, tmp_path)
     local.me.send("b", (Atom("ping"), local.me.pid))
-    _, os_pid = await local.me.receive(timeout=5.0)
+    _, os_pid = await local.me.receive(timeout=60)
     assert os_pid != await local.os_pid("a")
     local.me.send("b", (Atom("call"), local.me.pid, Atom("a"), Atom("count")))
-    assert await local.me.receive(timeout=5.0) == (Atom("answer"), 1)
+    assert await local.me.receive(timeout=60) == (Atom("answer"), 1)
 
 
 @pytest.mark.parametrize("state", ["waiting", "sleep", "compute"])
@@ -43,7 +43,7 @@ async def test_an_exit_signal_is_raised_in_it_whatever_it_does(
     ref = local.me.monitor("b")
     old = local.node.whereis("b")
     local.me.send("b", (Atom("ping"), local.me.pid))
-    await local.me.receive(timeout=5.0)
+    await local.me.receive(timeout=60)
     if state != "waiting":
         local.me.send("b", Atom(state))
     local.me.exit(old, Atom("go"))
@@ -55,8 +55,8 @@ async def test_an_exit_signal_is_raised_in_it_whatever_it_does(
 async def test_what_it_sends_is_bounded_and_what_goes_nowhere_is_refused(local: Client) -> None:
     tree = Supervisor(name="top").add(worker(blocking_sender, local.me.pid, name="s"))
     await start(local.node, tree)
-    assert [await local.me.receive(timeout=10.0) for _ in range(5000)] == list(range(5000))
-    match await local.me.receive(timeout=5.0):
+    assert [await local.me.receive(timeout=60) for _ in range(5000)] == list(range(5000))
+    match await local.me.receive(timeout=60):
         case (Atom("refused"), bytes() as text, int() as most):
             assert b"a destination is a pid" in text
             assert most <= MOST_WAITING

@@ -61,12 +61,12 @@ async def test_children_of_a_factory(epmd):
             .add(worker(starting, me.pid, name="starting"))
         )
         await start(node, tree)
-        bob = await me.receive(timeout=20.0)
+        bob = await me.receive(timeout=60)
         ada = await start_child(node, "sessions", b"ada")
         assert isinstance(ada, Pid)
         for pid, user in ((ada, b"ada"), (bob, b"bob")):
             me.send(pid, me.pid)
-            assert await me.receive(timeout=20.0) == (b"guest", user)
+            assert await me.receive(timeout=60) == (b"guest", user)
         listed = await which_children(me, ("sessions", node.name))
         assert {child.pid for child in listed} == {ada, bob}
         assert set(listed) == {ChildInfo(None, pid, False, ChildType.WORKER) for pid in (ada, bob)}

@@ -91,7 +91,7 @@ async def test_what_waits_when_the_limit_is_reached_is_still_done(local: Client)
     before = local.node.whereis("till")
     assert before is not None
     local.me.cast("till", local.me.pid)
-    _, caller, _ = await local.me.receive(timeout=20.0)
+    _, caller, _ = await local.me.receive(timeout=60)
     calls = [asyncio.create_task(local.node.call("till", A("count"), 30.0)) for _ in range(3)]
 
     # All three wait behind the cast, whose handler holds the server up.
@@ -102,7 +102,7 @@ async def test_what_waits_when_the_limit_is_reached_is_still_done(local: Client)
     await eventually(waiting, 20.0)
     reply(local.me, Caller.from_term(caller), A("ok"))
     assert await asyncio.gather(*calls) == [1, 2, 3]
-    assert await local.me.receive(timeout=20.0) == (A("terminated"), 3, RECYCLED)
+    assert await local.me.receive(timeout=60) == (A("terminated"), 3, RECYCLED)
     await next_pid(local, "till", before)
 
 
@@ -110,7 +110,7 @@ async def test_an_idle_server_that_has_grown_is_started_anew(local: Client) -> N
     await start(local.node, tree(worker(Till, local.me.pid, name="till", recycle=Recycle(memory="48 MiB"))))
     before = local.node.whereis("till")
     old = await local.me.call("till", A("grow"), 20.0)
-    assert await local.me.receive(timeout=20.0) == (A("terminated"), 0, RECYCLED)
+    assert await local.me.receive(timeout=60) == (A("terminated"), 0, RECYCLED)
     await next_pid(local, "till", before)
     assert await local.me.call("till", A("os_pid")) != old
 
@@ -121,10 +121,10 @@ async def test_an_async_function_ends_in_its_next_receive(local: Client) -> None
     first = local.node.whereis("loop")
     for number in range(3):
         local.me.send("loop", number)
-        assert await local.me.receive(timeout=20.0) == (first, number)
+        assert await local.me.receive(timeout=60) == (first, number)
     second = await next_pid(local, "loop", first)
     local.me.send("loop", 4)
-    assert await local.me.receive(timeout=20.0) == (second, 4)
+    assert await local.me.receive(timeout=60) == (second, 4)
 
 
 async def test_a_child_of_a_factory_is_started_anew_too(local: Client) -> None:
@@ -132,7 +132,7 @@ async def test_a_child_of_a_factory_is_started_anew_too(local: Client) -> None:
     await start(local.node, Supervisor().add(factory(template, name="tills", intensity=0)))
     first: Any = await start_child(local.me, "tills")
     await local.me.call(first, A("count"))
-    assert await local.me.receive(timeout=20.0) == (A("terminated"), 1, RECYCLED)
+    assert await local.me.receive(timeout=60) == (A("terminated"), 1, RECYCLED)
 
     async def another() -> bool:
         rows: Any = await local.me.call("tills", A("which_children"))

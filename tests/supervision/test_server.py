@@ -382,11 +382,11 @@ async def test_a_checkpoint_is_handed_to_the_next_start(local: Client, isolation
     old = local.node.whereis("r")
     for expected in (1, 2, 3):
         local.me.send("r", (Atom("add"), local.me.pid))
-        assert await local.me.receive(timeout=5.0) == (Atom("count"), expected)
+        assert await local.me.receive(timeout=60) == (Atom("count"), expected)
     local.me.exit(old, Atom("kill"))
     await eventually(lambda: local.node.whereis("r") not in (None, old))
     local.me.send("r", (Atom("add"), local.me.pid))
-    assert await local.me.receive(timeout=5.0) == (Atom("count"), 4)
+    assert await local.me.receive(timeout=60) == (Atom("count"), 4)
 
 
 async def test_a_killed_light_supervisor_leaves_no_os_process(local: Client) -> None:
@@ -409,7 +409,7 @@ async def test_a_light_child_lives_in_its_supervisors_os_process(local: Client) 
     tree.add(worker(returns, name="short", isolation="task", restart="temporary"))
     await start(local.node, tree)
     local.me.send("light", (Atom("ping"), local.me.pid))
-    _, os_pid = await local.me.receive(timeout=5.0)
+    _, os_pid = await local.me.receive(timeout=60)
     assert os_pid == next(
         link.os_pid for link in local.node.workers.links.values() if link.main == local.node.whereis("top")
     )
