@@ -21,6 +21,8 @@ import pytest
 from pyglyn.testing import require
 from tests.etf.costs import FUNCTIONS, PAYLOADS, REPEATED
 
+pytestmark = pytest.mark.timeout(3600)  # it counts fifty times as slowly as it runs, and others run too
+
 ROOT = Path(__file__).parent.parent.parent
 
 BOUNDS = {
@@ -52,7 +54,7 @@ def instructions(
         *(f"--toggle-collect={name}" for name in FUNCTIONS), *(f"--dump-after={name}" for name in FUNCTIONS),
         sys.executable, "-m", "tests.etf.costs",
     ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=3500)
     dumps = sorted(folder.glob("out.*"), key=lambda path: int(path.suffix[1:]))
     totals = []
     for dump in dumps:
