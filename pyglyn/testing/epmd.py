@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -16,6 +18,9 @@ from pyglyn.testing.waiting import patiently
 EPMD_PORT = "ERL_EPMD_PORT"
 """The environment variable with which OTP, and pyglyn, are told the port of EPMD."""
 
+_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORTS = 16_000
+
 _START_TIMEOUT_S = 10.0
 _ATTEMPTS = 5
 
@@ -24,10 +29,25 @@ _HOLDER = '"$@" </dev/null & read -r _; kill $!; wait $!'
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nothing uses at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback interface that nothing uses at the moment.
+
+    The system gives it to nobody who connects, or listens on any port, so it is free still when it is taken.
+    """
+    below = _first_given()
+    for _ in range(1000):
+        port = below - 1 - secrets.randbelow(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"no port of the loopback interface below {below} can be listened on")
+
+
+def _first_given() -> int:
+    """Return the first port that the system gives to who connects; on Linux unless told otherwise 32768."""
+    try:
+        first = int(_GIVEN.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 0
+    return first if first > 1024 + _PORTS else 32768
 
 
 class PrivateEpmd:

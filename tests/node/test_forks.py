@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -13,17 +12,10 @@ from pathlib import Path
 from pyglyn.etf import Atom
 from pyglyn.net.settings import NetSettings
 from pyglyn.node import Node, Settings
-from pyglyn.testing import Beam, eventually
+from pyglyn.testing import Beam, eventually, free_port
 from tests.node.conftest import unique_name
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Forking:

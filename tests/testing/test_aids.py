@@ -101,6 +101,15 @@ def test_a_free_port_can_be_listened_on() -> None:
         pass
 
 
+def test_a_free_port_is_none_that_the_system_gives_to_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as connected:
+        connected.connect(listener.getsockname())
+        given = [listener.getsockname()[1], connected.getsockname()[1]]
+    ours = [free_port() for _ in range(100)]
+    assert min(given) > max(ours)
+    assert len(set(ours)) > 90
+
+
 def test_every_installation_has_its_programs() -> None:
     for otp in find_otps():
         assert os.access(otp.erl, os.X_OK)

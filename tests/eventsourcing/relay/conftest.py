@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,16 +14,9 @@ import pytest_asyncio
 from aiohttp import web
 
 from pyglyn import eventsourcing as es
-from pyglyn.testing import eventually, require
+from pyglyn.testing import eventually, free_port, require
 
 PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 class NatsServer:

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import stat
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.os.program import MAX_LINE, start_program
 from pyglyn.supervision.words import StartMethod
-from pyglyn.testing import count_file_descriptors, eventually
+from pyglyn.testing import count_file_descriptors, eventually, free_port
 from tests.supervision.os.fresh import descendants, left_over, running
 
 GLIBC_SIGNALS = 0b11 << 31
@@ -74,9 +73,7 @@ async def output_goes_to_the_log() -> None:
 
 async def programs_say_when_they_are_ready() -> None:
     records, os_processes = Records(), OsProcesses(owns_orphans=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     before = Path(tempfile.mkdtemp(), "before")
     wait = f"import os, socket, time; time.sleep(0.3); open({str(before)!r}, 'w').close(); "
     notify = "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); a = os.environ['NOTIFY_SOCKET']; "
