@@ -68,7 +68,7 @@ from pyglyn.supervision.words import ChildType, ShutdownWord
 
 ROOT = "pyglyn_sup"
 """The name of the hub's own supervisor, above all others of the node."""
-ALIVE_TIMEOUT_S = 2.0
+ALIVE_TIMEOUT_S = 10.0
 """How long the node may take to say whether a process lives that is not a child."""
 FORCED = Atom("$forced")
 
