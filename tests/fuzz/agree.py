@@ -10,21 +10,26 @@ import _speedups  # type: ignore[import-not-found]
 import attrs
 
 from pyglyn import etf
+from pyglyn.dist.control import CALL_SIGNALS
 from pyglyn.errors import DecodeError
 from pyglyn.etf import Limits, frames, pure
 from tests.etf.codec import DECODING, assert_same, outcome_of
 
 # The plans are those of the program: made as if its codec was the one in use.
 sys.modules["pyglyn.etf._speedups"] = _speedups
+import _decoders  # type: ignore[import-not-found]  # noqa: E402
 import _plans  # type: ignore[import-not-found]  # noqa: E402
 
 sys.modules["pyglyn.gleam._plans"] = _plans
+sys.modules["pyglyn.gleam._decoders"] = _decoders
 etf.IMPLEMENTATION = "c"
 from pyglyn import gleam  # noqa: E402
-from pyglyn.gleam import plans  # noqa: E402
+from pyglyn.gleam import decode as by_hand  # noqa: E402
+from pyglyn.gleam import dynamic, plans  # noqa: E402
 
 etf.IMPLEMENTATION = "python"
 assert plans.c is _plans
+assert dynamic.c is _decoders
 
 LIMITS = [Limits(), Limits(depth=5, elements=100, size=1000)]
 
@@ -55,6 +60,21 @@ DECODERS: list[Any] = [
 """Of the terms that are generated, many fit some of these."""
 
 
+_LEAF: Any = by_hand.one_of(
+    by_hand.int,
+    [by_hand.string, by_hand.float, by_hand.bool, by_hand.bit_array, by_hand.atom, by_hand.dynamic],
+)
+_TWO: Any = by_hand.field(0, _LEAF, lambda a: by_hand.field(1, _LEAF, lambda b: by_hand.success((a, b))))
+HAND: list[Any] = [
+    _LEAF, _TWO, by_hand.list_of(_LEAF), by_hand.list_of(_TWO), by_hand.list_of(by_hand.list_of(by_hand.int)),
+    by_hand.dict_of(by_hand.dynamic, _LEAF), by_hand.optional(by_hand.list_of(by_hand.string)), by_hand.at([1, 0], _LEAF),
+    by_hand.int.map(lambda number: 1 // number), by_hand.int.then(lambda n: _LEAF if n else by_hand.failure(0, "x")),
+    by_hand.optionally_at([0, 1], 7, by_hand.int),
+    by_hand.optional_field(2, 0, by_hand.int, lambda n: by_hand.success(n)),
+]  # fmt: skip
+"""Decoders by hand, whose C takes terms."""
+
+
 def check(data: bytes) -> None:
     """Read, write and normalise; every result and every error has to be the same.
 
@@ -76,10 +96,22 @@ def check(data: bytes) -> None:
         term, _ = pure.decode_bare(data)
     except DecodeError:
         return
+    for decoder in HAND:
+        made = _decoders.decode(decoder, term)
+        if made is not _decoders.MISFIT:
+            expected = outcome_of(lambda decoder=decoder: value_of(decoder, term))
+            assert outcome_of(lambda made=made: made) == expected
     for name in ("encode", "encode_parts", "normalise"):
         assert_same(_speedups, name, term)
     for most in (8, 100, 1 << 20):
         assert _speedups.pack_frame(b"head", term, most) == frames.pack_frame(b"head", term, most)
+
+
+def value_of(decoder: Any, term: Any) -> Any:
+    """What a decoder by hand makes of a term in Python."""
+    value, errors = decoder.run(term)
+    assert not errors
+    return value
 
 
 def values_of(data: bytes, tight: int) -> None:
@@ -88,6 +120,12 @@ def values_of(data: bytes, tight: int) -> None:
         made = decoder._plan.read_bare(data, 0, LIMITS[tight])
         if made is not plans.MISFIT:
             gleam.default_converter._encode_plans.by_class.write(made)
+    try:
+        term, _ = _speedups.decode_bare(data, limits=LIMITS[tight])
+    except DecodeError:
+        return
+    for decoder in HAND:
+        _decoders.decode(decoder, term)
 
 
 def agree_on_value(decoder: Any, data: bytes, limits: Limits) -> None:
@@ -101,9 +139,8 @@ def agree_on_value(decoder: Any, data: bytes, limits: Limits) -> None:
         assert written is plans.MISFIT or written == pure.encode(gleam.encode(planned))
 
 
-SIGNALS: frames.Signals = {
-    op: (letters, lambda *fields: fields, op > 30) for op, letters in ((19, "pnr"), (20, "pnr"), (33, "pr"))
-}
+SIGNALS: frames.Signals = CALL_SIGNALS
+"""What calls bring, as a connection and a link read it."""
 
 
 def cut(codec: Any, data: bytes, begins: bytes, known: dict[bytes, int]) -> tuple[int, list[Any]]:

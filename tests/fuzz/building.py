@@ -35,7 +35,7 @@ def build(folder: Path, compiler: str, *, libfuzzer: bool) -> Path:
     """
     program = folder / "codec"
     library, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
-    plans = ("plans.c", "by_terms.c", "from_bytes.c", "to_bytes.c")
+    plans = ("plans.c", "by_terms.c", "from_bytes.c", "to_bytes.c", "decoders.c")
     sources = sorted(map(str, (ROOT / "pyglyn" / "etf" / "c").glob("*.c")))
     sources += [str(ROOT / "pyglyn" / "gleam" / "c" / name) for name in plans]
     command = [

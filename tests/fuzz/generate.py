@@ -89,6 +89,26 @@ class Terms:
             )
         )
 
+    def signal(self) -> bytes:
+        """What a call brings, as it comes off a connection or a link, or nearly that."""
+        rng = self.rng
+        node = rng.choice(_NODES)
+        pid, ref = (
+            Pid(node, rng.getrandbits(32), 1, 2),
+            Reference(node, 3, (rng.getrandbits(32),) * rng.choice((1, 3))),
+        )
+        target = pid if rng.random() < 0.5 else self._atom()
+        fields: tuple[Any, ...]
+        fields = rng.choice(
+            ((19, pid, target, ref), (20, pid, target, ref), (33, pid, ref), (33, pid, ref, ref))
+        )
+        if rng.random() < 0.2:
+            at = rng.randrange(len(fields))
+            fields = (*fields[:at], self.term(1), *fields[at + 1 :])
+        control = fields if rng.random() < 0.5 else (Atom(node), fields)
+        payload = self.term(2) if fields[0] == 33 or rng.random() < 0.2 else None
+        return pure.encode_bare(control) + (b"" if payload is None else pure.encode_bare(payload))
+
 
 def inputs(count: int, seed: int) -> Iterator[bytes]:
     """So many inputs for the harness: a byte for its mode and a term, most of them damaged."""
@@ -97,6 +117,8 @@ def inputs(count: int, seed: int) -> Iterator[bytes]:
     known = [data[1:] for data in (*seeds(), *OLD_FORMS)]
     for _ in range(count):
         data = rng.choice(known) if rng.random() < 0.3 else pure.encode_bare(terms.term())
+        if rng.random() < 0.2:
+            data = terms.signal()
         for _ in range(rng.choice((0, 1, 1, 3))):
             data = mutated(b"\x83" + data, rng)[1:]
         yield bytes((rng.randrange(256),)) + data

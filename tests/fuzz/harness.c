@@ -3,8 +3,9 @@
  * The first byte of an input chooses what is done with the rest, a term without its version byte: it is read
  * under some limits; what could be read is written, read again and normalised, which all have to give the same
  * bytes. It is cut into frames as well, with and without frames around it, which have to be the same bytes put
- * together again. Values of some types are made of it, and written. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand times
- * as long: of those that libFuzzer makes, fewer.
+ * together again, and what calls bring is read of it. Values of some types are made of it, and written; decoders by
+ * hand take it. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand
+ * times as long: of those that libFuzzer makes, fewer.
  */
 
 #include "codec.h"
@@ -14,16 +15,17 @@
 
 PyMODINIT_FUNC PyInit__speedups(void);
 PyMODINIT_FUNC PyInit__plans(void);
+PyMODINIT_FUNC PyInit__decoders(void);
 
 static State *state;
-static PyObject *module, *check, *values;
+static PyObject *module, *check, *values, *signals;
 
 #ifdef WITH_MAIN
 enum { COMPARED_EACH = 64 };
 #else
 enum { COMPARED_EACH = 16384 };
 #endif
-enum { TIGHT = 1 };
+enum { TIGHT = 1, AS_PACKETS = 2 };
 
 static void give_up(const char *what)
 {
@@ -41,6 +43,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     setenv("PYGLYN_PURE", "1", 1);
     PyImport_AppendInittab("_speedups", PyInit__speedups);
     PyImport_AppendInittab("_plans", PyInit__plans);
+    PyImport_AppendInittab("_decoders", PyInit__decoders);
     Py_InitializeEx(0);
     module = PyImport_ImportModule("_speedups");
     if (module == NULL) give_up("not imported");
@@ -48,7 +51,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     PyObject *agree = PyImport_ImportModule("tests.fuzz.agree");
     check = agree == NULL ? NULL : PyObject_GetAttrString(agree, "check");
     values = agree == NULL ? NULL : PyObject_GetAttrString(agree, "values_of");
-    if (check == NULL || values == NULL) give_up("tests.fuzz.agree not imported");
+    signals = agree == NULL ? NULL : PyObject_GetAttrString(agree, "SIGNALS");
+    if (check == NULL || values == NULL || signals == NULL) give_up("tests.fuzz.agree not imported");
     return 0;
 }
 
@@ -81,22 +85,28 @@ static PyObject *written(PyObject *term)
     return data;
 }
 
-/* Whatever the input is, frames are cut off it, and put together again they are the same bytes. */
-static void cut(PyObject *input, PyObject *known, long least)
+/* Whatever the input is, frames are cut off it, and put together again they are the same bytes. A signal is read, so
+ * it has no bytes any more: where there is one, nothing is put together. */
+static void cut(PyObject *input, const char *prefix, Py_ssize_t prefix_size, PyObject *known, long least, bool read)
 {
-    PyObject *runs = PyList_New(0), *begins = PyBytes_FromStringAndSize("", 0);
-    PyObject *at = PyLong_FromLong(0), *most = PyLong_FromLong(least);
-    PyObject *args[6] = {input, at, most, begins, known, runs};
-    PyObject *end = cut_frames(module, args, 6);
+    PyObject *runs = PyList_New(0), *begins = PyBytes_FromStringAndSize(prefix, prefix_size);
+    PyObject *at = PyLong_FromLong(0), *most = PyLong_FromLong(least), *head = NULL;
+    PyObject *args[7] = {input, at, most, begins, known, runs, signals};
+    PyObject *end = cut_frames(module, args, read ? 7 : 6);
     if (end == NULL) give_up("what was received cannot be cut");
     PyObject *joined = PyBytes_FromStringAndSize("", 0);
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(runs); i++) {
+    bool whole = true;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(runs) && whole; i++) {
         PyObject *run = PyList_GET_ITEM(runs, i);
-        PyObject *frames = join_frames(module, ((PyTupleObject *)run)->ob_item, 2);
+        whole = PyList_CheckExact(PyTuple_GET_ITEM(run, 1));
+        if (!whole) break;
+        head = PyTuple_GET_ITEM(run, 0);
+        PyObject *frames = join_frames(module, (PyObject *[]){head, PyTuple_GET_ITEM(run, 1)}, 2);
         if (frames == NULL) give_up("frames cannot be joined");
         PyBytes_ConcatAndDel(&joined, frames);
     }
-    if (joined == NULL || PyBytes_GET_SIZE(joined) != PyLong_AsLong(end)) give_up("not as many bytes as were cut");
+    if (!read && !whole) give_up("a signal that nobody asked for");
+    if (joined == NULL || (whole && PyBytes_GET_SIZE(joined) != PyLong_AsLong(end))) give_up("not as many bytes as were cut");
     if (memcmp(PyBytes_AS_STRING(joined), PyBytes_AS_STRING(input), (size_t)PyBytes_GET_SIZE(joined)) != 0) {
         give_up("other bytes than were cut");
     }
@@ -109,31 +119,35 @@ static void cut(PyObject *input, PyObject *known, long least)
 }
 
 /* The input itself, and two frames around it with the input behind them: with nothing known, and with all that it
- * begins with. */
-static void cut_all(const uint8_t *data, Py_ssize_t size)
+ * begins with; as the link has them, and, with a packet's header in front, as a connection has them. */
+static void cut_all(const uint8_t *data, Py_ssize_t size, const char *prefix, Py_ssize_t prefix_size)
 {
-    const uint8_t length[4] = {(uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8), (uint8_t)size};
+    Py_ssize_t whole = prefix_size + size;
+    const uint8_t length[4] = {(uint8_t)(whole >> 24), (uint8_t)(whole >> 16), (uint8_t)(whole >> 8), (uint8_t)whole};
     PyObject *input = PyBytes_FromStringAndSize((const char *)data, size), *known = PyDict_New();
-    PyObject *framed = PyBytes_FromStringAndSize(NULL, 3 * size + 8);
+    PyObject *framed = PyBytes_FromStringAndSize(NULL, 2 * (4 + whole) + size);
     if (input == NULL || known == NULL || framed == NULL) give_up("no memory");
-    char *to = PyBytes_AS_STRING(framed);
+    char *to = PyBytes_AS_STRING(framed), *first = to + 4;
     for (int i = 0; i < 3; i++) {
         if (i < 2) {
             memcpy(to, length, 4);
-            to += 4;
+            memcpy(to + 4, prefix, (size_t)prefix_size);
+            to += 4 + prefix_size;
         }
         memcpy(to, data, (size_t)size);
         to += size;
     }
-    cut(input, known, 1 << 16);
-    for (Py_ssize_t head = 1; head <= Py_MIN(size, 100); head++) {
-        PyObject *key = PyBytes_FromStringAndSize((const char *)data, head);
+    cut(input, prefix, prefix_size, known, 1 << 16, true);
+    cut(framed, prefix, prefix_size, known, 1 << 16, true);
+    for (Py_ssize_t head = 1; head <= Py_MIN(whole, 100); head++) {
+        PyObject *key = PyBytes_FromStringAndSize(first, head);
         if (key == NULL || PyDict_SetItem(known, key, key) < 0) give_up("no memory");
         Py_DECREF(key);
     }
-    cut(input, known, 1 << 16);
-    cut(framed, known, 1 << 16);
-    cut(framed, known, (long)size);
+    cut(input, prefix, prefix_size, known, 1 << 16, false);
+    cut(framed, prefix, prefix_size, known, 1 << 16, false);
+    cut(framed, prefix, prefix_size, known, 1 << 16, true);
+    cut(framed, prefix, prefix_size, known, (long)size, true);
     Py_DECREF(framed);
     Py_DECREF(input);
     Py_DECREF(known);
@@ -152,7 +166,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1 || size > 1 << 20) return 0;
     int mode = *data++;
     size--;
-    cut_all(data, (Py_ssize_t)size);
+    if (mode & AS_PACKETS) {
+        cut_all(data, (Py_ssize_t)size, "\x83" "D\0", 3);
+    }
+    else {
+        cut_all(data, (Py_ssize_t)size, "", 0);
+    }
     PyObject *tried = PyObject_CallFunction(values, "y#i", (const char *)data, (Py_ssize_t)size, mode & TIGHT);
     if (tried == NULL) give_up("no values can be made of it");
     Py_DECREF(tried);
