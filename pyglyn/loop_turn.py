@@ -17,7 +17,9 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
+
+from pyglyn.patience import after_reading
 
 T = TypeVar("T")
 
@@ -29,12 +31,14 @@ class Turn:
 
     Attributes:
         loop: the event loop.
+        limits: how long some wait at most.
     """
 
-    __slots__ = ("_due", "_last", "_open", "_settled", "loop")
+    __slots__ = ("_due", "_last", "_open", "_settled", "limits", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.limits = Limits(loop)
         self._open = False
         self._due = False
         self._settled: deque[Waiter[Any]] = deque()
@@ -59,19 +63,18 @@ class Turn:
         finally:
             last, self._last = self._last, []
             for function in last:
-                self._do(function)
+                try:
+                    function()
+                except Exception as error:  # its own affair, not that of whoever began the batch
+                    self._say(function, error)
             self._open = False
             if settled or self._last:
                 self._soon()
 
-    def _do(self, function: Callable[[], None]) -> None:
-        """Call something; what it raises is its own affair, not that of whoever began the batch."""
-        try:
-            function()
-        except Exception as error:
-            self.loop.call_exception_handler(
-                {"message": f"{function!r} failed at the end of a turn", "exception": error}
-            )
+    def _say(self, function: object, error: BaseException) -> None:
+        self.loop.call_exception_handler(
+            {"message": f"{function!r} failed at the end of a turn", "exception": error}
+        )
 
     def at_end(self, function: Callable[[], None]) -> None:
         """Call a function when everyone has gone on."""
@@ -96,6 +99,66 @@ class Turn:
             self.end()
 
 
+LATE: Final[Any] = (False, None)
+"""Stands for what did not come in time. An exception kept there would know its waiter: a cycle."""
+_AT_ONCE_S: Final = 0.001
+"""Whose time is over within this has no timer of its own; uvloop's clock is not finer."""
+MOST_LIMITS: Final = 16
+"""So many limits of different lengths share their timers; programs have a few."""
+
+
+class Limits:
+    """How long some wait at most, without a timer for each: nearly all of them get their answer long before.
+
+    Those that wait for the same number of seconds are in the order in which their time is over. So there is
+    one timer for them all, set to the one that was first when it was set.
+    """
+
+    __slots__ = ("_loop", "_timers", "_until")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._until: dict[float, dict[Waiter[Any], float]] = {}  # by seconds; emptied by its timer only
+        self._timers: dict[Waiter[Any], asyncio.TimerHandle] = {}  # of those that have one each
+
+    def begin(self, waiter: Waiter[Any], seconds: float) -> None:
+        """Settle this with ``LATE`` in so many seconds, after what has arrived by then was read."""
+        waiting = self._until.get(seconds)
+        if waiting is None:
+            if len(self._until) >= MOST_LIMITS:
+                self._timers[waiter] = self._loop.call_later(seconds, after_reading, _expire, waiter)
+                return
+            self._loop.call_later(seconds, after_reading, self._over, seconds)
+            waiting = self._until[seconds] = {}
+        waiting[waiter] = self._loop.time() + seconds
+
+    def end(self, waiter: Waiter[Any], seconds: float) -> None:
+        """It waits no more."""
+        waiting = self._until.get(seconds)
+        if waiting is None or waiting.pop(waiter, None) is None:
+            timer = self._timers.pop(waiter, None)
+            if timer is not None:
+                timer.cancel()
+
+    def _over(self, seconds: float) -> None:
+        waiting, now, over = self._until[seconds], self._loop.time() + _AT_ONCE_S, []
+        for waiter, until in waiting.items():
+            if until > now:
+                self._loop.call_at(until, after_reading, self._over, seconds)
+                break
+            over.append(waiter)
+        else:
+            del self._until[seconds]
+        for waiter in over:
+            del waiting[waiter]
+            _expire(waiter)
+
+
+def _expire(waiter: Waiter[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(LATE)
+
+
 _here = threading.local()
 
 
@@ -116,12 +179,15 @@ class Waiter(Generic[T]):
 
     Args:
         turn: that of the running event loop, where it is known already: to ask for it is a system call.
+
+    Attributes:
+        turn: the turns that it goes on in.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_more", "_result", "_turn")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_more", "_result", "turn")
 
     def __init__(self, turn: Turn | None = None) -> None:
-        self._turn = current() if turn is None else turn
+        self.turn = current() if turn is None else turn
         self._asyncio_future_blocking = False
         self._callback: Callable[[Any], object] | None = None
         self._context: contextvars.Context | None = None
@@ -136,6 +202,15 @@ class Waiter(Generic[T]):
         self._result = _PENDING
         self._error = None
 
+    def anew(self) -> Waiter[T]:
+        """Reset it; what it gives is for a generator to yield, where to await it would take one more."""
+        if self._callback is not None:
+            self._take_callbacks()
+        self._result = _PENDING
+        self._error = None
+        self._asyncio_future_blocking = True
+        return self
+
     # --- how it ends ------------------------------------------------------------------------------
 
     def set_result(self, result: T) -> None:
@@ -148,7 +223,17 @@ class Waiter(Generic[T]):
             raise asyncio.InvalidStateError("settled already")
         self._result = result
         if self._callback is not None:
-            self._turn.settle(self)
+            self.turn.settle(self)
+
+    def wake(self) -> None:
+        """Settle it with None, unless it is settled."""
+        if self._result is _PENDING:
+            self._result = None
+            if self._callback is not None:
+                turn = self.turn
+                turn._settled.append(self)
+                if not turn._open:
+                    turn._soon()
 
     def set_exception(self, error: BaseException) -> None:
         """Have whoever waits get an exception.
@@ -156,7 +241,7 @@ class Waiter(Generic[T]):
         Raises:
             asyncio.InvalidStateError: it has been settled.
         """
-        self.set_result(cast(T, None))
+        self.set_result(None)  # type: ignore[arg-type]
         self._error = error
 
     def cancel(self, msg: object = None) -> bool:
@@ -170,7 +255,7 @@ class Waiter(Generic[T]):
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop it belongs to."""
-        return self._turn.loop
+        return self.turn.loop
 
     def done(self) -> bool:
         """Whether it is settled."""
@@ -207,7 +292,7 @@ class Waiter(Generic[T]):
             raise asyncio.CancelledError(*error.args)  # kept here, it would know this by its traceback
         if error is not None:
             raise error
-        return cast(T, self._result)
+        return self._result  # type: ignore[return-value]
 
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
@@ -218,7 +303,7 @@ class Waiter(Generic[T]):
         if self._callback is None:
             self._callback, self._context = callback, context
             if self._result is not _PENDING:
-                self._turn.settle(self)
+                self.turn.settle(self)
         elif self._more is None:
             self._more = [(callback, context)]
         else:
@@ -259,9 +344,7 @@ class Waiter(Generic[T]):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
-            self._turn.loop.call_exception_handler(
-                {"message": f"{callback!r} failed at the end of a turn", "exception": error}
-            )
+            self.turn._say(callback, error)
         finally:
             # A cancelled task keeps the exception, that its traceback, and that the frames up to here: with
             # the task in one of them all would be left to the garbage collector.
@@ -271,6 +354,8 @@ class Waiter(Generic[T]):
         if self._result is _PENDING:
             self._asyncio_future_blocking = True
             yield self
-        return self.result()
+            if self._result is _PENDING:
+                raise asyncio.InvalidStateError("not settled")
+        return self._result if self._error is None else self.result()  # type: ignore[return-value]
 
     __iter__ = __await__

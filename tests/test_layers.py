@@ -116,7 +116,7 @@ LAYERS = {
     "_main_module": set(),
     "_standard": set(),
     "patience": set(),
-    "loop_turn": set(),
+    "loop_turn": {"patience"},
     "forks": set(),
     "etf": {"errors"},
     "dist": {"digests", "errors", "etf", "escaping"},

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyglyn import loop_turn
-from pyglyn.loop_turn import Waiter
+from pyglyn.loop_turn import LATE, Waiter
 
 uvloop = pytest.importorskip("uvloop")
 pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
@@ -144,6 +144,71 @@ async def test_the_context_of_who_waits_is_its_own() -> None:
     await task
     assert said == ["mine"]
     assert variable.get() == "nobody's"
+
+
+# --- limits ----------------------------------------------------------------------------------------------
+
+
+class Timed:
+    """An event loop as `Limits` sees it, and how many timers it was asked for."""
+
+    def __init__(self) -> None:
+        self.loop, self.timers = asyncio.get_running_loop(), 0
+        self.time = self.loop.time
+
+    def call_at(self, *args: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return self.loop.call_at(*args)
+
+    def call_later(self, *args: Any) -> asyncio.TimerHandle:
+        self.timers += 1
+        return self.loop.call_later(*args)
+
+
+async def test_those_that_wait_equally_long_share_a_timer_and_their_time_is_over_in_order() -> None:
+    loop: Any = Timed()
+    limits, said = loop_turn.Limits(loop), []  # type: ignore[var-annotated]
+    waiters = [Waiter[str]() for _ in range(102)]
+    for waiter in waiters:
+        limits.begin(waiter, 0.01)
+    assert loop.timers == 1
+    for waiter in waiters[:100]:
+        waiter.set_result("in time")
+        limits.end(waiter, 0.01)
+    for name, waiter in zip(("first", "second"), waiters[100:], strict=True):
+        waiter.add_done_callback(lambda _, name=name: said.append(name))  # type: ignore[misc]
+    for waiter in waiters[100:]:
+        assert await waiter is LATE
+        limits.end(waiter, 0.01)
+    await asyncio.sleep(0)
+    assert said == ["first", "second"]
+    assert waiters[0].result() == "in time"
+    assert loop.timers <= 3
+    assert limits._until == {}
+
+
+async def test_limits_of_many_lengths_have_a_timer_each_which_ends_with_the_wait() -> None:
+    limits = loop_turn.Limits(asyncio.get_running_loop())
+    many = [Waiter[None]() for _ in range(3 * loop_turn.MOST_LIMITS)]
+    for number, waiter in enumerate(many):
+        limits.begin(waiter, 1000.0 + number)
+    assert len(limits._until) == loop_turn.MOST_LIMITS
+    timers = list(limits._timers.values())
+    assert len(timers) == 2 * loop_turn.MOST_LIMITS
+    for number, waiter in enumerate(many):
+        limits.end(waiter, 1000.0 + number)
+        limits.end(waiter, 1000.0 + number)
+    assert all(timer.cancelled() for timer in timers)
+    assert limits._timers == {}
+    assert not any(limits._until.values())
+
+
+async def test_one_that_would_wait_too_long_behind_sixteen_others_times_out_too() -> None:
+    limits = loop_turn.Limits(asyncio.get_running_loop())
+    for number in range(loop_turn.MOST_LIMITS):
+        limits.begin(Waiter[None](), 1000.0 + number)
+    limits.begin(waiter := Waiter[None](), 0.001)
+    assert await waiter is LATE
 
 
 # --- it is a future ----------------------------------------------------------------------------------------

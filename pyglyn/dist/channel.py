@@ -173,6 +173,7 @@ class Channel:
         self._fragments = DistFlags.FRAGMENTS in flags
         self._with_atoms = DistFlags.DIST_HDR_ATOM_CACHE in flags
         self._with_header = self._fragments or self._with_atoms
+        self._head_of_calls = _NORMAL_HEADER if self._with_header and _FOR_CALLS in flags else None
         self._assembler = Assembler(
             settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
         )
@@ -185,7 +186,8 @@ class Channel:
         self._reader = PacketReader(
             settings.max_packet_size, _NORMAL_HEADER, self._known_controls, CALL_SIGNALS if usual else None
         )
-        self._queue = OutgoingQueue(settings.fragment_size)
+        self.queue = OutgoingQueue(settings.fragment_size)
+        """What is not in ``data_to_send`` yet; for the driver to look at, and to add frames to."""
         # Kind, sender and receiver of the last ordinary message, and how it was encoded.
         self._last_sent: tuple[type, Pid | None, object] = (object, None, None)
         self._last_head = b""
@@ -218,6 +220,7 @@ class Channel:
         self._ticker.received += 1
         events: list[Batched] = []
         packets: list[Packet | Run] = []
+        peer = self._peer_node
         try:
             try:
                 self._reader.receive_into(packets, data)
@@ -228,8 +231,12 @@ class Channel:
                         control, payload = packet
                         if type(payload) is list:
                             self.packets += len(payload) - 1
-                        elif type(control) is not AliasSend:
-                            self._check_watcher(control)
+                        elif type(control) is not AliasSend and (
+                            control.watcher.node != peer
+                            or control.ref.node != peer
+                            or (type(control.watched) is Pid and control.watched.node != self._local_node)
+                        ):
+                            self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
                         events.append(packet)
                         continue
                     # As a run has it, where the control message was new when what was received was cut.
@@ -242,8 +249,8 @@ class Channel:
                                 continue
                     if not packet:
                         events.append(_TICK_RECEIVED)
-                        if self._ticker.answer_tick() and not self._queue.size:
-                            self._queue.add(TICK, None, None)
+                        if self._ticker.answer_tick() and not self.queue.size:
+                            self.queue.add(TICK, None, None)
                         continue
                     message = self._receive_packet(cast("Packet", packet))
                     if message is not None:
@@ -257,14 +264,6 @@ class Channel:
             broken.__cause__ = error
             events.append(ProtocolBroken(broken))
         return events
-
-    def _check_watcher(self, control: MonitorP | DemonitorP) -> None:
-        """Check whose the pids and the reference are in a monitor, or its end, that was read at once."""
-        watched, peer = control.watched, self._peer_node
-        if (peer is not None and (control.watcher.node != peer or control.ref.node != peer)) or (
-            type(watched) is Pid and watched.node != self._local_node
-        ):
-            self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
 
     def _receive_packet(self, packet: Packet) -> Message | None:
         if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and self._with_header:
@@ -412,7 +411,7 @@ class Channel:
     @property
     def queued_bytes(self) -> int:
         """Bytes waiting in ``data_to_send``."""
-        return self._queue.size
+        return self.queue.size
 
     def send(
         self, control: Control, payload: Sequence[Buffer] | None = None, *, sender: Pid | None = None
@@ -441,11 +440,11 @@ class Channel:
             head = self._encode(control, payload is not None)
         size = len(head) + (sum(map(len, payload)) if payload else 0)
         if size < self.settings.fragment_size:
-            self._queue.add(self._pack(head, payload, size), control, sender)
+            self.queue.add(self._pack(head, payload, size), control, sender)
         elif self._fragments and payload:
             self._sequence += 1
             message = FragmentedMessage(head, payload, self._sequence, self.settings.fragment_size)
-            self._queue.add_fragmented(message, control, sender)
+            self.queue.add_fragmented(message, control, sender)
         else:
             self._send_whole(control, sender, head, payload, size)
 
@@ -458,7 +457,7 @@ class Channel:
         head = self.head_of(control)
         if head is None or max(map(len, payloads)) + len(head) - 3 >= self.settings.fragment_size:
             return False
-        self._queue.add(join_frames(head, payloads), control, None)
+        self.queue.add(join_frames(head, payloads), control, None)
         return True
 
     def head_of(self, control: Send | RegSend | None) -> bytes | None:
@@ -473,7 +472,7 @@ class Channel:
         if self.closed:
             raise LocalProtocolError("the connection is closed")
         if control is None:
-            return _NORMAL_HEADER if self._with_header and _FOR_CALLS in self.flags else None
+            return self._head_of_calls
         if not self._with_header or control.token is not None:
             return None
         return _NORMAL_HEADER + (self._last_head if self._is_like_last(control) else self._encode(control, True))
@@ -483,7 +482,7 @@ class Channel:
 
         False where it is for ``send``: it may have to wait for a large one.
         """
-        return not self.closed and self._queue.add_ready(frame)
+        return not self.closed and self.queue.add_ready(frame)
 
     def _encode(self, control: Control, with_payload: bool) -> bytes:
         """Encode a control message; the last one of an ordinary message is remembered."""
@@ -524,15 +523,15 @@ class Channel:
         if size + 3 > LAST_LENGTH:
             raise LocalProtocolError(f"a message of {size} bytes: one packet takes up to 2^31 - 1")
         if not payload:
-            self._queue.add(self._pack(head, None, size), control, sender)
+            self.queue.add(self._pack(head, None, size), control, sender)
         elif self._with_header:
-            self._queue.add_in_parts([packet_head(size, True) + head, *payload])
+            self.queue.add_in_parts([packet_head(size, True) + head, *payload])
         else:
-            self._queue.add_in_parts([packet_head(size + 1, False) + head + b"\x83", *payload])
+            self.queue.add_in_parts([packet_head(size + 1, False) + head + b"\x83", *payload])
 
     def data_to_send(self, limit: int = 256 * 1024) -> list[Buffer]:
         """Take about ``limit`` bytes off the queue, to be written in this order."""
-        pieces = self._queue.take(limit)
+        pieces = self.queue.take(limit)
         if pieces:
             self._ticker.sent += 1
         return pieces
@@ -547,18 +546,18 @@ class Channel:
         """Look after the ticks: queue one if due, tell whether the peer has been silent for too long."""
         if self.closed or now < self._ticker.deadline:
             return []
-        action = self._ticker.end_interval(now, reading=self.reading, queued=self._queue.size > 0)
+        action = self._ticker.end_interval(now, reading=self.reading, queued=self.queue.size > 0)
         if action is TickAction.GIVE_UP:
             self.closed = True
             return [PeerSilent(self.settings.net_ticktime_s)]
         if action is TickAction.TICK:
-            self._queue.add(TICK, None, None)
+            self.queue.add(TICK, None, None)
         return []
 
     def close(self) -> None:
         """Refuse everything from now on and drop what is queued, and what has come in part."""
         self.closed = True
-        self._queue.clear()
+        self.queue.clear()
         self._assembler.clear()
         self._reader.clear()
 

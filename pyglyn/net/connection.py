@@ -280,6 +280,7 @@ class Connection(asyncio.BufferedProtocol):
         self.order = order
         self.busy = False
         self._settings = settings
+        self._busy_limit = settings.busy_limit
         self._on_message = on_message
         self._on_messages = on_messages
         self._on_down = on_down
@@ -405,23 +406,26 @@ class Connection(asyncio.BufferedProtocol):
 
     def send_frame(self, frame: bytes) -> bool:
         """Queue a message that `etf.pack_frame` has made; False where it is for ``send``."""
-        channel = self._channel
-        if self.busy or not channel.send_frame(frame):
+        channel, queue = self._channel, self._channel.queue
+        if self.busy or channel.closed or not queue.add_ready(frame):
             return False
-        if self._flush_due and channel.queued_bytes < self._settings.busy_limit:
-            self._sent += 1
-        else:
-            self._queued(1)
+        self._sent += 1
+        if not self._flush_due and self._writable:
+            self._flush_due = True
+            self._turn.at_end(self._flush)
+        if queue.size >= self._busy_limit:
+            self._be_busy()
         return True
 
     def _queued(self, count: int) -> None:
         self._sent += count
-        if not self._flush_due and self._writable:
-            self._flush_due = True
-            self._turn.at_end(self._flush)
-        if not self.busy and self._channel.queued_bytes >= self._settings.busy_limit:
-            self.busy = True
-            self._on_busy(self, True)
+        self._flush_soon()
+        if not self.busy and self._channel.queue.size >= self._busy_limit:
+            self._be_busy()
+
+    def _be_busy(self) -> None:
+        self.busy = True
+        self._on_busy(self, True)
 
     def pause_reading(self) -> None:
         """Stop dispatching and reading, until ``resume_reading``: the peer will have to wait."""
@@ -494,7 +498,7 @@ class Connection(asyncio.BufferedProtocol):
                 if self._held or not channel.reading:
                     self._held.append(event)
                 else:
-                    self._dispatch(*event)
+                    self._dispatch(event[0], event[1])
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
@@ -539,12 +543,13 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         if self._closed:
             return
+        channel = self._channel
         while self._writable:
-            pieces = self._channel.data_to_send(self._settings.write_buffer)
+            pieces = channel.data_to_send(self._settings.write_buffer)
             if not pieces:
                 break
             self._write(pieces)
-            if not self._channel.queued_bytes:
+            if not channel.queue.size:
                 break
         if self.busy:
             self._check_idle_queue()
@@ -554,6 +559,10 @@ class Connection(asyncio.BufferedProtocol):
         if len(pieces) == 1:
             self._sent_bytes += len(pieces[0])
             self._transport.write(pieces[0])
+            return
+        if (size := sum(map(len, pieces))) < _COPY_BELOW:
+            self._sent_bytes += size
+            self._transport.write(b"".join(pieces))
             return
         small: list[Buffer] = []
         for piece in pieces:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import attrs
 
 from pyglyn import etf, tracing
 from pyglyn.errors import CallFailed, CallTimeout
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.loop_turn import LATE
 from pyglyn.node.destinations import Destination, ServerRef, describe, name_term
 from pyglyn.node.pending import Answer
 from pyglyn.node.reasons import NOCONNECTION, NOPROC
-from pyglyn.patience import after_reading
 
 GEN_CALL = Atom("$gen_call")
 GEN_CAST = Atom("$gen_cast")
 ALIAS = Atom("alias")
-_LATE: Final = (False, None)
-"""Stands for an answer that did not come in time. An exception kept there would know its future: a cycle."""
+_ALIAS = (ALIAS,)
 
 
 @attrs.frozen
@@ -56,7 +55,7 @@ class Caller:
 
 def _alias_in(tag: Term) -> Reference | None:
     """The reference of ``[alias|Ref]``; None of anything else."""
-    if type(tag) is ImproperList and type(tag.tail) is Reference and tag.elements == (ALIAS,):
+    if type(tag) is ImproperList and type(tag.tail) is Reference and tag.elements == _ALIAS:
         return tag.tail
     return None
 
@@ -73,7 +72,11 @@ class Calling(Protocol):
 
 def reply(me: Calling, caller: Caller, answer: Term) -> None:
     """Answer a call."""
-    me.send(caller.destination(), (caller.tag, answer))
+    tag = caller.tag  # as most have it
+    if type(tag) is ImproperList and type(tag.tail) is Reference and tag.elements == _ALIAS:
+        me.send(tag.tail, (tag, answer))
+    else:
+        me.send(caller.destination(), (tag, answer))
 
 
 def _failure(server: ServerRef, reason: Term) -> CallFailed:
@@ -120,18 +123,21 @@ async def exchange(
         alias_tag: the tag is ``[alias|Ref]`` as ``gen`` has it, else the plain reference.
     """
     ref, future = me.expect_reply(server)
-    answered: bool
-    value: Term
     try:
         tag = ImproperList((ALIAS,), ref) if alias_tag else ref
         me.send(server, make_message(tag))
-        answered, value = await wait(future, timeout)
-    except TimeoutError:
-        raise CallTimeout(f"call to {describe(server)}: no reply within {timeout} s") from None
+        if timeout is not None:
+            future.turn.limits.begin(future, timeout)
+        answer = await future
     finally:
+        if timeout is not None:
+            future.turn.limits.end(future, timeout)
         me.forget_reply(ref)
+    if answer is LATE:
+        raise CallTimeout(f"call to {describe(server)}: no reply within {timeout} s")
+    answered, value = answer
     if answered:
-        return value
+        return value  # type: ignore[no-any-return]
     raise _failure(server, value)
 
 
@@ -143,19 +149,15 @@ async def wait(future: Answer, timeout: float | None) -> Any:
     """
     if timeout is None:
         return await future
-    timer = future.get_loop().call_later(timeout, after_reading, _expire, future)
+    limits = future.turn.limits
+    limits.begin(future, timeout)
     try:
         answer = await future
     finally:
-        timer.cancel()
-    if answer is _LATE:
+        limits.end(future, timeout)
+    if answer is LATE:
         raise TimeoutError
     return answer
-
-
-def _expire(future: Answer) -> None:
-    if not future.done():
-        future.set_result(_LATE)
 
 
 async def multi_call(

@@ -9,7 +9,7 @@ Not supported: hibernation; for ``sys`` see ``system``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -222,6 +222,10 @@ def _settle(started: asyncio.Future[Any] | None, error: BaseException | None) ->
         started.set_result(error)
 
 
+_OUTCOMES: Final = (Reply, NoReply, Stop)
+"""Of these classes is what a handler returns that is no mere reply."""
+
+
 class _Loop:
     """Takes messages and calls handlers."""
 
@@ -234,18 +238,29 @@ class _Loop:
 
     async def run(self, outcome: Any) -> None:
         await self.after(outcome)
+        receive, server, system = self.me.receive, self.server, self.system
         while True:
-            if self.timeout is None and not self.system.suspended:
-                message = await self.me.receive()
+            if self.timeout is None and not system.suspended:
+                message = await receive()
             else:
                 message = await self.wait()
             caller = None
             if type(message) is tuple and len(message) == 3 and message[0] is GEN_CALL:
                 caller = Caller.from_term(message[1])
-            if caller is not None:
-                await self.call(message[2], caller)  # type: ignore[index]
-            else:
+            if caller is None:
                 await self.handle(message)
+                continue
+            try:
+                outcome = await server.handle_call(message[2], caller)  # type: ignore[index]
+            except Stop as stop:
+                outcome = stop
+            if outcome is None or outcome is NoReply or isinstance(outcome, _OUTCOMES):
+                try:
+                    await self.after_call(message[2], caller, outcome)  # type: ignore[index]
+                finally:
+                    outcome = None  # as in `after`
+            else:
+                server.reply(caller, outcome)
 
     async def wait(self) -> Term:
         """Take the next message of a server that has a timeout, or is suspended."""
@@ -296,11 +311,8 @@ class _Loop:
                 message = tuple(message)
             await self.after(await self.server.handle_info(message))
 
-    async def call(self, request: Term, caller: Caller) -> None:
-        try:
-            outcome = await self.server.handle_call(request, caller)
-        except Stop as stop:
-            outcome = stop
+    async def after_call(self, request: Term, caller: Caller, outcome: Any) -> None:
+        """Act on what a handler of calls returned that is no reply, or more than that."""
         if outcome is None:
             raise Unhandled(self.server, "handle_call", 3, request)
         if isinstance(outcome, Stop):
@@ -312,9 +324,6 @@ class _Loop:
                 del outcome  # as in `after`
         if isinstance(outcome, Reply):
             self.server.reply(caller, outcome.value)
-        elif outcome is not NoReply and not isinstance(outcome, NoReply):
-            self.server.reply(caller, outcome)
-            return
         await self.after(outcome)
 
 

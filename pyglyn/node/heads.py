@@ -29,13 +29,13 @@ def _atom(name: bytes) -> tuple[bytes, ...]:
 _PAIRS: Final = _tuple(2)
 _ALIASES: Final = tuple(b"l\0\0\0\1" + atom for atom in _atom(b"alias"))
 _REFERENCES: Final = (b"Z", b"r", b"e")
-_SYSTEM: Final = tuple(head + atom for head in _tuple(3) for atom in _atom(b"system"))
+SYSTEM: Final = tuple(head + atom for head in _tuple(3) for atom in _atom(b"system"))
 
 
 def is_system_message(message: bytes | memoryview) -> bool:
     """Whether it is ``{system, _, _}``."""
     head = message if type(message) is bytes else bytes(message[:_LONGEST])
-    return head.startswith(_SYSTEM)
+    return head.startswith(SYSTEM)
 
 
 def reference_of_answer(message: bytes | memoryview) -> Reference | None:

@@ -15,8 +15,9 @@ behind them the fresh ones. Taking a message costs the looks at those before it,
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final
 
 from pyglyn.errors import DecodeError
@@ -55,13 +56,15 @@ class Mailbox:
 
     Args:
         decode: reads the term of a message; raises ``DecodeError`` for one to be dropped, having said so.
+
+    Attributes:
+        fresh: the messages that nobody has looked at, as they came; for others to see whether there are any.
     """
 
     __slots__ = (
         "_decode",
         "_failure",
         "_first",
-        "_fresh",
         "_held",
         "_looked_at",
         "_moved",
@@ -70,11 +73,12 @@ class Mailbox:
         "_streak",
         "_waiter",
         "_waits",
+        "fresh",
     )
 
     def __init__(self, decode: Callable[[bytes | memoryview], Term]) -> None:
         self._decode = decode
-        self._fresh: deque[Any] = _NOTHING
+        self.fresh: deque[Any] = _NOTHING
         self._looked_at: list[Any] = []  # from _first on; taken ones are _TAKEN
         self._first = 0
         self._remaining = 0  # how many of these are not taken
@@ -87,20 +91,20 @@ class Mailbox:
         self._streak = 0
 
     def __len__(self) -> int:
-        return self._remaining + len(self._fresh)
+        return self._remaining + len(self.fresh)
 
     def waiting(self) -> list[Term]:
         """The messages, the oldest first; they stay, and those that wait encoded stay so."""
         found = [message for message in self._looked_at if message is not _TAKEN]
-        for _ in range(len(self._fresh)):
-            entry = self._fresh.popleft()
+        for _ in range(len(self.fresh)):
+            entry = self.fresh.popleft()
             kind = type(entry)
             try:
                 encoded = kind is bytes or kind is memoryview
                 found.append(self._decode(entry) if encoded else entry.message if kind is Plain else entry)
             except DecodeError:
                 continue
-            self._fresh.append(entry)
+            self.fresh.append(entry)
         return found
 
     def put(self, message: Term) -> None:
@@ -109,25 +113,26 @@ class Mailbox:
 
     def put_encoded(self, message: bytes | memoryview) -> None:
         """Append a message that is decoded when it is taken, and wake the receiver."""
-        if self._fresh is _NOTHING:
-            self._fresh = deque()
-        self._fresh.append(message)
+        if self.fresh is _NOTHING:
+            self.fresh = deque()
+        self.fresh.append(message)
         if self._sleeps:
-            self._wake()
+            self._sleeps = False
+            self._waiter.wake()  # type: ignore[union-attr]
 
     def put_many_encoded(self, messages: Iterable[bytes]) -> None:
         """Append messages as `put_encoded` does each."""
-        if self._fresh is _NOTHING:
-            self._fresh = deque()
-        self._fresh.extend(messages)
+        if self.fresh is _NOTHING:
+            self.fresh = deque()
+        self.fresh.extend(messages)
         if self._sleeps:
-            self._wake()
+            self._sleeps = False
+            self._waiter.wake()  # type: ignore[union-attr]
 
     def _wake(self) -> None:
-        waiter = self._waiter
         self._sleeps = False
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._waiter is not None:
+            self._waiter.wake()
 
     def hold(self, held: bool) -> None:
         """Give nothing out, or again; messages still come in."""
@@ -137,7 +142,7 @@ class Mailbox:
 
     def close(self, failure: BaseException) -> None:
         """Drop everything; every receive from now on raises ``failure``."""
-        self._fresh.clear()
+        self.fresh.clear()
         self._looked_at.clear()
         self._first = self._remaining = 0
         self._failure = failure
@@ -150,8 +155,8 @@ class Mailbox:
         found, message = self._take_looked_at(match)
         if found:
             return found, message
-        self._moved = self._moved or bool(self._fresh)
-        return self._take_fresh(match, len(self._fresh))
+        self._moved = self._moved or bool(self.fresh)
+        return self._take_fresh(match, len(self.fresh))
 
     def _take_looked_at(self, match: Match | None) -> tuple[bool, Term]:
         if not self._remaining or self._held:
@@ -178,7 +183,7 @@ class Mailbox:
 
     def _take_fresh(self, match: Match | None, most: int) -> tuple[bool, Term]:
         """Look at so many of the fresh ones; what is passed over joins those that were looked at."""
-        fresh = self._fresh
+        fresh = self.fresh
         for _ in range(0 if self._held else min(most, len(fresh))):
             message = fresh.popleft()
             if match is as_it_came:
@@ -207,7 +212,7 @@ class Mailbox:
         Args:
             match: None or ``as_it_came``.
         """
-        fresh = self._fresh
+        fresh = self.fresh
         if not fresh or self._remaining or self._held or self._streak >= FAIRNESS - 1:
             return False, None
         self._streak += 1
@@ -224,25 +229,21 @@ class Mailbox:
             message = message.message
         return True, message
 
-    def sleep(self) -> Waiter[None] | None:
-        """What to await where nothing is here, until something may be; None where it is for ``get``.
-
-        Who has awaited it calls ``awake``, in any case, and looks again.
-        """
-        if self._fresh or self._remaining or self._held or self._waits or self._failure is not None:
-            return None
+    @types.coroutine
+    def next_to_come(self) -> Generator[Any, None, tuple[bool, Term]]:
+        """Wait where nothing is here, and take what comes; where nothing is found it is for ``get``."""
+        if self.fresh or self._remaining or self._held or self._waits or self._failure is not None:
+            return False, None
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = Waiter()
-        else:
-            waiter.reset()
         self._streak = 0
         self._waits = self._sleeps = True
-        return waiter
-
-    def awake(self) -> None:
-        """What ``sleep`` has given was awaited, or will not be."""
-        self._waits = self._sleeps = False
+        try:
+            yield waiter.anew()
+        finally:
+            self._waits = self._sleeps = False
+        return self.next()
 
     async def get(self, match: Match | None = None, timeout: float | None = None) -> Term:
         """Take the first message that matches; wait for it at most ``timeout`` seconds.
@@ -258,8 +259,8 @@ class Mailbox:
             raise self._failure
         self._moved = False
         found, message = self._take_looked_at(match) if self._remaining else (False, None)
-        if not found and self._fresh:
-            here = len(self._fresh)
+        if not found and self.fresh:
+            here = len(self.fresh)
             found, message = self._take_fresh(match, FAIRNESS)
             if not found and here > FAIRNESS:
                 await asyncio.sleep(0)
@@ -305,7 +306,7 @@ class Mailbox:
         try:
             while True:
                 # Some may have come, or been looked at by others, during a look.
-                if (self._held or not (self._fresh or self._moved)) and not expired:
+                if (self._held or not (self.fresh or self._moved)) and not expired:
                     waiter.reset()
                     self._sleeps = True
                     await waiter
@@ -314,7 +315,7 @@ class Mailbox:
                 found, message = self._take_looked_at(match) if unseen else (False, None)
                 unseen = unseen and self._held
                 if not found:
-                    here = len(self._fresh)
+                    here = len(self.fresh)
                     if here <= FAIRNESS and self._failure is None:
                         found, message = self._take_fresh(match, here)
                     else:

@@ -349,8 +349,10 @@ class Process:
         """Messages arrive from one sender; False where each has to be looked at."""
         if self.pending.futures or self.told_source:
             return False
-        if not self.answers_system_messages and any(map(heads.is_system_message, messages)):
-            return False
+        if not self.answers_system_messages:
+            for message in messages:
+                if message.startswith(heads.SYSTEM):
+                    return False
         if not self.deaf:
             self._mailbox.put_many_encoded(messages)
         return True
@@ -387,30 +389,23 @@ class Process:
             NodeBusy: far too much is queued for the other node already. From another thread it is logged.
         """
         runtime = self.runtime
-        way = self._way
         if (
-            way is not None
-            and (to is self._sent_to or to == self._sent_to)
-            and self.alive
+            self.alive
             and not runtime.busy.nodes
             and not runtime.handling
             and get_ident() == runtime.home.thread
-            and way(message)
         ):
-            return
-        if type(to) is Reference and to.node in runtime.alias_ways and self._send_to_alias(to, message):
-            return
+            way = self._way
+            if way is not None and (to is self._sent_to or to == self._sent_to):
+                if way(message):
+                    return
+            elif type(to) is Reference:  # such as that of a reply to a call
+                to_alias = runtime.alias_ways.get(to.node)
+                if to_alias is not None:
+                    if to_alias(self.pid, to, message):
+                        return
+                    runtime.alias_ways.pop(to.node, None)
         self._send_all_the_way(to, message)
-
-    def _send_to_alias(self, to: Reference, message: Term) -> bool:
-        """Send to an alias of another node where nothing is in the way, such as a reply to a call."""
-        runtime = self.runtime
-        if not self.alive or runtime.busy.nodes or runtime.handling or get_ident() != runtime.home.thread:
-            return False
-        if runtime.alias_ways[to.node](self.pid, to, message):
-            return True
-        runtime.alias_ways.pop(to.node, None)
-        return False
 
     def _send_all_the_way(self, to: Destination, message: Term) -> None:
         if not self.runtime.home.is_here():
@@ -465,25 +460,20 @@ class Process:
             self._check_alive()
         if self._waits.events:
             await self.drain()
-        if match is None or match is as_it_came:
-            found, message = self._mailbox.next(match)
+        mailbox = self._mailbox
+        if mailbox.fresh and (match is None or match is as_it_came):
+            found, message = mailbox.next(match)
             if found:
                 return message
         if timeout is not None:
-            return await self._mailbox.get(match, timeout)
+            return await mailbox.get(match, timeout)
         if self.on_wait is not None:
             self.on_wait()
         if match is None:  # what most processes do most of the time
-            waiter = self._mailbox.sleep()
-            if waiter is not None:
-                try:
-                    await waiter
-                finally:
-                    self._mailbox.awake()
-                found, message = self._mailbox.next()
-                if found:
-                    return message
-        return await self._mailbox.get(match)
+            found, message = await mailbox.next_to_come()
+            if found:
+                return message
+        return await mailbox.get(match)
 
     async def receive_as(self, decoder: ValueDecoder[T_co], timeout: float | None = None) -> T_co:
         """Take the next message as a value, by a decoder such as ``gleam.decoder(OrderEvent)``.

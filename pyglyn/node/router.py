@@ -174,8 +174,9 @@ class Router:
             self.hub.runtime.answer_for_the_dead(control)
 
     def _link_of(self, dest: Pid | Reference) -> WorkerLink | None:
-        serial = dest.serial if isinstance(dest, Pid) else dest.words[-1]
-        if dest.creation != self.hub.local.creation or dest.node != self.hub.name:
+        serial = dest.serial if type(dest) is Pid else dest.words[-1]  # type: ignore[union-attr]
+        runtime = self.hub.runtime
+        if not serial or dest.creation != runtime.creation or dest.node != runtime.node:
             return None
         return self.workers.links.get(serial)
 
@@ -278,7 +279,8 @@ class Router:
                 return
             link = self._into_node(control, payload)
             if link is not None:
-                link.hold_back(connection)
+                if link.protocol.busy:
+                    link.hold_back(connection)
             elif type(control) is SpawnRequest:
                 self._begun.count(connection)
         finally:
@@ -309,7 +311,8 @@ class Router:
         link = self._worker_behind(control) if self.workers.links else None
         if link is not None:
             link.send_many(control, payloads)
-            link.hold_back(connection)
+            if link.protocol.busy:
+                link.hold_back(connection)
             return True
         runtime = self.hub.runtime
         runtime.source = connection.name
@@ -358,9 +361,9 @@ class Router:
             self.hub.runtime.forget_named_monitor(control.ref)
         dest = None if type(control) is SpawnRequest else destination(control)
         node = dest.node if isinstance(dest, (Pid, Reference)) else frame.node
-        if node is None or node == self.hub.name:
+        if node is None or node == self.hub.runtime.node:
             other = self._into_node(control, frame.payload)
-            if other is not None:
+            if other is not None and other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return
         if type(control) is AliasSend and self._answer_out(control, frame.payload, node):
@@ -384,12 +387,13 @@ class Router:
         """Pass messages on that have the same header; False where each is for ``from_worker``."""
         control = frames.control
         node = control.to.node if isinstance(control, Send) else frames.node
-        if node is None or node == self.hub.name:
+        if node is None or node == self.hub.runtime.node:
             other = self._worker_behind(control)
             if other is None:
                 return self.hub.runtime.receive_many_encoded(control, frames.payloads)
             other.send_many(control, frames.payloads)
-            other.hold_back(link.protocol.transport)
+            if other.protocol.busy:
+                other.hold_back(link.protocol.transport)
             return True
         connection = self.hub.peers.get(node)
         if connection is None or connection.closed or connection.queued_bytes > self.hub.settings.send_limit:

@@ -463,13 +463,13 @@ class Runtime:
 
     def _note_named_monitor(self, control: MonitorP | DemonitorP, pid: Pid) -> None:
         self._named_monitors[control.ref] = (pid, control.watcher)
-        if control.watcher.node != self.node:
+        if control.watcher.node != self.node and not self.is_here(pid):  # those of a process here are its own
             self._named_ties.add(control.watcher.node, control.ref)
 
     def forget_named_monitor(self, ref: Reference) -> None:
         """A monitor by name has fired, or is given up."""
         known = self._named_monitors.pop(ref, None)
-        if known is not None and known[1].node != self.node:
+        if known is not None and known[1].node != self.node and not self.is_here(known[0]):
             self._named_ties.discard(known[1].node, ref)
 
     def answer_for_the_dead(self, control: Control) -> None:
@@ -482,19 +482,21 @@ class Runtime:
 
     def receive_encoded(self, control: Control, payload: bytes | memoryview | None) -> None:
         """Take a signal from outside for this runtime, its term still encoded."""
-        if type(control) is Send and payload is not None:
-            if self.is_here(control.to):
-                self._receive_message(control, control.to, payload)
-            return
         kind = type(control)
-        dest: Any = _DESTINATION[kind](control)
+        dest: Any
+        if (kind is MonitorP or kind is DemonitorP) and self._note_watcher(control):  # type: ignore[arg-type]
+            return
+        if (kind is Send or kind is AliasSend) and payload is not None:
+            dest = control.to if kind is Send else control.alias  # type: ignore[union-attr]
+            if self.is_here(dest):
+                self._receive_message(control, dest, payload)
+            return
+        dest = _DESTINATION[kind](control)
         if type(dest) is not Pid and type(dest) is not Reference:
             dest = self.resolve(control, dest)
             if dest is None:
                 self.answer_for_the_dead(control)
                 return
-        if (kind is MonitorP or kind is DemonitorP) and self._note_watcher(control, dest):
-            return
         if not self.is_here(dest):
             self.answer_for_the_dead(control)
             return
@@ -518,18 +520,31 @@ class Runtime:
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
 
-    def _note_watcher(self, control: Any, dest: Pid | Reference) -> bool:
+    def _note_watcher(self, control: MonitorP | DemonitorP) -> bool:
         """Note a monitor of a process here, or its end, which causes nothing; False where it does."""
-        if self.handling or type(dest) is not Pid or not self.is_here(dest):
+        watched, watcher, ref = control.watched, control.watcher, control.ref
+        if self.handling:
             return False
-        process = self.processes.get(dest.id)
+        begins = type(control) is MonitorP
+        pid: Pid | None = None
+        if type(watched) is Pid:
+            pid = watched if self.is_here(watched) else None
+        elif begins:
+            pid = self.names.get(watched.name) if type(watched) is Atom else None
+        elif (known := self._named_monitors.get(ref)) is not None and known[1] == watcher:
+            pid = known[0]
+        # What has a name is of this node: whether it is here, its serial number says.
+        process = self.processes.get(pid.id) if pid is not None and pid.serial == self.serial else None
         if process is None:
             return False
-        if type(control) is MonitorP:
-            watched: Any = control.watched
-            process.signals.on_monitor(control.watcher, watched, control.ref)
-        else:
-            process.signals.on_demonitor(control.watcher, control.ref)
+        if not begins:
+            if pid is not watched:
+                del self._named_monitors[ref]
+            process.signals.on_demonitor(watcher, ref)
+            return True
+        if pid is not watched:
+            self._named_monitors[ref] = (process.pid, watcher)
+        process.signals.on_monitor(watcher, watched, ref)  # type: ignore[arg-type]
         return True
 
     def receive_many_encoded(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
@@ -540,12 +555,18 @@ class Runtime:
         """
         if self.handling:
             return False
-        to = control.to if type(control) is Send else self.resolve(control, control.name)  # type: ignore[union-attr]
-        if to is None:
-            return True
-        if not self.is_here(to):
+        if type(control) is Send:
+            to: Pid | None = control.to
+            here = self.is_here(control.to)
+        else:
+            name = control.name  # type: ignore[union-attr]
+            to = self.names.get(name.name) if type(name) is Atom else self.resolve(control, name)
+            if to is None:
+                return True
+            here = to.serial == self.serial  # what has a name is of this node
+        if not here:
             return False
-        process = self.processes.get(to.id)
+        process = self.processes.get(to.id)  # type: ignore[union-attr]
         return process is None or process.put_many_encoded(payloads)
 
     def _handle_with_consequences(self, control: Control, dest: Pid | Reference, body: Term) -> None:
@@ -648,6 +669,8 @@ class Runtime:
         self.watch_ways.pop(node, None)
         for process in map(self.processes.get, self.ties.take(node)):
             if process is not None:  # what happened to one before may have ended it
+                for tied in process.signals.tied_to(node):
+                    self._named_monitors.pop(tied, None)  # type: ignore[arg-type]
                 self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]

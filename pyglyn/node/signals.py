@@ -9,7 +9,7 @@ Not here: where signals travel, mailboxes, registered names.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -165,6 +165,10 @@ class Signals:
         if tied is not None:
             tied.pop(what, None)
 
+    def tied_to(self, node: str) -> Iterable[Pid | Reference]:
+        """The pids of links and the references of monitors, of both sides, that go to another node."""
+        return () if self._tied is None else self._tied.get(node, ())
+
     def _unlinked(self, other: Pid) -> None:
         del self.links[other]
         self._untie(other.node, other)
@@ -258,7 +262,11 @@ class Signals:
     def on_monitor(self, watcher: Pid, watched: Pid | Atom, ref: Reference) -> list[Effect]:
         """MONITOR_P: remember with what (pid or name) the watcher asked, the answer uses the same."""
         self.watchers[ref] = (watcher, watched)
-        self._tie(watcher.node, ref)
+        tied = None if self._tied is None else self._tied.get(watcher.node)
+        if tied is None:
+            self._tie(watcher.node, ref)
+        else:
+            tied[ref] = None
         return []
 
     def on_demonitor(self, watcher: Pid, ref: Reference) -> list[Effect]:
@@ -266,7 +274,9 @@ class Signals:
         known = self.watchers.get(ref)
         if known is not None and known[0] == watcher:
             del self.watchers[ref]
-            self._untie(watcher.node, ref)
+            tied = None if self._tied is None else self._tied.get(watcher.node)
+            if tied is not None:
+                tied.pop(ref, None)
         return []
 
     def on_down(self, ref: Reference, reason: Term) -> list[Effect]:

@@ -74,8 +74,8 @@ class WorkerLink:
                 os.kill(self.os_pid, signal.SIGKILL)
 
     def hold_back(self, source: Source | None) -> None:
-        """Where too much is queued for this worker, no longer read from who sent it something."""
-        if self.protocol.busy and source is not None:
+        """Too much is queued for this worker: no longer read from who sent it something."""
+        if source is not None:
             self.paused.pause(source)
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from pyglyn.errors import CallTimeout, RemoteException
 from pyglyn.etf import Atom, Term
-from pyglyn.node import Collector, Exit, GenServer, Node, Process, Settings, Stop, current_process
+from pyglyn.node import Caller, Collector, Exit, GenServer, Node, Process, Settings, Stop, current_process
+from pyglyn.node.calls import GEN_CALL
 from pyglyn.node.gen_server import run_server
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
@@ -101,8 +102,16 @@ class Stops(GenServer):
     async def handle_info(self, message: Term) -> object:
         return Stop()
 
+    async def handle_call(self, request: Term, caller: Caller) -> object:
+        return Stop()
+
 
 async def serves(me: Process) -> None:
+    await run_server(me, Stops)
+
+
+async def serves_a_call(me: Process) -> None:
+    me.send(me.pid, (GEN_CALL, (me.pid, 1), Atom("stop")))
     await run_server(me, Stops)
 
 
@@ -119,6 +128,7 @@ ENDS: dict[str, tuple[Callable[..., Any], list[Term]]] = {
     "is killed and says last words": (says_last_words, [Atom("kill")]),
     "calls in vain": (calls_in_vain, []),
     "serves and stops": (serves, [None]),
+    "serves a call and stops": (serves_a_call, []),
 }
 """What runs, and what is sent to it: the reason of an exit signal, or None for a message."""
 
