@@ -48,22 +48,27 @@ WATCH = """
 async def test_after_kill_9_a_fork_keeps_neither_connection_nor_name_nor_port(beam: Beam) -> None:
     name, port = unique_name(), free_port()
     first = Forking(name, beam, port)
+    forks: list[int] = []
     try:
         assert await beam.eval("net_adm:ping(N)", N=Atom(name)) == Atom("pong")
         watcher = await beam.eval(WATCH, N=Atom(name))
-        forked = int(first.line())
+        forks.append(int(first.line()))
     finally:
         first.kill()
     try:
         told = "P ! {ask, self()}, receive told -> told after 60000 -> not_told end"
         assert await beam.eval(told, timeout=90.0, P=watcher) == Atom("told")
-        os.kill(forked, 0)
+        os.kill(forks[0], 0)
         second = Forking(name, beam, port)
-        again = await beam.eval("net_adm:ping(N)", N=Atom(name))
-        second.kill()
+        try:
+            again = await beam.eval("net_adm:ping(N)", N=Atom(name))
+            forks.append(int(second.line()))
+        finally:
+            second.kill()
         assert again == Atom("pong")
     finally:
-        os.kill(forked, signal.SIGKILL)
+        for forked in forks:
+            os.kill(forked, signal.SIGKILL)
 
 
 async def test_a_node_that_stops_tells_its_peers_whoever_has_a_copy_of_its_sockets(epmd: object) -> None:
