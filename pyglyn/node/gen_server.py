@@ -283,9 +283,8 @@ class _Loop:
                 try:
                     raise outcome
                 finally:
-                    del (
-                        outcome
-                    )  # its traceback knows this frame: the two would be left to the garbage collector
+                    # Its traceback knows this frame: the two would be left to the garbage collector.
+                    del outcome
             if isinstance(outcome, (Reply, NoReply)):
                 self.timeout = outcome.timeout
                 if outcome.then is not None:
