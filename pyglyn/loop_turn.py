@@ -128,7 +128,7 @@ class Limits:
             if len(self._until) >= MOST_LIMITS:
                 self._timers[waiter] = self._loop.call_later(seconds, after_reading, _expire, waiter)
                 return
-            self._loop.call_later(seconds, after_reading, self._over, seconds)
+            self._loop.call_later(seconds, self._judge, seconds)
             waiting = self._until[seconds] = {}
         waiting[waiter] = self._loop.time() + seconds
 
@@ -140,11 +140,15 @@ class Limits:
             if timer is not None:
                 timer.cancel()
 
-    def _over(self, seconds: float) -> None:
-        waiting, now, over = self._until[seconds], self._loop.time() + _AT_ONCE_S, []
+    def _judge(self, seconds: float) -> None:
+        """Look who is over by now, once what has arrived by now was read: others may be over by then."""
+        after_reading(self._over, seconds, self._loop.time() + _AT_ONCE_S)
+
+    def _over(self, seconds: float, now: float) -> None:
+        waiting, over = self._until[seconds], []
         for waiter, until in waiting.items():
             if until > now:
-                self._loop.call_at(until, after_reading, self._over, seconds)
+                self._loop.call_at(until, self._judge, seconds)
                 break
             over.append(waiter)
         else:
@@ -256,6 +260,15 @@ class Waiter(Generic[T]):
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """The event loop it belongs to."""
         return self.turn.loop
+
+    def _make_cancelled_error(self) -> asyncio.CancelledError:
+        """What ``asyncio.gather`` asks one for that was cancelled."""
+        return asyncio.CancelledError(*(() if self._error is None else self._error.args))
+
+    @property
+    def _cancel_message(self) -> object:
+        """What ``asyncio.gather`` asks one for that was cancelled, where it returns exceptions."""
+        return self._error.args[0] if self._error is not None and self._error.args else None
 
     def done(self) -> bool:
         """Whether it is settled."""

@@ -187,6 +187,27 @@ async def test_those_that_wait_equally_long_share_a_timer_and_their_time_is_over
     assert limits._until == {}
 
 
+async def test_who_gets_an_answer_in_time_is_not_late_because_the_loop_stood_still_meanwhile() -> None:
+    """The second one's time is over when the first one's end is looked after, and its answer is still unread."""
+    loop: Any = Timed()
+    now = 0.0
+    loop.time = lambda: now
+    timers: list[Any] = []
+    loop.call_later = lambda seconds, function, *args: timers.append((function, args))
+    loop.call_at = lambda until, function, *args: second.set_result("in time")
+    limits = loop_turn.Limits(loop)
+    first, second = Waiter[str](), Waiter[str]()
+    limits.begin(first, 1.0)
+    now = 0.5
+    limits.begin(second, 1.0)
+    now = 1.0
+    [(function, args)] = timers
+    function(*args)
+    now = 9.0  # something has computed for long before what had arrived by then was read
+    assert await first is LATE
+    assert await second == "in time"
+
+
 async def test_limits_of_many_lengths_have_a_timer_each_which_ends_with_the_wait() -> None:
     limits = loop_turn.Limits(asyncio.get_running_loop())
     many = [Waiter[None]() for _ in range(3 * loop_turn.MOST_LIMITS)]
@@ -272,6 +293,31 @@ async def test_asyncio_takes_it_for_a_future() -> None:
     assert await limited == 3
     done, pending = await asyncio.wait(waiters[3:], timeout=0)  # type: ignore[type-var]
     assert (done, pending) == ({waiters[3]}, {waiters[4]})
+
+
+@pytest.mark.parametrize("as_results", [False, True])
+async def test_what_gathers_some_ends_when_it_or_one_of_them_is_cancelled(as_results: bool) -> None:
+    async def gathering(*waiters: Waiter[int]) -> Any:
+        return await asyncio.gather(*waiters, return_exceptions=as_results)  # type: ignore[arg-type]
+
+    waiters = [Waiter[int]() for _ in range(2)]
+    task = asyncio.ensure_future(gathering(*waiters))
+    await asyncio.sleep(0)
+    task.cancel("enough")
+    await asyncio.wait([task], timeout=30)
+    assert task.cancelled()
+    one, other = Waiter[int](), Waiter[int]()
+    task = asyncio.ensure_future(gathering(one, other))
+    await asyncio.sleep(0)
+    one.cancel("why")
+    other.set_result(2)
+    await asyncio.wait([task], timeout=30)
+    assert task.done()
+    if not as_results:
+        assert task.cancelled()
+        return
+    cancelled, result = task.result()
+    assert (type(cancelled), cancelled.args, result) == (asyncio.CancelledError, ("why",), 2)
 
 
 async def test_a_callback_that_was_removed_is_not_called() -> None:

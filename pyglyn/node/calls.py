@@ -130,9 +130,9 @@ async def exchange(
             future.turn.limits.begin(future, timeout)
         answer = await future
     finally:
+        me.forget_reply(ref)
         if timeout is not None:
             future.turn.limits.end(future, timeout)
-        me.forget_reply(ref)
     if answer is LATE:
         raise CallTimeout(f"call to {describe(server)}: no reply within {timeout} s")
     answered, value = answer

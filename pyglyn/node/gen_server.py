@@ -261,6 +261,7 @@ class _Loop:
                     outcome = None  # as in `after`
             else:
                 server.reply(caller, outcome)
+                outcome = None  # not kept until the next message comes
 
     async def wait(self) -> Term:
         """Take the next message of a server that has a timeout, or is suspended."""

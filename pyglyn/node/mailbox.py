@@ -237,10 +237,11 @@ class Mailbox:
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = Waiter()
+        waiter.anew()  # before anybody is told to wake it
         self._streak = 0
         self._waits = self._sleeps = True
         try:
-            yield waiter.anew()
+            yield waiter
         finally:
             self._waits = self._sleeps = False
         return self.next()

@@ -537,6 +537,8 @@ class Runtime:
         process = self.processes.get(pid.id) if pid is not None and pid.serial == self.serial else None
         if process is None:
             return False
+        if pid is watched and self._named_monitors:
+            self._named_monitors.pop(ref, None)  # a peer that names a monitor by name and by pid
         if not begins:
             if pid is not watched:
                 del self._named_monitors[ref]

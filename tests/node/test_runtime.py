@@ -239,6 +239,20 @@ async def test_nothing_is_kept_of_a_monitor_by_name_that_fired_or_whose_watcher_
     assert here.runtime._named_monitors == {}
 
 
+@pytest.mark.parametrize("again", [MonitorP, DemonitorP])
+async def test_nothing_is_kept_of_a_monitor_that_a_peer_names_by_name_and_then_by_pid(again: Any) -> None:
+    """No BEAM does that; one that does would have the table grow for good."""
+    here = noted()
+    shop = here.process("shop")
+    for number in range(3):
+        ref = Reference(PEER, 3, (number, 0, 0))
+        here.receive(MonitorP(THEM, Atom("shop"), ref))
+        here.receive(again(THEM, shop.pid, ref))
+    shop.end()
+    here.runtime.node_down(PEER)
+    assert here.runtime._named_monitors == {}
+
+
 # --- signals from outside ---------------------------------------------------------------------------------
 
 

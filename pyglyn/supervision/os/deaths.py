@@ -75,27 +75,35 @@ def exit_status(reason: Term, *, clean: bool) -> int:
 class OomKills:
     """Tells kills by the out-of-memory killer from others, as far as a counter can.
 
-    The counter is the control group's own (cgroup v2 ``memory.events``), else the machine's
-    (``/proc/vmstat``). With the latter, a kill of an unrelated OS process in the same moment is mistaken
-    for ours.
+    The counter is the control group's own (``memory.events`` in cgroup v2, ``memory.oom_control`` in v1),
+    else the machine's (``/proc/vmstat``). With the latter, a kill of an unrelated OS process in the same
+    moment is mistaken for ours.
+
+    Attributes:
+        counter: the file that it is read from.
     """
 
     def __init__(self) -> None:
-        self._path, self._prefix = self._counter()
+        self.counter, self._prefix = self._find_counter()
         self._seen = self._read()
 
     @staticmethod
-    def _counter() -> tuple[str, bytes]:
+    def _find_counter() -> tuple[str, bytes]:
         with contextlib.suppress(OSError), open("/proc/self/cgroup") as file:
             for line in file:
-                number, _, path = line.strip().split(":", 2)
-                events = f"/sys/fs/cgroup{path}/memory.events"
-                if number == "0" and os.path.exists(events):
+                number, controllers, path = line.rstrip("\n").split(":", 2)
+                if number == "0":
+                    events = f"/sys/fs/cgroup{path}/memory.events"
+                elif "memory" in controllers.split(","):
+                    events = f"/sys/fs/cgroup/memory{path}/memory.oom_control"
+                else:
+                    continue
+                if os.path.exists(events):
                     return events, b"oom_kill "
         return "/proc/vmstat", b"oom_kill "
 
     def _read(self) -> int:
-        with contextlib.suppress(OSError, ValueError), open(self._path, "rb") as file:
+        with contextlib.suppress(OSError, ValueError), open(self.counter, "rb") as file:
             for line in file:
                 if line.startswith(self._prefix):
                     return int(line.split()[1])

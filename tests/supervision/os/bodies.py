@@ -30,6 +30,7 @@ from pyglyn.etf import Atom, Term
 from pyglyn.node.inspection import own_share_of_memory
 from pyglyn.supervision.os import descriptors, kernel, orphans
 from pyglyn.supervision.os.child import ChildSide
+from pyglyn.supervision.os.deaths import OomKills
 from pyglyn.supervision.os.process import OsProcess
 from pyglyn.supervision.os.processes import OsProcesses
 from pyglyn.supervision.words import StartMethod
@@ -626,17 +627,22 @@ def take_all_memory(side: ChildSide) -> None:
 
 
 async def out_of_memory_kills_are_told_apart(folder: str) -> None:
-    """``folder`` is a control group with a memory limit far above a child's needs, and far below the machine's."""
+    """``folder`` is a control group with a memory limit far above a child's needs, and far below the machine's.
+
+    What is killed in another one is not taken for ours.
+    """
+    elsewhere = OomKills()
+    Path(folder, "cgroup.procs").write_text(str(os.getpid()))  # noqa: ASYNC240
     os_processes = OsProcesses(owns_orphans=True)
     go, going = os.pipe()
     child = os_processes.fork(take_all_memory, title="child", fds={"go": go})
-    Path(folder, "cgroup.procs").write_text(str(child.os_pid))  # noqa: ASYNC240
     os.write(going, b"x")
     status = await child.wait()
     assert status.reason() == (Atom("signal"), 9, Atom("out_of_memory")), status
     other = os_processes.fork(kill_itself, title="child")
     assert (await other.wait()).reason() == (Atom("signal"), 9)
     await os_processes.close()
+    assert elsewhere.counter == "/proc/vmstat" or not elsewhere.claim()
 
 
 async def a_lost_status_is_unknown() -> None:
