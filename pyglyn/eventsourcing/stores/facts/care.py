@@ -11,12 +11,10 @@ from typing import Any
 from pyglyn.errors import EventStoreError
 from pyglyn.eventsourcing.stores.care_database import Database
 from pyglyn.eventsourcing.stores.facts.log import read_tags
-from pyglyn.eventsourcing.stores.facts.rows import COLUMNS, script
+from pyglyn.eventsourcing.stores.facts.rows import COLUMNS, LAST, script, selection
 
 TABLE = "factos_events"
 
-_PAGE = f"SELECT {COLUMNS} FROM {TABLE} WHERE position > %s ORDER BY position LIMIT %s"
-_LAST = f"SELECT coalesce(max(position), 0) FROM {TABLE}"
 _REVISIONS = f"""
 SELECT stream, min(revision), max(revision), count(*) FROM {TABLE} GROUP BY stream
 HAVING max(revision) - min(revision) + 1 <> count(*) OR min(revision) <> 0 ORDER BY 1
@@ -55,15 +53,16 @@ class Copy:
             target.create(script(target.kind))
         self._source, self._target, self._page, self._progress = source, target, page, progress
         self.done, self.there_before = 0, target.count(TABLE)
-        [(self._after,)] = target.run(_LAST)
+        [(self._after,)] = target.run(LAST)
         self._total = source.count(TABLE)
-        common = target.run(_PAGE, (self._after - 1, 1)) == source.run(_PAGE, (self._after - 1, 1))
+        newest = selection(None, self._after - 1, 1)
+        common = target.run(*newest) == source.run(*newest)
         if self._after and not (common and self.there_before <= self._total):
             raise EventStoreError("the target has facts that are not from there: copy into an empty store")
 
     def go_on(self) -> None:
         """Copy those that are behind what is copied, until there are no more."""
-        while rows := self._source.run(_PAGE, (self._after, self._page)):
+        while rows := self._source.run(*selection(None, self._after, self._page)):
             with self._target.transaction():
                 self._target.insert(TABLE, COLUMNS.split(", "), rows)
                 self._target.number_facts()
@@ -106,5 +105,5 @@ def _found(database: Database, tagged: set[tuple[int, str]], after: int, last: i
 def stats(database: Database) -> dict[str, Any]:
     """Count facts: all, those of each type, and the last position."""
     types = database.run(f"SELECT type, count(*) FROM {TABLE} GROUP BY 1 ORDER BY 1")
-    [(last,)] = database.run(_LAST)
+    [(last,)] = database.run(LAST)
     return {"count": sum(n for _, n in types), "last_position": last, "types": dict(types)}

@@ -8,6 +8,7 @@ from pyglyn.eventsourcing.stores.facts.log import Query, RawFact, read_metadata,
 from pyglyn.eventsourcing.stores.sql import NO_LIMIT, Row
 
 COLUMNS = "position, id, stream, revision, type, version, tags, metadata, data"
+LAST = "SELECT coalesce(max(position), 0) FROM factos_events"
 
 
 def selection(query: Query | None, after: int, limit: int | None) -> tuple[str, list[object]]:

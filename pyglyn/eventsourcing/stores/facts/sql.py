@@ -25,7 +25,7 @@ from pyglyn.eventsourcing.stores.facts.log import (
     metadata_text,
     tags_text,
 )
-from pyglyn.eventsourcing.stores.facts.rows import fact_of, script, selection
+from pyglyn.eventsourcing.stores.facts.rows import LAST, fact_of, script, selection
 from pyglyn.eventsourcing.stores.postgres_database import PostgresDatabase, translate
 from pyglyn.eventsourcing.stores.rows import storable_text
 from pyglyn.eventsourcing.stores.sql import Row
@@ -38,7 +38,6 @@ VALUES (%s, %s, %s, %s, %s, %s, %s, %s) RETURNING position
 """
 _REVISION = "SELECT coalesce(max(revision), -1) FROM factos_events WHERE stream = %s"
 _ONE_AT_A_TIME = b"SELECT pg_advisory_xact_lock(hashtext('pyglyn_facts'), hashtext(current_schema()))"
-_LAST = "SELECT coalesce(max(position), 0) FROM factos_events"
 
 
 def _facts(rows: list[Row]) -> list[RawFact]:
@@ -130,7 +129,7 @@ class SqliteFactLog(FactLog):
 
     async def last_position(self) -> int:
         database = await self._database()
-        position: int = await database.read(lambda c: c.execute(_LAST).fetchone()[0])
+        position: int = await database.read(lambda c: c.execute(LAST).fetchone()[0])
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
@@ -202,7 +201,7 @@ class PostgresFactLog(FactLog):
         return made
 
     async def last_position(self) -> int:
-        position: int = (await (await self._database()).query(_LAST))[0][0]
+        position: int = (await (await self._database()).query(LAST))[0][0]
         return position
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
