@@ -58,5 +58,5 @@ def names(host: str, as_json: bool) -> None:
         return
     table = tables.table("node", "port", right=["port"], whole=["port"])
     for name, port in sorted(found):
-        table.add_row(tables.cell(f"{name}@{host}"), tables.cell(str(port)))
+        tables.row(table, f"{name}@{host}", port)
     tables.show(table)

@@ -381,7 +381,7 @@ def queries(
         found_numbers = (getattr(each, number) for number in numbers)
         counts = ("-" if value is None else str(value) for value in found_numbers)
         row = (each.name, each.kind, each.state, *counts, _one_line(each.error))
-        table.add_row(*map(tables.cell, row))
+        tables.row(table, *row)
     tables.show(table)
 
 
@@ -628,7 +628,7 @@ def _show_parked(rows: list[tuple[str, ...]]) -> None:
         right=numbers, whole=(*numbers, "query", "aggregate", "parked at"),
     )  # fmt: skip
     for row in rows:
-        table.add_row(*map(tables.cell, row))
+        tables.row(table, *row)
     tables.show(table)
 
 

@@ -84,7 +84,7 @@ def sql(
     else:
         table = tables.table(*found.columns)
         for row in found.rows:
-            table.add_row(*(tables.cell(_shown(value)) for value in row))
+            tables.row(table, *map(_shown, row))
         tables.show(table)
     if not found.complete:
         click.echo("there is more than the query lets out", err=True)

@@ -140,27 +140,27 @@ def _shown(found: dict[str, Any]) -> Iterator[Table]:
     whole = tables.table("what", "count", "", right=["count"])
     first, last = map(tables.moment, found["recorded"])
     times = f"recorded {first} to {last}" if found["events"] else ""
-    whole.add_row(*map(tables.cell, ("events", str(found["events"]), times)))
+    tables.row(whole, "events", found["events"], times)
     facts = found["facts"]
     if facts is not None:
-        whole.add_row(*map(tables.cell, ("facts", str(facts["count"]), "")))
+        tables.row(whole, "facts", facts["count"], "")
     for name in ("snapshots", "parked", "outbox", "commands", "deadlines"):
-        whole.add_row(*map(tables.cell, (name, str(found[name]), "")))
-    whole.add_row(*map(tables.cell, ("side tables", str(found["version"]), "their version")))
+        tables.row(whole, name, found[name], "")
+    tables.row(whole, "side tables", found["version"], "their version")
     yield whole
     if found["types"]:
         types = tables.table("aggregate type", "events", "aggregates", right=["events", "aggregates"])
         for name, of in found["types"].items():
-            types.add_row(*map(tables.cell, (name, str(of["events"]), str(of["aggregates"]))))
+            tables.row(types, name, of["events"], of["aggregates"])
         yield types
     if facts is not None and facts["types"]:
         types = tables.table("fact type", "facts", right=["facts"])
         for name, count in facts["types"].items():
-            types.add_row(*map(tables.cell, (name, str(count))))
+            tables.row(types, name, count)
         yield types
     if found["queries"]:
         queries = tables.table("query", "position", "behind", "", right=["position", "behind"])
         for name, of in found["queries"].items():
             paused = "paused" if of["paused"] else ""
-            queries.add_row(*map(tables.cell, (name, str(of["position"]), str(of["behind"]), paused)))
+            tables.row(queries, name, of["position"], of["behind"], paused)
         yield queries

@@ -48,6 +48,11 @@ def cell(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
+def row(table: Table, *values: object) -> None:
+    """Add a row of plain cells: each value's text (`cell`)."""
+    table.add_row(*(cell(str(value)) for value in values))
+
+
 def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
     """An empty table.
 

@@ -111,7 +111,7 @@ def draw(found: list[Use], sort: str) -> Table:
             str(row.get(Atom("status"), "")),
             row.get(Atom("current_function"), b"").decode(errors="replace"),
         )
-        table.add_row(*map(tables.cell, cells))
+        tables.row(table, *cells)
     return table
 
 

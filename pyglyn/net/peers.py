@@ -384,9 +384,7 @@ class Peers:
             self._fail_dial(dial, error)
             return
         dial.restarts += 1
-        if dial.timer is not None:
-            dial.timer.cancel()
-            dial.timer = None
+        dial.abandon()
         dial.task = asyncio.get_running_loop().create_task(self._reach(dial, self._side))
 
     def _fail_dial(self, dial: _Dial, error: DistributionError) -> None:
