@@ -32,15 +32,15 @@ class Boundary:
 
     Attributes:
         links: (inside, outside) for each link.
-        watchers: monitors of inside processes: reference -> (watcher, the pid or name it asked with, the
-            pid behind it).
+        watchers: monitors of inside processes: node of the watcher -> reference -> (watcher, the pid or name
+            it asked with). A node that had some keeps its place until it is down: each call has one.
         monitors: monitors by inside processes: reference -> (watcher, what it watches, the node of a name).
         requests: spawn requests of inside processes that ask for a monitor: reference -> the node asked.
     """
 
     def __init__(self) -> None:
         self.links: set[tuple[Pid, Pid]] = set()
-        self.watchers: dict[Reference, tuple[Pid, Pid | Atom]] = {}
+        self.watchers: dict[str, dict[Reference, tuple[Pid, Pid | Atom]]] = {}
         self.monitors: dict[Reference, tuple[Pid, Pid | Atom, str | None]] = {}
         self.requests: dict[Reference, str] = {}
         self._ties: Ties[tuple[Pid, Pid] | Reference] = Ties()
@@ -57,15 +57,20 @@ class Boundary:
         if handler is not None:
             handler(self, control)
 
-    def node_down(self, node: str) -> None:
-        """The connection to a node is gone; the worker is told and ends its side by itself."""
+    def node_down(self, node: str) -> list[Reference]:
+        """The connection to a node is gone; the worker is told and ends its side by itself.
+
+        Returns:
+            The monitors by name that processes there had of inside ones.
+        """
         for tied in self._ties.take(node):
             if isinstance(tied, Reference):
-                self.watchers.pop(tied, None)
                 self.monitors.pop(tied, None)
                 self.requests.pop(tied, None)
             else:
                 self.links.discard(tied)
+        watchers = self.watchers.pop(node, {})
+        return [ref for ref, (_, asked) in watchers.items() if not isinstance(asked, Pid)]
 
     def is_watched_at(self, ref: Reference, node: str) -> bool:
         """Whether an inside process waits for the end of one on a node, by this reference."""
@@ -86,14 +91,17 @@ class Boundary:
 
     def watched(self, control: MonitorP) -> None:
         """An outside process monitors an inside one."""
-        self.watchers[control.ref] = (control.watcher, control.watched)  # type: ignore[assignment]
-        self._ties.add(control.watcher.node, control.ref)
+        watcher = control.watcher
+        of_node = self.watchers.get(watcher.node)
+        if of_node is None:
+            of_node = self.watchers[watcher.node] = {}
+        of_node[control.ref] = (watcher, control.watched)  # type: ignore[assignment]
 
-    def unwatched(self, ref: Reference) -> None:
-        """It does not any more."""
-        watcher = self.watchers.pop(ref, None)
-        if watcher is not None:
-            self._ties.discard(watcher[0].node, ref)
+    def unwatched(self, control: DemonitorP | MonitorPExit) -> None:
+        """It does not any more, or the monitor has fired."""
+        of_node = self.watchers.get(control.watcher.node)
+        if of_node is not None:
+            of_node.pop(control.ref, None)
 
     def watches(self, control: MonitorP, node: str | None) -> None:
         """An inside process monitors an outside one."""
@@ -126,7 +134,9 @@ class Boundary:
         """The worker is dead: what its processes would have said, had they been able to."""
         signals = [Emit(LinkExit(inside, outside), reason) for inside, outside in self.links]
         signals += [
-            Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in self.watchers.items()
+            Emit(MonitorPExit(asked, watcher, ref), reason)
+            for of_node in self.watchers.values()
+            for ref, (watcher, asked) in of_node.items()
         ]
         signals += [
             Emit(DemonitorP(watcher, watched, ref), node=node)
@@ -144,7 +154,7 @@ _OUT: dict[type, Callable[[Boundary, Any, str | None], None]] = {
     LinkExit: lambda b, c, node: b.unlinked(c.sender, c.to),
     MonitorP: Boundary.watches,
     DemonitorP: lambda b, c, node: b.watches_no_more(c.ref),
-    MonitorPExit: lambda b, c, node: b.unwatched(c.ref),
+    MonitorPExit: lambda b, c, node: b.unwatched(c),
     SpawnRequest: Boundary.asks_for,
 }
 _IN: dict[type, Callable[[Boundary, Any], None]] = {
@@ -153,7 +163,7 @@ _IN: dict[type, Callable[[Boundary, Any], None]] = {
     UnlinkId: lambda b, c: b.unlinked(c.to, c.sender),
     LinkExit: lambda b, c: b.unlinked(c.to, c.sender),
     MonitorP: Boundary.watched,
-    DemonitorP: lambda b, c: b.unwatched(c.ref),
+    DemonitorP: Boundary.unwatched,
     MonitorPExit: lambda b, c: b.watches_no_more(c.ref),
     SpawnReply: Boundary.answered,
 }

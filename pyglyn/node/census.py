@@ -172,7 +172,8 @@ class Census:
             monitors=monitors,
             watchers=[
                 watcher
-                for watcher, asked in boundary.watchers.values()
+                for of_node in boundary.watchers.values()
+                for watcher, asked in of_node.values()
                 if asked == pid or asked in asked_by_name
             ],
             group_leader=self.hub.runtime.group_leader,

@@ -23,17 +23,7 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 
 from pyglyn import etf, forks, loop_turn
-from pyglyn.dist.control import (
-    CALL_SIGNALS,
-    Control,
-    DemonitorP,
-    MonitorP,
-    Op,
-    RegSend,
-    Send,
-    from_term,
-    to_term,
-)
+from pyglyn.dist.control import CALL_SIGNALS, Control, RegSend, Send, from_term, to_term
 from pyglyn.dist.flags import RECOMMENDED
 from pyglyn.dist.framing import LARGE
 from pyglyn.errors import PyglynError, RemoteProtocolError
@@ -53,7 +43,8 @@ HIGH_WATER: Final = 16 * 1024 * 1024
 """Bytes waiting to be written above which a link is busy, where nothing else is said."""
 _PAIR: Final = b"h\2"
 """What a tuple of two begins with."""
-_MONITORS: Final = {MonitorP: Op.MONITOR_P.value, DemonitorP: Op.DEMONITOR_P.value}
+FROM_NOWHERE: Final = _PAIR + etf.encode_bare(None)
+"""What is in front of a control message in which no name of another node is."""
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
@@ -115,12 +106,6 @@ class FrameWriter:
         self, control: Control, node: str | None, parts: Sequence[bytes | memoryview] | None
     ) -> list[bytes | memoryview]:
         """Write a signal; large parts stay uncopied."""
-        op = _MONITORS.get(type(control))
-        if op is not None:  # each call has one of these, and its end
-            signal = (op, control.watcher, control.watched, control.ref)  # type: ignore[union-attr]
-            frame = etf.pack_frame(_PAIR + etf.encode_bare(_where(node)), signal, LARGE)
-            if frame is not None:
-                return [frame]
         header = self.header(control, node)
         if not parts:
             return [_LENGTH.pack(len(header)) + header]

@@ -35,6 +35,8 @@ import attrs
 from pyglyn.dist.control import (
     AliasSend,
     Control,
+    DemonitorP,
+    MonitorP,
     MonitorPExit,
     Op,
     RegSend,
@@ -49,7 +51,7 @@ from pyglyn.dist.control import (
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.escaping import escaped
-from pyglyn.etf import Atom, Pid, Reference, decode_bare, encode_bare, join_frames
+from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, encode_bare, join_frames
 from pyglyn.net import Connection
 from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
@@ -160,18 +162,44 @@ class Router:
         if type(control) is SpawnRequest:
             self._spawn_request(control, b"".join(parts or ()))
             return
-        dest = destination(control)
-        if not isinstance(dest, (Pid, Reference)):
-            pid = self.hub.runtime.resolve(control, dest)
-            if pid is None:
-                self.hub.runtime.answer_for_the_dead(control)
-                return
-            dest = pid
-        link = self._link_of(dest)
+        link = self._link_to(control)
         if link is not None:
             link.send(control, parts)
         else:
             self.hub.runtime.answer_for_the_dead(control)
+
+    def _link_to(self, control: Control) -> WorkerLink | None:
+        """The worker that a signal for this node goes to; None where that is the hub, or nobody."""
+        if type(control) is MonitorP or type(control) is DemonitorP:
+            return self._link_of_watched(control)
+        dest = destination(control)
+        if type(dest) is Pid or type(dest) is Reference:
+            return self._link_of(dest)
+        return self._link_by_name(dest)
+
+    def _link_by_name(self, name: Term) -> WorkerLink | None:
+        known = name_of(name)
+        pid = None if known is None else self.hub.runtime.names.get(known)
+        return None if pid is None or not pid.serial else self._link_of(pid)
+
+    def _link_of_watched(self, control: MonitorP | DemonitorP) -> WorkerLink | None:
+        """As `_link_to`. A name is looked up once a monitor: the reference remembers the worker."""
+        watched, watcher, named = control.watched, control.watcher, self.workers.named
+        if type(watched) is Pid:
+            known = named.get(control.ref) if named else None
+            if known is not None and known[0] == watcher:  # a peer that names a monitor by name and by pid
+                del named[control.ref]
+            return self._link_of(watched)
+        if type(control) is MonitorP:
+            link = self._link_by_name(watched)
+            if link is not None:
+                named[control.ref] = watcher, link
+            return link
+        known = named.get(control.ref)
+        if known is None or known[0] != watcher:
+            return None
+        del named[control.ref]
+        return known[1]
 
     def _link_of(self, dest: Pid | Reference) -> WorkerLink | None:
         serial = dest.serial if type(dest) is Pid else dest.words[-1]  # type: ignore[union-attr]
@@ -277,7 +305,14 @@ class Router:
             if not self.workers.links and type(control) is not SpawnRequest:
                 runtime.receive_encoded(control, payload)
                 return
-            link = self._into_node(control, payload)
+            if type(control) is MonitorP or type(control) is DemonitorP:
+                link = self._link_of_watched(control)
+                if link is not None:
+                    link.watch(control)
+                else:
+                    runtime.receive_encoded(control, payload)
+            else:
+                link = self._into_node(control, payload)
             if link is not None:
                 if link.protocol.busy:
                     link.hold_back(connection)
@@ -323,30 +358,17 @@ class Router:
 
     def _worker_behind(self, control: Send | RegSend) -> WorkerLink | None:
         """The worker that a message is for."""
-        if type(control) is Send:
-            return self._link_of(control.to)
-        name = name_of(control.name)  # type: ignore[union-attr]
-        pid = None if name is None else self.hub.runtime.names.get(name)
-        return None if pid is None or not pid.serial else self._link_of(pid)
+        return self._link_of(control.to) if type(control) is Send else self._link_by_name(control.name)  # type: ignore[union-attr]
 
     def _into_node(self, control: Control, payload: bytes | memoryview | None) -> WorkerLink | None:
         """Pass a signal for this node on; returns the worker it went to, if it did."""
         if type(control) is SpawnRequest:
             self._spawn_request(control, payload)
             return None
-        links = self.workers.links
-        if links:
-            dest = destination(control)
-            if not isinstance(dest, (Pid, Reference)):
-                name = name_of(dest)
-                named = None if name is None else self.hub.runtime.names.get(name)
-                if named is not None and named.serial:
-                    dest = self.hub.runtime.resolve(control, dest) or named
-            if isinstance(dest, (Pid, Reference)):
-                link = self._link_of(dest)
-                if link is not None:
-                    link.send(control, None if payload is None else (payload,))
-                    return link
+        link = self._link_to(control) if self.workers.links else None
+        if link is not None:
+            link.send(control, None if payload is None else (payload,))
+            return link
         self.hub.runtime.receive_encoded(control, payload)
         return None
 
@@ -357,8 +379,8 @@ class Router:
         control = frame.control
         assert control is not None
         link.boundary.outgoing(control, frame.node)
-        if type(control) is MonitorPExit:
-            self.hub.runtime.forget_named_monitor(control.ref)
+        if type(control) is MonitorPExit and type(control.watched) is not Pid:
+            self.workers.named.pop(control.ref, None)
         dest = None if type(control) is SpawnRequest else destination(control)
         node = dest.node if isinstance(dest, (Pid, Reference)) else frame.node
         if node is None or node == self.hub.runtime.node:

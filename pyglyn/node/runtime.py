@@ -184,9 +184,8 @@ class Runtime:
         self.watch_ways: dict[str, Way] = {}
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
-        # Monitors by name: reference -> (the pid behind the name, the watcher).
+        # Monitors by name of processes here: reference -> (the pid behind the name, the watcher).
         self._named_monitors: dict[Reference, tuple[Pid, Pid]] = {}
-        self._named_ties: signals.Ties[Reference] = signals.Ties()
         self._complaints = Complaints()
         self._next_id = 0
         self._next_ref = 0
@@ -281,7 +280,7 @@ class Runtime:
             self.aliases.pop(ref, None)
         for ref, (_, asked) in process.signals.watchers.items():
             if not isinstance(asked, Pid):
-                self.forget_named_monitor(ref)
+                self._named_monitors.pop(ref, None)
         self.apply(process, process.signals.on_own_end(reason))
 
     # --- names ------------------------------------------------------------------------------------
@@ -440,37 +439,27 @@ class Runtime:
         pid = self.resolve(control, name)
         if pid is not None and self.is_here(pid):
             self._hand_over(control, pid, etf.normalise(body))
-        elif pid is not None or self.serial:
-            if type(control) is DemonitorP and pid is not None:
-                self._note_named_monitor(control, pid)  # the hub's router looks once more
+        elif pid is not None or self.serial or type(control) is DemonitorP:
             self._send_out(control, body, self.node)
         else:
             self.answer_for_the_dead(control)
 
     def resolve(self, control: Control, name: Term) -> Pid | None:
-        """The pid a by-name signal is for. A name is looked up once a monitor: the reference remembers."""
+        """The pid a by-name signal is for.
+
+        For a process here a name is looked up once a monitor: the reference remembers.
+        """
         if type(control) is DemonitorP:
             known = self._named_monitors.get(control.ref)
             if known is None or known[1] != control.watcher:
                 return None
-            self.forget_named_monitor(control.ref)
+            del self._named_monitors[control.ref]
             return known[0]
         wanted = name.name if type(name) is Atom else name_of(name)
         pid = None if wanted is None else self.names.get(wanted)
-        if type(control) is MonitorP and pid is not None:
-            self._note_named_monitor(control, pid)
+        if type(control) is MonitorP and pid is not None and self.is_here(pid):
+            self._named_monitors[control.ref] = (pid, control.watcher)
         return pid
-
-    def _note_named_monitor(self, control: MonitorP | DemonitorP, pid: Pid) -> None:
-        self._named_monitors[control.ref] = (pid, control.watcher)
-        if control.watcher.node != self.node and not self.is_here(pid):  # those of a process here are its own
-            self._named_ties.add(control.watcher.node, control.ref)
-
-    def forget_named_monitor(self, ref: Reference) -> None:
-        """A monitor by name has fired, or is given up."""
-        known = self._named_monitors.pop(ref, None)
-        if known is not None and known[1].node != self.node and not self.is_here(known[0]):
-            self._named_ties.discard(known[1].node, ref)
 
     def answer_for_the_dead(self, control: Control) -> None:
         """Answer a signal whose receiver does not exist."""
@@ -676,8 +665,6 @@ class Runtime:
                 self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]
-        for ref in self._named_ties.take(node):
-            self._named_monitors.pop(ref, None)
 
     def kill_all(self, reason: Term) -> None:
         """End every process at once, at the end of the node."""

@@ -9,14 +9,16 @@ import signal
 
 import attrs
 
-from pyglyn.dist.control import IN_PAYLOAD, Control, Exit2, RegSend, Send
-from pyglyn.etf import Pid, Reference, Term, decode_bare
+from pyglyn.dist.control import IN_PAYLOAD, Control, DemonitorP, Exit2, MonitorP, Op, RegSend, Send
+from pyglyn.dist.framing import LARGE
+from pyglyn.etf import Pid, Reference, Term, decode_bare, pack_frame
 from pyglyn.node.backpressure import PausedSources, Pauses, Source
 from pyglyn.node.boundary import Boundary
-from pyglyn.node.link import LinkProtocol
+from pyglyn.node.link import FROM_NOWHERE, LinkProtocol
 from pyglyn.node.reasons import KILL, KILLED
 from pyglyn.node.runtime import Parts
 
+_MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
 _LONGEST_ATOM = 16
 """Bytes of the atom ``kill``, in whatever form, and some more."""
 
@@ -54,10 +56,26 @@ class WorkerLink:
 
     def send(self, control: Control, parts: Parts | None) -> None:
         """Pass a signal on to the worker."""
+        if type(control) is MonitorP or type(control) is DemonitorP:
+            self.watch(control)
+            return
         self.boundary.incoming(control)
         self.protocol.send(control, None, parts)
         if type(control) is Exit2 and control.to == self.main and _is_kill(control, parts):
             self.kill()
+
+    def watch(self, control: MonitorP | DemonitorP) -> None:
+        """Pass a monitor on, or the end of one: each call has both."""
+        if type(control) is MonitorP:
+            op = _MONITOR_P
+            self.boundary.watched(control)
+        else:
+            op = _DEMONITOR_P
+            self.boundary.unwatched(control)  # type: ignore[arg-type]
+        signal = (op, control.watcher, control.watched, control.ref)
+        frame = pack_frame(FROM_NOWHERE, signal, LARGE)
+        if frame is None or not self.protocol.send_frame(frame):
+            self.protocol.send(control, None, None)
 
     def send_many(self, control: Send | RegSend, payloads: list[bytes]) -> None:
         """Pass messages on that have the same control message."""

@@ -56,6 +56,8 @@ class Workers:
         token: what they must show.
         admission: the connections that have not shown it yet.
         links: serial -> worker.
+        named: monitors by name of processes in workers: reference -> (the watcher, the worker). The name may
+            be another process's when the monitor ends.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Workers:
         self._on_messages = on_messages
         self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
+        self.named: dict[Reference, tuple[Pid, WorkerLink]] = {}
         self.token = os.urandom(16).hex()
         self.admission = Admission(self.token.encode(), hub.settings.net.setup_timeout_s)
         self.address = ""
@@ -215,7 +218,7 @@ class Workers:
                 self.hub.runtime.unregister(name)
         for last in link.boundary.death(reason):
             if type(last.control) is MonitorPExit:
-                self.hub.runtime.forget_named_monitor(last.control.ref)
+                self.named.pop(last.control.ref, None)
             self.hub.runtime.send(last.control, last.reason, last.node)
         link.told.set_result(None)
 
@@ -317,7 +320,8 @@ class Workers:
     def node_down(self, node: str) -> None:
         """Tell every worker that the connection to a node is gone."""
         for link in self.links.values():
-            link.boundary.node_down(node)
+            for ref in link.boundary.node_down(node):
+                self.named.pop(ref, None)
             link.protocol.request((NODE_DOWN, Atom(node)))
 
     def busy(self, node: str, busy: bool) -> None:

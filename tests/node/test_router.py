@@ -377,7 +377,7 @@ async def test_a_monitor_by_name_is_taken_back_where_it_was_set_though_the_name_
     here.node.runtime.claim_name("shop", second.pid)
     theirs.send(DemonitorP(peer.pid(), Atom("shop"), ref))
     await eventually(lambda: ref not in first.signals.watchers)
-    assert here.node.runtime._named_monitors == {}
+    assert here.node.runtime._named_monitors == here.node.workers.named == {}
 
 
 async def test_a_monitor_by_name_that_has_fired_in_a_worker_is_forgotten(here: Joined) -> None:
@@ -391,7 +391,61 @@ async def test_a_monitor_by_name_that_has_fired_in_a_worker_is_forgotten(here: J
     inside.end()
     await eventually(lambda: peer.messages)
     assert isinstance(peer.messages[0][0], MonitorPExit)
-    assert here.node.runtime._named_monitors == {}
+    assert here.node.runtime._named_monitors == here.node.workers.named == {}
+
+
+@pytest.mark.parametrize("again", [MonitorP, DemonitorP])
+async def test_nothing_is_kept_of_a_monitor_into_a_worker_that_is_by_name_and_then_by_pid(
+    here: Joined, again: Any
+) -> None:
+    """No BEAM does that; one that does would have the table grow for good."""
+    peer = await here.peer()
+    worker = await here.worker()
+    inside = attached(worker)
+    await worker.runtime.register_name("shop", inside.pid)
+    refs = [Reference(peer.name, peer.local.creation, (number, 2, 3)) for number in range(3)]
+    for ref in refs:
+        peer.ups[0].send(MonitorP(peer.pid(), Atom("shop"), ref))
+        peer.ups[0].send(again(peer.pid(), inside.pid, ref))
+    peer.ups[0].send(Send(peer.pid(), inside.pid), encode_parts(b"behind them"))
+    await messages(inside, 1)
+    assert here.node.workers.named == {}
+    left = [ref for of_node in here.link(worker).boundary.watchers.values() for ref in of_node]
+    assert left == (refs if again is MonitorP else [])
+
+
+async def test_a_monitor_by_name_into_a_worker_is_ended_by_nobody_but_its_watcher(here: Joined) -> None:
+    peer = await here.peer()
+    worker = await here.worker()
+    inside = attached(worker)
+    await worker.runtime.register_name("shop", inside.pid)
+    ref = Reference(peer.name, peer.local.creation, (1, 2, 3))
+    peer.ups[0].send(MonitorP(peer.pid(), Atom("shop"), ref))
+    await eventually(lambda: ref in inside.signals.watchers)
+    peer.ups[0].send(DemonitorP(peer.pid(99), Atom("shop"), ref))
+    peer.ups[0].send(Send(peer.pid(), inside.pid), encode_parts(b"behind it"))
+    await messages(inside, 1)
+    assert ref in inside.signals.watchers
+    assert here.link(worker).boundary.watchers[peer.name] == {ref: (peer.pid(), Atom("shop"))}
+    assert list(here.node.workers.named) == [ref]
+
+
+async def test_of_monitors_by_name_into_a_worker_nothing_is_left_when_the_node_of_the_watcher_is_down(
+    here: Joined,
+) -> None:
+    peer = await here.peer()
+    worker = await here.worker()
+    inside = attached(worker)
+    await worker.runtime.register_name("shop", inside.pid)
+    refs = [Reference(peer.name, peer.local.creation, (number, 2, 3)) for number in range(3)]
+    for ref in refs:
+        peer.ups[0].send(MonitorP(peer.pid(), Atom("shop"), ref))
+    await eventually(lambda: list(inside.signals.watchers) == refs)
+    assert list(here.node.workers.named) == refs
+    here.connection(peer).close("the test ends it")
+    await eventually(lambda: not inside.signals.watchers)
+    assert here.node.workers.named == {}
+    assert not any(here.link(worker).boundary.watchers.values())
 
 
 # --- who is held back ---------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ async def test_the_end_of_a_worker_is_told_with_the_reason_that_its_parent_gives
     ]
     assert here.node.whereis("shop") is None
     assert not outside.signals.watchers, "who is dead watches nobody"
-    assert here.node.runtime._named_monitors == {}
+    assert here.node.runtime._named_monitors == here.node.workers.named == {}
     assert link.serial not in here.node.workers.links
     assert here.node.workers._by_os_pid == {}
 

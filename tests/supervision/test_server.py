@@ -489,4 +489,4 @@ async def test_calls_by_name_leave_no_monitor_in_a_worker(local: Client) -> None
         await local.me.call("a", Atom("count"))
     pid = local.node.whereis("a")
     assert pid is not None
-    assert not local.node.workers.links[pid.serial].boundary.watchers
+    assert not any(local.node.workers.links[pid.serial].boundary.watchers.values())
