@@ -17,6 +17,7 @@ Not supported: sending distribution headers with an atom cache.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias, cast
 
@@ -164,6 +165,8 @@ class Channel:
         self.closed = False
         self.packets = 0
         """How many packets have come, ticks included."""
+        self.taken = 0
+        """How many bytes of what was received last have been taken."""
         self.reading = True
         """False while the driver does not read on purpose: then silence proves nothing."""
         self._local_node = local_node
@@ -198,23 +201,22 @@ class Channel:
 
     def receive_data(self, data: bytes | memoryview) -> list[Event]:
         """As `receive_batch`, with an event for each message."""
-        events: list[Event] = []
-        for event in self.receive_batch(data):
-            if not isinstance(event, tuple):
-                events.append(event)
-                continue
-            control, payload = event
-            payloads = payload if isinstance(payload, list) else [payload]
-            events += [MessageReceived(control, each) for each in payloads]
-        return events
+        return each_by_itself(self.receive_batch(data))
 
-    def receive_batch(self, data: bytes | memoryview) -> list[Batched]:
+    def receive_batch(self, data: bytes | memoryview, at: int = 0, most: int = sys.maxsize) -> list[Batched]:
         """Take received bytes and return what happened, in order.
 
         Whatever the peer does wrong ends as a ``ProtocolBroken`` event after those of the packets before
         it; nothing is read after that. A tick may call for an answer: look at ``queued_bytes`` afterwards.
         What was received may be a view of a buffer that is read into again: no event points into it.
+
+        Args:
+            data: what was received.
+            at: where to begin in it.
+            most: packets to take; messages that have the same control message and follow each other count as
+                one. What is behind them is to be given next, from ``taken`` on.
         """
+        self.taken = len(data)
         if self.closed:
             return []
         self._ticker.received += 1
@@ -223,7 +225,7 @@ class Channel:
         peer = self._peer_node
         try:
             try:
-                self._reader.receive_into(packets, data)
+                self.taken = self._reader.receive_into(packets, data, at, most)
             finally:
                 self.packets += len(packets)
                 for packet in packets:
@@ -560,6 +562,19 @@ class Channel:
         self.queue.clear()
         self._assembler.clear()
         self._reader.clear()
+
+
+def each_by_itself(batch: list[Batched]) -> list[Event]:
+    """What `Channel.receive_batch` gave, with an event for each message."""
+    events: list[Event] = []
+    for event in batch:
+        if not isinstance(event, tuple):
+            events.append(event)
+            continue
+        control, payload = event
+        payloads = payload if isinstance(payload, list) else [payload]
+        events += [MessageReceived(control, each) for each in payloads]
+    return events
 
 
 _WITH_REASON = frozenset((LinkExit, Exit2, MonitorPExit))

@@ -10,6 +10,7 @@ During the handshake a packet has a length of 2 bytes in front, afterwards one o
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
@@ -94,24 +95,38 @@ class PacketReader:
         self.receive_into(packets, data)
         return packets
 
-    def receive_into(self, packets: list[Packet | Run], data: bytes | memoryview) -> None:
-        """Do as ``receive_data``; packets before an oversized one are in the list when this raises."""
-        at, end, own = 0, len(data), type(data) is bytes
+    def receive_into(
+        self, packets: list[Packet | Run], data: bytes | memoryview, at: int = 0, most: int = sys.maxsize
+    ) -> int:
+        """Do as ``receive_data``; packets before an oversized one are in the list when this raises.
+
+        Args:
+            packets: gets them.
+            data: what was received.
+            at: where to begin in it.
+            most: packets and runs that the list may have at the end.
+
+        Returns:
+            Where to go on in ``data``, before anything else that is received; its length where all was taken.
+        """
+        end, own = len(data), type(data) is bytes
         if self._missing:
             at = self._continue(packets, data)
         elif self._head:
             wanted = 4 - len(self._head)
             self._head += data[:wanted]
             if len(self._head) < 4:
-                return
+                return end
             head, self._head = self._head, b""
             at = self._take(packets, data, wanted, int.from_bytes(head))
         least, known, signals = self._least, self._known, self._signals
         while end - at >= 4:
             if known or signals:
-                at = cut_frames(data, at, least, self._begins, known, packets, signals)
+                at = cut_frames(data, at, least, self._begins, known, packets, signals, most)
                 if end - at < 4:
                     break
+            if len(packets) >= most:
+                return at
             body = at + 4
             length = int.from_bytes(data[at:body])
             stop = body + length
@@ -122,6 +137,7 @@ class PacketReader:
                 at = self._take(packets, data, body, length)
         if at < end:
             self._head = bytes(data[at:])
+        return end
 
     def _take(self, packets: list[Packet | Run], data: bytes | memoryview, body: int, length: int) -> int:
         """Take a packet of known length whose body starts at ``body``; return where the next one starts."""

@@ -9,6 +9,7 @@ What is in ``c/frames.c`` does the same.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -42,6 +43,7 @@ def cut_frames(
     known: dict[bytes, Any],
     runs: list[Any],
     signals: Signals | None = None,
+    most: int = sys.maxsize,
 ) -> int:
     """Cut off the frames with a known head, and the signals, that are complete; stops at the first other one.
 
@@ -55,6 +57,7 @@ def cut_frames(
         signals: what is read as it comes, since no two of them are alike: ``{Op, …}``. Where ``begins`` is
             empty, the head is ``{Node, {Op, …}}`` and means what the signal does with the name of the node,
             None for what is no name of one.
+        most: stops where ``runs`` would get more than these.
 
     Returns:
         Where the next frame begins.
@@ -66,6 +69,8 @@ def cut_frames(
         if size >= least or stop > end:
             break
         if not last or size <= len(last) or data[body : body + len(last)] != last:
+            if len(runs) >= most:
+                break
             signal = _cut_signal(data, body, stop, begins, signals) if signals else None
             if signal is not None:
                 runs.append(signal)

@@ -47,8 +47,11 @@ LINGER_S = 2.0
 LARGE_READ_SIZE = 256 * 1024
 """Bytes read in one turn of the event loop while large messages come, of which these are a few fragments."""
 
+A_TURN = 64
+"""Packets of a peer that are taken in one turn of the event loop; messages alike are one. A read brings some
+two hundred: monitors, links or calls, of some microseconds each."""
+
 _FEW_PACKETS = 4
-_MANY_PACKETS = 64
 
 _COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written, larger ones are written as they are."""
@@ -308,6 +311,8 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._held: deque[Messages] = deque()  # received, but reading is paused
+        self._rest: bytes | memoryview | None = None  # read, and for the next turn; from _rest_at on
+        self._rest_at = 0
         self._resuming = False
         self._closed = False
         self._received_bytes = len(complete.trailing_data)
@@ -438,9 +443,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._channel.reading:
             return
         self._channel.reading = True
-        if not self._resuming:
-            self._resuming = True
-            self._loop.call_soon(self._resume)
+        self._resume_soon()
 
     def close(self, reason: str) -> None:
         """Close the connection; what is queued is still written, if the peer takes it soon.
@@ -467,11 +470,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read; where it is little of something large, the next read may be larger.
-
-        All that a read brings is dispatched in one turn of the event loop, while others wait: so what is
-        bounded is the number of packets.
-        """
+        """Take what was read; where it is little of something large, the next read may be larger."""
         self._received_bytes += nbytes
         packets = self._channel.packets
         began = self._turn.begin()
@@ -485,13 +484,20 @@ class Connection(asyncio.BufferedProtocol):
         size = len(self._buffer)
         if nbytes == size < LARGE_READ_SIZE and packets <= _FEW_PACKETS:
             self._buffer = memoryview(bytearray(LARGE_READ_SIZE))
-        elif size > READ_SIZE and (nbytes < READ_SIZE or packets > _MANY_PACKETS):
+        elif size > READ_SIZE and (nbytes < READ_SIZE or packets >= A_TURN):
             self._buffer = memoryview(bytearray(READ_SIZE))
 
-    def receive(self, data: bytes | memoryview) -> None:
-        """Dispatch what came from the peer."""
+    def receive(self, data: bytes | memoryview, at: int = 0) -> None:
+        """Dispatch what came from the peer; others have their turn before what is more than `A_TURN` packets.
+
+        Nothing is read before all of it was taken: it stays where it is, in the buffer that was read into.
+        """
         channel = self._channel
-        for event in channel.receive_batch(data):
+        events = channel.receive_batch(data, at, A_TURN)
+        if channel.taken < len(data):
+            self._rest, self._rest_at = data, channel.taken
+            self._go_on_next_turn()
+        for event in events:
             if self._closed:
                 return
             if type(event) is tuple:
@@ -519,18 +525,40 @@ class Connection(asyncio.BufferedProtocol):
         for index, each in enumerate(payload):
             if self._closed:
                 return
-            if not self._channel.reading:
+            if not self._channel.reading or index == A_TURN:
                 self._held.appendleft((control, payload[index:]))
+                if self._channel.reading:
+                    self._go_on_next_turn()
                 return
             self._dispatch(control, each)
 
+    def _go_on_next_turn(self) -> None:
+        """Let others have their turn before the rest of what was read, and read nothing before that."""
+        if self._transport is not None and not self._closed:
+            self._transport.pause_reading()
+        self._resume_soon()
+
+    def _resume_soon(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
     def _resume(self) -> None:
+        """Go on with what was received but not dispatched, then with what was read but not taken."""
         self._resuming = False
-        while self._held:
-            if self._closed or not self._channel.reading:
-                return
-            self._dispatch(*self._held.popleft())
-        if self._transport is not None and not self._closed and self._channel.reading:
+        began = self._turn.begin()
+        try:
+            while self._held:
+                if self._closed or self._resuming or not self._channel.reading:
+                    return
+                self._dispatch(*self._held.popleft())
+            if self._rest is not None and not self._closed and not self._resuming and self._channel.reading:
+                rest, self._rest = self._rest, None
+                self.receive(rest, self._rest_at)
+        finally:
+            if began:
+                self._turn.end()
+        if self._transport is not None and not self._closed and not self._resuming and self._channel.reading:
             self._transport.resume_reading()
 
     def _flush_soon(self) -> None:
@@ -633,6 +661,7 @@ class Connection(asyncio.BufferedProtocol):
         self.down_reason = reason
         self._channel.close()
         self._held.clear()
+        self._rest = None
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is None:

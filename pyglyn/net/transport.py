@@ -19,7 +19,7 @@ from pyglyn import forks, patience
 from pyglyn.errors import HandshakeError
 
 READ_SIZE = 16 * 1024
-"""Bytes read from a socket in one turn of the event loop; about a hundred messages, a few milliseconds."""
+"""Bytes read from a socket at once; about a hundred messages."""
 
 ACCEPTED_A_TURN = 8
 """Connections that are accepted in one turn of the event loop: each costs a fraction of a millisecond."""

@@ -22,6 +22,7 @@ from pyglyn.dist import (
     ProtocolBroken,
     TickReceived,
 )
+from pyglyn.dist.channel import each_by_itself
 from pyglyn.dist.control import (
     Altact,
     AltactSend,
@@ -146,6 +147,31 @@ def test_messages_arrive_however_the_stream_is_cut(flags: DistFlags, step: int) 
 
 @pytest.mark.parametrize("flags", [RECOMMENDED, NEITHER, NEITHER | CACHE], ids=["F", "N", "C"])
 @pytest.mark.parametrize("step", [1, 7, 4_000, 70_000, 262_144])
+def test_so_many_packets_are_taken_at_a_time_as_asked_for(flags: DistFlags, step: int) -> None:
+    here, peer = pair(flags)
+    for number in range(30):
+        peer.send(MonitorP(B, A, Reference("b@host", 6, (number, 2, 3))))
+        peer.send(Link(B, A))
+        for text in (b"one", b"two"):
+            peer.send(Send(B, A), encode_parts((number, text)))
+    data = wire(peer) + bytes(40)
+    whole = pair(flags)[0].receive_data(data)
+    assert len(whole) == 130
+    found: list[Any] = []
+    for start in range(0, len(data), step):
+        piece, at = data[start : start + step], 0
+        while at < len(piece):
+            events = here.receive_batch(piece, at, 7)
+            assert len(events) <= 7
+            assert here.taken > at
+            at = here.taken
+            found += each_by_itself(events)
+    assert found == whole
+    assert here.packets == 130
+
+
+@pytest.mark.parametrize("flags", [RECOMMENDED, NEITHER])
+@pytest.mark.parametrize("step", [1, 7, 1 << 20])
 def test_nothing_points_into_the_buffer_that_is_read_into(flags: DistFlags, step: int) -> None:
     """A bytearray cannot change its size while a view of it is kept, and what is kept must not change with it."""
     large = step > 1_000

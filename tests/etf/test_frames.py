@@ -223,6 +223,23 @@ def test_both_read_the_same_signals(
     assert signals_in(codec.implementation("c"), bytes(data), begins) == expected
 
 
+@given(st.lists(st.sampled_from([(19, THEM, US, REF), *CONTROLS[:3]])), st.integers(1, 8))
+def test_no_more_runs_are_cut_off_than_asked_for(controls: list[Any], most: int) -> None:
+    data = b"".join(frame(control, b"" if control[0] == 19 else b"x") for control in controls)
+    whole = signals_in(frames, data)
+    for implementation in (frames, codec.implementation("c")):
+        found: list[Any] = []
+        at = 0
+        while at < len(data):
+            runs: list[Any] = []
+            before, at = at, implementation.cut_frames(data, at, 65_536, BEGINS, KNOWN, runs, SIGNALS, most)
+            assert at > before
+            assert len(runs) == most or at == len(data)
+            assert len(runs) <= most
+            found += runs
+        assert (at, found) == whole
+
+
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
 def test_both_find_the_same_end_of_a_head(begins: bytes, size: int) -> None:
     data = (len(begins) + size).to_bytes(4) + begins + bytes(size)

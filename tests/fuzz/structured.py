@@ -28,6 +28,7 @@ from pyglyn.dist import (
     ProtocolBroken,
     epmd,
 )
+from pyglyn.dist.channel import each_by_itself
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, ImproperList, Limits, Pid, Reference, encode_bare
@@ -184,7 +185,12 @@ def channel(inputs: Inputs) -> Feed:
         for piece in inputs.pieces(data):
             events += machine.receive_data(piece)
             buffer[: len(piece)] = piece
-            viewed += other.receive_data(memoryview(buffer)[: len(piece)])
+            other.taken = 0
+            while other.taken < len(piece):
+                taken = other.receive_batch(
+                    memoryview(buffer)[: len(piece)], other.taken, inputs.rng.choice((1, 2, 64))
+                )
+                viewed += each_by_itself(taken)
             buffer[: len(piece)] = b"\xa5" * len(piece)
         assert list(map(_seen, viewed)) == list(map(_seen, events))
         for event in events:

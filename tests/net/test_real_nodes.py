@@ -399,7 +399,7 @@ class TestTicks:
         beam = await beams.start(args=self.ARGS)
         connection = await node.peers.connect(beam.name)
         ticks, receive = [], connection._channel.receive_batch
-        connection._channel.receive_batch = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        connection._channel.receive_batch = lambda data, *more: ticks.append(data) or receive(data, *more)  # type: ignore[method-assign,func-returns-value]
         await eventually(lambda: len(ticks) >= 8, 10.0)  # that takes twice net_ticktime
         assert set(ticks) == {bytes(4)}
         assert node.history == [("up", beam.name)]
@@ -413,7 +413,7 @@ class TestTicks:
         beam = await beams.start(args=self.ARGS)
         connection = await node.peers.connect(beam.name)
         ticks, receive = [], connection._channel.receive_batch
-        connection._channel.receive_batch = lambda data: ticks.append(data) or receive(data)  # type: ignore[method-assign,func-returns-value]
+        connection._channel.receive_batch = lambda data, *more: ticks.append(data) or receive(data, *more)  # type: ignore[method-assign,func-returns-value]
         await eventually(lambda: len(ticks) >= 16 or node.downs, 30.0)  # that takes four times net_ticktime
         assert node.history == [("up", beam.name)]
         assert await _hidden_nodes(beam, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -20,7 +21,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from pyglyn.dist import RECOMMENDED, ChannelSettings, HandshakeComplete, Initiator, LocalSide
+from pyglyn.dist import RECOMMENDED, Channel, ChannelSettings, HandshakeComplete, Initiator, LocalSide
 from pyglyn.dist.control import (
     AliasSend,
     Control,
@@ -40,8 +41,8 @@ from pyglyn.dist.control import (
 )
 from pyglyn.etf import Atom, Pid, Reference, encode_bare, encode_parts
 from pyglyn.net import NetSettings
-from pyglyn.node import Node, Process, Settings
-from pyglyn.node.callers import A_TURN
+from pyglyn.net.connection import A_TURN
+from pyglyn.node import Node, Process, Settings, callers
 from pyglyn.testing import Beams, eventually
 from pyglyn.testing.waiting import patiently
 from tests.net.conftest import Recorder
@@ -49,9 +50,9 @@ from tests.node.conftest import unique_name
 
 TIMES = int(os.environ.get("PYGLYN_LOADS", "1"))
 MANY = 3_000 * TIMES
-MOST_BETWEEN = 800
-"""Messages of a flood that may be handled before a ping is answered: two or three reads of a socket, not the flood."""
-CALLS_BETWEEN = 5 * A_TURN
+MOST_BETWEEN = 5 * A_TURN
+"""Messages of a flood that may be handled before a ping is answered: those of a few turns, not the flood."""
+CALLS_BETWEEN = 5 * callers.A_TURN
 """The same of what begins a process here."""
 TIMES_QUIET = 10
 """So many times what it is of a quiet node may a ping be beside a load."""
@@ -171,6 +172,69 @@ async def test_a_flood_of_one_peer_leaves_pings_of_others_answered(
     assert not process.signals.links
     await eventually(lambda: len(node.runtime.processes) < 20, timeout=30)
     assert not len(node.services.callers)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["monitors", "links", "messages", "ticks"])
+async def test_of_what_a_peer_sends_at_once_a_turn_of_the_event_loop_takes_a_part(
+    nodes: tuple[Node, Node], kind: str, large: bool
+) -> None:
+    """Also behind something large, of which more is read at a time; in order, and all of it."""
+    node, _ = nodes
+    target = node.spawn(idle)
+    loop: Any = asyncio.get_running_loop()
+    handled: list[list[Control]] = [[]]
+    real, select = node.router.from_peer, loop._selector.select
+
+    def counted(connection: Any, control: Any, payload: Any) -> None:
+        if connection.name == peer.name:
+            handled[-1].append(control)
+        real(connection, control, payload)
+
+    def next_turn(timeout: float | None) -> Any:
+        handled.append([])
+        packets.append(ours.traffic.received)
+        return select(timeout)
+
+    node.router.from_peer = counted  # type: ignore[method-assign]
+    async with raw_peer(node) as peer:
+        made: Channel = peer.ups[0]._channel
+        me, to = peer.pid(), Atom("net_kernel")
+        if large:
+            for _ in range(4):
+                made.send(Send(peer.pid(5_000), target), encode_parts(bytes(400_000)))
+        refs = [Reference(peer.name, me.creation, (number, 0, 0)) for number in range(2_000)]
+        for number, ref in enumerate(refs):
+            if kind == "messages":  # they have the same head, but this process is told where each comes from
+                made.send(RegSend(me, to), encode_parts(number))
+            elif kind == "links":
+                made.send(Link(Pid(peer.name, number + 1, 0, me.creation), target))
+            elif kind == "monitors":
+                made.send(MonitorP(me, target, ref))
+        if kind == "ticks":
+            made.queue.add(bytes(4 * len(refs)), None, None)
+            made.send(DemonitorP(me, target, refs[0]))
+        ours = node.hub.peers.get(peer.name)
+        assert ours is not None
+        packets = [ours.traffic.received]
+        loop._selector.select = next_turn
+        try:
+            peer.ups[0]._flush()
+            fragments = 4 * 7 if large else 0
+            await eventually(lambda: ours.traffic.received >= packets[0] + fragments + len(refs))
+        finally:
+            loop._selector.select = select
+        came = [control for turn in handled for control in turn if not isinstance(control, Send)]
+        assert max(map(len, handled)) <= (2 if kind == "messages" else 1) * A_TURN
+        if kind != "messages":
+            assert max(after - before for before, after in itertools.pairwise(packets)) <= A_TURN
+        if kind == "monitors":
+            assert [control.ref for control in came if type(control) is MonitorP] == refs
+            assert list(node.runtime.processes[target.id].signals.watchers) == refs
+        elif kind == "links":
+            assert [control.sender.id for control in came if type(control) is Link] == [*range(1, 2_001)]
+        elif kind == "messages":
+            assert len(came) == len(refs)
 
 
 @pytest.mark.parametrize("packet", [(99, 1, 2), (-1,), (), b"x", (6, 1), (2**80, Atom("x")), [1]], ids=str)

@@ -66,6 +66,7 @@ typedef struct {
     const uint8_t *begins;
     Py_ssize_t begins_size;
     PyObject *known, *runs;
+    Py_ssize_t most;            /* of those */
     PyObject *signals;          /* a dict, or NULL */
     const uint8_t *head;        /* of the last frame */
     Py_ssize_t head_size;
@@ -191,6 +192,7 @@ static Py_ssize_t cut_from(Cut *cut, const uint8_t *data, Py_ssize_t end, Py_ssi
         Py_ssize_t size = length_at(data + at);
         if (size >= least || size > end - at - 4) break;
         if (cut->head == NULL || size <= cut->head_size || memcmp(body, cut->head, (size_t)cut->head_size) != 0) {
+            if (PyList_GET_SIZE(cut->runs) >= cut->most) break;
             int is_signal = cut->signals == NULL ? 0 : cut_signal(cut, body, size);
             if (is_signal < 0) return -1;
             if (is_signal > 0) {
@@ -214,14 +216,16 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_buffer view;
 
-    if (nargs < 6 || nargs > 7 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
-        !PyList_CheckExact(args[5]) || (nargs == 7 && args[6] != Py_None && !PyDict_CheckExact(args[6]))) {
+    if (nargs < 6 || nargs > 8 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
+        !PyList_CheckExact(args[5]) || (nargs >= 7 && args[6] != Py_None && !PyDict_CheckExact(args[6]))) {
         PyErr_SetString(
-            PyExc_TypeError, "cut_frames(data, at, least, begins: bytes, known: dict, runs: list, signals: dict | None)");
+            PyExc_TypeError,
+            "cut_frames(data, at, least, begins: bytes, known: dict, runs: list, signals: dict | None, most)");
         return NULL;
     }
-    PyObject *signals = nargs == 7 && args[6] != Py_None ? args[6] : NULL;
+    PyObject *signals = nargs >= 7 && args[6] != Py_None ? args[6] : NULL;
     Py_ssize_t at = PyLong_AsSsize_t(args[1]), least = PyLong_AsSsize_t(args[2]);
+    Py_ssize_t most = nargs == 8 ? PyLong_AsSsize_t(args[7]) : PY_SSIZE_T_MAX;
     if (PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
     if (at < 0 || at > view.len) {
@@ -231,7 +235,8 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     }
     Cut cut = {
         .state = state_of(module), .begins = (const uint8_t *)PyBytes_AS_STRING(args[3]),
-        .begins_size = PyBytes_GET_SIZE(args[3]), .known = args[4], .runs = args[5], .signals = signals};
+        .begins_size = PyBytes_GET_SIZE(args[3]), .known = args[4], .runs = args[5], .most = most,
+        .signals = signals};
     at = cut_from(&cut, view.buf, view.len, at, least);
     PyBuffer_Release(&view);
     return at < 0 ? NULL : PyLong_FromSsize_t(at);
