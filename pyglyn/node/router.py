@@ -280,12 +280,14 @@ class Router:
         self.workers.node_down(node)
 
     def busy(self, node: str, busy: bool) -> None:
-        """Much, or no longer much, is queued for a node: tell who sends, in the hub and in the workers."""
+        """Much, or no longer much, is queued for a node: tell who sends, in the hub and in the workers.
+
+        A worker is told when it sends there: with large messages this begins and ends with each of them.
+        """
         if busy:
             self.hub.runtime.busy.begin(node)
-            self.workers.busy(node, True)
         elif self.hub.runtime.busy.end(node):
-            self.workers.busy(node, False)
+            self.workers.no_longer_busy(node)
 
     async def stop(self) -> None:
         """Give up the connects under way."""
@@ -388,13 +390,14 @@ class Router:
             if other is not None and other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return
-        if type(control) is AliasSend and self._answer_out(control, frame.payload, node):
-            return
-        parts = None if frame.payload is None else (frame.payload,)
-        try:
-            self.to_node(control, parts, node)
-        except NodeBusy as error:
-            logger.error("dropped a message of %s: %s", link.title, error)
+        if type(control) is not AliasSend or not self._answer_out(control, frame.payload, node):
+            parts = None if frame.payload is None else (frame.payload,)
+            try:
+                self.to_node(control, parts, node)
+            except NodeBusy as error:
+                logger.error("dropped a message of %s: %s", link.title, error)
+        if node in self.hub.runtime.busy.nodes:
+            link.tell_busy(node)
 
     def _answer_out(self, control: AliasSend, payload: bytes | memoryview | None, node: str) -> bool:
         """Pass a worker's answer to a call on by the short way; False where it is for ``to_node``."""
@@ -420,7 +423,10 @@ class Router:
         connection = self.hub.peers.get(node)
         if connection is None or connection.closed or connection.queued_bytes > self.hub.settings.send_limit:
             return False
-        return connection.send_many(control, frames.payloads)
+        sent = connection.send_many(control, frames.payloads)
+        if node in self.hub.runtime.busy.nodes:
+            link.tell_busy(node)
+        return sent
 
     def _spawn_request(self, request: SpawnRequest, payload: bytes | memoryview | None) -> None:
         handler = self.hub.runtime.on_spawn_request

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
+from typing import Final
 
 import attrs
 
 from pyglyn.dist.control import IN_PAYLOAD, Control, DemonitorP, Exit2, MonitorP, Op, RegSend, Send
 from pyglyn.dist.framing import LARGE
-from pyglyn.etf import Pid, Reference, Term, decode_bare, pack_frame
+from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, pack_frame
 from pyglyn.node.backpressure import PausedSources, Pauses, Source
 from pyglyn.node.boundary import Boundary
 from pyglyn.node.link import FROM_NOWHERE, LinkProtocol
@@ -19,6 +20,7 @@ from pyglyn.node.reasons import KILL, KILLED
 from pyglyn.node.runtime import Parts
 
 _MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
+BUSY: Final = Atom("busy")
 _LONGEST_ATOM = 16
 """Bytes of the atom ``kill``, in whatever form, and some more."""
 
@@ -35,6 +37,7 @@ class WorkerLink:
         boundary: its links and monitors to others.
         reason: why it ended, once its parent has said.
         paused: sources that wait until the worker has taken what is queued for it.
+        busy: the nodes that it knows as busy.
         main: the process it was started for, if it said so.
         required: what it has to find in order, by its own word, for the node to be ready (see ``readiness``).
         unanswered: the question that it has not answered in time, and when that was.
@@ -49,6 +52,7 @@ class WorkerLink:
     boundary: Boundary = attrs.field(factory=Boundary)
     reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     paused: PausedSources = attrs.field(factory=lambda: PausedSources(Pauses()))
+    busy: set[str] = attrs.field(factory=set)
     main: Pid | None = None
     required: tuple[str, ...] = ()
     unanswered: tuple[Reference, float] | None = None
@@ -90,6 +94,12 @@ class WorkerLink:
             self.reason.set_result(KILLED)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.os_pid, signal.SIGKILL)
+
+    def tell_busy(self, node: str) -> None:
+        """Tell it, unless it knows, that much is queued for a node that it sends to."""
+        if node not in self.busy:
+            self.busy.add(node)
+            self.protocol.request((BUSY, Atom(node), True))
 
     def hold_back(self, source: Source | None) -> None:
         """Too much is queued for this worker: no longer read from who sent it something."""

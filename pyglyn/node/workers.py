@@ -29,7 +29,7 @@ from pyglyn.node.link import Frame, Frames, LinkProtocol
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
 from pyglyn.node.releases import Releases
 from pyglyn.node.settings import to_bytes
-from pyglyn.node.worker_link import WorkerLink
+from pyglyn.node.worker_link import BUSY, WorkerLink
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -39,7 +39,7 @@ HELD_OPEN_S = 0.05
 """How long the socket of a dead worker may stay open because a descendant has it too."""
 ASK_AGAIN_S = 10.0
 """How long a worker that does not answer is not asked again, unless its answer comes after all."""
-WELCOME, REPLY, NODE_DOWN, BUSY = Atom("welcome"), Atom("reply"), Atom("node_down"), Atom("busy")
+WELCOME, REPLY, NODE_DOWN = Atom("welcome"), Atom("reply"), Atom("node_down")
 LOG_LEVEL, COUNT = Atom("log_level"), Atom("count")
 
 
@@ -165,7 +165,8 @@ class Workers:
         self.links[link.serial] = link
         self._by_os_pid[os_pid] = link
         hub = self.hub
-        busy: list[Term] = [Atom(name) for name in hub.runtime.busy]
+        link.busy = {*hub.runtime.busy}
+        busy: list[Term] = [Atom(name) for name in link.busy]
         leader: Term = hub.runtime.group_leader or UNDEFINED
         protocol.request(
             (WELCOME, link.serial, Atom(hub.name), hub.local.creation, leader, busy, to_bytes(hub.settings))
@@ -324,10 +325,12 @@ class Workers:
                 self.named.pop(ref, None)
             link.protocol.request((NODE_DOWN, Atom(node)))
 
-    def busy(self, node: str, busy: bool) -> None:
-        """Tell every worker that much, or no longer much, is queued for a node."""
+    def no_longer_busy(self, node: str) -> None:
+        """Tell the workers that know a node as busy that it no longer is."""
         for link in self.links.values():
-            link.protocol.request((BUSY, Atom(node), busy))
+            if node in link.busy:
+                link.busy.discard(node)
+                link.protocol.request((BUSY, Atom(node), False))
 
     def count(self) -> None:
         """Have every worker, those to come too, tell what it counts soon after."""

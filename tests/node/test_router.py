@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, DistFlags
 from pyglyn.dist.control import (
     DemonitorP,
@@ -30,7 +31,8 @@ from pyglyn.etf import Atom, Limits, Pid, Reference, Term, encode_parts
 from pyglyn.node import Process
 from pyglyn.node.worker import Worker
 from pyglyn.testing import eventually
-from tests.node.joined import Joined, joined, mailbox
+from tests.node.joined import Joined, RawWorker, joined, mailbox
+from tests.node.runtimes import REF
 
 KILOBYTE = 1024
 NOPROC, NOCONNECTION, EXIT, DOWN = Atom("noproc"), Atom("noconnection"), Atom("EXIT"), Atom("DOWN")
@@ -243,12 +245,35 @@ async def test_a_worker_is_told_which_nodes_are_busy_and_its_message_too_many_is
         inside = attached(worker)
         peer = await flooded(here, attached(here), 2 * limit)
         assert [*here.node.runtime.busy] == [peer.name]
-        await eventually(lambda: [*worker.runtime.busy] == [peer.name])
-        assert [*(await here.worker()).runtime.busy] == [peer.name], "one that comes later is told too"
         inside.send(("sink", peer.name), 1)
         await eventually(lambda: "dropped a message of worker" in caplog.text)
+        await eventually(lambda: [*worker.runtime.busy] == [peer.name])
+        assert [*(await here.worker()).runtime.busy] == [peer.name], "one that comes later is told too"
         peer.ups[0].resume_reading()
         await eventually(lambda: not [*here.node.runtime.busy] and not [*worker.runtime.busy])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_only_a_worker_that_sends_to_a_busy_node_is_told_of_it_once(here: Joined, count: int) -> None:
+    """With large messages this begins and ends with each of them: it would cost every worker something."""
+    sending, idle = RawWorker(), RawWorker()
+    for each in (sending, idle):
+        await each.connect(here.node)
+        each.protocol.request((Atom("hello"), id(each), 0, b"raw"))
+        await eventually(lambda each=each: each.requests)
+    peer = await flooded(here, attached(here), 2048 * KILOBYTE)
+    by = Pid(here.node.name, 1, 1, here.node.local.creation)
+    for _ in range(2):  # alone, and those that have the same header
+        for _ in range(count):
+            sending.protocol.send(RegSend(by, Atom("sink")), peer.name, [etf.encode_bare(1)])
+        await eventually(lambda: len(sending.requests) == 2)
+    peer.ups[0].resume_reading()
+    await eventually(lambda: len(sending.requests) == 3)
+    name = Atom(peer.name)
+    assert sending.requests[1:] == [(Atom("busy"), name, True), (Atom("busy"), name, False)]
+    idle.protocol.request((Atom("whereis"), REF, b"nobody"))
+    await eventually(lambda: len(idle.requests) == 2)
+    assert idle.requests[1] == (Atom("reply"), REF, Atom("undefined"))
 
 
 # --- in the stead of those who cannot answer ----------------------------------------------------------
