@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import os
 import socket
+import weakref
 from typing import Protocol, TypeVar
 
 
@@ -26,6 +28,7 @@ O = TypeVar("O", bound=Open)  # noqa: E741
 
 _numbers: set[int] = set()
 _opened: dict[int, Open] = {}
+_mappings: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 _prune_at = 64
 
 
@@ -39,6 +42,12 @@ def close_number(fd: int) -> None:
     """Close a descriptor that `keep_number` has noted."""
     _numbers.discard(fd)
     os.close(fd)
+
+
+def keep_mapping(mapping: mmap.mmap) -> mmap.mmap:
+    """Note shared memory: forks have it no more, unless something there refers to it. Returns it."""
+    _mappings.add(mapping)
+    return mapping
 
 
 def keep(opened: O) -> O:
@@ -99,6 +108,10 @@ def _let_go() -> None:
         with contextlib.suppress(OSError):
             os.close(fd)
     _numbers.clear()
+    for mapping in _mappings:
+        with contextlib.suppress(BufferError):
+            mapping.close()
+    _mappings.clear()
     numbers = [number for each in _opened.values() if (number := _number(each)) >= 0]
     _opened.clear()
     if not numbers:

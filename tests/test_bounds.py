@@ -111,6 +111,7 @@ KNOWN = {
     "supervision/os/program.py": "a child's readiness, by its own socket or a port of its own",
     "node/workers.py": "the socket for workers",
     "node/worker.py": "the link to the hub",
+    "node/shared.py": "the memory of a link; a cache with a value for each size of places",
     "node/notify.py": "the heartbeat file, systemd's socket",
     "http/server.py": "the HTTP port",
 }

@@ -2,9 +2,10 @@
 
 A frame is ``length:32 | header | term``, integers big-endian. The header is a bare external term,
 ``{Node, Control}``: a control message of the distribution protocol, and the node that a name in it belongs to
-(``nil`` for none); the term is its payload, passed on as it is. ``{hub, Request}`` is for the other end
-itself. In front of a worker's first frame is the token (``admission``): both ends belong to one node and
-trust each other. A frame that does not parse closes the link.
+(``nil`` for none); the term is its payload, passed on as it is. Behind ``{Node, Control, Piece, Size}`` is
+none: it is in the memory that both ends have (``shared``). ``{hub, Request}`` is for the other end itself. In
+front of a worker's first frame is the token (``admission``): both ends belong to one node and trust each
+other. A frame that does not parse closes the link.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pyglyn.errors import PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.etf.frames import LONGEST_HEAD
 from pyglyn.net.transport import READ_SIZE
+from pyglyn.node import shared
 from pyglyn.node.exits import atom_of
 from pyglyn.node.ways import Port
 
@@ -38,6 +40,10 @@ logger = logging.getLogger("pyglyn.node")
 T = TypeVar("T")
 
 HUB: Final = Atom("hub")
+OFFER, ANSWER = Atom("shared"), Atom("shared_answer")
+WANTED, READ = Atom("shared_wanted"), Atom("shared_read")
+"""Private messages of the links themselves: there is memory for large messages; it is open, or cannot be.
+Most of it is in use; what was sent before that was said has been read."""
 MAX_FRAME: Final = 2**32 - 1
 HIGH_WATER: Final = 16 * 1024 * 1024
 """Bytes waiting to be written above which a link is busy, where nothing else is said."""
@@ -45,6 +51,8 @@ _PAIR: Final = b"h\2"
 """What a tuple of two begins with."""
 FROM_NOWHERE: Final = _PAIR + etf.encode_bare(None)
 """What is in front of a control message in which no name of another node is."""
+_ELSEWHERE: Final = b"h\4"
+"""What the header of a message begins with that is not in its frame."""
 _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
@@ -97,9 +105,13 @@ class FrameWriter:
     """Writes signals as frames.
 
     Most messages go from and to whom one before went: such a header is not encoded again.
+
+    Args:
+        lender: where large terms are put, if there is room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lender: shared.Lender | None = None) -> None:
+        self.lender = lender
         self._known: dict[tuple[type, Pid | None, object, str | None], bytes] = {}
 
     def write(
@@ -109,8 +121,13 @@ class FrameWriter:
         header = self.header(control, node)
         if not parts:
             return [_LENGTH.pack(len(header)) + header]
-        size = len(header) + sum(map(len, parts))
-        return [_LENGTH.pack(size) + header, *parts]
+        size = sum(map(len, parts))
+        if size >= LARGE and self.lender is not None:
+            first = self.lender.put(parts, size)
+            if first is not None:
+                place = etf.encode_bare(first) + etf.encode_bare(size)
+                return [_LENGTH.pack(len(header) + len(place)) + _ELSEWHERE + header[len(_PAIR) :] + place]
+        return [_LENGTH.pack(len(header) + size) + header, *parts]
 
     def write_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> bytes:
         """Write messages that differ in their terms only."""
@@ -164,6 +181,8 @@ class FrameReader:
         self._body: memoryview | None = None  # of the large one that is under way
         self._filled = 0
         self._known: dict[bytes, tuple[Send | RegSend, str | None]] = {}
+        self.borrower: shared.Borrower | None = None
+        """Where the terms are that are not in their frames."""
 
     def room(self) -> memoryview | None:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
@@ -242,32 +261,33 @@ class FrameReader:
         return at
 
     def _read(self, body: bytes | memoryview) -> Frame:
-        frame, end = _parse(body)
+        frame, end = self._parse(body)
         control = frame.control
-        if isinstance(control, (Send, RegSend)) and end <= LONGEST_HEAD:
+        if isinstance(control, (Send, RegSend)) and end <= LONGEST_HEAD and end < len(body):
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[bytes(body[:end])] = (control, frame.node)
         return frame
+
+    def _parse(self, body: bytes | memoryview) -> tuple[Frame, int]:
+        """Read a frame; returns also where its header ends."""
+        header, end = etf.decode_bare(body)
+        match header:
+            case (Atom("hub"), request):
+                return Frame(None, request=request), end
+            case (node, tuple() as control):
+                payload = _payload(body, end)
+            case (node, tuple() as control, int() as first, int() as size) if self.borrower is not None:
+                payload = self.borrower.take(first, size)
+            case _:
+                raise RemoteProtocolError("not a frame of a hub or worker")
+        return Frame(from_term(control), node.name if isinstance(node, Atom) else None, payload), end
 
 
 def _payload(body: bytes | memoryview, at: int) -> bytes | memoryview | None:
     if at >= len(body):
         return None
     return memoryview(body)[at:] if len(body) - at >= LARGE else bytes(body[at:])
-
-
-def _parse(body: bytes | memoryview) -> tuple[Frame, int]:
-    """Read a frame; returns also where its header ends."""
-    header, end = etf.decode_bare(body)
-    match header:
-        case (Atom("hub"), request):
-            return Frame(None, request=request), end
-        case (node, tuple() as control):
-            name = node.name if isinstance(node, Atom) else None
-            return Frame(from_term(control), name, _payload(body, end)), end
-        case _:
-            raise RemoteProtocolError("not a frame of a hub or worker")
 
 
 class LinkProtocol(asyncio.BufferedProtocol):
@@ -280,6 +300,9 @@ class LinkProtocol(asyncio.BufferedProtocol):
         on_busy: called with True when ``busy`` begins, with False when a quarter of that is left.
         on_frames: called with messages that have the same header; False for each of them to be given to
             ``on_frame``.
+        memory: bytes for large messages on their way (see ``shared``); 0 for none.
+        waits: whether ``busy`` is also true while more than half of that is in use, until the other end has
+            read what was sent; else what finds no room goes through the socket.
     """
 
     def __init__(
@@ -290,6 +313,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         high_water: int = HIGH_WATER,
         on_busy: Callable[[bool], None] = lambda busy: None,
         on_frames: Callable[[Frames], bool] = lambda frames: False,
+        memory: int = 0,
+        waits: bool = False,
     ) -> None:
         self._on_frame = on_frame
         self._on_frames = on_frames
@@ -309,6 +334,17 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self.busy = False
         self._turn = loop_turn.current()
         self._closed = False
+        self._waits = waits
+        self._is_short = False
+        self.lend(memory)
+
+    def lend(self, memory: int) -> None:
+        """Have so many bytes for large messages on their way; before the first of them."""
+        if memory:
+            self._writer.lender = shared.Lender(memory, self._offer)
+
+    def _offer(self, path: str, name: str) -> None:
+        self.request((OFFER, path.encode(), name.encode()))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # by what it does: uvloop's is no subclass
@@ -368,12 +404,34 @@ class LinkProtocol(asyncio.BufferedProtocol):
             return True
 
     def _handle(self, frame: Frame) -> None:
+        if frame.control is None and self._is_of_memory(frame.request):
+            return
         try:
             self._on_frame(frame)
         except Exception:
             if frame.control is None:  # the other end itself is not as it should be
                 raise
             logger.exception("a signal that came over the link could not be handled")
+
+    def _is_of_memory(self, request: Term) -> bool:
+        """Whether a private message is of the links themselves; then it is dealt with."""
+        match request:
+            case (what, bytes() as path, bytes() as name) if what is OFFER:
+                try:
+                    self._reader.borrower = shared.Borrower(path.decode(), name.decode())
+                except OSError as error:
+                    logger.debug("large messages go through the socket: %s", error)
+                self.request((ANSWER, self._reader.borrower is not None))
+            case (what, bool() as accepted) if what is ANSWER and self._writer.lender is not None:
+                self._writer.lender.answered(accepted)
+            case what if what is WANTED:
+                self.request(READ)
+            case what if what is READ:
+                self._is_short = False
+                self._judge()
+            case _:
+                return False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         try:
@@ -382,6 +440,9 @@ class LinkProtocol(asyncio.BufferedProtocol):
         finally:
             forks.shut_down_transport(self.transport)
             self.transport = None
+            self._reader.borrower = None
+            if self._writer.lender is not None:
+                self._writer.lender.close()
             self._is_written()
             self._on_closed()
 
@@ -412,6 +473,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
         the frames.
         """
         self._put(self._writer.write(control, node, parts))
+        lender = self._writer.lender
+        if lender is not None and self._waits and lender.is_short and not self._is_short:
+            self._is_short = True
+            self.request(WANTED)
 
     def send_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> None:
         """Send messages that have the same header."""
@@ -452,6 +517,15 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._turn.at_end(self.flush)
         self._out += pieces
         self._out_size += sum(map(len, pieces))
+        if not self.busy and (self._is_short or self._out_size > self._high_water):
+            self._judge()
+
+    def _judge(self) -> None:
+        """Say whether it is busy, where that is not as it was."""
+        least = self._high_water // 4 if self.busy else self._high_water
+        if self.busy is not (self._is_short or self.queued_bytes > least):
+            self.busy = not self.busy
+            self._on_busy(self.busy)
 
     def flush(self) -> None:
         """Write what has been sent, as far as the other end takes it; when it takes more, this goes on.
@@ -466,9 +540,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
             return
         while self._out and self._writable:
             transport.write(self._take(_WRITE_SIZE))
-        if self.busy is not (self.queued_bytes > (self._high_water // 4 if self.busy else self._high_water)):
-            self.busy = not self.busy
-            self._on_busy(self.busy)
+        self._judge()
 
     def _take(self, limit: int) -> bytes | memoryview:
         """Take about so many bytes off the queue: small pieces joined, of a large one a view."""

@@ -135,7 +135,7 @@ class Worker:
         self.on_info: list[Callable[[], Term]] = []
         self._on_hub_gone = on_hub_gone
         self._protocol = LinkProtocol(
-            self._on_frame, self._on_closed, on_busy=self._on_link_busy, on_frames=self._on_frames
+            self._on_frame, self._on_closed, on_busy=self._on_link_busy, on_frames=self._on_frames, waits=True
         )
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
@@ -171,6 +171,7 @@ class Worker:
         """Become part of the node: at once, since other frames may follow in the same read."""
         identity = Identity(node.name, creation, serial)
         self.runtime = WorkerRuntime(identity, self, from_bytes(settings), self._secret)
+        self._protocol.lend(self.runtime.settings.shared_memory)
         self.runtime.readiness.on_required = self._say_what_is_required
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:

@@ -141,9 +141,15 @@ class Workers:
             if link is not None and not busy:
                 link.paused.resume()
 
-        limit = self.hub.settings.worker_queue_limit
+        settings = self.hub.settings
         protocol = Arriving(
-            self.admission, on_frame, on_closed, high_water=limit, on_busy=on_busy, on_frames=on_frames
+            self.admission,
+            on_frame,
+            on_closed,
+            high_water=settings.worker_queue_limit,
+            on_busy=on_busy,
+            on_frames=on_frames,
+            memory=settings.shared_memory,
         )
         return protocol
 

@@ -1,0 +1,189 @@
+"""Memory that both ends of a link have: large messages go through it, not through the socket. Layer: node.
+
+A message of a mebibyte through a Unix socket is copied into the kernel and out of it, page by page, in ten or
+more system calls of each end. Through memory that both have it is copied in once, and the other end decodes
+it, or writes it to a connection, from where it is. Its frame says where, and takes the way of every frame: so
+the order is the same.
+
+The end that sends makes the memory when it has its first large message, and offers it; until the other end
+has said that it has opened it, and wherever there is no room, the message itself is in the frame. Each
+direction has its own. In front of the memory is a byte for each piece of it: who sends sets that of a
+message's first piece, who receives clears it when nothing refers to the message any more, and nobody is told.
+A message gets the first place that is free: few pages are used where messages are read soon.
+
+It has no name in any file system: the other end opens the descriptor of this one, by its path in ``/proc``,
+and with the last of the two it is gone. Where that cannot be (no Linux, no ``/proc``, another user), all goes
+through the socket.
+
+Source: memfd_create(2); proc(5), ``/proc/pid/fd``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import mmap
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pyglyn import forks
+from pyglyn.errors import RemoteProtocolError
+
+PIECE: Final = 64 * 1024
+_FRONT: Final = 4096
+"""Bytes in front, and so the most pieces there are."""
+_FREE, _TAKEN = 0, 1
+
+
+class Lender:
+    """The end that sends.
+
+    Args:
+        size: bytes; 0 for none.
+        offer: tells the other end about it: where it can be opened, and what it is called then.
+
+    Attributes:
+        name: what the memory is called in ``/proc``; empty while there is none.
+        in_use: pieces that the other end has not given back, as far as is known.
+    """
+
+    def __init__(self, size: int, offer: Callable[[str, str], None]) -> None:
+        self._pieces = min(size // PIECE, _FRONT)
+        self._offer = offer
+        self._memory: mmap.mmap | None = None
+        self._fd = -1
+        self._accepted = False
+        self._taken = bytearray(self._pieces)
+        self.name = ""
+        self.in_use = 0
+        self._lent: dict[int, int] = {}  # first piece -> how many
+
+    def put(self, parts: Sequence[bytes | memoryview], size: int) -> int | None:
+        """Put a message there; returns its first piece, None where it has to go through the socket."""
+        count = -(-size // PIECE)
+        if count > self._pieces // 2:  # one message must not need all of it to be free
+            return None
+        memory = self._memory
+        if memory is None or not self._accepted:
+            if memory is None:
+                self._make()
+            return None
+        for first in [first for first in self._lent if memory[first] == _FREE]:
+            number = self._lent.pop(first)
+            self._taken[first : first + number] = bytes(number)
+            self.in_use -= number
+        first = self._taken.find(bytes(count))
+        if first < 0:
+            return None
+        self._taken[first : first + count] = b"\1" * count
+        self.in_use += count
+        self._lent[first] = count
+        memory[first] = _TAKEN
+        at = _FRONT + first * PIECE
+        for part in parts:
+            memory[at : at + len(part)] = part
+            at += len(part)
+        return first
+
+    @property
+    def is_short(self) -> bool:
+        """Whether more than half of it is in use."""
+        return 2 * self.in_use > self._pieces
+
+    def answered(self, accepted: bool) -> None:
+        """The other end has opened it, or cannot."""
+        self._accepted = accepted
+        self._close_number()
+        if not accepted:
+            self.close()
+
+    def close(self) -> None:
+        """Use it no more."""
+        self._close_number()
+        self._pieces = self.in_use = 0
+        self._memory = None
+
+    def _make(self) -> None:
+        self.name = f"pyglyn-{os.urandom(8).hex()}"
+        size = _FRONT + self._pieces * PIECE
+        try:
+            self._fd = forks.keep_number(os.memfd_create(self.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+            os.ftruncate(self._fd, size)
+            fcntl.fcntl(
+                self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            )
+            self._memory = forks.keep_mapping(mmap.mmap(self._fd, size))
+        except (OSError, AttributeError):  # no Linux
+            self.close()
+        else:
+            self._offer(f"/proc/{os.getpid()}/fd/{self._fd}", self.name)
+
+    def _close_number(self) -> None:
+        if self._fd >= 0:
+            forks.close_number(self._fd)
+            self._fd = -1
+
+
+class Borrower:
+    """The end that receives.
+
+    Args:
+        path, name: as offered.
+
+    Raises:
+        OSError: it cannot be opened, or is something else.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        if (
+            "\0" in path or os.readlink(path) != f"/memfd:{name} (deleted)"
+        ):  # the same number in another container
+            raise FileNotFoundError(path)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._size = os.fstat(fd).st_size - _FRONT
+            self._memory = forks.keep_mapping(mmap.mmap(fd, _FRONT + self._size))
+        finally:
+            os.close(fd)
+        self._held = 0
+        self._views: dict[int, weakref.ref[Any]] = {}
+
+    def take(self, first: int, size: int) -> bytes | memoryview:
+        """A message that was put there; its place is free again when nothing refers to the view any more.
+
+        When half of it is held by views, as by messages in mailboxes that nobody reads, further messages are
+        copied: there is always room for those that are read.
+
+        Raises:
+            RemoteProtocolError: there cannot be one.
+        """
+        at = _FRONT + first * PIECE
+        if first < 0 or size <= 0 or at + size > _FRONT + self._size:
+            raise RemoteProtocolError("a message is said to be where there is no memory")
+        count = -(-size // PIECE)
+        if 2 * (self._held + count * PIECE) > self._size:
+            copied = self._memory[at : at + size]
+            self._memory[first] = _FREE
+            return copied
+        place = _place(count).from_buffer(self._memory, at)
+        self._held += count * PIECE
+        memory, number, views = self._memory, os.getpid(), self._views
+
+        def free(_: object) -> None:
+            if os.getpid() != number:  # the copy of a fork
+                return
+            del views[first]
+            self._held -= count * PIECE
+            memory[first] = _FREE
+
+        views[first] = weakref.ref(place, free)
+        return memoryview(place).cast("B")[:size]
+
+
+@functools.lru_cache(maxsize=_FRONT)
+def _place(count: int) -> Any:
+    """So many pieces, as a type of ``ctypes``: such an object tells when nothing refers to it any more."""
+    return ctypes.c_char * (count * PIECE)
