@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import attrs
 
@@ -243,6 +243,7 @@ class HandshakeDriver(asyncio.Protocol):
             asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
 
 
+OnMessage: TypeAlias = "Callable[[Connection, Control, bytes | memoryview | None], None]"
 OnMessages: TypeAlias = "Callable[[Connection, Send | RegSend, list[bytes]], bool]"
 """Takes messages with the same control message; False for each of them to be given to ``on_message``."""
 
@@ -270,7 +271,7 @@ class Connection(asyncio.BufferedProtocol):
         order: int,
         local_name: str,
         settings: NetSettings,
-        on_message: Callable[[Connection, Control, bytes | memoryview | None], None],
+        on_message: OnMessage,
         on_down: Callable[[Connection, str], None],
         on_busy: Callable[[Connection, bool], None],
         on_messages: OnMessages | None = None,
@@ -503,8 +504,16 @@ class Connection(asyncio.BufferedProtocol):
             if type(event) is tuple:
                 if self._held or not channel.reading:
                     self._held.append(event)
-                else:
-                    self._dispatch(event[0], event[1])
+                    continue
+                control: Control = event[0]
+                payload: Any = event[1]
+                if type(payload) is list:
+                    self._dispatch(control, payload)
+                    continue
+                try:  # as `_dispatch`
+                    self._on_message(self, control, payload)
+                except Exception:
+                    self._say_not_handled()
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
@@ -520,7 +529,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._on_messages is not None and self._on_messages(self, control, payload):  # type: ignore[arg-type]
                 return
         except Exception:
-            logger.exception("what came from %s could not be handled", self.name)
+            self._say_not_handled()
             return
         for index, each in enumerate(payload):
             if self._closed:
@@ -531,6 +540,9 @@ class Connection(asyncio.BufferedProtocol):
                     self._go_on_next_turn()
                 return
             self._dispatch(control, each)
+
+    def _say_not_handled(self) -> None:
+        logger.exception("what came from %s could not be handled", self.name)
 
     def _go_on_next_turn(self) -> None:
         """Let others have their turn before the rest of what was read, and read nothing before that."""

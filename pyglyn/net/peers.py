@@ -41,7 +41,7 @@ from pyglyn.dist import (
 from pyglyn.dist.handshake import MAX_NAME
 from pyglyn.errors import DistributionError, HandshakeError, LocalProtocolError
 from pyglyn.net import epmd_client, transport
-from pyglyn.net.connection import Connection, HandshakeDriver, OnMessages
+from pyglyn.net.connection import Connection, HandshakeDriver, OnMessage, OnMessages
 from pyglyn.net.epmd_server import EpmdServer
 from pyglyn.net.listener import Listener
 from pyglyn.net.registrar import Registrar, random_creation
@@ -51,7 +51,6 @@ from pyglyn.net.turns import Turns
 from pyglyn.patience import Patience
 
 if TYPE_CHECKING:
-    from pyglyn.dist.control import Control
     from pyglyn.dist.handshake import Event as HandshakeEvent
 
 logger = logging.getLogger("pyglyn.net")
@@ -103,25 +102,28 @@ class Peers:
     Args:
         local: who we are; ``start`` fills in the creation.
         settings: limits, times and choices.
+
+    Attributes:
+        on_message, on_messages: those of connections to come; they may be set before the first.
     """
 
     def __init__(
         self,
         local: LocalNode,
         on_up: Callable[[Connection], None],
-        on_message: Callable[[Connection, Control, bytes | memoryview | None], None],
         on_down: Callable[[Connection, str], None],
         on_busy: Callable[[Connection, bool], None],
         settings: NetSettings | None = None,
         *,
+        on_message: OnMessage | None = None,
         on_messages: OnMessages | None = None,
     ) -> None:
         _check_local(local)
         self.local = local
         self.settings = settings or NetSettings()
         self._on_up = on_up
-        self._on_message = on_message
-        self._on_messages = on_messages
+        self.on_message = on_message
+        self.on_messages = on_messages
         self._on_down = on_down
         self._on_busy = on_busy
         self._side: LocalSide | None = None
@@ -522,15 +524,16 @@ class Peers:
                 sock.abort()  # it was overtaken by a connection that began later
                 return
             old.close("replaced by a newer connection from the same node")
+        assert self.on_message is not None
         connection = Connection(
             complete,
             driver.order,
             self.local.name,
             self.settings,
-            self._on_message,
+            self.on_message,
             self._down,
             self._on_busy,
-            self._on_messages,
+            self.on_messages,
         )
         self._connections[name] = connection
         dial = self._dials.pop(name, None)

@@ -19,7 +19,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -87,18 +87,10 @@ class Frame:
     request: Term = None
 
 
-@attrs.define
-class Frames:
-    """Messages on their way that have the same header.
-
-    Attributes:
-        control, node: as of a `Frame`.
-        payloads: the undecoded term of each.
-    """
-
-    control: Send | RegSend
-    node: str | None
-    payloads: list[bytes]
+Payload: TypeAlias = "bytes | memoryview | None"
+Run: TypeAlias = "tuple[tuple[Any, str | None], Payload | list[bytes]] | tuple[None, Term]"
+"""A control message and the node that a name in it belongs to; with its undecoded term, None if it has none,
+or with those of several messages that have the same header. Or None with a private message."""
 
 
 class FrameWriter:
@@ -188,11 +180,11 @@ class FrameReader:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
         return None if self._body is None else self._body[self._filled :]
 
-    def filled(self, count: int) -> list[Frame]:
+    def filled(self, count: int) -> list[Run]:
         """So many bytes have been put into ``room``; returns the frame if it is complete.
 
         Raises:
-            PyglynError: as ``receive_data``.
+            PyglynError: as ``receive_batch``.
         """
         body = self._body
         assert body is not None
@@ -204,21 +196,15 @@ class FrameReader:
 
     def receive_data(self, data: bytes) -> list[Frame]:
         """As `receive_batch`, with each frame by itself."""
-        frames: list[Frame] = []
-        for each in self.receive_batch(data):
-            if isinstance(each, Frames):
-                frames += [Frame(each.control, each.node, payload) for payload in each.payloads]
-            else:
-                frames.append(each)
-        return frames
+        return frames_of(self.receive_batch(data))
 
-    def receive_batch(self, data: bytes) -> list[Frame | Frames]:
+    def receive_batch(self, data: bytes) -> list[Run]:
         """Take bytes as they come; returns the frames that are complete.
 
         Raises:
             PyglynError: something that no hub or worker sends.
         """
-        frames: list[Frame | Frames] = []
+        frames: list[Any] = []
         at = 0
         if self._body is not None:
             at = min(len(data), len(self._body) - self._filled)
@@ -231,7 +217,7 @@ class FrameReader:
             data, self._rest = bytes(self._rest), bytearray()
         end = len(data)
         while end - at >= 4:
-            at = self._cut(data, at, frames)
+            at = etf.cut_frames(data, at, LARGE, b"", self._known, frames, CALL_SIGNALS)
             if end - at < 4:
                 break
             size = int.from_bytes(data[at : at + 4])
@@ -250,38 +236,45 @@ class FrameReader:
             self._wanted = 4 + int.from_bytes(data[at : at + 4]) if end - at >= 4 else 4
         return frames
 
-    def _cut(self, data: bytes, at: int, frames: list[Frame | Frames]) -> int:
-        runs: list[tuple[tuple[Any, str | None], list[bytes] | bytes | None]] = []
-        at = etf.cut_frames(data, at, LARGE, b"", self._known, runs, CALL_SIGNALS)
-        for (control, node), payload in runs:
-            if type(payload) is list:
-                frames.append(Frames(control, node, payload))
-            else:
-                frames.append(Frame(control, node, payload))  # type: ignore[arg-type]
-        return at
-
-    def _read(self, body: bytes | memoryview) -> Frame:
-        frame, end = self._parse(body)
-        control = frame.control
-        if isinstance(control, (Send, RegSend)) and end <= LONGEST_HEAD and end < len(body):
+    def _read(self, body: bytes | memoryview) -> Run:
+        run, end = self._parse(body)
+        what = run[0]
+        if (
+            what is not None
+            and isinstance(what[0], (Send, RegSend))
+            and end <= LONGEST_HEAD
+            and end < len(body)
+        ):
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[bytes(body[:end])] = (control, frame.node)
-        return frame
+            self._known[bytes(body[:end])] = what
+        return run
 
-    def _parse(self, body: bytes | memoryview) -> tuple[Frame, int]:
+    def _parse(self, body: bytes | memoryview) -> tuple[Run, int]:
         """Read a frame; returns also where its header ends."""
         header, end = etf.decode_bare(body)
         match header:
             case (Atom("hub"), request):
-                return Frame(None, request=request), end
+                return (None, request), end
             case (node, tuple() as control):
                 payload = _payload(body, end)
             case (node, tuple() as control, int() as first, int() as size) if self.borrower is not None:
                 payload = self.borrower.take(first, size)
             case _:
                 raise RemoteProtocolError("not a frame of a hub or worker")
-        return Frame(from_term(control), node.name if isinstance(node, Atom) else None, payload), end
+        return ((from_term(control), node.name if isinstance(node, Atom) else None), payload), end
+
+
+def frames_of(runs: Sequence[Run]) -> list[Frame]:
+    """Every frame by itself."""
+    frames: list[Frame] = []
+    for what, payload in runs:
+        if what is None:
+            frames.append(Frame(None, request=payload))  # type: ignore[arg-type]
+        else:
+            payloads: list[Any] = payload if type(payload) is list else [payload]
+            frames += [Frame(*what, each) for each in payloads]
+    return frames
 
 
 def _payload(body: bytes | memoryview, at: int) -> bytes | memoryview | None:
@@ -290,34 +283,42 @@ def _payload(body: bytes | memoryview, at: int) -> bytes | memoryview | None:
     return memoryview(body)[at:] if len(body) - at >= LARGE else bytes(body[at:])
 
 
+def _one_by_one(control: Control, node: str | None, payloads: list[bytes]) -> bool:
+    return False
+
+
 class LinkProtocol(asyncio.BufferedProtocol):
     """One end of the link: frames in, frames out, and how much is waiting.
 
     Args:
-        on_frame: called with each frame, in order.
+        on_request: called with each private message.
         on_closed: called once, when the other end is gone.
         high_water: bytes waiting to be written above which ``busy`` is true.
         on_busy: called with True when ``busy`` begins, with False when a quarter of that is left.
-        on_frames: called with messages that have the same header; False for each of them to be given to
-            ``on_frame``.
         memory: bytes for large messages on their way (see ``shared``); 0 for none.
         waits: whether ``busy`` is also true while more than half of that is in use, until the other end has
             read what was sent; else what finds no room goes through the socket.
+
+    Attributes:
+        on_signal: called with each signal, and all calls are in order: the control message, the node that a
+            name in it belongs to, and its undecoded term. Until it is set, signals close the link.
+        on_messages: called with messages that have the same header, and a list of their terms; False for each
+            of them to be given to ``on_signal``.
     """
 
     def __init__(
         self,
-        on_frame: Callable[[Frame], None],
+        on_request: Callable[[Term], None],
         on_closed: Callable[[], None],
         *,
         high_water: int = HIGH_WATER,
         on_busy: Callable[[bool], None] = lambda busy: None,
-        on_frames: Callable[[Frames], bool] = lambda frames: False,
         memory: int = 0,
         waits: bool = False,
     ) -> None:
-        self._on_frame = on_frame
-        self._on_frames = on_frames
+        self.on_signal: Callable[[Control, str | None, Payload], None] = self._refuse
+        self.on_messages: Callable[[Any, str | None, list[bytes]], bool] = _one_by_one
+        self._on_request = on_request
         self._on_closed = on_closed
         self._on_busy = on_busy
         self._high_water = high_water
@@ -383,35 +384,35 @@ class LinkProtocol(asyncio.BufferedProtocol):
             if began:
                 self._turn.end()
 
-    def _receive(self, read: Callable[[T], Sequence[Frame | Frames]], data: T) -> None:
+    def _receive(self, read: Callable[[T], list[Run]], data: T) -> None:
         try:
-            frames = read(data)
+            runs = read(data)
         except PyglynError:
             self.close()
             raise
-        for frame in frames:
-            if isinstance(frame, Frame):
-                self._handle(frame)
-            elif not self._handle_many(frame):
-                for payload in frame.payloads:
-                    self._handle(Frame(frame.control, frame.node, payload))
+        for what, payload in runs:
+            if what is None:
+                if not self._is_of_memory(cast(Term, payload)):
+                    self._on_request(cast(Term, payload))  # the other end itself: an error ends the link
+                continue
+            control, node = what
+            try:
+                if type(payload) is not list:
+                    self.on_signal(control, node, payload)  # type: ignore[arg-type]
+                elif not self.on_messages(control, node, payload):
+                    for each in payload:
+                        self._signal(control, node, each)
+            except Exception:
+                logger.exception("what came over the link could not be handled")
 
-    def _handle_many(self, frames: Frames) -> bool:
+    def _signal(self, control: Control, node: str | None, payload: Payload) -> None:
         try:
-            return self._on_frames(frames)
+            self.on_signal(control, node, payload)
         except Exception:
-            logger.exception("messages that came over the link could not be handled")
-            return True
-
-    def _handle(self, frame: Frame) -> None:
-        if frame.control is None and self._is_of_memory(frame.request):
-            return
-        try:
-            self._on_frame(frame)
-        except Exception:
-            if frame.control is None:  # the other end itself is not as it should be
-                raise
             logger.exception("a signal that came over the link could not be handled")
+
+    def _refuse(self, control: Control, node: str | None, payload: Payload) -> None:
+        self.close()
 
     def _is_of_memory(self, request: Term) -> bool:
         """Whether a private message is of the links themselves; then it is dealt with."""

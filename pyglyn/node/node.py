@@ -27,7 +27,6 @@ from pyglyn.node.discovering import Discoverer
 from pyglyn.node.exports import DEFAULT, Exports
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame, Frames
 from pyglyn.node.notify import LifeSigns
 from pyglyn.node.process import Process
 from pyglyn.node.readiness import Readiness
@@ -38,7 +37,6 @@ from pyglyn.node.services import Services
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import ExitSignal
 from pyglyn.node.stalls import StallWatch
-from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
 logger = logging.getLogger("pyglyn.node")
@@ -105,14 +103,12 @@ class Node:
         self.peers = Peers(
             self.local,
             on_up=self._on_up,
-            on_message=self._on_message,
             on_down=self._on_down,
             on_busy=self._on_busy,
             settings=self.settings.net,
-            on_messages=self._on_messages,
         )
         self.hub = Hub(self.local, self.settings, self.peers, DEFAULT if exports is None else exports)
-        self.workers = Workers(self.hub, self._on_worker_signal, self._on_worker_messages)
+        self.workers = Workers(self.hub)
         self.router = Router(self.hub, self.workers)
         self.before_stop: list[Callable[[], Awaitable[None]]] = []
         self._watchers: dict[Pid, bool] = {}
@@ -513,20 +509,8 @@ class Node:
         for pid in self._watchers:
             self.system.send(pid, (NODEUP if event.up else NODEDOWN, Atom(event.node), info))
 
-    def _on_message(self, connection: Connection, control: Any, payload: bytes | memoryview | None) -> None:
-        self.router.from_peer(connection, control, payload)
-
-    def _on_messages(self, connection: Connection, control: Any, payloads: list[bytes]) -> bool:
-        return self.router.messages_from_peer(connection, control, payloads)
-
     def _on_busy(self, connection: Connection, busy: bool) -> None:
         self.router.busy(connection.name, busy)
-
-    def _on_worker_signal(self, link: WorkerLink, frame: Frame) -> None:
-        self.router.from_worker(link, frame)
-
-    def _on_worker_messages(self, link: WorkerLink, frames: Frames) -> bool:
-        return self.router.messages_from_worker(link, frames)
 
     # --- processes --------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
 from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame, Frames
+from pyglyn.node.link import Payload
 from pyglyn.node.runtime import MESSAGES, Parts, destination
 from pyglyn.node.signals import target_node
 from pyglyn.node.ways import Port
@@ -83,7 +83,7 @@ class _Pending:
 
 
 class Router:
-    """Passes signals on.
+    """Passes signals on: what comes from peers and workers comes to it.
 
     Args:
         most_pending: nodes that may be connected to at once because something was sent there.
@@ -101,6 +101,8 @@ class Router:
         self._waiting_bytes = 0
         self._said_that_many_wait = False
         self._begun = FewATurn(callers.A_TURN, hub.pauses)
+        hub.peers.on_message, hub.peers.on_messages = self.from_peer, self.messages_from_peer
+        workers.on_signal, workers.on_messages = self.from_worker, self.messages_from_worker
 
     # --- from the hub's own processes -------------------------------------------------------------
 
@@ -376,22 +378,24 @@ class Router:
 
     # --- from workers -----------------------------------------------------------------------------
 
-    def from_worker(self, link: WorkerLink, frame: Frame) -> None:
-        """Pass on what a worker sent."""
-        control = frame.control
-        assert control is not None
-        link.boundary.outgoing(control, frame.node)
+    def from_worker(self, link: WorkerLink, control: Control, of: str | None, payload: Payload) -> None:
+        """Pass on what a worker sent.
+
+        Args:
+            of: the node that a name in the control message belongs to.
+        """
+        link.boundary.outgoing(control, of)
         if type(control) is MonitorPExit and type(control.watched) is not Pid:
             self.workers.named.pop(control.ref, None)
         dest = None if type(control) is SpawnRequest else destination(control)
-        node = dest.node if isinstance(dest, (Pid, Reference)) else frame.node
+        node = dest.node if isinstance(dest, (Pid, Reference)) else of
         if node is None or node == self.hub.runtime.node:
-            other = self._into_node(control, frame.payload)
+            other = self._into_node(control, payload)
             if other is not None and other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return
-        if type(control) is not AliasSend or not self._answer_out(control, frame.payload, node):
-            parts = None if frame.payload is None else (frame.payload,)
+        if type(control) is not AliasSend or not self._answer_out(control, payload, node):
+            parts = None if payload is None else (payload,)
             try:
                 self.to_node(control, parts, node)
             except NodeBusy as error:
@@ -408,22 +412,23 @@ class Router:
         head += encode_bare((_ALIAS_SEND, control.sender, control.alias))
         return len(head) + len(payload) <= most and port.send_frame(join_frames(head, [payload]))
 
-    def messages_from_worker(self, link: WorkerLink, frames: Frames) -> bool:
+    def messages_from_worker(
+        self, link: WorkerLink, control: Send | RegSend, of: str | None, payloads: list[bytes]
+    ) -> bool:
         """Pass messages on that have the same header; False where each is for ``from_worker``."""
-        control = frames.control
-        node = control.to.node if isinstance(control, Send) else frames.node
+        node = control.to.node if isinstance(control, Send) else of
         if node is None or node == self.hub.runtime.node:
             other = self._worker_behind(control)
             if other is None:
-                return self.hub.runtime.receive_many_encoded(control, frames.payloads)
-            other.send_many(control, frames.payloads)
+                return self.hub.runtime.receive_many_encoded(control, payloads)
+            other.send_many(control, payloads)
             if other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return True
         connection = self.hub.peers.get(node)
         if connection is None or connection.closed or connection.queued_bytes > self.hub.settings.send_limit:
             return False
-        sent = connection.send_many(control, frames.payloads)
+        sent = connection.send_many(control, payloads)
         if node in self.hub.runtime.busy.nodes:
             link.tell_busy(node)
         return sent

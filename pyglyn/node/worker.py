@@ -23,7 +23,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import allocator, garbage
 from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
-from pyglyn.node.link import HIGH_WATER, Frame, Frames, LinkProtocol
+from pyglyn.node.link import HIGH_WATER, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
 from pyglyn.node.runtime import MESSAGES, Body, Identity, Parts, Runtime, label_of
@@ -135,7 +135,7 @@ class Worker:
         self.on_info: list[Callable[[], Term]] = []
         self._on_hub_gone = on_hub_gone
         self._protocol = LinkProtocol(
-            self._on_frame, self._on_closed, on_busy=self._on_link_busy, on_frames=self._on_frames, waits=True
+            self._on_request, self._on_closed, on_busy=self._on_link_busy, waits=True
         )
         self._welcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._replies: dict[Reference, tuple[asyncio.Future[Term], Callable[[Term], None] | None]] = {}
@@ -176,6 +176,7 @@ class Worker:
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)
+        self._protocol.on_signal, self._protocol.on_messages = self._on_signal, self._on_messages
         self._welcome.set_result(None)
 
     def _say_what_is_required(self, names: list[str]) -> None:
@@ -231,14 +232,14 @@ class Worker:
         if self._protocol.transport is not None:
             self._protocol.transport.close()
 
-    def _on_frames(self, frames: Frames) -> bool:
-        return self.runtime.receive_many_encoded(frames.control, frames.payloads)
+    def _on_messages(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> bool:
+        return self.runtime.receive_many_encoded(control, payloads)
 
-    def _on_frame(self, frame: Frame) -> None:
-        if frame.control is not None:
-            self.runtime.receive_encoded(frame.control, frame.payload)
-            return
-        match frame.request:
+    def _on_signal(self, control: Control, node: str | None, payload: bytes | memoryview | None) -> None:
+        self.runtime.receive_encoded(control, payload)
+
+    def _on_request(self, request: Term) -> None:
+        match request:
             case (Atom("welcome"), *details):
                 self._be_welcome(*details)
             case (Atom("reply"), Reference() as ref, reply):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -19,13 +20,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyglyn import counters, forks, patience
-from pyglyn.dist.control import MonitorPExit
+from pyglyn.dist.control import Control, MonitorPExit
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.backpressure import PausedSources
 from pyglyn.node.hub import Hub
-from pyglyn.node.link import Frame, Frames, LinkProtocol
+from pyglyn.node.link import LinkProtocol, Payload
 from pyglyn.node.reasons import ERROR, KILLED, OK, UNDEFINED
 from pyglyn.node.releases import Releases
 from pyglyn.node.settings import to_bytes
@@ -46,12 +47,10 @@ LOG_LEVEL, COUNT = Atom("log_level"), Atom("count")
 class Workers:
     """The workers of a node.
 
-    Args:
-        on_signal: called with each signal of a worker, in order.
+    Attributes:
+        on_signal: called with each worker and signal of it, in order (see `LinkProtocol`).
         on_messages: called with messages of a worker that have the same header; False for each of them to be
             given to ``on_signal``.
-
-    Attributes:
         address: the path workers connect to.
         token: what they must show.
         admission: the connections that have not shown it yet.
@@ -60,15 +59,11 @@ class Workers:
             be another process's when the monitor ends.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        on_signal: Callable[[WorkerLink, Frame], None],
-        on_messages: Callable[[WorkerLink, Frames], bool] = lambda link, frames: False,
-    ) -> None:
+    on_signal: Callable[[WorkerLink, Control, str | None, Payload], None]
+    on_messages: Callable[[WorkerLink, Any, str | None, list[bytes]], bool]
+
+    def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._on_signal = on_signal
-        self._on_messages = on_messages
         self.releases = Releases(hub)
         self.links: dict[int, WorkerLink] = {}
         self.named: dict[Reference, tuple[Pid, WorkerLink]] = {}
@@ -121,17 +116,12 @@ class Workers:
     def _accept(self) -> LinkProtocol:
         link: WorkerLink | None = None
 
-        def on_frame(frame: Frame) -> None:
+        def on_request(request: Term) -> None:
             nonlocal link
             if link is None:
-                link = self._welcome(protocol, frame)
-            elif frame.control is None:
-                self._request(link, frame.request)
+                link = self._welcome(protocol, request)
             else:
-                self._on_signal(link, frame)
-
-        def on_frames(frames: Frames) -> bool:
-            return link is not None and self._on_messages(link, frames)
+                self._request(link, request)
 
         def on_closed() -> None:
             if link is not None and not self._stopped:
@@ -144,11 +134,10 @@ class Workers:
         settings = self.hub.settings
         protocol = Arriving(
             self.admission,
-            on_frame,
+            on_request,
             on_closed,
             high_water=settings.worker_queue_limit,
             on_busy=on_busy,
-            on_frames=on_frames,
             memory=settings.shared_memory,
         )
         return protocol
@@ -158,8 +147,8 @@ class Workers:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _welcome(self, protocol: LinkProtocol, frame: Frame) -> WorkerLink | None:
-        match frame.request:
+    def _welcome(self, protocol: LinkProtocol, request: Term) -> WorkerLink | None:
+        match request:
             case (Atom("hello"), int() as os_pid, int() as parent, bytes() as title):
                 pass
             case _:
@@ -170,6 +159,8 @@ class Workers:
         link.paused = PausedSources(self.hub.pauses)
         self.links[link.serial] = link
         self._by_os_pid[os_pid] = link
+        protocol.on_signal = functools.partial(self.on_signal, link)
+        protocol.on_messages = functools.partial(self.on_messages, link)
         hub = self.hub
         link.busy = {*hub.runtime.busy}
         busy: list[Term] = [Atom(name) for name in link.busy]

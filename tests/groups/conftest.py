@@ -40,13 +40,15 @@ async def start_node(epmd, make_node: Callable[..., Node]) -> AsyncIterator[Star
 def count_signals(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every signal between the node and its peers from now on; ticks are none."""
     signals: list[Any] = []
-    for name in ("to_node", "from_peer"):
-        real = getattr(node.router, name)
 
-        def counted(*args: Any, real: Any = real) -> Any:
+    def counted(real: Any) -> Any:
+        def call(*args: Any) -> Any:
             signals.append(args)
             return real(*args)
 
-        monkeypatch.setattr(node.router, name, counted)
-    monkeypatch.setattr(node.runtime, "outlet", node.router.to_node)
+        return call
+
+    monkeypatch.setattr(node.runtime, "outlet", counted(node.router.to_node))
+    for connection in node.peers.connections:
+        monkeypatch.setattr(connection, "_on_message", counted(connection._on_message))
     return signals

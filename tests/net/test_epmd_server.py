@@ -329,7 +329,7 @@ from pyglyn.net import LocalNode, Peers
 
 async def main():
     ignore = lambda *_: None
-    peers = Peers(LocalNode(name="server@localhost", cookie="c"), ignore, ignore, ignore, ignore)
+    peers = Peers(LocalNode(name="server@localhost", cookie="c"), ignore, ignore, ignore, on_message=ignore)
     await peers.start()
     print(peers.epmd is not None, flush=True)
     await asyncio.Event().wait()

@@ -401,7 +401,7 @@ class TestCallbacksThatRaise:
 
 def _peers(local: LocalNode) -> Peers:
     ignore = lambda *_: None  # noqa: E731
-    return Peers(local, ignore, ignore, ignore, ignore)
+    return Peers(local, ignore, ignore, ignore, on_message=ignore)
 
 
 class TestFlow:
@@ -451,7 +451,7 @@ class TestFlow:
             if len(b.messages) == 3:
                 connection.pause_reading()
 
-        b.peers._on_message = b.ups[0]._on_message = pause_at_three  # type: ignore[assignment]
+        b.peers.on_message = b.ups[0]._on_message = pause_at_three  # type: ignore[assignment]
         for number in range(10):
             a.send("b@localhost", b.pid(), number)
         await b.has_received(3)

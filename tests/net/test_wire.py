@@ -127,4 +127,4 @@ async def test_where_it_is_off_nothing_stands_in_the_way(two_nodes, caplog) -> N
         a, _ = await two_nodes()
     [connection] = a.peers.connections
     assert connection._send == connection._channel.send
-    assert connection._on_message == a.peers._on_message
+    assert connection._on_message == a.peers.on_message

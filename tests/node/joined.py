@@ -98,13 +98,8 @@ class RawWorker:
         self.requests: list[Any] = []
         self.controls: list[Any] = []
         self.closed = asyncio.Event()
-        self.protocol = LinkProtocol(self._on_frame, self.closed.set)
-
-    def _on_frame(self, frame: Any) -> None:
-        if frame.control is None:
-            self.requests.append(frame.request)
-        else:
-            self.controls.append(frame.control)
+        self.protocol = LinkProtocol(self.requests.append, self.closed.set)
+        self.protocol.on_signal = lambda control, node, payload: self.controls.append(control)
 
     async def connect(self, node: Node) -> None:
         """Connect, and show the token."""

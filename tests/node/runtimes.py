@@ -68,7 +68,7 @@ def hub(here: Noted | None = None, exports: Exports | None = None) -> Hub:
     here = here or noted()
     local = LocalNode(name=NODE, cookie="c", creation=CREATION)
     settings = here.runtime.settings
-    peers = Peers(local, _nothing, _nothing, _nothing, _nothing, settings.net)
+    peers = Peers(local, _nothing, _nothing, _nothing, settings.net)
     made = Hub(local, settings, peers, exports or Exports())
     made.runtime = here.runtime
     made.begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tracemalloc
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from pyglyn import etf
 from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
 from pyglyn.etf import Atom
-from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request
+from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request, frames_of
 from pyglyn.testing import eventually
 from tests.node.runtimes import NODE, REF, THEM
 
@@ -84,12 +85,14 @@ async def test_a_signal_that_cannot_be_handled_costs_itself_only(caplog: pytest.
     """A peer may have sent it; with the link all processes of the worker would end."""
     handled: list[Frame] = []
 
-    def on_frame(frame: Frame) -> None:
-        handled.append(frame)
+    def on_signal(*signal: Any) -> None:
+        handled.append(Frame(*signal))
         if len(handled) == 1:
             raise KeyError("shop")
 
-    LinkProtocol(on_frame, lambda: None).data_received(frames())
+    link = LinkProtocol(lambda request: handled.append(Frame(None, request=request)), lambda: None)
+    link.on_signal = on_signal
+    link.data_received(frames())
     assert read(handled) == EXPECTED
     assert "could not be handled" in caplog.text
 
@@ -121,7 +124,7 @@ def test_a_large_frame_is_the_same_read_into_its_place_or_given(step: int) -> No
         else:
             piece = data[at : at + min(step, len(room))]
             room[: len(piece)] = piece
-            found += reader.filled(len(piece))
+            found += frames_of(reader.filled(len(piece)))
             placed += len(piece)
         at += len(piece)
     assert (
@@ -135,7 +138,7 @@ async def test_large_terms_wait_uncopied_for_an_end_that_reads_slowly() -> None:
     """asyncio copies what it is given and the socket does not take: so it is given little at a time."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    link = LinkProtocol(lambda frame: None, lambda: None)
+    link = LinkProtocol(lambda request: None, lambda: None)
     await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
     blobs = [bytes([number]) * (1 << 20) for number in range(8)]
     tracemalloc.start(1)
@@ -164,7 +167,7 @@ async def test_an_end_that_is_busy_is_so_until_a_quarter_is_left(high_water: int
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     link = LinkProtocol(
-        lambda frame: None,
+        lambda request: None,
         lambda: None,
         high_water=high_water,
         on_busy=lambda busy: told.append((busy, link.queued_bytes)),
@@ -199,7 +202,7 @@ async def test_an_end_that_reads_nothing_is_busy_at_the_limit_and_no_longer_once
     told: list[bool] = []
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    link = LinkProtocol(lambda frame: None, lambda: None, high_water=high_water, on_busy=told.append)
+    link = LinkProtocol(lambda request: None, lambda: None, high_water=high_water, on_busy=told.append)
     loop = asyncio.get_running_loop()
     await loop.create_unix_connection(lambda: link, sock=ours)
     sent = 0

@@ -132,14 +132,14 @@ async def test_a_flood_of_one_peer_leaves_pings_of_others_answered(
     target = node.spawn(idle)
     most = CALLS_BETWEEN if "calls" in kind or "spawn requests" in kind else MOST_BETWEEN
     handled = 0
-    real = node.router.from_peer
+    real: Any = node.peers.on_message
 
     def counted(*args: Any) -> None:
         nonlocal handled
         handled += 1
         real(*args)
 
-    node.router.from_peer = counted  # type: ignore[method-assign]
+    node.peers.on_message = counted
     async with raw_peer(node) as peer:
         make, body = floods(peer.pid(), peer.name)[kind]
         over = False
@@ -184,7 +184,8 @@ async def test_of_what_a_peer_sends_at_once_a_turn_of_the_event_loop_takes_a_par
     target = node.spawn(idle)
     loop: Any = asyncio.get_running_loop()
     handled: list[list[Control]] = [[]]
-    real, select = node.router.from_peer, loop._selector.select
+    real: Any = node.peers.on_message
+    select = loop._selector.select
 
     def counted(connection: Any, control: Any, payload: Any) -> None:
         if connection.name == peer.name:
@@ -196,7 +197,7 @@ async def test_of_what_a_peer_sends_at_once_a_turn_of_the_event_loop_takes_a_par
         packets.append(ours.traffic.received)
         return select(timeout)
 
-    node.router.from_peer = counted  # type: ignore[method-assign]
+    node.peers.on_message = counted
     async with raw_peer(node) as peer:
         made: Channel = peer.ups[0]._channel
         me, to = peer.pid(), Atom("net_kernel")

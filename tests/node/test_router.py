@@ -387,12 +387,13 @@ async def test_a_name_leads_to_the_process_that_has_it_in_whatever_worker(here: 
     assert sorted(await messages(inside, 3)) == [b"from a peer", b"from a worker", b"from the hub"]
 
 
+@pytest.mark.parametrize("to", ["a worker", "the hub"])
 async def test_a_monitor_by_name_is_taken_back_where_it_was_set_though_the_name_has_moved(
-    here: Joined,
+    here: Joined, to: str
 ) -> None:
     peer = await here.peer()
     worker = await here.worker()
-    first, second = attached(worker), attached(await here.worker())
+    first, second = attached(worker), attached(await here.worker() if to == "a worker" else here)
     await worker.runtime.register_name("shop", first.pid)
     ref = Reference(peer.name, peer.local.creation, (1, 2, 3))
     theirs = peer.ups[0]

@@ -18,7 +18,7 @@ from pyglyn.dist.framing import LARGE
 from pyglyn.errors import RemoteProtocolError
 from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings
-from pyglyn.node.link import Frame, LinkProtocol
+from pyglyn.node.link import LinkProtocol
 from pyglyn.node.shared import PIECE, Borrower, Lender
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
@@ -164,18 +164,20 @@ class Ends:
         self.one: LinkProtocol
         self.other: LinkProtocol
 
-    def _take(self, frame: Frame) -> None:
-        self.got.append(bytes(frame.payload or b""))
+    def _take(self, payload: bytes | memoryview | None) -> None:
+        self.got.append(bytes(payload or b""))
 
     async def connect(
-        self, memory: int = 8 * MIB, *, keep: Callable[[Frame], None] | None = None, **options: Any
+        self, memory: int = 8 * MIB, *, keep: Callable[[Any], None] | None = None, **options: Any
     ) -> None:
         pair = socket.socketpair()
         loop = asyncio.get_running_loop()
         self.one = LinkProtocol(
-            lambda frame: None, lambda: None, memory=memory, on_busy=self.busy.append, **options
+            lambda request: None, lambda: None, memory=memory, on_busy=self.busy.append, **options
         )
-        self.other = LinkProtocol(keep or self._take, lambda: None)
+        self.other = LinkProtocol(lambda request: None, lambda: None)
+        take = keep or self._take
+        self.other.on_signal = lambda control, node, payload: take(payload)
         for sock, link in zip(pair, (self.one, self.other), strict=True):
             await loop.create_unix_connection(lambda link=link: link, sock=sock)
 
@@ -232,12 +234,12 @@ async def test_few_bytes_of_large_messages_go_through_the_socket(ends: Ends) -> 
 
 async def test_messages_that_are_kept_where_they_are_come_to_no_harm(ends: Ends) -> None:
     """As in mailboxes that nobody reads."""
-    kept: list[Frame] = []
+    kept: list[Any] = []
     await ends.connect(2 * MIB, keep=kept.append)
     for number in range(100):
         ends.one.send(TO_THEM, None, [bytes((number,)) * (PIECE + 3 * number)])
         await eventually(lambda number=number: len(kept) == number + 1)
-    assert [bytes(frame.payload or b"") for frame in kept] == [
+    assert [bytes(payload) for payload in kept] == [
         bytes((number,)) * (PIECE + 3 * number) for number in range(100)
     ]
 

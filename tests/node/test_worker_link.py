@@ -11,10 +11,10 @@ import pytest
 
 from pyglyn.dist.control import Link, RegSend, Send
 from pyglyn.errors import NodeBusy, PyglynError
-from pyglyn.etf import Atom, Limits, Pid, encode_bare
+from pyglyn.etf import Atom, Limits, Pid, Term, encode_bare
 from pyglyn.node import Process
 from pyglyn.node.admission import Admission, Arriving
-from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request
+from pyglyn.node.link import FrameReader, FrameWriter, LinkProtocol, encode_request
 from pyglyn.node.settings import Settings, to_bytes
 from pyglyn.node.worker import HubAddress, Worker
 
@@ -23,16 +23,15 @@ async def test_what_the_hub_sends_right_behind_its_welcome_is_taken(tmp_path: Pa
     """A connection may be lost at any moment, and other workers' nodes be busy from the beginning."""
 
     def hub() -> LinkProtocol:
-        def on_frame(frame: Frame) -> None:
-            if frame.request is not None:
-                node = Atom("here@localhost")
-                busy = [Atom("slow@localhost")]
-                welcome = (Atom("welcome"), 7, node, 1, Atom("undefined"), busy, to_bytes(settings))
-                protocol.request(welcome)
-                protocol.request((Atom("node_down"), Atom("other@localhost")))
-                protocol.request((Atom("busy"), Atom("slow@localhost"), False))
+        def on_request(request: Term) -> None:
+            node = Atom("here@localhost")
+            busy = [Atom("slow@localhost")]
+            welcome = (Atom("welcome"), 7, node, 1, Atom("undefined"), busy, to_bytes(settings))
+            protocol.request(welcome)
+            protocol.request((Atom("node_down"), Atom("other@localhost")))
+            protocol.request((Atom("busy"), Atom("slow@localhost"), False))
 
-        protocol = Arriving(Admission(b"token", 5.0), on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token", 5.0), on_request, lambda: None)
         return protocol
 
     settings = Settings(limits=Limits(depth=7))
@@ -59,7 +58,7 @@ async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_ou
     hubs: list[LinkProtocol] = []
 
     def hub() -> LinkProtocol:
-        def on_frame(frame: Frame) -> None:
+        def on_request(request: Term) -> None:
             welcome = (
                 Atom("welcome"),
                 7,
@@ -73,7 +72,7 @@ async def test_a_loop_in_a_worker_that_never_waits_is_told_before_memory_runs_ou
             assert protocol.transport is not None
             protocol.transport.pause_reading()
 
-        protocol = Arriving(Admission(b"token", 5.0), on_frame, lambda: None)
+        protocol = Arriving(Admission(b"token", 5.0), on_request, lambda: None)
         hubs.append(protocol)
         return protocol
 
@@ -161,7 +160,7 @@ def test_what_a_worker_says_last_is_read_though_a_write_to_it_fails(loop: str) -
         got: list[object] = []
         gone = asyncio.Event()
         ours, theirs = socket.socketpair()
-        link = LinkProtocol(lambda frame: got.append(frame.request), gone.set)
+        link = LinkProtocol(got.append, gone.set)
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
         theirs.sendall(b"".join(map(encode_request, range(2000))))
         theirs.close()
