@@ -32,6 +32,7 @@ from pyglyn.glyn.subject import Codec, Undecodable
 from pyglyn.groups import syn
 from pyglyn.node import At, Exit, Node, Process
 from pyglyn.node.mailbox import Plain, as_it_came
+from pyglyn.node.signals import DownSignal
 
 T = TypeVar("T")
 
@@ -106,6 +107,7 @@ class Subscription(Generic[T]):
         return type(message) is tuple and len(message) == 2 and message[0] is self.tag
 
     async def _relay(self, member: Process) -> None:
+        member.marks_signals = True
         down = member.monitor(self._me.pid)
         limits, tagged = member.runtime.settings.limits, _PAIR + etf.encode_bare(self._name)
         while True:
@@ -126,7 +128,7 @@ class Subscription(Generic[T]):
                 match message:
                     case (name, event) if name == self._name:
                         message = event
-                    case (_, Reference() as ref, _, _, _) if ref == down:
+                    case DownSignal((_, Reference() as ref, *_)) if ref == down:
                         raise Exit("normal")
                 decoded, event = self._codec.decode(message)
             if decoded and self._me.alive:

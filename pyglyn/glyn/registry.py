@@ -20,6 +20,7 @@ from pyglyn.gleam import Subject
 from pyglyn.glyn.subject import Codec, Undecodable
 from pyglyn.groups import syn
 from pyglyn.node import At, Node, Process
+from pyglyn.node.signals import DownSignal
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -174,6 +175,7 @@ class Registry(Generic[T]):
         decoder = None if reply is None else gleam.as_decoder(reply)
         pid, subject, _ = await self._find(name)
         caller = self.at.runtime.attach("registry call")
+        caller.marks_signals = True
         try:
             tag = caller.make_ref()
             down = caller.monitor(pid)
@@ -203,8 +205,8 @@ async def _reply(caller: Process, name: str, tag: Reference, down: Reference, ti
                 match message:
                     case (Reference() as ref, answer) if ref == tag:
                         return cast(Term, answer)
-                    case (_, Reference() as ref, _, _, Atom("noproc")) if ref == down:
+                    case DownSignal((_, Reference() as ref, _, _, Atom("noproc"))) if ref == down:
                         raise NoProcess(f"the process of {name!r} has just ended")
-                    case (_, Reference() as ref, _, _, reason) if ref == down:
+                    case DownSignal((_, Reference() as ref, _, _, reason)) if ref == down:
                         raise CallFailed(f"{name!r} ended before it replied", reason=reason)
     raise CallTimeout(f"{name!r} did not reply within {timeout} s")

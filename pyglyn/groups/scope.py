@@ -45,6 +45,7 @@ from pyglyn.node import Caller, Node, NodeEvent, Process
 from pyglyn.node.backpressure import WhenBusy
 from pyglyn.node.process import MAX_LOGGED_REASON
 from pyglyn.node.reasons import OK
+from pyglyn.node.signals import DownSignal
 
 logger = logging.getLogger("pyglyn.groups")
 
@@ -170,6 +171,7 @@ class Scope(Generic[M]):
         self.process = self.node.runtime.spawn(self._run, name=self.name, label=f"scope {self.name}")
         self.process.on_end.append(self._ended)
         self.process.when_busy = WhenBusy.QUEUE
+        self.process.marks_signals = True
         self.process.format_state = self.overview
         self.machine = self.make_machine(self.process)
 
@@ -260,8 +262,8 @@ class Scope(Generic[M]):
             self.perform(message.feed())
             return
         match message:
-            case (Atom("DOWN"), Reference() as ref, _, _, reason):
-                target = None if self.process.is_monitoring(ref) else self._targets.pop(ref, None)
+            case DownSignal((_, Reference() as ref, _, _, reason)):
+                target = self._targets.pop(ref, None)
                 if target is not None:
                     del self._refs[target]
                     self.perform(self.machine.handle_down(target, reason, now))

@@ -28,6 +28,7 @@ from pyglyn.groups.syn_registry_state import Resolve
 from pyglyn.groups.syn_scope import SynGroupsScope, SynRegistryScope
 from pyglyn.node import At, Node
 from pyglyn.node.reasons import UNDEFINED
+from pyglyn.node.signals import DownSignal
 
 _PYGLYN, _PUBLISH = Atom("pyglyn"), Atom("publish")
 MULTI_CALL = Atom("syn_multi_call")
@@ -240,6 +241,7 @@ async def multi_call(
     """
     asked = await members(at, scope, group)
     helper = at.runtime.attach("syn multi_call")
+    helper.marks_signals = True
     waiting: dict[Reference, Member] = {}
     replies: list[tuple[Member, Term]] = []
     bad: list[Member] = []
@@ -267,7 +269,7 @@ def _take_reply(
     match message:
         case (Atom("syn_multi_call_reply"), Reference() as ref, reply) if ref in waiting:
             replies.append((waiting.pop(ref), reply))
-        case (Atom("DOWN"), Reference() as ref, _, _, _) if ref in waiting:
+        case DownSignal((_, Reference() as ref, *_)) if ref in waiting:
             bad.append(waiting.pop(ref))
 
 

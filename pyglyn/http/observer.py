@@ -13,13 +13,14 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from typing import Any, Final
 
-from pyglyn.etf import Atom, Pid, Reference
+from pyglyn.etf import Pid, Reference
 from pyglyn.http import merged
 from pyglyn.http.events import Events
 from pyglyn.http.observed import Observed
 from pyglyn.node import Node, Process
 from pyglyn.node.described import Json, pid_text
 from pyglyn.node.exits import Exit, reason_text
+from pyglyn.node.signals import DownSignal
 
 PERIOD_S: Final = 1.0
 """How often nodes are looked at."""
@@ -99,6 +100,7 @@ class Observer:
 
     async def _watch(self) -> None:
         async with self.local.process() as me:
+            me.marks_signals = True
             me.on_wait = None  # that somebody looks does not say that the app has started
             deaths = asyncio.get_running_loop().create_task(self._take_deaths(me))
             try:
@@ -128,9 +130,9 @@ class Observer:
             while True:
                 message = await me.receive()
                 match message:
-                    case (Atom("DOWN"), ref, Atom("process"), Pid() as pid, reason):
+                    case DownSignal((_, ref, _, Pid() as pid, reason)):
                         expected, name = self._monitored.get(pid, (None, ""))
-                        if expected == ref and not me.is_monitoring(expected):
+                        if expected == ref:
                             del self._monitored[pid]
                             self._tell_death(pid, name, reason)
 

@@ -23,7 +23,7 @@ from pyglyn.node.exits import ErlangError, Exit
 from pyglyn.node.process import Process, logger
 from pyglyn.node.reasons import NORMAL
 from pyglyn.node.runtime import Runtime
-from pyglyn.node.signals import ExitSignal
+from pyglyn.node.signals import DownSignal, ExitSignal
 from pyglyn.node.system import SYSTEM, SystemSide, is_system_message, state_of
 
 FUNCTION_CLAUSE = Atom("function_clause")
@@ -90,7 +90,8 @@ class GenServer:
     ``terminate``. ``self.reply(caller, value)`` answers a call whose handler returned ``NoReply``.
 
     Attributes:
-        marks_signals: ``handle_info`` gets trapped exit signals as `signals.ExitSignal`, which no message is.
+        marks_signals: ``handle_info`` gets trapped exit signals as `signals.ExitSignal`, and ends of what is
+            monitored as `signals.DownSignal`, which no message is.
     """
 
     me: Process
@@ -307,7 +308,7 @@ class _Loop:
         elif type(message) is ExitSignal and message[1] == self.parent:
             raise Stop(message[2])
         else:
-            if type(message) is ExitSignal and not self.server.marks_signals:
+            if isinstance(message, (ExitSignal, DownSignal)) and not self.server.marks_signals:
                 message = tuple(message)
             await self.after(await self.server.handle_info(message))
 

@@ -20,6 +20,7 @@ import attrs
 from pyglyn.etf import Atom, Pid, Reference, Term, exact_key
 from pyglyn.node.calls import GEN_CAST, Caller, reply
 from pyglyn.node.process import Process
+from pyglyn.node.signals import DownSignal
 
 GLOBAL_NAME_SERVER: Final = "global_name_server"
 MAX_LOCKS: Final = 10_000
@@ -50,6 +51,7 @@ class GlobalNames:
         """Answer for ever."""
         self._locks.clear()
         self._held.clear()
+        me.marks_signals = True
         while True:
             match await me.receive():
                 case (Atom("$gen_cast"), (Atom("init_connect"), _, Atom() as node, _)):
@@ -62,7 +64,7 @@ class GlobalNames:
                     if (caller := Caller.from_term(from_)) is not None:
                         self._delete(me, resource, requester, caller.pid)
                         reply(me, caller, True)
-                case (Atom("DOWN"), Reference() as ref, _, _, _) if not me.is_monitoring(ref):
+                case DownSignal((_, Reference() as ref, *_)):
                     self._ended(ref)
 
     def _set(self, me: Process, resource: Term, requester: Term, pid: Pid) -> bool:

@@ -306,7 +306,7 @@ class Node:
             if process is parent:
                 continue
             if process.trap_exit:
-                process.put_exit(ExitSignal((EXIT, parent.pid, SHUTDOWN)))
+                process.put_signal(ExitSignal((EXIT, parent.pid, SHUTDOWN)))
             else:
                 process.die(SHUTDOWN)
         tasks = [task for task in tasks if task is not asyncio.current_task()]

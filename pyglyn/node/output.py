@@ -30,8 +30,10 @@ async def put_chars(me: Process, text: str) -> None:
 
     def is_answer(message: Term) -> bool:
         match message:
-            case (Atom("io_reply"), answered, _) | (Atom("DOWN"), answered, _, _, _):
+            case (Atom("io_reply"), answered, _):
                 return bool(answered == ref)
+            case (Atom("DOWN"), answered, _, _, _):
+                return bool(answered == ref) and ref not in me.signals.monitors  # else it is made up
         return False
 
     answer = await me.receive(is_answer)

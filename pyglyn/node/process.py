@@ -42,6 +42,7 @@ from pyglyn.node.reasons import EXIT, KILLED, NORMAL, SHUTDOWN, is_clean
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import (
     Down,
+    DownSignal,
     Effect,
     ExitSignal,
     MonitorTarget,
@@ -153,8 +154,8 @@ class Process:
         handover: what the last run of this child left with ``checkpoint``; None at the first start.
         started_at: when, by ``time.monotonic``.
         on_wait: called when the process waits for whatever comes, as long as it takes; None for nobody.
-        marks_signals: exit signals that it traps come as `signals.ExitSignal`, which no message is; to others
-            they come as plain tuples.
+        marks_signals: exit signals that it traps come as `signals.ExitSignal`, ends of what it monitors as
+            `signals.DownSignal`, which no message is; to others they come as plain tuples.
     """
 
     # A dict of more than 30 attributes would be shared with no other process: so these are not in it.
@@ -336,8 +337,8 @@ class Process:
         if not self.deaf:
             self._mailbox.put(message)
 
-    def put_exit(self, message: ExitSignal) -> None:
-        """An exit signal is trapped."""
+    def put_signal(self, message: ExitSignal | DownSignal) -> None:
+        """An exit signal is trapped, or a monitor fired."""
         self.put(message if self.marks_signals else tuple(message))
 
     def put_encoded(self, message: bytes | memoryview) -> None:
@@ -375,7 +376,7 @@ class Process:
         if self.pending.fail(effect.ref, effect.reason):
             return
         self._drop_alias(effect.ref)
-        self.put(effect.message)
+        self.put_signal(effect.message)
 
     def send(self, to: Destination, message: Term) -> None:
         """Send a message; never waits. To a process or name that does not exist it does nothing.
@@ -583,7 +584,8 @@ class Process:
         """Remove a link, and an exit message of it that waits in the mailbox."""
         self._check_alive()
         self._apply(self.signals.unlink(to))
-        self._mailbox.take(lambda m: isinstance(m, tuple) and len(m) == 3 and m[0] is EXIT and m[1] == to)
+        kind = ExitSignal if self.marks_signals else tuple
+        self._mailbox.take(lambda m: type(m) is kind and len(m) == 3 and m[0] is EXIT and m[1] == to)
 
     def monitor(self, to: ServerRef, *, alias: bool = False) -> Reference:
         """Monitor a process; when it ends ``(Atom("DOWN"), ref, Atom("process"), item, reason)`` comes.
@@ -605,19 +607,13 @@ class Process:
             return name_and_node(to)
         return name_term(to), self.node
 
-    def is_monitoring(self, ref: Reference) -> bool:
-        """Whether a monitor has neither fired nor been given up: then a DOWN message of it is made up.
-
-        Any process may send such a message, and references are counted.
-        """
-        return ref in self.signals.monitors
-
     def demonitor(self, ref: Reference, *, flush: bool = False) -> None:
         """Stop a monitor; with ``flush`` also take its DOWN message out of the mailbox."""
         self._check_alive()
         self._demonitor(ref)
         if flush:
-            self._mailbox.take(lambda m: type(m) is tuple and len(m) == 5 and m[1] == ref)
+            kind = DownSignal if self.marks_signals else tuple
+            self._mailbox.take(lambda m: type(m) is kind and len(m) == 5 and m[1] == ref)
 
     def _demonitor(self, ref: Reference) -> None:
         target = self.signals.demonitor(ref)

@@ -646,7 +646,7 @@ class Runtime:
         """Carry out what the signal rules decided for a process."""
         for effect in effects:
             if type(effect) is Deliver:
-                process.put_exit(effect.message)
+                process.put_signal(effect.message)
             elif type(effect) is Emit:
                 self.send(effect.control, effect.reason, effect.node)
             elif type(effect) is Down:

@@ -56,6 +56,12 @@ class ExitSignal(tuple[Term, ...]):
     __slots__ = ()
 
 
+class DownSignal(tuple[Term, ...]):
+    """``{'DOWN', Ref, process, Item, Reason}`` made of the end of what is monitored; as `ExitSignal`."""
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class Deliver:
     """Put this message into the process's mailbox: it traps exits."""
@@ -69,7 +75,7 @@ class Down:
 
     ref: Reference
     reason: Term
-    message: Term
+    message: DownSignal
 
 
 @attrs.frozen
@@ -285,7 +291,7 @@ class Signals:
         if target is None:
             return []
         item: Term = target if isinstance(target, Pid) else (target[0], Atom(target[1]))
-        return [Down(ref, reason, (DOWN, ref, PROCESS, item, reason))]
+        return [Down(ref, reason, DownSignal((DOWN, ref, PROCESS, item, reason)))]
 
     def on_node_down(self, node: str) -> list[Effect]:
         """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""

@@ -103,6 +103,43 @@ async def test_a_subscription_ends_with_its_process_or_when_it_is_given_up(start
             await subscription.receive(0)
 
 
+async def test_a_subscription_goes_on_though_the_end_of_its_process_is_made_up(start_node: StartNode) -> None:
+    node = await start_node()
+    pubsub: glyn.PubSub[Any] = glyn.PubSub(node, "example", Event)
+    async with node.process() as me:
+        subscription = await pubsub.subscribe(me, "orders")
+        monitors = node.runtime.processes[subscription.pid.id].signals.monitors
+        await eventually(lambda: monitors)
+        (ref,) = monitors
+        node.send(subscription.pid, (Atom("DOWN"), ref, Atom("process"), me.pid, Atom("lie")))
+        assert await pubsub.publish("orders", Confirmed("1")) == 1
+        assert await subscription.receive(60) == Confirmed("1")
+
+
+async def test_a_call_waits_for_its_answer_though_the_end_of_the_process_is_made_up(
+    start_node: StartNode,
+) -> None:
+    node = await start_node()
+    registry: glyn.Registry[Any] = glyn.Registry(node, "services", Request)
+
+    async def serve(me: Process) -> None:
+        registration = await registry.register(me, "pricing")
+        while True:
+            asked = await registration.receive()
+            for ref, (watcher, _) in me.signals.watchers.items():
+                me.send(watcher, (Atom("DOWN"), ref, Atom("process"), me.pid, Atom("lie")))
+            node.send(asked.reply_to.owner, (asked.reply_to.tag, 7))
+
+    node.spawn(serve)
+
+    async def is_there() -> bool:
+        return await syn.lookup(node, "services", b"pricing") is not None
+
+    await eventually(is_there)
+    ask = registry.call("pricing", lambda reply_to: GetPrice("laptop", reply_to), 60.0, reply=int)
+    assert await ask == 7
+
+
 async def test_what_does_not_decode_goes_to_the_handler_and_is_never_made_up(
     start_node: StartNode, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,10 +144,12 @@ async def test_a_death_that_is_made_up_is_not_told(node: Node, other: Other) -> 
         await told.next("deaths")
         await told.until(is_in("up"))
         await eventually(lambda: child.signals.watchers)
-        for ref, (watcher, _) in [*child.signals.watchers.items()]:
-            child.send(watcher, (Atom("DOWN"), ref, Atom("process"), child.pid, Atom("lie")))
-            assert await other.node.ping(node.name)  # it is there
-            await eventually(lambda pid=watcher: not node.runtime.processes[pid.id].message_queue_len)
+        ((ref, (watcher, _)),) = child.signals.watchers.items()
+        lie = (Atom("DOWN"), ref, Atom("process"), child.pid, Atom("lie"))
+        child.send(watcher, lie)
+        assert await other.node.ping(node.name)  # it is there
+        await eventually(lambda: not node.runtime.processes[watcher.id].message_queue_len)
+        child.send(watcher, lie)  # and once just before the real one
         child.exit(child.pid, "kill")
         assert [death["reason"] for death in await told.next("deaths")] == ["killed"]
         assert len(observer.deaths) == 1

@@ -40,8 +40,8 @@ ACTS: dict[str, Callable[[Process, Any], Any]] = {
 }
 
 HARMLESS = {
-    "cancel_timer", "checkpoint", "die", "down", "end", "forget_reply", "interrupt", "is_monitoring", "make_ref", "put",
-    "put_encoded", "put_exit", "put_many_encoded", "ready",
+    "cancel_timer", "checkpoint", "die", "down", "end", "forget_reply", "interrupt", "make_ref", "put",
+    "put_encoded", "put_many_encoded", "put_signal", "ready",
     "start", "tell_parent",
 }  # fmt: skip
 """Methods that send nothing, or only through `send`, or are the runtime's."""

@@ -25,6 +25,7 @@ from pyglyn.eventsourcing.domain import wire
 from pyglyn.node import Caller, Process
 from pyglyn.node.calls import reply
 from pyglyn.node.reasons import NOPROC
+from pyglyn.node.signals import DownSignal
 
 ANSWERED = Atom("pyglyn_answered")
 
@@ -87,9 +88,7 @@ class Errands:
                 if to is not None and (done := self._waiting[to].pop(number).done) is not None:
                     done()
                 return True
-            case (Atom("DOWN"), Reference() as ref, _, _, reason) if ref in self._monitors:
-                if self._me.is_monitoring(ref):
-                    return True
+            case DownSignal((_, Reference() as ref, _, _, reason)) if ref in self._monitors:
                 for number, errand in self._waiting.pop(self._monitors.pop(ref)).items():
                     del self._carriers[number]
                     _has_ended(errand, reason)

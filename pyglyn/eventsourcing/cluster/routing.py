@@ -23,7 +23,7 @@ from pyglyn.eventsourcing.cluster.owners import AGGREGATES, members, owner_of
 from pyglyn.eventsourcing.cluster.scope import ensure_scope
 from pyglyn.groups import syn
 from pyglyn.node import Process
-from pyglyn.node.signals import ExitSignal
+from pyglyn.node.signals import DownSignal, ExitSignal
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -214,8 +214,9 @@ async def _hold_name(me: Process, scope: str, name: bytes, service: Pid, linger_
 
 
 async def _end_of(me: Process, pid: Pid) -> None:
+    me.marks_signals = True
     ref = me.monitor(pid)
-    await me.receive(lambda m: isinstance(m, tuple) and len(m) == 5 and m[1] == ref)
+    await me.receive(lambda m: isinstance(m, DownSignal) and m[1] == ref)
 
 
 async def _take_name(me: Process, scope: str, name: bytes, service: Pid, linger_s: float) -> None:

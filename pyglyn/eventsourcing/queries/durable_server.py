@@ -85,6 +85,7 @@ from pyglyn.eventsourcing.stores.store import (
 )
 from pyglyn.groups import syn
 from pyglyn.node import Caller, NoReply, Stop
+from pyglyn.node.signals import DownSignal
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -116,6 +117,8 @@ class HeldUp(Exception):
 
 class DurableServer(QueryServer):
     """The process of a durable query: carries out what its `Projection` wants, and takes orders."""
+
+    marks_signals = True
 
     async def init(
         self,
@@ -636,7 +639,7 @@ class DurableServer(QueryServer):
                 return None
             case Atom("pyglyn_query_ended") if self.failed_with is not None:
                 return Stop(self.failed_with)
-            case (Atom("DOWN"), *_):
+            case DownSignal():
                 await self._see_other_end(message)
         self.awake.set()
         return None

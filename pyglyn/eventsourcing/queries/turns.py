@@ -34,6 +34,7 @@ from pyglyn.errors import EtfError, EventStoreError, TransactionRolledBack
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 from pyglyn.node import Process
+from pyglyn.node.signals import DownSignal
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -74,6 +75,7 @@ class Turn:
         self._keeping: asyncio.Task[None] | None = None
         self._other = ""  # who has it instead of us, and is monitored if that is possible
         self._monitor: Reference | None = None
+        self._anew_at = float("inf")  # when it is to be monitored again, its node having been lost
 
     async def take(self) -> None:
         """Take the lease, or make sure that much of it is left.
@@ -139,14 +141,18 @@ class Turn:
     async def watch_other(self) -> None:
         """Monitor who has it instead of us: `other_ended` has to see the messages of the process.
 
+        One whose node was lost is monitored again when a lease has gone by: it may be connected anew.
+
         Raises:
             EventStoreError: the database cannot tell who that is.
         """
         other = await self._database.lease_owner(self._name)
-        if other is None or other == self._other or not self._me.alive:
+        if other is None or not self._me.alive:
+            return
+        if other == self._other and time.monotonic() < self._anew_at:
             return
         self._watch_nobody()
-        self._other = other
+        self._other, self._anew_at = other, float("inf")
         pid = _pid_named(other)
         if pid is not None:
             self._monitor = self._me.monitor(pid)
@@ -163,10 +169,10 @@ class Turn:
             EventStoreError: the database cannot be told.
         """
         match message:
-            case (Atom("DOWN"), Reference() as ref, _, Pid() as pid, reason) if ref == self._monitor:
-                if self._me.is_monitoring(ref):
-                    return False
+            case DownSignal((_, Reference() as ref, _, Pid() as pid, reason)) if ref == self._monitor:
                 self._monitor = None
+                if reason is _NOCONNECTION:
+                    self._anew_at = time.monotonic() + self._lease_s
                 if not self._tells_the_end(pid, reason):
                     return False
                 await self._database.end_lease(self._name, self._other)

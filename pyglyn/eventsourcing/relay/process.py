@@ -22,7 +22,7 @@ import attrs
 
 from pyglyn.complaints import Complaints
 from pyglyn.errors import EventStoreError, NonPositiveArgument, StoreUnavailable, TransactionRolledBack
-from pyglyn.etf import Atom, Pid, Term
+from pyglyn.etf import Pid, Term
 from pyglyn.eventsourcing.cluster.closing import close_after
 from pyglyn.eventsourcing.queries.durable_state import (
     CATCHING_UP,
@@ -42,6 +42,7 @@ from pyglyn.eventsourcing.stores.memory import refuse_memory_elsewhere
 from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
 from pyglyn.eventsourcing.stores.wrapped import unwrapped
 from pyglyn.node import Node
+from pyglyn.node.signals import DownSignal
 from pyglyn.supervision import ChildSpec, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -109,6 +110,8 @@ class Relay:
 
 class RelayServer(QueryServer):
     """The process of a relay."""
+
+    marks_signals = True
 
     async def init(self, relay: Relay) -> None:
         """Begin."""
@@ -197,7 +200,7 @@ class RelayServer(QueryServer):
     async def handle_info(self, message: Term) -> Any:
         """Go on at once if the instance that delivers has ended."""
         match message:
-            case (Atom("DOWN"), *_):
+            case DownSignal():
                 with contextlib.suppress(EventStoreError):
                     if await self.turn.other_ended(message):
                         self.awake.set()

@@ -19,6 +19,7 @@ from pyglyn.eventsourcing.queries import turns
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.eventsourcing.queries.turns import LEASE_S, NotOurTurn, Turn, owner_name
 from pyglyn.node import Node, Process
+from pyglyn.node.signals import DownSignal
 from pyglyn.testing import eventually
 from pyglyn.testing.waiting import patiently
 from tests.eventsourcing.queries.totals import bank, close_opened, deposits, has_state, status
@@ -47,6 +48,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Any) -> es.EventStore[Any, A
 async def two(node) -> AsyncIterator[tuple[Process, Process]]:
     """Two processes of a node."""
     async with node.process() as first, node.process() as second:
+        first.marks_signals = second.marks_signals = True
         yield first, second
 
 
@@ -85,8 +87,25 @@ async def test_a_turn_is_kept_though_the_end_of_who_has_it_is_made_up(store, two
     with pytest.raises(NotOurTurn):
         await second.take()
     two[0].exit(two[0].pid, "kill")
+    assert not two[1].signals.monitors
+    assert not await second.other_ended(made_up)
     assert await second.other_ended(await two[1].receive(timeout=180))
     await second.take()
+
+
+async def test_the_end_of_who_has_the_turn_is_told_though_its_node_was_lost_before(store, two):
+    first, second = Turn(store, "q", two[0]), Turn(store, "q", two[1], lease_s=0.0)
+    await first.take()
+    await second.watch_other()
+    (ref,) = two[1].signals.monitors
+    two[1].demonitor(ref)
+    lost = DownSignal((Atom("DOWN"), ref, Atom("process"), two[0].pid, Atom("noconnection")))
+    assert not await second.other_ended(lost)
+    await second.watch_other()
+    await second.watch_other()
+    assert len(two[1].signals.monitors) == 1
+    two[0].exit(two[0].pid, "kill")
+    assert await second.other_ended(await two[1].receive(timeout=180))
 
 
 async def test_a_turn_is_kept_while_an_effect_goes_on(store, two, monkeypatch):
