@@ -635,10 +635,18 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         forks.shut_down_transport(self._transport)
         self._gone.set()
+        self._take_the_rest()
         if isinstance(exc, OSError):
             self._down(f"connection lost: {explain(exc)}")
         else:
             self._down("connection closed by the peer")
+
+    def _take_the_rest(self) -> None:
+        """Dispatch what was read: it came before the end, whoever was to be spared of it."""
+        self._writable = False
+        while not self._closed and (self._held or self._rest is not None):
+            self._channel.reading, self._resuming = True, False
+            self._resume()
 
     # --- ticks and the end ---------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from pyglyn.dist import (
     LocalSide,
 )
 from pyglyn.errors import HandshakeError, WrongCookie
+from pyglyn.etf import Pid, Reference, encode_bare
 from pyglyn.net import NetSettings, transport
 from pyglyn.testing import eventually, no_leaks
 from tests.net.conftest import Recorder, StartNode
@@ -569,6 +570,27 @@ async def test_a_peer_that_does_not_read_does_not_keep_a_closed_connection_open(
             await asyncio.sleep(0)
         connection.close("enough")
         assert node.downs == [("peer@localhost", "enough")]
+
+
+async def test_what_was_read_is_dispatched_before_the_connection_is_down(node: Recorder) -> None:
+    """Other connections have their turn in between; the end does not come before the rest."""
+
+    async def act(peer: RawPeer) -> None:
+        await peer.hand_shake(Acceptor(PEER, 5))
+        await peer.ended()
+
+    async with no_leaks(), acting(node, act):
+        connection = await node.peers.connect("peer@localhost")
+        them = Pid("peer@localhost", 1, 0, 7)
+        references = [Reference("peer@localhost", 7, (number, 0, 0)) for number in range(100)]
+        data = b"".join(framed(b"\x83D\0", encode_bare((19, them, node.pid(), ref))) for ref in references)
+        assert connection._transport is not None
+        connection._transport.abort()  # as when what we write does not arrive
+        connection.get_buffer(-1)[: len(data)] = data
+        connection.buffer_updated(len(data))
+        assert len(node.monitors()) < 100
+        await node.has_lost("peer@localhost")
+        assert [control.ref for control in node.monitors()] == references  # type: ignore[union-attr]
 
 
 async def test_few_of_many_connections_are_accepted_in_one_turn_and_the_others_wait():
