@@ -36,6 +36,8 @@ from pyglyn.dist.control import (
     AliasSend,
     Control,
     DemonitorP,
+    Link,
+    LinkExit,
     MonitorP,
     MonitorPExit,
     Op,
@@ -44,6 +46,7 @@ from pyglyn.dist.control import (
     SpawnFlags,
     SpawnReply,
     SpawnRequest,
+    Unlink,
     UnlinkId,
     UnlinkIdAck,
     undecodable,
@@ -59,7 +62,7 @@ from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
 from pyglyn.node.link import Payload
 from pyglyn.node.runtime import MESSAGES, Parts, destination
-from pyglyn.node.signals import target_node
+from pyglyn.node.signals import answer_for_the_unreachable, target_node
 from pyglyn.node.ways import Port
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
@@ -69,6 +72,10 @@ logger = logging.getLogger("pyglyn.node")
 _AWAITED: Final = frozenset((MonitorPExit, SpawnReply))
 MOST_PENDING: Final = 10_000
 """Nodes that may be connected to at once because something was sent there: a peer can have us answer any."""
+_OF_A_CONNECTION: Final = (
+    Link, Unlink, UnlinkId, UnlinkIdAck, LinkExit, MonitorP, DemonitorP, MonitorPExit,
+)  # fmt: skip
+"""Signals that mean something only as long as the connection is up that was when they were sent."""
 _ALIAS_SEND: Final = Op.ALIAS_SEND.value
 _ENTRY: Final = 400
 """Bytes that a signal takes while it waits for a connection, besides its payload."""
@@ -215,7 +222,7 @@ class Router:
         if pending is None:
             if not self.hub.settings.auto_connect or len(self.pending) >= self._most_pending:
                 self._say_that_many_wait()
-                self._unreachable(node, [control])
+                self._unreachable([control])
                 return
             pending = self.pending[node] = _Pending()
             self._start(self._connect(node))
@@ -247,15 +254,20 @@ class Router:
             self._said_that_many_wait = (
                 self._said_that_many_wait and 2 * len(self.pending) > self._most_pending
             )
-            self._unreachable(node, [control for control, _ in pending.signals] if pending else ())
+            self._unreachable([control for control, _ in pending.signals] if pending else ())
 
-    def _unreachable(self, node: str, unsent: Iterable[Control]) -> None:
-        """Nothing that waited can be sent: links and monitors to the node end with ``noconnection``.
+    def _unreachable(self, unsent: Iterable[Control]) -> None:
+        """Nothing that waited can be sent: links and monitors it would have made end with ``noconnection``.
 
-        A message makes neither. So answers to nodes that do not exist, which a peer may ask for, cost little.
+        No others do: what is asked for from now on has a connect of its own.
         """
-        if not all(isinstance(control, MESSAGES) for control in unsent):
-            asyncio.get_running_loop().call_soon(self.node_lost, node)
+        answers = [answer for answer in map(answer_for_the_unreachable, unsent) if answer is not None]
+        if answers:
+            asyncio.get_running_loop().call_soon(self._answer_unsent, answers)
+
+    def _answer_unsent(self, answers: list[Control]) -> None:
+        for answer in answers:
+            self._into_node(answer, None)
 
     def _no_longer_pending(self, node: str) -> _Pending | None:
         pending = self.pending.pop(node, None)
@@ -384,11 +396,13 @@ class Router:
         Args:
             of: the node that a name in the control message belongs to.
         """
+        dest = None if type(control) is SpawnRequest else destination(control)
+        node = dest.node if isinstance(dest, (Pid, Reference)) else of
+        if node in link.lost and isinstance(control, _OF_A_CONNECTION):
+            return
         link.boundary.outgoing(control, of)
         if type(control) is MonitorPExit and type(control.watched) is not Pid:
             self.workers.named.pop(control.ref, None)
-        dest = None if type(control) is SpawnRequest else destination(control)
-        node = dest.node if isinstance(dest, (Pid, Reference)) else of
         if node is None or node == self.hub.runtime.node:
             other = self._into_node(control, payload)
             if other is not None and other.protocol.busy:

@@ -22,6 +22,9 @@ from pyglyn.dist.control import (
     MonitorP,
     MonitorPExit,
     Name,
+    SpawnFlags,
+    SpawnReply,
+    SpawnRequest,
     UnlinkId,
     UnlinkIdAck,
 )
@@ -344,3 +347,18 @@ def answer_for_the_dead(control: Control) -> list[Effect]:
             return [Emit(UnlinkIdAck(unlink_id, to, sender))]
         case _:
             return []
+
+
+def answer_for_the_unreachable(control: Control) -> Control | None:
+    """What a signal comes back as that could not be sent to its node; None for nothing."""
+    match control:
+        case Link(sender, to):
+            return LinkExit(to, sender, NOCONNECTION)
+        case MonitorP(watcher, watched, ref):
+            return MonitorPExit(watched, watcher, ref, NOCONNECTION)
+        case UnlinkId(unlink_id, sender, to):
+            return UnlinkIdAck(unlink_id, to, sender)
+        case SpawnRequest(request_id, sender):
+            return SpawnReply(request_id, sender, SpawnFlags(0), NOCONNECTION)
+        case _:
+            return None

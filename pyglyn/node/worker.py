@@ -258,6 +258,7 @@ class Worker:
                 counters.when_changed(self._counted)
             case (Atom("node_down"), Atom() as node):
                 self.runtime.node_down(node.name)
+                self.request((Atom("node_down"), node))
             case (Atom("busy"), Atom() as node, bool() as busy):
                 self._set_busy(node.name, busy)
             case (Atom("log_level"), bytes() as level):

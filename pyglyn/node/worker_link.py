@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from typing import Final
 
 import attrs
@@ -38,6 +39,8 @@ class WorkerLink:
         reason: why it ended, once its parent has said.
         paused: sources that wait until the worker has taken what is queued for it.
         busy: the nodes that it knows as busy.
+        lost: nodes that it has been told are gone, until it has confirmed that: links and monitors it sends
+            there until then have ended already.
         main: the process it was started for, if it said so.
         required: what it has to find in order, by its own word, for the node to be ready (see ``readiness``).
         unanswered: the question that it has not answered in time, and when that was.
@@ -53,6 +56,7 @@ class WorkerLink:
     reason: asyncio.Future[Term] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future())
     paused: PausedSources = attrs.field(factory=lambda: PausedSources(Pauses()))
     busy: set[str] = attrs.field(factory=set)
+    lost: Counter[str] = attrs.field(factory=Counter)
     main: Pid | None = None
     required: tuple[str, ...] = ()
     unanswered: tuple[Reference, float] | None = None

@@ -16,6 +16,7 @@ import functools
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -240,6 +241,8 @@ class Workers:
                 told.add_done_callback(lambda _: link.protocol.request((REPLY, ref, OK)))
             case (Atom("main"), Pid() as pid):
                 link.main = pid
+            case (Atom("node_down"), Atom() as node):
+                link.lost -= Counter((node.name,))
             case (Atom("counted"), list() as counts):
                 counters.add_all(_counts(counts))
             case (Atom("requires"), list() as names):
@@ -320,6 +323,7 @@ class Workers:
         for link in self.links.values():
             for ref in link.boundary.node_down(node):
                 self.named.pop(ref, None)
+            link.lost[node] += 1
             link.protocol.request((NODE_DOWN, Atom(node)))
 
     def no_longer_busy(self, node: str) -> None:

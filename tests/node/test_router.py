@@ -98,9 +98,59 @@ async def test_what_cannot_be_connected_ends_links_and_monitors_wherever_they_ar
         found = await messages(process, 2)
         assert (EXIT, far, NOCONNECTION) in found
         assert (DOWN, ref, Atom("process"), (Atom("sink"), Atom(NOBODY)), NOCONNECTION) in found
-    # The worker may have been told of the first attempt when it made its link: then its own is still under way.
     await eventually(lambda: here.node.router.pending == {})
     assert f"cannot connect to {NOBODY}" in caplog.text
+
+
+@pytest.mark.parametrize("in_worker", [False, True], ids=["hub", "worker"])
+async def test_a_connect_that_fails_ends_no_link_that_is_made_meanwhile(
+    here: Joined, in_worker: bool
+) -> None:
+    """It has a connect of its own, which may succeed; ended at one side only, neither would tell the other of its end."""
+    peer = await here.peer(connected=False)
+    port = here.ports.pop(peer.name)
+    process = attached(await here.worker() if in_worker else here)
+    real = here.node.router._unreachable
+    second = peer.pid(2)
+
+    def unreachable(unsent: Any) -> None:
+        real(unsent)
+        here.ports[peer.name] = port
+        process.link(second)
+
+    here.node.router._unreachable = unreachable  # type: ignore[method-assign]
+    ref = process.monitor(peer.pid(1))
+    process.link(peer.pid(1))
+    await eventually(lambda: peer.messages)
+    assert peer.messages == [(Link(process.pid, second), None)]
+    assert [*process.signals.links] == [second]
+    assert await messages(process, 2) == [
+        (DOWN, ref, Atom("process"), peer.pid(1), NOCONNECTION),
+        (EXIT, peer.pid(1), NOCONNECTION),
+    ]
+
+
+async def test_what_a_worker_says_to_a_node_that_is_lost_meanwhile_makes_no_half_of_a_link(
+    here: Joined,
+) -> None:
+    peer = await here.peer()
+    worker = await here.worker()
+    inside = attached(worker)
+    here.node.disconnect(peer.name)
+    inside.link(peer.pid(1))
+    ref = inside.monitor(peer.pid(1))
+    assert await messages(inside, 2) == [
+        (EXIT, peer.pid(1), NOCONNECTION),
+        (DOWN, ref, Atom("process"), peer.pid(1), NOCONNECTION),
+    ]
+    link = here.link(worker)
+    await eventually(lambda: not link.lost)
+    inside.send(("sink", peer.name), b"behind them")
+    inside.link(peer.pid(2))
+    await eventually(lambda: len(peer.messages) == 2)
+    assert peer.received() == [b"behind them"]
+    assert peer.messages[1][0] == Link(inside.pid, peer.pid(2))
+    assert link.boundary.links == {(inside.pid, peer.pid(2))}
 
 
 async def test_a_node_that_is_told_not_to_dials_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +166,7 @@ async def test_a_node_that_is_told_not_to_dials_nobody(caplog: pytest.LogCapture
         assert await peer.has_received(1) == [b"now"]
 
 
-async def test_messages_for_nodes_that_are_not_there_go_through_no_process_and_signals_do(
+async def test_what_is_for_nodes_that_are_not_there_is_answered_without_a_look_at_each_process(
     here: Joined,
 ) -> None:
     """A peer may have answers sent to any node: looking through all processes for each took the hub's time."""
@@ -135,7 +185,7 @@ async def test_messages_for_nodes_that_are_not_there_go_through_no_process_and_s
     me.monitor(("sink", "nobody7@localhost"))
     await messages(me, 1)
     await eventually(lambda: not here.node.router.pending)
-    assert lost == ["nobody7@localhost"]
+    assert lost == []
 
 
 async def test_the_name_of_a_node_that_a_peer_has_written_begins_no_line_of_the_log(
