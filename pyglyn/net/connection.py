@@ -30,7 +30,14 @@ from pyglyn.dist import (
 from pyglyn.errors import HandshakeError, TlsError
 from pyglyn.net import tls, wire
 from pyglyn.net.settings import NetSettings
-from pyglyn.net.transport import READ_SIZE, explain, no_delay, read_in_small_pieces
+from pyglyn.net.transport import (
+    READ_SIZE,
+    explain,
+    no_delay,
+    number_for_writing,
+    read_in_small_pieces,
+    write_at_once,
+)
 from pyglyn.patience import Patience, after_reading
 
 if TYPE_CHECKING:
@@ -306,6 +313,7 @@ class Connection(asyncio.BufferedProtocol):
             self._send = wire.logging_sent(self.name, self._send)
         self._trailing = complete.trailing_data
         self._transport: asyncio.Transport | None = None
+        self._number = -1
         self._gone = asyncio.Event()
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._writable = True
@@ -331,6 +339,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._transport = transport
         transport.set_protocol(self)
+        self._number = number_for_writing(transport)
         transport.set_write_buffer_limits(self._settings.write_buffer)
         self._schedule_tick()
         if self._trailing:
@@ -595,27 +604,15 @@ class Connection(asyncio.BufferedProtocol):
             self._check_idle_queue()
 
     def _write(self, pieces: list[Buffer]) -> None:
-        assert self._transport is not None
-        if len(pieces) == 1:
-            self._sent_bytes += len(pieces[0])
-            self._transport.write(pieces[0])
-            return
-        if (size := sum(map(len, pieces))) < _COPY_BELOW:
-            self._sent_bytes += size
-            self._transport.write(b"".join(pieces))
-            return
-        small: list[Buffer] = []
+        transport = self._transport
+        assert transport is not None
+        if len(pieces) > 1:
+            pieces = _few(pieces)
+        self._sent_bytes += sum(map(len, pieces))
+        if len(pieces) > 1 and self._number >= 0:
+            pieces = write_at_once(transport, self._number, pieces)
         for piece in pieces:
-            self._sent_bytes += len(piece)
-            if len(piece) < _COPY_BELOW:
-                small.append(piece)
-                continue
-            if small:
-                self._transport.write(b"".join(small))
-                small = []
-            self._transport.write(piece)
-        if small:
-            self._transport.write(small[0] if len(small) == 1 else b"".join(small))
+            transport.write(piece)
 
     def _check_idle_queue(self) -> None:
         if self.busy and self.queued_bytes <= self._settings.busy_limit // 2:
@@ -687,3 +684,22 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             self._gone.set()
         self._on_down(self, reason)
+
+
+def _few(pieces: list[Buffer]) -> list[Buffer]:
+    """The same bytes, small pieces joined."""
+    if sum(map(len, pieces)) < _COPY_BELOW:
+        return [b"".join(pieces)]
+    few: list[Buffer] = []
+    small: list[Buffer] = []
+    for piece in pieces:
+        if len(piece) < _COPY_BELOW:
+            small.append(piece)
+            continue
+        if small:
+            few.append(b"".join(small))
+            small = []
+        few.append(piece)
+    if small:
+        few.append(b"".join(small))
+    return few

@@ -13,7 +13,7 @@ import resource
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from pyglyn import forks, patience
 from pyglyn.errors import HandshakeError
@@ -27,6 +27,7 @@ BACKLOG = 128
 """Connections that wait for that in the kernel."""
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
 
 def explain(error: OSError) -> str:
@@ -144,6 +145,30 @@ def read_in_small_pieces(transport: asyncio.BaseTransport) -> None:
     """
     if hasattr(transport, "max_size"):
         transport.max_size = READ_SIZE
+
+
+def number_for_writing(transport: asyncio.Transport) -> int:
+    """The descriptor for `write_at_once`; -1 where all goes through the transport, as with TLS or uvloop."""
+    sock = transport.get_extra_info("socket")
+    return sock.fileno() if sock is not None and hasattr(transport, "max_size") else -1
+
+
+def write_at_once(transport: asyncio.Transport, number: int, pieces: list[Buffer]) -> list[Buffer]:
+    """Write several pieces in one system call, if nothing waits to be written; returns what is left.
+
+    asyncio has a call for each, or joins them before. Errors are left to its own attempt, which sees to them.
+    """
+    if transport.get_write_buffer_size() or transport.is_closing():
+        return pieces
+    try:
+        written = os.writev(number, pieces)
+    except OSError:
+        return pieces
+    for index, piece in enumerate(pieces):
+        if written < len(piece):
+            return [memoryview(piece)[written:], *pieces[index + 1 :]]
+        written -= len(piece)
+    return []
 
 
 class ListeningSockets:

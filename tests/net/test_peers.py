@@ -418,6 +418,45 @@ class TestFlow:
         assert (await b.has_received(2, 20.0))[0] == b"small"
         assert b.received()[1] == (await a.has_received(1, 20.0))[0] == block
 
+    async def test_a_large_message_takes_few_writes(
+        self, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two fragments with their heads in one: head by head and piece by piece it were 33."""
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        connection = await a.peers.connect("b@localhost")
+        assert connection._transport is not None
+        writes: list[str] = []
+        gather, write = os.writev, connection._transport.write
+        monkeypatch.setattr(os, "writev", lambda *args: (writes.append("writev"), gather(*args))[1])
+        monkeypatch.setattr(
+            connection._transport, "write", lambda data: (writes.append("write"), write(data))
+        )
+        for number in range(1, 31):
+            if number == 11:
+                writes.clear()  # by then the kernel takes a mebibyte at once
+            a.send("b@localhost", b.pid(), bytes(1 << 20))
+            await b.has_received(number)
+        assert writes.count("writev") <= 20 * 10
+        assert writes.count("write") <= 20 * 5
+
+    async def test_what_a_socket_takes_in_part_arrives_whole(self, start_node: StartNode) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        connection = await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+        sent: list[bytes] = []
+        for round_ in range(5):
+            b.ups[0].pause_reading()
+            while not connection.busy:
+                for size in (700_001 + len(sent), 10, 20_000, 3):
+                    sent.append(os.urandom(size))
+                    a.send("b@localhost", b.pid(), sent[-1])
+                await asyncio.sleep(0)
+            b.ups[0].resume_reading()
+            await eventually(lambda: not connection.busy, timeout=30)
+            if round_ % 2:
+                await b.has_received(len(sent), 30)
+        assert await b.has_received(len(sent), 30) == sent
+
     async def test_a_connection_that_is_not_read_becomes_busy(self, start_node: StartNode) -> None:
         """At 1 MiB queued, as OTP; and it says when there is room again."""
         a, b = await start_node("a@localhost"), await start_node("b@localhost")

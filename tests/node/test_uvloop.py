@@ -22,6 +22,9 @@ from tests.net.test_real_nodes import (
     test_ten_thousand_messages_each_way_keep_their_order,
 )
 from tests.node.conftest import unique_name
+from tests.node.test_shared import (
+    test_blobs_go_through_the_hub_in_their_order_with_small_messages_between,
+)
 from tests.supervision.conftest import local
 from tests.supervision.test_hub import (
     test_a_tree_that_gives_up_is_reported_to_whoever_started_it,
@@ -39,6 +42,7 @@ __all__ = [
     "test_a_dialled_node_is_up_and_exchanges_messages",
     "test_a_node_that_dials_us_is_accepted",
     "test_a_tree_that_gives_up_is_reported_to_whoever_started_it",
+    "test_blobs_go_through_the_hub_in_their_order_with_small_messages_between",
     "test_both_learn_of_a_disconnect",
     "test_ten_thousand_messages_each_way_keep_their_order",
     "test_trees_can_be_started_at_the_same_time",
