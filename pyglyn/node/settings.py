@@ -89,7 +89,7 @@ class Settings:
             message instead of asking the kernel anew, at most 32 MiB, where the allocator is glibc's; 0 for
             what glibc does by itself. It stays so when the node has stopped.
         shared_memory: bytes of memory that the hub and a worker have in common for large messages on their
-            way, in each direction (8 MiB); those of more than half of it, and what finds no room, go through
+            way, in each direction (16 MiB); those of more than half of it, and what finds no room, go through
             the socket. It is made when the first large message comes. 0 for none.
         last_words_s: how long a process may clean up after an exit signal. Then it has ended, whatever its
             coroutine does.
@@ -109,7 +109,7 @@ class Settings:
     observe: Observe = attrs.field(default="read", validator=attrs.validators.in_(("full", "read", "off")))
     collector: Collector = Collector()
     spare_memory: int = 16 * 1024 * 1024
-    shared_memory: int = 8 * 1024 * 1024
+    shared_memory: int = 16 * 1024 * 1024
     last_words_s: float = 5.0
     check_timeout_s: float = 2.0
     worker_answer_s: float = 1.0
