@@ -44,6 +44,7 @@ def cut_frames(
     runs: list[Any],
     signals: Signals | None = None,
     most: int = sys.maxsize,
+    unread: dict[bytes, Any] | None = None,
 ) -> int:
     """Cut off the frames with a known head, and the signals, that are complete; stops at the first other one.
 
@@ -58,6 +59,8 @@ def cut_frames(
             empty, the head is ``{Node, {Op, …}}`` and means what the signal does with the name of the node,
             None for what is no name of one.
         most: stops where ``runs`` would get more than these.
+        unread: name of a node -> what stands for the signals with a term that have it in front of them, where
+            ``begins`` is empty: they are not read, and all behind the node is what comes with it.
 
     Returns:
         Where the next frame begins.
@@ -71,7 +74,7 @@ def cut_frames(
         if not last or size <= len(last) or data[body : body + len(last)] != last:
             if len(runs) >= most:
                 break
-            signal = _cut_signal(data, body, stop, begins, signals) if signals else None
+            signal = _cut_signal(data, body, stop, begins, signals, unread or {}) if signals else None
             if signal is not None:
                 runs.append(signal)
                 at, last = stop, b""
@@ -89,15 +92,24 @@ def cut_frames(
     return at
 
 
-def _cut_signal(data: Buffer, body: int, stop: int, begins: bytes, signals: Signals) -> Run | None:
+def _cut_signal(
+    data: Buffer, body: int, stop: int, begins: bytes, signals: Signals, unread: dict[bytes, Any]
+) -> Run | None:
     """One frame as the signal that it is; None where it is none of these."""
     at = body + len(begins)
     most = min(stop, at + LONGEST_HEAD)
-    if data[body:at] != begins or not _has_op(data, at, most, begins == b""):
+    op = _place_of_op(data, at, most, begins == b"") if data[body:at] == begins else 0
+    if not op or data[op] not in signals:
         return None
     end = _end_of_head(data, at, most)
     if not end:
         return None
+    if begins == b"" and unread and end < stop:
+        behind = at + 4 + data[at + 3]
+        way = unread.get(bytes(data[at + 4 : behind]))
+        letters, _, has_payload = signals[data[op]]
+        if way is not None and has_payload and data[op - 2] == len(letters) + 1:
+            return way, bytes(data[behind:stop])
     try:
         head, _ = read_term(bytes(data[at:end]), 0, DEFAULT_LIMITS)
     except DecodeError:
@@ -106,15 +118,15 @@ def _cut_signal(data: Buffer, body: int, stop: int, begins: bytes, signals: Sign
     return None if meaning is None else (meaning, bytes(data[end:stop]) if end < stop else None)
 
 
-def _has_op(data: Buffer, at: int, end: int, paired: bool) -> bool:
-    """Whether a head is a tuple that begins with the number of an operation, behind an atom where one is."""
+def _place_of_op(data: Buffer, at: int, end: int, paired: bool) -> int:
+    """Where the number of the operation of a signal is, if paired behind an atom; 0 where there is none."""
     if paired:
         if end - at < 4 or data[at : at + 3] != bytes((tags.SMALL_TUPLE_EXT, 2, tags.SMALL_ATOM_UTF8_EXT)):
-            return False
+            return 0
         at += 4 + data[at + 3]
     if end - at < 4 or data[at] != tags.SMALL_TUPLE_EXT or data[at + 1] < 2:
-        return False
-    return data[at + 2] == tags.SMALL_INTEGER_EXT
+        return 0
+    return at + 3 if data[at + 2] == tags.SMALL_INTEGER_EXT else 0
 
 
 def _signal_in(head: Any, paired: bool, with_payload: bool, signals: Signals) -> Any:

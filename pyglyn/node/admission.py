@@ -102,6 +102,7 @@ class Arriving(LinkProtocol):
     def __init__(self, admission: Admission, *args: Callable[..., None], **others: Any) -> None:
         super().__init__(*args, **others)
         self._admission: Admission | None = admission
+        self._is_known = False
         self._shown = b""
         self._timer: Patience | None = None
 
@@ -142,6 +143,7 @@ class Arriving(LinkProtocol):
 
     def _be_known(self) -> None:
         self._admission, self._shown = None, b""
+        self._is_known = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -17,6 +17,7 @@ import mmap
 import os
 import socket
 import struct
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -33,7 +34,7 @@ from pyglyn.etf.frames import LONGEST_HEAD
 from pyglyn.net.transport import READ_SIZE
 from pyglyn.node import shared
 from pyglyn.node.exits import atom_of
-from pyglyn.node.ways import Port
+from pyglyn.node.ways import Port, UnreadWay
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -88,9 +89,10 @@ class Frame:
 
 
 Payload: TypeAlias = "bytes | memoryview | None"
-Run: TypeAlias = "tuple[tuple[Any, str | None], Payload | list[bytes]] | tuple[None, Term]"
+Run: TypeAlias = "tuple[tuple[Any, str | None], Payload | list[bytes]] | tuple[UnreadWay | None, Any]"
 """A control message and the node that a name in it belongs to; with its undecoded term, None if it has none,
-or with those of several messages that have the same header. Or None with a private message."""
+or with those of several messages that have the same header. Or None with a private message. Or a way, with
+what goes there unread."""
 
 
 class FrameWriter:
@@ -170,15 +172,16 @@ class FrameReader:
     def __init__(self) -> None:
         self._rest = bytearray()  # of a frame that is not complete, and not known to be large
         self._wanted = 0  # how many bytes make it complete, or tell its length
-        self._body: memoryview | None = None  # of the large one that is under way
+        self.body: memoryview | None = None  # of the large one that is under way
         self._filled = 0
         self._known: dict[bytes, tuple[Send | RegSend, str | None]] = {}
+        self.unread: dict[bytes, UnreadWay] = {}
         self.borrower: shared.Borrower | None = None
         """Where the terms are that are not in their frames."""
 
     def room(self) -> memoryview | None:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
-        return None if self._body is None else self._body[self._filled :]
+        return None if self.body is None else self.body[self._filled :]
 
     def filled(self, count: int) -> list[Run]:
         """So many bytes have been put into ``room``; returns the frame if it is complete.
@@ -186,12 +189,12 @@ class FrameReader:
         Raises:
             PyglynError: as ``receive_batch``.
         """
-        body = self._body
+        body = self.body
         assert body is not None
         self._filled += count
         if self._filled < len(body):
             return []
-        self._body = None
+        self.body = None
         return [self._read(body)]
 
     def receive_data(self, data: bytes) -> list[Frame]:
@@ -206,9 +209,9 @@ class FrameReader:
         """
         frames: list[Any] = []
         at = 0
-        if self._body is not None:
-            at = min(len(data), len(self._body) - self._filled)
-            self._body[self._filled : self._filled + at] = data[:at]
+        if self.body is not None:
+            at = min(len(data), len(self.body) - self._filled)
+            self.body[self._filled : self._filled + at] = data[:at]
             frames += self.filled(at)
         elif self._rest:
             self._rest += data
@@ -217,7 +220,9 @@ class FrameReader:
             data, self._rest = bytes(self._rest), bytearray()
         end = len(data)
         while end - at >= 4:
-            at = etf.cut_frames(data, at, LARGE, b"", self._known, frames, CALL_SIGNALS)
+            at = etf.cut_frames(
+                data, at, LARGE, b"", self._known, frames, CALL_SIGNALS, sys.maxsize, self.unread
+            )
             if end - at < 4:
                 break
             size = int.from_bytes(data[at : at + 4])
@@ -225,8 +230,8 @@ class FrameReader:
             at = body + size
             if at > end:
                 if size >= LARGE:
-                    self._body, self._filled = memoryview(_memory(size)), end - body
-                    self._body[: self._filled] = data[body:]
+                    self.body, self._filled = memoryview(_memory(size)), end - body
+                    self.body[: self._filled] = data[body:]
                     return frames
                 at = body - 4
                 break
@@ -240,7 +245,7 @@ class FrameReader:
         run, end = self._parse(body)
         what = run[0]
         if (
-            what is not None
+            type(what) is tuple
             and isinstance(what[0], (Send, RegSend))
             and end <= LONGEST_HEAD
             and end < len(body)
@@ -269,11 +274,11 @@ def frames_of(runs: Sequence[Run]) -> list[Frame]:
     """Every frame by itself."""
     frames: list[Frame] = []
     for what, payload in runs:
-        if what is None:
-            frames.append(Frame(None, request=payload))  # type: ignore[arg-type]
-        else:
+        if type(what) is tuple:
             payloads: list[Any] = payload if type(payload) is list else [payload]
             frames += [Frame(*what, each) for each in payloads]
+        else:
+            frames.append(Frame(None, request=payload))  # type: ignore[arg-type]
     return frames
 
 
@@ -304,7 +309,12 @@ class LinkProtocol(asyncio.BufferedProtocol):
             name in it belongs to, and its undecoded term. Until it is set, signals close the link.
         on_messages: called with messages that have the same header, and a list of their terms; False for each
             of them to be given to ``on_signal``.
+        unread: name of another node, in UTF-8 -> the way that messages to its aliases go without being read;
+            those that it does not take are given to ``on_signal``.
     """
+
+    _is_known = True
+    """Whether the other end is known: what comes are frames."""
 
     def __init__(
         self,
@@ -324,6 +334,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._high_water = high_water
         self._reader = FrameReader()
         self._writer = FrameWriter()
+        self.unread = self._reader.unread
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._into_frame = False
         self._out: deque[bytes | memoryview] = deque()
@@ -359,51 +370,54 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Say where, and so how much, to read: a large frame has its place already."""
-        room = self._reader.room()
+        room = None if self._reader.body is None else self._reader.room()
         self._into_frame = room is not None
         return self._buffer if room is None else room
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        if not self._into_frame:
-            self.data_received(bytes(self._buffer[:nbytes]))
-            return
-        began = self._turn.begin()
-        try:
+        if self._into_frame:
             self._receive(self._reader.filled, nbytes)
-        finally:
-            if began:
-                self._turn.end()
+        elif self._is_known:
+            self._receive(self._reader.receive_batch, bytes(self._buffer[:nbytes]))
+        else:
+            self.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and dispatch the frames that are complete."""
+        self._receive(self._reader.receive_batch, data)
+
+    def _receive(self, read: Callable[[T], list[Run]], data: T) -> None:
         began = self._turn.begin()
         try:
-            self._receive(self._reader.receive_batch, data)
+            for what, payload in read(data):
+                if type(what) is not tuple:
+                    self._receive_other(what, payload)  # type: ignore[arg-type]
+                    continue
+                control, node = what
+                try:
+                    if type(payload) is not list:
+                        self.on_signal(control, node, payload)  # type: ignore[arg-type]
+                    elif not self.on_messages(control, node, payload):
+                        for each in payload:
+                            self._signal(control, node, each)
+                except Exception:
+                    logger.exception("what came over the link could not be handled")
+        except PyglynError:
+            self.close()
+            raise
         finally:
             if began:
                 self._turn.end()
 
-    def _receive(self, read: Callable[[T], list[Run]], data: T) -> None:
-        try:
-            runs = read(data)
-        except PyglynError:
-            self.close()
-            raise
-        for what, payload in runs:
-            if what is None:
-                if not self._is_of_memory(cast(Term, payload)):
-                    self._on_request(cast(Term, payload))  # the other end itself: an error ends the link
-                continue
-            control, node = what
-            try:
-                if type(payload) is not list:
-                    self.on_signal(control, node, payload)  # type: ignore[arg-type]
-                elif not self.on_messages(control, node, payload):
-                    for each in payload:
-                        self._signal(control, node, each)
-            except Exception:
-                logger.exception("what came over the link could not be handled")
+    def _receive_other(self, way: UnreadWay | None, what: Any) -> None:
+        """Take a private message, or what is to be passed on unread."""
+        if way is not None:
+            if not way(what):
+                control, end = etf.decode_bare(what)
+                self._signal(from_term(control), None, _payload(what, end))
+        elif not self._is_of_memory(what):
+            self._on_request(what)  # an error ends the link: the other end itself is not as it should be
 
     def _signal(self, control: Control, node: str | None, payload: Payload) -> None:
         try:
@@ -461,6 +475,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._writable = False
+        if not self.busy:
+            self._judge()
 
     def resume_writing(self) -> None:
         self._writable = True
@@ -517,7 +533,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._flush_due = True
             self._turn.at_end(self.flush)
         self._out += pieces
-        self._out_size += sum(map(len, pieces))
+        self._out_size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if not self.busy and (self._is_short or self._out_size > self._high_water):
             self._judge()
 
@@ -539,18 +555,21 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._out.clear()
             self._out_size = 0
             return
-        while self._out and self._writable:
-            transport.write(self._take(_WRITE_SIZE))
-        self._judge()
+        out = self._out
+        while out and self._writable:
+            if self._out_size <= _WRITE_SIZE:  # as `_take`
+                piece = out[0] if len(out) == 1 else b"".join(out)
+                out.clear()
+                self._out_size = 0
+            else:
+                piece = self._take(_WRITE_SIZE)
+            transport.write(piece)
+        if self.busy or out:  # what is written and not taken yet is less than makes it busy
+            self._judge()
 
     def _take(self, limit: int) -> bytes | memoryview:
-        """Take about so many bytes off the queue: small pieces joined, of a large one a view."""
+        """Take about so many bytes off a longer queue: small pieces joined, of a large one a view."""
         out = self._out
-        if self._out_size <= limit:
-            piece = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self._out_size = 0
-            return piece
         if len(out[0]) >= limit or len(out) == 1:
             piece = out.popleft()
             if len(piece) > limit:

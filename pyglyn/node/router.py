@@ -54,7 +54,7 @@ from pyglyn.dist.control import (
 from pyglyn.dist.flags import DistFlags
 from pyglyn.errors import DecodeError, DistributionError, LocalProtocolError, NodeBusy
 from pyglyn.escaping import escaped
-from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, encode_bare, join_frames
+from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, encode_bare
 from pyglyn.net import Connection
 from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
@@ -63,7 +63,7 @@ from pyglyn.node.hub import Hub
 from pyglyn.node.link import Payload
 from pyglyn.node.runtime import MESSAGES, Parts, destination
 from pyglyn.node.signals import answer_for_the_unreachable, target_node
-from pyglyn.node.ways import Port
+from pyglyn.node.ways import Port, way_unread
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
@@ -408,7 +408,7 @@ class Router:
             if other is not None and other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return
-        if type(control) is not AliasSend or not self._answer_out(control, payload, node):
+        if type(control) is not AliasSend or not self._answer_out(link, control, payload, node):
             parts = None if payload is None else (payload,)
             try:
                 self.to_node(control, parts, node)
@@ -417,14 +417,17 @@ class Router:
         if node in self.hub.runtime.busy.nodes:
             link.tell_busy(node)
 
-    def _answer_out(self, control: AliasSend, payload: bytes | memoryview | None, node: str) -> bool:
-        """Pass a worker's answer to a call on by the short way; False where it is for ``to_node``."""
+    def _answer_out(self, link: WorkerLink, control: AliasSend, payload: Payload, node: str) -> bool:
+        """Pass a worker's answer to a call on by the short way; False where it is for ``to_node``.
+
+        Further ones to that node are passed on unread, until that way is closed, or its node down.
+        """
         found = None if control.token is not None or payload is None else self.way(None, node)
         if found is None or payload is None:
+            link.protocol.unread.pop(node.encode(), None)
             return False
-        head, most, port = found
-        head += encode_bare((_ALIAS_SEND, control.sender, control.alias))
-        return len(head) + len(payload) <= most and port.send_frame(join_frames(head, [payload]))
+        way = link.protocol.unread[node.encode()] = way_unread(*found)
+        return way(b"".join((encode_bare((_ALIAS_SEND, control.sender, control.alias)), payload)))
 
     def messages_from_worker(
         self, link: WorkerLink, control: Send | RegSend, of: str | None, payloads: list[bytes]

@@ -25,6 +25,10 @@ AliasWay: TypeAlias = Callable[[Pid, Reference, Term], bool]
 """Sends a message of a process to an alias of another node; False as a `Way`."""
 
 
+UnreadWay: TypeAlias = Callable[[bytes], bool]
+"""Sends a control message and its term, encoded; False as a `Way`."""
+
+
 class Receiver(Protocol):
     """What a way to a process of this runtime needs of it."""
 
@@ -61,6 +65,21 @@ def way_to_aliases(head: bytes, most: int, port: Port) -> AliasWay:
     def send(sender: Pid, alias: Reference, message: Term) -> bool:
         frame = pack_frame(head, message, most, (_ALIAS_SEND, sender, alias))
         return frame is not None and send_frame(frame)
+
+    return send
+
+
+def way_unread(head: bytes, most: int, port: Port) -> UnreadWay:
+    """The way through a connection for a control message with its term, both encoded.
+
+    Args:
+        head: what is in front of the control message.
+    """
+    send_frame, size = port.send_frame, len(head)
+
+    def send(rest: bytes) -> bool:
+        count = size + len(rest)
+        return count <= most and send_frame(b"".join((count.to_bytes(4), head, rest)))
 
     return send
 

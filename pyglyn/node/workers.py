@@ -321,6 +321,7 @@ class Workers:
     def node_down(self, node: str) -> None:
         """Tell every worker that the connection to a node is gone."""
         for link in self.links.values():
+            link.protocol.unread.pop(node.encode(), None)
             for ref in link.boundary.node_down(node):
                 self.named.pop(ref, None)
             link.lost[node] += 1

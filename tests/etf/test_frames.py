@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -113,10 +114,12 @@ SIGNALS: frames.Signals = {
 """What is read as it comes, as something that no head means."""
 
 
-def signals_in(module: ModuleType, data: bytes, begins: bytes = BEGINS) -> tuple[int, list[Any]]:
+def signals_in(
+    module: ModuleType, data: bytes, begins: bytes = BEGINS, unread: dict[bytes, Any] | None = None
+) -> tuple[int, list[Any]]:
     """As `cut`, with the signals."""
     runs: list[Any] = []
-    return module.cut_frames(data, 0, 65_536, begins, KNOWN, runs, SIGNALS), runs
+    return module.cut_frames(data, 0, 65_536, begins, KNOWN, runs, SIGNALS, sys.maxsize, unread), runs
 
 
 def frame(control: Any, payload: bytes = b"") -> bytes:
@@ -144,6 +147,57 @@ def test_a_signal_behind_a_node_means_both(module: ModuleType, node: Any, name: 
     assert signals_in(module, data, b"") == (len(data), [(((b"alias", THEM, REF), name), b"h\0")])
 
 
+WAYS = {b"us@h": "way", b"nil": "no node"}
+ALIAS = encode_bare((33, THEM, REF))
+
+
+def paired(node: Any, control: bytes, payload: bytes = b"h\0") -> bytes:
+    """A frame of a node, a control message and a term."""
+    return frames.join_frames(b"h\2" + encode_bare(node) + control, [payload])
+
+
+def test_signals_with_a_term_are_left_unread_for_nodes_that_want_it_so(module: ModuleType) -> None:
+    for_us, for_others = paired(Atom("us@h"), ALIAS), paired(Atom("them@h"), ALIAS)
+    known = frames.join_frames(HEADS[3][len(BEGINS) :], [b"term"])
+    of_known = {HEADS[3][len(BEGINS) :]: 3}
+    runs: list[Any] = []
+    data = for_us + known + for_others + for_us
+    at = module.cut_frames(data, 0, 65_536, b"", of_known, runs, SIGNALS, sys.maxsize, WAYS)
+    read = ((b"alias", THEM, REF), "them@h"), b"h\0"
+    unread = "way", ALIAS + b"h\0"
+    assert (at, runs) == (len(data), [unread, (3, [b"term"]), read, unread])
+
+
+@pytest.mark.parametrize("unread", [None, {}, {b"other@h": 1}])
+def test_without_a_way_for_its_node_a_signal_is_read(
+    module: ModuleType, unread: dict[bytes, Any] | None
+) -> None:
+    data = paired(Atom("us@h"), ALIAS)
+    expected = (len(data), [(((b"alias", THEM, REF), "us@h"), b"h\0")])
+    assert signals_in(module, data, b"", unread) == expected
+
+
+def test_what_has_no_term_or_is_none_of_the_signals_is_not_left_unread(module: ModuleType) -> None:
+    monitor = encode_bare((19, THEM, US, REF))
+    data = paired(Atom("us@h"), monitor, b"")
+    assert signals_in(module, data, b"", WAYS) == (len(data), [(((b"monitor", THEM, US, REF), "us@h"), None)])
+    for control, payload in (
+        (monitor, b"h\0"),
+        (ALIAS, b""),
+        (encode_bare((33, THEM)), b"h\0"),
+        (encode_bare((33, THEM, REF, 1)), b"h\0"),
+        (encode_bare((20, THEM, REF)), b"h\0"),
+        (encode_bare((33, [THEM], REF)), b"h\0"),
+        (ALIAS[:-1], b""),
+    ):
+        assert signals_in(module, paired(Atom("us@h"), control, payload), b"", WAYS) == (0, [])
+
+
+def test_only_behind_a_node_is_anything_left_unread(module: ModuleType) -> None:
+    data = frame((33, THEM, REF), b"h\0")
+    assert signals_in(module, data, unread=WAYS) == (len(data), [((b"alias", THEM, REF), b"h\0")])
+
+
 UNUSUAL = {
     "of another operation": frame((20, THEM, US, REF)),
     "with a field too few": frame((19, THEM, US)),
@@ -165,10 +219,9 @@ UNUSUAL = {
 def test_it_stops_at_a_signal_that_is_unusual(module: ModuleType, other: str) -> None:
     assert signals_in(module, FRAME + UNUSUAL[other]) == (len(FRAME), [(0, [b"term"])])
     behind = UNUSUAL[other][4 + len(BEGINS) :]
-    for paired in (behind, b"h\2w\4us@h" + behind, b"h\2" + behind, b"h\3w\4us@h" + behind):
-        paired = len(paired).to_bytes(4) + paired
+    for body in (behind, b"h\2w\4us@h" + behind, b"h\2" + behind, b"h\3w\4us@h" + behind):
         if other != "cut off":
-            assert signals_in(module, paired, b"") == (0, [])
+            assert signals_in(module, len(body).to_bytes(4) + body, b"") == (0, [])
 
 
 def test_what_is_no_table_of_signals_is_refused() -> None:
@@ -176,6 +229,11 @@ def test_what_is_no_table_of_signals_is_refused() -> None:
     for signals in ((), {19: ("pnr", print)}, {19: "pnr"}, {19: (1, print, False)}):
         with pytest.raises(TypeError):
             c.cut_frames(frame((19, THEM, US, REF)), 0, 65_536, BEGINS, {}, [], signals)
+    for signals in ({33: ("pr", print)}, {33: "pr"}, {33: (1, print, True)}):
+        with pytest.raises(TypeError):
+            c.cut_frames(paired(Atom("us@h"), ALIAS), 0, 65_536, b"", {}, [], signals, 9, WAYS)
+    with pytest.raises(TypeError):
+        c.cut_frames(b"", 0, 65_536, b"", {}, [], SIGNALS, 9, ())
 
 
 def test_what_the_signal_raises_comes_out(module: ModuleType) -> None:
@@ -209,9 +267,14 @@ SIGNAL = st.builds(
     st.sampled_from([b"", BEGINS, b"h\2w\4us@h", b"h\2w\3nil"]),
     st.sampled_from([b"", BEGINS]),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
+    st.sampled_from([None, {}, WAYS]),
 )
 def test_both_read_the_same_signals(
-    controls: list[tuple[Any, bytes]], front: bytes, begins: bytes, changes: list[tuple[int, int]]
+    controls: list[tuple[Any, bytes]],
+    front: bytes,
+    begins: bytes,
+    changes: list[tuple[int, int]],
+    unread: dict[bytes, Any] | None,
 ) -> None:
     data = bytearray(
         b"".join(frames.join_frames(front + encode_bare(control), [payload]) for control, payload in controls)
@@ -219,8 +282,8 @@ def test_both_read_the_same_signals(
     for at, byte in changes:
         if at < len(data):
             data[at] = byte
-    expected = signals_in(frames, bytes(data), begins)
-    assert signals_in(codec.implementation("c"), bytes(data), begins) == expected
+    expected = signals_in(frames, bytes(data), begins, unread)
+    assert signals_in(codec.implementation("c"), bytes(data), begins, unread) == expected
 
 
 @given(st.lists(st.sampled_from([(19, THEM, US, REF), *CONTROLS[:3]])), st.integers(1, 8))

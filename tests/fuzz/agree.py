@@ -143,7 +143,11 @@ SIGNALS: frames.Signals = CALL_SIGNALS
 """What calls bring, as a connection and a link read it."""
 
 
+UNREAD: dict[bytes, Any] = {b"a@b": 1}
+"""Of whom signals with a term are not read, where a node is in front of them."""
+
+
 def cut(codec: Any, data: bytes, begins: bytes, known: dict[bytes, int]) -> tuple[int, list[Any]]:
     """The frames that one of the two cuts off."""
     runs: list[Any] = []
-    return codec.cut_frames(data, 0, 1 << 16, begins, known, runs, SIGNALS), runs
+    return codec.cut_frames(data, 0, 1 << 16, begins, known, runs, SIGNALS, sys.maxsize, UNREAD), runs

@@ -18,7 +18,7 @@ PyMODINIT_FUNC PyInit__plans(void);
 PyMODINIT_FUNC PyInit__decoders(void);
 
 static State *state;
-static PyObject *module, *check, *values, *signals;
+static PyObject *module, *check, *values, *signals, *unread, *any_number;
 
 #ifdef WITH_MAIN
 enum { COMPARED_EACH = 64 };
@@ -52,7 +52,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     check = agree == NULL ? NULL : PyObject_GetAttrString(agree, "check");
     values = agree == NULL ? NULL : PyObject_GetAttrString(agree, "values_of");
     signals = agree == NULL ? NULL : PyObject_GetAttrString(agree, "SIGNALS");
-    if (check == NULL || values == NULL || signals == NULL) give_up("tests.fuzz.agree not imported");
+    unread = agree == NULL ? NULL : PyObject_GetAttrString(agree, "UNREAD");
+    any_number = PyLong_FromSsize_t(PY_SSIZE_T_MAX);
+    if (check == NULL || values == NULL || signals == NULL || unread == NULL) give_up("tests.fuzz.agree not imported");
     return 0;
 }
 
@@ -85,14 +87,14 @@ static PyObject *written(PyObject *term)
     return data;
 }
 
-/* Whatever the input is, frames are cut off it, and put together again they are the same bytes. A signal is read, so
- * it has no bytes any more: where there is one, nothing is put together. */
+/* Whatever the input is, frames are cut off it, and put together again they are the same bytes. A signal is read, or
+ * is a part of its frame: where there is one, nothing is put together. */
 static void cut(PyObject *input, const char *prefix, Py_ssize_t prefix_size, PyObject *known, long least, bool read)
 {
     PyObject *runs = PyList_New(0), *begins = PyBytes_FromStringAndSize(prefix, prefix_size);
     PyObject *at = PyLong_FromLong(0), *most = PyLong_FromLong(least), *head = NULL;
-    PyObject *args[7] = {input, at, most, begins, known, runs, signals};
-    PyObject *end = cut_frames(module, args, read ? 7 : 6);
+    PyObject *args[9] = {input, at, most, begins, known, runs, signals, any_number, unread};
+    PyObject *end = cut_frames(module, args, read ? 9 : 6);
     if (end == NULL) give_up("what was received cannot be cut");
     PyObject *joined = PyBytes_FromStringAndSize("", 0);
     bool whole = true;

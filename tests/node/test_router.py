@@ -12,6 +12,7 @@ import pytest
 from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, DistFlags
 from pyglyn.dist.control import (
+    AliasSend,
     DemonitorP,
     Exit2,
     Link,
@@ -522,6 +523,77 @@ async def test_of_monitors_by_name_into_a_worker_nothing_is_left_when_the_node_o
     await eventually(lambda: not inside.signals.watchers)
     assert here.node.workers.named == {}
     assert not any(here.link(worker).boundary.watchers.values())
+
+
+# --- answers of workers, which are passed on unread -------------------------------------------------------
+
+
+def seen_of(here: Joined, worker: Worker) -> list[Any]:
+    """The signals of a worker that the hub reads, from now on."""
+    seen: list[Any] = []
+    protocol = here.link(worker).protocol
+    real = protocol.on_signal
+
+    def on_signal(control: Any, node: str | None, payload: Any) -> None:
+        seen.append(control)
+        real(control, node, payload)
+
+    protocol.on_signal = on_signal
+    return seen
+
+
+async def test_answers_of_a_worker_go_out_unread_and_keep_their_place_among_all_else() -> None:
+    async with joined() as here:
+        peer = await here.peer()
+        worker = await here.worker()
+        inside, seen = attached(worker), seen_of(here, worker)
+        refs = [Reference(peer.name, peer.local.creation, (number, 2, 3)) for number in range(20)]
+        expected: list[Any] = []
+
+        async def come() -> None:
+            await eventually(lambda: len(peer.messages) == len(expected))
+
+        for number, ref in enumerate(refs):
+            inside.send(peer.pid(), number)
+            inside.send(ref, number)
+            expected += [(Send(inside.pid, peer.pid()), number), (AliasSend(inside.pid, ref), number)]
+            if number % 7 == 0:
+                inside.send(ref, bytes(100_000))
+                inside.link(peer.pid(number + 1))
+                expected += [
+                    (AliasSend(inside.pid, ref), bytes(100_000)),
+                    (Link(inside.pid, peer.pid(number + 1)), None),
+                ]
+                await come()
+        await come()
+        assert peer.messages == expected
+        read = [control.alias for control in seen if isinstance(control, AliasSend)]
+        assert read == [refs[0], refs[0], refs[7], refs[14]], "the first one, and the large ones"
+
+
+async def test_answers_are_read_again_while_the_connection_is_busy_or_another_one() -> None:
+    async with joined() as here:
+        peer = await here.peer()
+        worker = await here.worker()
+        inside, seen = attached(worker), seen_of(here, worker)
+        ref = Reference(peer.name, peer.local.creation, (1, 2, 3))
+
+        async def answered() -> int:
+            """How many the hub has read when one more has come."""
+            came = len(peer.messages)
+            inside.send(ref, came)
+            await eventually(lambda: len(peer.messages) > came)
+            assert peer.messages[came] == (AliasSend(inside.pid, ref), came)
+            return len(seen)
+
+        assert [await answered(), await answered()] == [1, 1]
+        here.connection(peer).busy = True
+        assert await answered() == 2
+        here.connection(peer).busy = False
+        assert await answered() == 2
+        here.connection(peer).close("the test ends it")
+        await eventually(lambda: not here.link(worker).protocol.unread)
+        assert [await answered() for _ in range(3)] == [3, 4, 4], "the first one had to wait for a connection"
 
 
 # --- who is held back ---------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ typedef struct {
     PyObject *known, *runs;
     Py_ssize_t most;            /* of those */
     PyObject *signals;          /* a dict, or NULL */
+    PyObject *unread;           /* a dict, or NULL */
     const uint8_t *head;        /* of the last frame */
     Py_ssize_t head_size;
     PyObject *terms;            /* of its run, borrowed from `runs` */
@@ -108,6 +109,31 @@ static bool is_of(State *state, PyObject *field, char letter)
     return letter == 'n' && (type == state->atom.type || PyBool_Check(field) || field == Py_None);
 }
 
+/* Add a run of one: 0, or -1 on failure. Takes the references, of which one may be NULL after a failure. */
+static int add_one(Cut *cut, PyObject *what, PyObject *rest)
+{
+    PyObject *one = what == NULL || rest == NULL ? NULL : PyTuple_Pack(2, what, rest);
+    int failed = one == NULL ? -1 : PyList_Append(cut->runs, one);
+    Py_XDECREF(one);
+    Py_XDECREF(what);
+    Py_XDECREF(rest);
+    cut->head = NULL;  /* what comes behind it begins another run */
+    return failed;
+}
+
+/* Whether a signal of this form has so many fields, and whether a term comes behind it: -1 with an exception. */
+static int is_form(PyObject *form, Py_ssize_t count, bool with_payload)
+{
+    Py_ssize_t size;
+
+    if (!PyTuple_CheckExact(form) || PyTuple_GET_SIZE(form) != 3) {
+        PyErr_SetString(PyExc_TypeError, "cut_frames: a signal has letters, what is called, and whether a term follows");
+        return -1;
+    }
+    if (PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(form, 0), &size) == NULL) return -1;
+    return size == count && (PyTuple_GET_ITEM(form, 2) == Py_True) == with_payload;
+}
+
 /* frames._signal_in: what a head means, a new reference; NULL where it is no signal of these, or with an exception */
 static PyObject *signal_in(Cut *cut, PyObject *head, bool with_payload)
 {
@@ -121,14 +147,8 @@ static PyObject *signal_in(Cut *cut, PyObject *head, bool with_payload)
     Py_ssize_t count = PyTuple_GET_SIZE(fields) - 1;
     PyObject *form = PyDict_GetItemWithError(cut->signals, PyTuple_GET_ITEM(fields, 0));
     if (form == NULL) return NULL;
-    Py_ssize_t size;
-    if (!PyTuple_CheckExact(form) || PyTuple_GET_SIZE(form) != 3) {
-        PyErr_SetString(PyExc_TypeError, "cut_frames: a signal has letters, what is called, and whether a term follows");
-        return NULL;
-    }
-    const char *letters = PyUnicode_AsUTF8AndSize(PyTuple_GET_ITEM(form, 0), &size);
-    if (letters == NULL) return NULL;
-    if (size != count || (PyTuple_GET_ITEM(form, 2) == Py_True) != with_payload) return NULL;
+    if (is_form(form, count, with_payload) <= 0) return NULL;
+    const char *letters = PyUnicode_AsUTF8(PyTuple_GET_ITEM(form, 0));
     for (Py_ssize_t i = 0; i < count; i++) {
         if (!is_of(cut->state, PyTuple_GET_ITEM(fields, i + 1), letters[i])) return NULL;
     }
@@ -152,6 +172,26 @@ static Py_ssize_t place_of_op(const Cut *cut, const uint8_t *head, Py_ssize_t si
     return head[at + 2] == SMALL_INTEGER_EXT ? at + 3 : 0;
 }
 
+/* Leave a signal with a term unread, where that is for its node: 1 if it was, 0 if not, -1 on failure. */
+static int leave_unread(Cut *cut, const uint8_t *body, Py_ssize_t size, Py_ssize_t op)
+{
+    Py_ssize_t name_size = body[3], behind = 4 + name_size;
+    PyObject *name = PyBytes_FromStringAndSize((const char *)body + 4, name_size);
+    if (name == NULL) return -1;
+    PyObject *way = PyDict_GetItemWithError(cut->unread, name);
+    Py_DECREF(name);
+    if (way == NULL) return PyErr_Occurred() ? -1 : 0;
+    Py_INCREF(way);
+    PyObject *form = PyDict_GetItemWithError(cut->signals, cut->state->bytes_of[body[op]]);
+    int is_one = form == NULL ? -1 : is_form(form, body[op - 2] - 1, true);
+    if (is_one <= 0) {
+        Py_DECREF(way);
+        return is_one;
+    }
+    PyObject *rest = PyBytes_FromStringAndSize((const char *)body + behind, size - behind);
+    return add_one(cut, way, rest) < 0 ? -1 : 1;
+}
+
 /* Take a frame that is one of the signals: 1 if it is, 0 if it is not, -1 on failure. */
 static int cut_signal(Cut *cut, const uint8_t *body, Py_ssize_t size)
 {
@@ -164,24 +204,22 @@ static int cut_signal(Cut *cut, const uint8_t *body, Py_ssize_t size)
     if (is_one <= 0) return is_one;
     Py_ssize_t head_size = size_of_head(begin, rest);
     if (head_size == 0) return 0;
+    Py_ssize_t left = size - cut->begins_size - head_size;
+    if (cut->unread != NULL && left > 0) {
+        int left_unread = leave_unread(cut, body, size, op);
+        if (left_unread != 0) return left_unread;
+    }
     Reader reader;
     begin_reading(&reader, cut->state, begin, 0, head_size);
     PyObject *head = read_term(&reader);
     end_reading(&reader);
     if (head == NULL) return may_go_on() ? 0 : -1;
-    Py_ssize_t left = size - cut->begins_size - head_size;
     PyObject *signal = signal_in(cut, head, left > 0);
     Py_DECREF(head);
     if (signal == NULL) return PyErr_Occurred() ? -1 : 0;
     PyObject *payload =
         left > 0 ? PyBytes_FromStringAndSize((const char *)begin + head_size, left) : Py_NewRef(Py_None);
-    PyObject *one = payload == NULL ? NULL : PyTuple_Pack(2, signal, payload);
-    int failed = one == NULL ? -1 : PyList_Append(cut->runs, one);
-    Py_XDECREF(one);
-    Py_XDECREF(payload);
-    Py_DECREF(signal);
-    cut->head = NULL;  /* what comes behind it begins another run */
-    return failed < 0 ? -1 : 1;
+    return add_one(cut, signal, payload) < 0 ? -1 : 1;
 }
 
 /* frames.cut_frames: where the next frame begins, or -1 */
@@ -216,16 +254,20 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
     Py_buffer view;
 
-    if (nargs < 6 || nargs > 8 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
-        !PyList_CheckExact(args[5]) || (nargs >= 7 && args[6] != Py_None && !PyDict_CheckExact(args[6]))) {
+    PyObject *signals = nargs >= 7 && args[6] != Py_None ? args[6] : NULL;
+    PyObject *unread = nargs == 9 && args[8] != Py_None ? args[8] : NULL;
+    if (nargs < 6 || nargs > 9 || !PyBytes_CheckExact(args[3]) || !PyDict_CheckExact(args[4]) ||
+        !PyList_CheckExact(args[5]) || (signals != NULL && !PyDict_CheckExact(signals)) ||
+        (unread != NULL && !PyDict_CheckExact(unread))) {
         PyErr_SetString(
             PyExc_TypeError,
-            "cut_frames(data, at, least, begins: bytes, known: dict, runs: list, signals: dict | None, most)");
+            "cut_frames(data, at, least, begins: bytes, known: dict, runs: list, signals: dict | None, most, "
+            "unread: dict | None)");
         return NULL;
     }
-    PyObject *signals = nargs >= 7 && args[6] != Py_None ? args[6] : NULL;
+    if (PyBytes_GET_SIZE(args[3]) > 0 || (unread != NULL && PyDict_GET_SIZE(unread) == 0)) unread = NULL;
     Py_ssize_t at = PyLong_AsSsize_t(args[1]), least = PyLong_AsSsize_t(args[2]);
-    Py_ssize_t most = nargs == 8 ? PyLong_AsSsize_t(args[7]) : PY_SSIZE_T_MAX;
+    Py_ssize_t most = nargs >= 8 ? PyLong_AsSsize_t(args[7]) : PY_SSIZE_T_MAX;
     if (PyErr_Occurred()) return NULL;
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
     if (at < 0 || at > view.len) {
@@ -236,7 +278,7 @@ PyObject *cut_frames(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     Cut cut = {
         .state = state_of(module), .begins = (const uint8_t *)PyBytes_AS_STRING(args[3]),
         .begins_size = PyBytes_GET_SIZE(args[3]), .known = args[4], .runs = args[5], .most = most,
-        .signals = signals};
+        .signals = signals, .unread = unread};
     at = cut_from(&cut, view.buf, view.len, at, least);
     PyBuffer_Release(&view);
     return at < 0 ? NULL : PyLong_FromSsize_t(at);

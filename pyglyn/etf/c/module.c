@@ -375,7 +375,7 @@ static PyMethodDef methods[] = {
     FUNCTION(encode_bare, "(term)"),
     FUNCTION(encode_parts, "(term)"),
     FUNCTION(normalise, "(term)"),
-    POSITIONAL(cut_frames, "(data, at, least, begins, known, runs, signals=None, /)"),
+    POSITIONAL(cut_frames, "(data, at, least, begins, known, runs, signals=None, most=sys.maxsize, unread=None, /)"),
     POSITIONAL(join_frames, "(head, terms, /)"),
     POSITIONAL(pack_frame, "(head, term, most, control=None, /)"),
     {NULL, NULL, 0, NULL},
