@@ -15,7 +15,7 @@ from pyglyn.errors import EventStoreError
 
 Kind: TypeAlias = Literal["sqlite", "postgres"]
 
-VERSION = 3
+VERSION = 4
 
 _POSITION = ("position", "aggregate_type", "aggregate_id", "sequence", "recorded_at")
 _COMMON: dict[str, tuple[str, ...]] = {

@@ -12,7 +12,8 @@ PostgreSQL's SERIALIZABLE single appends and Gleam services would not take part,
 all the time.) Whoever takes that lock has a lock on the table before, so a Gleam service that waits for the
 table stands between the two for nobody.
 
-How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader. So
+How a position is given is written in ``schema/postgres.sql``: after the commit, by the next reader; or with
+the commit of a single append, where somebody waits and nothing else is without one. So
 there are no gaps for transactions that are still open, and an unrelated long transaction holds up nobody.
 
 Waking up: NOTIFY, whoever inserted; see :mod:`pyglyn.eventsourcing.stores.postgres_database`.
@@ -55,6 +56,7 @@ from pyglyn.eventsourcing.stores.packed import (
     unpacked,
 )
 from pyglyn.eventsourcing.stores.postgres_database import (
+    LISTENER_LOCK,
     REPAIR_S,
     PostgresDatabase,
     import_psycopg,
@@ -116,6 +118,7 @@ _UNIQUE_VIOLATION = "23505"
 _POSITIONS_AT_ONCE = 10_000
 
 _EVENT_LOCK = "hashtext('pyglyn_event'), hashtext(current_schema())"
+_POSITION_LOCK = "hashtext('pyglyn_position'), hashtext(current_schema())"
 
 # One statement, so one round trip and one transaction: the events if the sequence is the expected one, and
 # what goes with them if there were events.
@@ -154,6 +157,15 @@ _WITH_COMMAND = f""", known AS (
   INSERT INTO pyglyn_command (id, aggregate_type, aggregate_id, sequence, events, done_at)
   SELECT %s::text, %s::text, %s::text, %s::bigint, %s::bigint, {NOW} WHERE EXISTS (SELECT 1 FROM inserted)
 )"""
+_UNANNOUNCED = "busy"
+# How an append is announced, and who gives positions: see schema/postgres_4.sql. Two locks that are free tell
+# that nobody listens, and that nobody gives positions; nobody waits for them. Where there are enough appends
+# for a group, the next reader gives the positions of many at once.
+_HOW = f"""set_config('pyglyn.quiet', CASE
+  WHEN pg_try_advisory_xact_lock({LISTENER_LOCK}) THEN 'unheard'{{numbered}}
+  ELSE '{_UNANNOUNCED}' END, true), set_config('pyglyn.commit_id', %s, true)"""
+_HOW_ALONE = _HOW.format(numbered=f" WHEN pg_try_advisory_xact_lock({_POSITION_LOCK}) THEN 'numbered'")
+_HOW_TOGETHER = _HOW.format(numbered="")
 # Appends of different aggregates in one statement, which says which of them were at their sequence. Those
 # that two groups have in common are inserted in the same order, so that none waits for the other.
 _APPEND_GROUP = f"""
@@ -174,18 +186,18 @@ WITH new AS MATERIALIZED (
   FROM new WHERE number IN (SELECT number FROM ready) ORDER BY aggregate_id, sequence
   RETURNING 1
 )
-SELECT ARRAY(SELECT number FROM ready), count(*), set_config('pyglyn.commit_id', %s, true),
-  set_config('pyglyn.quiet', 'on', true)
-FROM inserted
+SELECT count(*), {_HOW_TOGETHER}, ARRAY(SELECT number FROM ready) FROM inserted
 """
 
-_COUNT = """
-SELECT count(*), set_config('pyglyn.commit_id', %s, true), set_config('pyglyn.quiet', 'on', true)
-FROM inserted
+_COUNT = f"""
+SELECT count(*), {_HOW_ALONE} FROM inserted
 """
 
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('pyglyn.quiet', 'on', true)"""
+_COMMIT = "SELECT current_setting('pyglyn.quiet', true) = 'inserted'; COMMIT"
+"""Tells whether there are events to announce."""
+
 _LOCK_TABLE = "LOCK TABLE event IN ROW EXCLUSIVE MODE; SELECT"
 _ALONE = f"{_LOCK_TABLE} pg_advisory_xact_lock({_EVENT_LOCK})"
 _WITH_OTHERS = f"{_LOCK_TABLE} pg_advisory_xact_lock_shared({_EVENT_LOCK})"
@@ -213,6 +225,10 @@ SELECT EXISTS (
 """
 _FIRST_PAUSE_S = 0.01
 _LONGEST_PAUSE_S = 0.5
+
+# Gives positions, and reads up to so many events; see schema/postgres_4.sql.
+_PAGE = "SELECT * FROM pyglyn_page(%s, %s, %s)"
+_PAGE_MOST = 500
 
 _ASSIGN = """
 SELECT CASE WHEN pyglyn_is_pending() THEN pyglyn_assign_positions(%s) ELSE 0 END
@@ -399,7 +415,6 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             await self._groups().commit(aggregate_id, _New(rows, expected))
         else:
             await self._append_alone(_New(rows, expected, snapshot, messages, command_id))
-        self.database().committed()
         return list(envelopes)
 
     def _groups(self) -> Groups[_New]:
@@ -478,14 +493,18 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         except Exception as error:
             raise translate(error, writing=True) from error
         assert row is not None
-        return frozenset(row[0])
+        self.database().committed(unannounced=row[1] == _UNANNOUNCED)
+        return frozenset(row[3])
 
     async def _append(
         self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
     ) -> None:
-        async with self.database().connection() as connection:
-            if not await self._insert(connection, statement, parameters):
+        database = self.database()
+        async with database.connection() as connection:
+            how = await self._insert(connection, statement, parameters)
+            if how is None:
                 raise await self._conflict(connection, aggregate_id, expected)
+        database.committed(unannounced=how == _UNANNOUNCED)
 
     async def _append_again(self, error: EventStoreError, new: _New, commit_id: str) -> None:
         """Find out what became of an append whose answer was lost, by sending it once more.
@@ -507,7 +526,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
                 with contextlib.suppress(StoreUnavailable):
                     key = (self.aggregate_type, aggregate_id, expected + 1, commit_id)
                     if (await self.database().query(_IS_OURS, key))[0][0]:
-                        return None
+                        return self.database().committed()
                     raise
             except (StoreUnavailable, TransactionRolledBack) as again:
                 error = again
@@ -557,8 +576,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             parameters += [storable_text(command_id, "command id"), *key]
         return statement + _COUNT, [*parameters, commit_id]
 
-    async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> bool:
-        """Run an append; False when another writer was first."""
+    async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> str | None:
+        """Run an append, and return how it is announced; None when another writer was first."""
         import psycopg
 
         try:
@@ -566,11 +585,11 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             row = await cursor.fetchone()
         except psycopg.Error as error:
             if _violated(error) == "event":
-                return False
+                return None
             if _violated(error) == "pyglyn_command":
                 raise CommandRepeated("") from error
             raise translate(error, writing=True) from error
-        return row is not None and row[0] > 0
+        return row[1] if row is not None and row[0] > 0 else None
 
     async def _conflict(self, connection: Connection, aggregate_id: str, expected: int) -> VersionConflict:
         try:
@@ -653,17 +672,18 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
 
     async def _numbered(self, behind: _Behind) -> tuple[int, Rows]:
         """Give positions, to how many, then read."""
-        is_packed = self._packing.is_worth_it and behind.is_worth_it
-        statement = behind.packed if is_packed else behind.statement
+        number: int
+        if self._packing.is_worth_it and WORTH_IT <= behind.limit <= _PAGE_MOST and not behind.by_id:
+            parameters = (behind.parameters[0], self.aggregate_type, behind.limit)
+            [(number, *found)] = await self.database().query(_PAGE, parameters)
+            packed = self._unpacked([tuple(found)])
+            return number, packed if packed is not None else await self._read(behind)
         given, rows = await self.database().queries(
-            (_ASSIGN_THEN_READ, (_POSITIONS_AT_ONCE,)), (statement, behind.parameters)
+            (_ASSIGN_THEN_READ, (_POSITIONS_AT_ONCE,)), (behind.statement, behind.parameters)
         )
-        number: int = given[0][0]
-        if not is_packed:
-            self._packing.seen(rows)
-            return number, rows
-        packed = self._unpacked(rows)
-        return number, packed if packed is not None else await self._read(behind)
+        number = given[0][0]
+        self._packing.seen(rows)
+        return number, rows
 
     def _unpacked(self, rows: list[Row]) -> Packed | None:
         packed = unpacked(rows[0], self.aggregate_type)
@@ -712,39 +732,40 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             none_pending = await self._assign_positions() == 0
 
     async def wait(self, after: int, *, timeout: float | None = None) -> bool:
+        database = self.database()
+        grown, news = database.grown, database.news
         try:
             if await self._exists_behind(after):
                 return True
+            database.listen()  # and if that begins only now, we are woken when it has
             async with asyncio.timeout(timeout):
-                await self._wait(after)
+                while not await self._told(grown, news):
+                    grown, news = database.grown, database.news
+                    if await self._exists_behind(after):
+                        break
         except TimeoutError:
             return False
         except StoreUnavailable:
             return True  # a cut connection is a reason to look: reading tells whether it lasts
         return True
 
-    async def _wait(self, after: int) -> None:
+    async def _told(self, grown: asyncio.Event, news: int) -> bool:
+        """Wait until it is time to look; True if others have told of events: to read is as quick as that."""
         database = self.database()
-        database.listen()
-        while True:
-            grown, news = database.grown, database.news
-            if await self._exists_behind(after):
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(database.look_s):
-                    await grown.wait()
-            if database.news != news:
-                return  # it is worth reading, which is as quick as asking
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(database.look_s):
+                await grown.wait()
+        return database.news != news
 
     async def _exists_behind(self, after: int) -> bool:
-        statement = position_exists(by_type=self.aggregate_type is not None)
-        parameters = (after,) if self.aggregate_type is None else (after, self.aggregate_type)
+        by_type = self.aggregate_type is not None
+        statement = f"{position_exists(by_type=by_type)}, pyglyn_is_pending()"
+        parameters = (after, self.aggregate_type) if by_type else (after,)
         while True:
-            given, found = await self.database().queries(
-                (_ASSIGN, (_POSITIONS_AT_ONCE,)), (statement, parameters)
-            )
-            if found[0][0] or given[0][0] < _POSITIONS_AT_ONCE:
-                return bool(found[0][0])
+            [(exists, is_pending)] = await self.database().query(statement, parameters)
+            if exists or not is_pending:
+                return bool(exists)
+            await self._assign_positions()
 
     # --- side tables ---------------------------------------------------------------------------------
 
@@ -799,7 +820,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
                 raise
             finally:
                 tx.ended = True
-        database.committed()
+        if tx.has_inserted:
+            database.committed()
 
 
 async def _settled(entry: Entry[_New], work: Awaitable[None]) -> None:
@@ -854,6 +876,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self._fault: EventStoreError | None = None  # the last error of a statement
         self._later: Later | None = None
         self._has_begun = False
+        self.has_inserted = False  # events, as is known after the commit
         self.ended = False
 
     async def begin(self) -> None:
@@ -872,7 +895,8 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self.check()
         if not self._has_begun:
             return
-        await self._send("COMMIT", writing=True)
+        rows, _ = await self._send(_COMMIT, writing=True)
+        self.has_inserted = rows[0][0]
 
     def check(self) -> None:
         from psycopg.pq import TransactionStatus

@@ -7,8 +7,8 @@ psycopg 3.
 - Behind a pooler (PgBouncer) a connection may be another one at each transaction. It is recognised by the
   number of the server's process, which is not the one the connection was told; then no statement is prepared,
   nothing is set for a session, and waiting readers look by themselves instead of listening.
-- One more connection listens for the trigger's NOTIFY, from the first reader that waits on. When it breaks,
-  it is set up again with growing pauses, and all readers look for what they may have missed.
+- One more connection listens for NOTIFY, from the first reader that waits on, and says so by a lock. When it
+  breaks, it is set up again with growing pauses, and all readers look for what they may have missed.
 - Everything the driver raises becomes one of our errors here.
 """
 
@@ -53,6 +53,13 @@ _NOT_IN_REPERTOIRE = "22021"  # what is stored is not in UTF-8
 _ROLLED_BACK = ("40001", "40P01")
 _CRASHED = "57P02"  # the one FATAL that may come after the commit and before its answer
 
+LISTENER_LOCK = "hashtext('pyglyn_listener'), hashtext(current_schema())"
+"""Who listens shares it: an append that gets it for itself need not be announced."""
+
+# The lock first: it waits for the commits of those who did not see it, and what comes after them announces.
+_LISTEN = f"""
+SELECT pg_advisory_lock_shared({LISTENER_LOCK}); LISTEN {CHANNEL}
+"""
 # Without waiting for the disk: there is nothing in it that has to survive.
 _ANNOUNCE = f"""
 BEGIN; SET LOCAL synchronous_commit TO off; SELECT pg_notify('{CHANNEL}', current_schema()); COMMIT
@@ -313,7 +320,7 @@ class PostgresDatabase:
                     self._conninfo, **_CONNECTION, **_KEEPALIVES
                 ) as connection:
                     forks.keep(connection)
-                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                    await connection.execute(_LISTEN.encode())
                     self.wake()
                     pause = _FIRST_PAUSE_S
                     async for notice in connection.notifies():
@@ -324,11 +331,11 @@ class PostgresDatabase:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
-    def committed(self) -> None:
-        """Announce a commit of ours: here at once, to others soon."""
+    def committed(self, *, unannounced: bool = True) -> None:
+        """Tell of events of ours that are committed: here at once, to others soon if they do not know."""
         self.wake()
-        self._unannounced = True
-        if self._announcer is None:
+        self._unannounced |= unannounced
+        if self._unannounced and self._announcer is None:
             self._announcer = self.loop.create_task(self._announce())
 
     async def _announce(self) -> None:

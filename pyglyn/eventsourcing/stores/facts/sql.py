@@ -197,7 +197,7 @@ class PostgresFactLog(FactLog):
             for revision, fact in enumerate(facts, last + 1):
                 [(position,)] = await tx.execute(_INSERT, _values(fact, stream, revision))
                 made.append(_written(fact, stream, revision, position))
-        database.committed()
+        database.committed(unannounced=False)
         return made
 
     async def last_position(self) -> int:
