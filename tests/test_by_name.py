@@ -98,6 +98,8 @@ ELSEWHERE = {
     "eventsourcing/stores/opening.py": f"{STORES} stores/test_postgres_store.py",
     "eventsourcing/stores/postgres.py": f"{STORES} stores/test_postgres_store.py",
     "eventsourcing/stores/postgres_database.py": "stores/test_postgres_store.py stores/test_postgres_poolers.py",
+    "eventsourcing/stores/read_only_sql.py": "stores/test_selecting.py",
+    "eventsourcing/stores/selecting_postgres.py": "stores/test_selecting.py",
     "eventsourcing/stores/readonly.py": "stores/test_layout.py cli/test_eventsourcing_commands.py",
     "eventsourcing/stores/recorder.py": "stores/test_eventsourcing_package.py",
     "eventsourcing/stores/rows.py": f"{STORES} stores/test_gleam_tables.py",

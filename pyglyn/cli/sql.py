@@ -13,7 +13,7 @@ from pyglyn.errors import CallFailed, EventStoreError
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.queries.asking import select
 from pyglyn.eventsourcing.queries.query_process import PREFIX
-from pyglyn.eventsourcing.stores.selecting import Selected
+from pyglyn.eventsourcing.stores.read_only_sql import Selected
 from pyglyn.node.reasons import NOPROC
 
 

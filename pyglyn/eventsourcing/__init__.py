@@ -88,9 +88,9 @@ from pyglyn.eventsourcing.stores.json.codec import (
 from pyglyn.eventsourcing.stores.keys import Keys, open_keys
 from pyglyn.eventsourcing.stores.memory import MemoryStore
 from pyglyn.eventsourcing.stores.opening import open_store
+from pyglyn.eventsourcing.stores.read_only_sql import ReadOnlySql, Selected
 from pyglyn.eventsourcing.stores.recorder import RecorderStore
 from pyglyn.eventsourcing.stores.rows import RowCodec
-from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, Selected
 from pyglyn.eventsourcing.stores.store import (
     Checkpoint,
     CommandRecord,

@@ -18,7 +18,7 @@ from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.domain import wire
 from pyglyn.eventsourcing.queries.durable_spec import DurableSpec
 from pyglyn.eventsourcing.stores import selecting
-from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, Selected
+from pyglyn.eventsourcing.stores.read_only_sql import ReadOnlySql, Selected
 from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.node import At
 from pyglyn.node.destinations import ServerRef

@@ -16,7 +16,7 @@ from pyglyn.eventsourcing.queries.selected import Passing, SelectedEvents, Selec
 from pyglyn.eventsourcing.stores.facts.log import Query
 from pyglyn.eventsourcing.stores.facts.store import FactStore
 from pyglyn.eventsourcing.stores.opening import open_store
-from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, database_of
+from pyglyn.eventsourcing.stores.read_only_sql import ReadOnlySql, database_of
 from pyglyn.eventsourcing.stores.selection import Selection
 from pyglyn.eventsourcing.stores.store import EventStore, Transaction
 

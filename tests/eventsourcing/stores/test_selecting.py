@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
+import resource
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,8 @@ import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.errors import EventStoreError, NonPositiveArgument, StoreUnavailable
-from pyglyn.eventsourcing.stores.selecting import ReadOnlySql, database_of, select
+from pyglyn.eventsourcing.stores.read_only_sql import ReadOnlySql, database_of
+from pyglyn.eventsourcing.stores.selecting import select
 from pyglyn.testing import eventually
 
 LIMITS = ReadOnlySql()
@@ -160,11 +163,93 @@ async def test_one_that_is_called_off_ends(stock):
     await eventually(none_runs)
 
 
-async def test_a_value_too_large_for_a_file_is_refused(tmp_path):
-    async with es.open_store(f"sqlite:{tmp_path}/a.db", aggregate_type="t") as store:
-        for statement in ("SELECT zeroblob(1000000000)", "SELECT randomblob(10000000)"):
-            with pytest.raises(EventStoreError, match="too big"):
-                await select(store, statement, (), LIMITS)
+TOO_BIG = {
+    "sqlite": ["SELECT zeroblob(1000000000)", "SELECT randomblob(10000000)"],
+    "postgres": [
+        "SELECT repeat('x', 30000000)",
+        "SELECT 1, NULL, repeat('x', 30000000)::bytea;",
+        "TABLE large",
+        "(VALUES (1, repeat('x', 30000000)))",
+        "SELECT to_json(repeat('x', 30000000)) -- json",
+        "SELECT ARRAY[repeat('x', 15000000), repeat('x', 15000000)]",
+        "SELECT ROW(1, repeat('x', 30000000))",
+        "SELECT repeat('9', 100000)::numeric FROM generate_series(1, 2)",
+        "EXPLAIN SELECT 1 FROM stock WHERE product = repeat('x', 10000000)",
+        "EXPLAIN (VERBOSE, FORMAT JSON) SELECT repeat('x', 10000000)",
+    ],
+}
+
+
+async def test_a_value_that_is_too_large_is_refused_where_it_is(stock):
+    if not is_sqlite(stock):
+        async with stock.transaction() as tx:
+            await tx.execute("CREATE TABLE large AS SELECT 1 AS one, repeat('x', 30000000) AS text")
+    small = ReadOnlySql(size=50_000, seconds=600.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for statement in TOO_BIG["sqlite" if is_sqlite(stock) else "postgres"]:
+        with pytest.raises(EventStoreError, match="too big"):
+            await select(stock, statement, (), small)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+    if not is_sqlite(stock):
+        at_most = await select(stock, "SELECT repeat('ü', 25000) AS a", (), small)
+        assert at_most == es.Selected(("a",), [("ü" * 25_000,)])
+
+
+async def test_rows_that_are_too_long_only_as_a_whole_are_left_out(stock):
+    if is_sqlite(stock):
+        return
+    long = "SELECT n, repeat('x', n * 400) AS a, repeat('y', n * 400) AS b FROM generate_series(1, 3) AS n"
+    found = await select(stock, long, (), ReadOnlySql(size=2000))
+    assert (found.columns, found.complete) == (("n", "a", "b"), False)
+    assert [row[0] for row in found.rows] == [1]
+
+
+async def test_a_statement_is_asked_for_whatever_its_columns_are(stock):
+    """The order, names that are there twice, and none at all."""
+    if is_sqlite(stock):
+        return
+    parameters = ["p0%", 3]
+    twice = "SELECT product, product, level FROM stock WHERE product LIKE %s ORDER BY level DESC LIMIT %s"
+    found = await select(stock, twice, parameters, LIMITS)
+    assert found.columns == ("product", "product", "level")
+    assert found.rows == [("p09", "p09", 9), ("p08", "p08", 8), ("p07", "p07", 7)]
+    assert await select(stock, "SELECT", (), LIMITS) == es.Selected((), [()])
+    none = await select(stock, "SELECT product FROM stock WHERE false; ", (), LIMITS)
+    assert none == es.Selected(("product",), [])
+    of_types = (
+        "SELECT 'a'::varchar(3), 'b'::char(3), '1 day'::interval, '{}'::json, '{1,2}'::int[], '(1,2)'::point"
+    )
+    [row] = (await select(stock, of_types, (), LIMITS)).rows
+    assert row == ("a", "b  ", "1 day, 0:00:00", "{}", "[1, 2]", "(1,2)")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT repeat('x', 100)) SELECT c0, 0, 0 FROM asked --",
+        "SELECT 'a') SELECT repeat('x', 100000), 0, 0 /*",
+        "SELECT 'a') AS x; COMMIT; DELETE FROM stock; SELECT ('a'",
+    ],
+)
+async def test_nobody_gets_out_of_the_statement_around_his_own(stock, statement):
+    if is_sqlite(stock):
+        return
+    with pytest.raises(EventStoreError, match=r"syntax error|cannot insert multiple|unterminated"):
+        await select(stock, statement, (), ReadOnlySql(size=60))
+    assert await levels(stock) == sum(range(20))
+
+
+async def test_a_plan_is_told_as_ever(stock):
+    if is_sqlite(stock):
+        return
+    found = await select(stock, "explain SELECT * FROM stock WHERE product = %s", ["it's"], LIMITS)
+    assert found.columns == ("QUERY PLAN",)
+    assert any("it''s" in line for (line,) in found.rows)
+    as_json = await select(stock, "EXPLAIN (FORMAT JSON) SELECT 1", (), LIMITS)
+    [[plan]] = as_json.rows
+    assert json.loads(plan)[0]["Plan"]["Node Type"] == "Result"
+    few = await select(stock, "EXPLAIN SELECT * FROM stock ORDER BY level", (), ReadOnlySql(rows=1))
+    assert (len(few.rows), few.complete) == (1, False)
 
 
 async def test_a_database_that_is_away_is_unavailable(tmp_path):
