@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -24,6 +25,10 @@ from pyglyn.patience import after_reading
 T = TypeVar("T")
 
 _PENDING: Final = object()
+# Asks for the task that runs in an event loop: in Python 3.11 `asyncio.current_task` is Python around it.
+_running: Final[Callable[[asyncio.AbstractEventLoop], object]] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else asyncio.tasks._current_tasks.get  # type: ignore[attr-defined]
+)
 
 
 class Turn:
@@ -49,7 +54,7 @@ class Turn:
 
         Whoever gets True calls ``end``, in any case.
         """
-        if self._open or asyncio.current_task(self.loop) is not None:
+        if self._open or _running(self.loop) is not None:
             return False
         self._open = True
         return True
@@ -301,11 +306,11 @@ class Waiter(Generic[T]):
         if self._result is _PENDING:
             raise asyncio.InvalidStateError("not settled")
         error = self._error
+        if error is None:
+            return self._result  # type: ignore[return-value]
         if isinstance(error, asyncio.CancelledError):
             raise asyncio.CancelledError(*error.args)  # kept here, it would know this by its traceback
-        if error is not None:
-            raise error
-        return self._result  # type: ignore[return-value]
+        raise error
 
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None

@@ -516,11 +516,11 @@ class Connection(asyncio.BufferedProtocol):
                     continue
                 control: Control = event[0]
                 payload: Any = event[1]
-                if type(payload) is list:
-                    self._dispatch(control, payload)
-                    continue
                 try:  # as `_dispatch`
-                    self._on_message(self, control, payload)
+                    if type(payload) is not list:
+                        self._on_message(self, control, payload)
+                    elif self._on_messages is None or not self._on_messages(self, control, payload):  # type: ignore[arg-type]
+                        self._dispatch_each(control, payload)
                 except Exception:
                     self._say_not_handled()
             elif isinstance(event, ProtocolBroken):
@@ -540,6 +540,9 @@ class Connection(asyncio.BufferedProtocol):
         except Exception:
             self._say_not_handled()
             return
+        self._dispatch_each(control, payload)
+
+    def _dispatch_each(self, control: Control, payload: list[bytes]) -> None:
         for index, each in enumerate(payload):
             if self._closed:
                 return

@@ -26,7 +26,7 @@ ALIAS = Atom("alias")
 _ALIAS = (ALIAS,)
 
 
-@attrs.frozen
+@attrs.define(unsafe_hash=True)  # immutable by convention, as terms are: each call makes one
 class Caller:
     """Who waits for a reply: OTP's ``From``. Keep it to answer later, from any process.
 

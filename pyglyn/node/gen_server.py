@@ -239,7 +239,8 @@ class _Loop:
 
     async def run(self, outcome: Any) -> None:
         await self.after(outcome)
-        receive, server, system = self.me.receive, self.server, self.system
+        me, server, system = self.me, self.server, self.system
+        receive = me.receive
         while True:
             if self.timeout is None and not system.suspended:
                 message = await receive()
@@ -261,7 +262,7 @@ class _Loop:
                 finally:
                     outcome = None  # as in `after`
             else:
-                server.reply(caller, outcome)
+                send_reply(me, caller, outcome)
                 outcome = None  # not kept until the next message comes
 
     async def wait(self) -> Term:

@@ -288,7 +288,7 @@ def _payload(body: bytes | memoryview, at: int) -> bytes | memoryview | None:
     return memoryview(body)[at:] if len(body) - at >= LARGE else bytes(body[at:])
 
 
-def _one_by_one(control: Control, node: str | None, payloads: list[bytes]) -> bool:
+def _one_by_one(control: Control, payloads: list[bytes], node: str | None) -> bool:
     return False
 
 
@@ -305,8 +305,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
             read what was sent; else what finds no room goes through the socket.
 
     Attributes:
-        on_signal: called with each signal, and all calls are in order: the control message, the node that a
-            name in it belongs to, and its undecoded term. Until it is set, signals close the link.
+        on_signal: called with each signal, and all calls are in order: the control message, its undecoded
+            term, and the node that a name in it belongs to. Until it is set, signals close the link.
         on_messages: called with messages that have the same header, and a list of their terms; False for each
             of them to be given to ``on_signal``.
         unread: name of another node, in UTF-8 -> the way that messages to its aliases go without being read;
@@ -326,8 +326,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         memory: int = 0,
         waits: bool = False,
     ) -> None:
-        self.on_signal: Callable[[Control, str | None, Payload], None] = self._refuse
-        self.on_messages: Callable[[Any, str | None, list[bytes]], bool] = _one_by_one
+        self.on_signal: Callable[[Control, Payload, str | None], None] = self._refuse
+        self.on_messages: Callable[[Any, list[bytes], str | None], bool] = _one_by_one
         self._on_request = on_request
         self._on_closed = on_closed
         self._on_busy = on_busy
@@ -397,10 +397,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
                 control, node = what
                 try:
                     if type(payload) is not list:
-                        self.on_signal(control, node, payload)  # type: ignore[arg-type]
-                    elif not self.on_messages(control, node, payload):
+                        self.on_signal(control, payload, node)  # type: ignore[arg-type]
+                    elif not self.on_messages(control, payload, node):
                         for each in payload:
-                            self._signal(control, node, each)
+                            self._signal(control, each, node)
                 except Exception:
                     logger.exception("what came over the link could not be handled")
         except PyglynError:
@@ -415,17 +415,17 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if way is not None:
             if not way(what):
                 control, end = etf.decode_bare(what)
-                self._signal(from_term(control), None, _payload(what, end))
+                self._signal(from_term(control), _payload(what, end), None)
         elif not self._is_of_memory(what):
             self._on_request(what)  # an error ends the link: the other end itself is not as it should be
 
-    def _signal(self, control: Control, node: str | None, payload: Payload) -> None:
+    def _signal(self, control: Control, payload: Payload, node: str | None) -> None:
         try:
-            self.on_signal(control, node, payload)
+            self.on_signal(control, payload, node)
         except Exception:
             logger.exception("a signal that came over the link could not be handled")
 
-    def _refuse(self, control: Control, node: str | None, payload: Payload) -> None:
+    def _refuse(self, control: Control, payload: Payload, node: str | None) -> None:
         self.close()
 
     def _is_of_memory(self, request: Term) -> bool:

@@ -187,7 +187,7 @@ class Router:
         return self._link_by_name(dest)
 
     def _link_by_name(self, name: Term) -> WorkerLink | None:
-        known = name_of(name)
+        known = name.name if type(name) is Atom else name_of(name)
         pid = None if known is None else self.hub.runtime.names.get(known)
         return None if pid is None or not pid.serial else self._link_of(pid)
 
@@ -359,9 +359,11 @@ class Router:
         self, connection: Connection, control: Send | RegSend, payloads: list[bytes]
     ) -> bool:
         """Pass messages on that have the same control message; False where each is for ``from_peer``."""
-        link = self._worker_behind(control) if self.workers.links else None
+        link = None
+        if self.workers.links:
+            link = self._link_of(control.to) if type(control) is Send else self._link_by_name(control.name)  # type: ignore[union-attr]
         if link is not None:
-            link.send_many(control, payloads)
+            link.protocol.send_many(control, None, payloads)
             if link.protocol.busy:
                 link.hold_back(connection)
             return True
@@ -390,7 +392,7 @@ class Router:
 
     # --- from workers -----------------------------------------------------------------------------
 
-    def from_worker(self, link: WorkerLink, control: Control, of: str | None, payload: Payload) -> None:
+    def from_worker(self, link: WorkerLink, control: Control, payload: Payload, of: str | None) -> None:
         """Pass on what a worker sent.
 
         Args:
@@ -430,7 +432,7 @@ class Router:
         return way(b"".join((encode_bare((_ALIAS_SEND, control.sender, control.alias)), payload)))
 
     def messages_from_worker(
-        self, link: WorkerLink, control: Send | RegSend, of: str | None, payloads: list[bytes]
+        self, link: WorkerLink, control: Send | RegSend, payloads: list[bytes], of: str | None
     ) -> bool:
         """Pass messages on that have the same header; False where each is for ``from_worker``."""
         node = control.to.node if isinstance(control, Send) else of
@@ -438,7 +440,7 @@ class Router:
             other = self._worker_behind(control)
             if other is None:
                 return self.hub.runtime.receive_many_encoded(control, payloads)
-            other.send_many(control, payloads)
+            other.protocol.send_many(control, None, payloads)
             if other.protocol.busy:
                 other.hold_back(link.protocol.transport)
             return True

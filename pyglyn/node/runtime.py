@@ -469,8 +469,15 @@ class Runtime:
 
     # --- signals: in ------------------------------------------------------------------------------
 
-    def receive_encoded(self, control: Control, payload: bytes | memoryview | None) -> None:
-        """Take a signal from outside for this runtime, its term still encoded."""
+    def receive_encoded(
+        self, control: Control, payload: bytes | memoryview | None, node: str | None = None
+    ) -> None:
+        """Take a signal from outside for this runtime, its term still encoded.
+
+        Args:
+            control, payload: the signal.
+            node: to which a name in it belongs, where the hub tells: always this one.
+        """
         kind = type(control)
         dest: Any
         if (kind is MonitorP or kind is DemonitorP) and self._note_watcher(control):  # type: ignore[arg-type]
@@ -538,8 +545,10 @@ class Runtime:
         process.signals.on_monitor(watcher, watched, ref)  # type: ignore[arg-type]
         return True
 
-    def receive_many_encoded(self, control: Send | RegSend, payloads: list[bytes]) -> bool:
-        """Take messages from outside that have the same control message.
+    def receive_many_encoded(
+        self, control: Send | RegSend, payloads: list[bytes], node: str | None = None
+    ) -> bool:
+        """Take messages from outside that have the same control message; as `receive_encoded`.
 
         Returns:
             False where they are for ``receive_encoded``, one by one.

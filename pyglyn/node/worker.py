@@ -176,7 +176,8 @@ class Worker:
         self.runtime.group_leader = leader if isinstance(leader, Pid) else None
         for name in busy:
             self._set_busy(name.name, True)
-        self._protocol.on_signal, self._protocol.on_messages = self._on_signal, self._on_messages
+        self._protocol.on_signal = self.runtime.receive_encoded
+        self._protocol.on_messages = self.runtime.receive_many_encoded
         self._welcome.set_result(None)
 
     def _say_what_is_required(self, names: list[str]) -> None:
@@ -231,12 +232,6 @@ class Worker:
         await self._protocol.written()
         if self._protocol.transport is not None:
             self._protocol.transport.close()
-
-    def _on_messages(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> bool:
-        return self.runtime.receive_many_encoded(control, payloads)
-
-    def _on_signal(self, control: Control, node: str | None, payload: bytes | memoryview | None) -> None:
-        self.runtime.receive_encoded(control, payload)
 
     def _on_request(self, request: Term) -> None:
         match request:

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from pyglyn.dist.control import IN_PAYLOAD, Control, DemonitorP, Exit2, MonitorP, Op, RegSend, Send
+from pyglyn.dist.control import IN_PAYLOAD, Control, DemonitorP, Exit2, MonitorP, Op
 from pyglyn.dist.framing import LARGE
 from pyglyn.etf import Atom, Pid, Reference, Term, decode_bare, pack_frame
 from pyglyn.node.backpressure import PausedSources, Pauses, Source
@@ -84,10 +84,6 @@ class WorkerLink:
         frame = pack_frame(FROM_NOWHERE, signal, LARGE)
         if frame is None or not self.protocol.send_frame(frame):
             self.protocol.send(control, None, None)
-
-    def send_many(self, control: Send | RegSend, payloads: list[bytes]) -> None:
-        """Pass messages on that have the same control message."""
-        self.protocol.send_many(control, None, payloads)
 
     def kill(self) -> None:
         """Kill the OS process; what was in it ends with reason ``killed``.

@@ -60,8 +60,8 @@ class Workers:
             be another process's when the monitor ends.
     """
 
-    on_signal: Callable[[WorkerLink, Control, str | None, Payload], None]
-    on_messages: Callable[[WorkerLink, Any, str | None, list[bytes]], bool]
+    on_signal: Callable[[WorkerLink, Control, Payload, str | None], None]
+    on_messages: Callable[[WorkerLink, Any, list[bytes], str | None], bool]
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub

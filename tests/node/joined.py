@@ -99,7 +99,7 @@ class RawWorker:
         self.controls: list[Any] = []
         self.closed = asyncio.Event()
         self.protocol = LinkProtocol(self.requests.append, self.closed.set)
-        self.protocol.on_signal = lambda control, node, payload: self.controls.append(control)
+        self.protocol.on_signal = lambda control, payload, node: self.controls.append(control)
 
     async def connect(self, node: Node) -> None:
         """Connect, and show the token."""

@@ -85,8 +85,8 @@ async def test_a_signal_that_cannot_be_handled_costs_itself_only(caplog: pytest.
     """A peer may have sent it; with the link all processes of the worker would end."""
     handled: list[Frame] = []
 
-    def on_signal(*signal: Any) -> None:
-        handled.append(Frame(*signal))
+    def on_signal(control: Any, payload: Any, node: str | None) -> None:
+        handled.append(Frame(control, node, payload))
         if len(handled) == 1:
             raise KeyError("shop")
 

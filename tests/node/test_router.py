@@ -534,9 +534,9 @@ def seen_of(here: Joined, worker: Worker) -> list[Any]:
     protocol = here.link(worker).protocol
     real = protocol.on_signal
 
-    def on_signal(control: Any, node: str | None, payload: Any) -> None:
+    def on_signal(control: Any, payload: Any, node: str | None) -> None:
         seen.append(control)
-        real(control, node, payload)
+        real(control, payload, node)
 
     protocol.on_signal = on_signal
     return seen

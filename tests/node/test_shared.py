@@ -177,7 +177,7 @@ class Ends:
         )
         self.other = LinkProtocol(lambda request: None, lambda: None)
         take = keep or self._take
-        self.other.on_signal = lambda control, node, payload: take(payload)
+        self.other.on_signal = lambda control, payload, node: take(payload)
         for sock, link in zip(pair, (self.one, self.other), strict=True):
             await loop.create_unix_connection(lambda link=link: link, sock=sock)
 
