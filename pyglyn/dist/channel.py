@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 import attrs
@@ -169,6 +169,8 @@ class Channel:
         """How many bytes of what was received last have been taken."""
         self.reading = True
         """False while the driver does not read on purpose: then silence proves nothing."""
+        self.room_for: Callable[[Control, int], memoryview | None] | None = None
+        """Says where a large message with this control message, of about so many bytes, is put together."""
         self._local_node = local_node
         self._peer_node = peer_node
         self._flag_bits = int(flags)
@@ -354,13 +356,16 @@ class Channel:
         if count == 1:
             return self._receive_with_atoms(bytes(packet), FRAGMENT_HEADER_SIZE)
         atoms, at = self._read_atoms(packet, FRAGMENT_HEADER_SIZE)
+        room = None
         if not atoms:
             # The documentation has the control message in the first fragment entirely, but OTP 25 and 28 cut
             # a long one, such as an EXIT with a large reason in it.
             with contextlib.suppress(TruncatedTerm):
-                self._check(decode_bare(packet, at, limits=self.settings.control_limits)[0])
+                control = self._check(decode_bare(packet, at, limits=self.settings.control_limits)[0])
+                if self.room_for is not None and isinstance(control, (Send, RegSend, AliasSend)):
+                    room = self.room_for(control, count * max(FRAGMENT_SIZE, len(packet) - at))
         # Kept as bytes, which count against the limits; decoded it could be many times as large.
-        self._assembler.start(sequence, count, atoms, [memoryview(packet)[at:]])
+        self._assembler.start(sequence, count, atoms, [memoryview(packet)[at:]], room)
         return None
 
     def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> Message | None:
@@ -368,7 +373,7 @@ class Channel:
         assembly = self._assembler.proceed(sequence, number, parts)
         if assembly is None:
             return None
-        return self._message_with_atoms(memoryview(assembly.content), 0, cast("list[bytes]", assembly.first))
+        return self._message_with_atoms(assembly.content, 0, cast("list[bytes]", assembly.first))
 
     def _message(self, term: Any, data: bytes | memoryview, at: int) -> Message:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""

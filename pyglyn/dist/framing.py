@@ -257,12 +257,33 @@ class Assembly:
     Attributes:
         first: whatever the reader of the first fragment wants to find again at the end.
         remaining: fragments still to come.
-        content: what has come so far, joined: it is copied out of what was received, once.
+        room: where to put them, as long as they fit in.
+        size: how many bytes have come so far.
     """
 
     first: object
     remaining: int
-    content: bytearray = attrs.Factory(bytearray)
+    room: memoryview | None = None
+    size: int = 0
+    _grown: bytearray = attrs.Factory(bytearray)
+
+    @property
+    def content(self) -> memoryview:
+        """What has come so far, joined: it is copied out of what was received, once."""
+        return memoryview(self._grown) if self.room is None else self.room[: self.size]
+
+    def add(self, part: Buffer) -> None:
+        """One more part."""
+        size = self.size + len(part)
+        if self.room is None:
+            self._grown += part
+        elif size <= len(self.room):
+            self.room[self.size : size] = part
+        else:
+            self._grown += self.room[: self.size]
+            self._grown += part
+            self.room = None
+        self.size = size
 
 
 class Assembler:
@@ -281,8 +302,18 @@ class Assembler:
         self._assemblies: dict[int, Assembly] = {}
         self._total = 0
 
-    def start(self, sequence: int, count: int, first: object, parts: Sequence[Buffer]) -> None:
+    def start(
+        self,
+        sequence: int,
+        count: int,
+        first: object,
+        parts: Sequence[Buffer],
+        room: memoryview | None = None,
+    ) -> None:
         """Take the first of ``count`` (at least 2) fragments.
+
+        Args:
+            room: where to put them together, if it is known; they may be more.
 
         Raises:
             RemoteProtocolError: the sequence is under way already, or a limit is reached.
@@ -291,7 +322,7 @@ class Assembler:
             raise RemoteProtocolError("a fragmented message starts again before it is complete")
         if len(self._assemblies) >= self._max_messages:
             raise RemoteProtocolError(f"more than {self._max_messages} fragmented messages at once")
-        assembly = self._assemblies[sequence] = Assembly(first, count - 1)
+        assembly = self._assemblies[sequence] = Assembly(first, count - 1, room)
         for part in parts:
             self._grow(assembly, part)
 
@@ -312,7 +343,7 @@ class Assembler:
         if assembly.remaining:
             return None
         del self._assemblies[sequence]
-        self._total -= len(assembly.content)
+        self._total -= assembly.size
         return assembly
 
     def clear(self) -> None:
@@ -322,13 +353,13 @@ class Assembler:
 
     def _grow(self, assembly: Assembly, part: Buffer) -> None:
         self._total += len(part)
-        if len(assembly.content) + len(part) > self._max_message_size:
+        if assembly.size + len(part) > self._max_message_size:
             raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
         if self._total > self._max_total_size:
             raise RemoteProtocolError(
                 f"incomplete fragmented messages exceed {self._max_total_size} bytes together"
             )
-        assembly.content += part
+        assembly.add(part)
 
 
 def parse_fragment_head(head: bytes) -> tuple[int, int]:

@@ -442,6 +442,10 @@ class Connection(asyncio.BufferedProtocol):
         self.busy = True
         self._on_busy(self, True)
 
+    def put_large_messages(self, room_for: Callable[[Control, int], memoryview | None]) -> None:
+        """Have a function say where a large message is put together; see ``Channel.room_for``."""
+        self._channel.room_for = room_for
+
     def pause_reading(self) -> None:
         """Stop dispatching and reading, until ``resume_reading``: the peer will have to wait."""
         self._channel.reading = False

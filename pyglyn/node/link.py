@@ -495,6 +495,11 @@ class LinkProtocol(asyncio.BufferedProtocol):
             self._is_short = True
             self.request(WANTED)
 
+    def room_for(self, size: int) -> memoryview | None:
+        """Where to put a large message together that will be sent: it is not copied then."""
+        lender = self._writer.lender
+        return None if lender is None else lender.reserve(size)
+
     def send_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> None:
         """Send messages that have the same header."""
         self._put([self._writer.write_many(control, node, payloads)])

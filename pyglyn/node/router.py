@@ -284,6 +284,7 @@ class Router:
 
     def connected(self, connection: Connection) -> None:
         """A connection is up: send what waited for it."""
+        connection.put_large_messages(self.room_for)
         pending = self._no_longer_pending(connection.name)
         for control, parts in pending.signals if pending else ():
             self.to_node(control, parts, connection.name)
@@ -336,6 +337,11 @@ class Router:
                 self._begun.count(connection)
         finally:
             runtime.source = None
+
+    def room_for(self, control: Control, size: int) -> memoryview | None:
+        """Where a large message of about so many bytes is put together, if it is for a worker."""
+        link = self._link_to(control) if self.workers.links else None
+        return None if link is None else link.protocol.room_for(size)
 
     def _is_awaited(self, control: MonitorPExit | SpawnReply, node: str) -> bool:
         """Whether the node that says that a process ended, or was started, is the one it would be on.

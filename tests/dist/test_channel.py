@@ -288,9 +288,14 @@ def test_a_large_message_goes_out_as_the_specification_says() -> None:
     payload=st.lists(st.binary(max_size=300), min_size=1, max_size=5),
     fragment_size=st.integers(1, 200),
     step=st.integers(1, 500),
+    room=st.none() | st.integers(0, 1600),
 )
-def test_fragments_put_together_are_the_message(payload: list[bytes], fragment_size: int, step: int) -> None:
+def test_fragments_put_together_are_the_message(
+    payload: list[bytes], fragment_size: int, step: int, room: int | None
+) -> None:
+    """In a place that is given for it, too, whether they have room there or not."""
     a, b = pair(settings=ChannelSettings(fragment_size=fragment_size))
+    b.room_for = lambda control, size: None if room is None else memoryview(bytearray(room))
     parts = [encode_bare(payload[0]), *payload[1:]]
     a.send(Send(A, B), parts)
     a.send(Link(A, B))
@@ -301,6 +306,31 @@ def test_fragments_put_together_are_the_message(payload: list[bytes], fragment_s
     assert [type(event) for event in events] == [MessageReceived] * 2
     assert bytes(events[0].payload) == b"".join(parts)
     assert events[1].control == Link(A, B)
+
+
+def test_a_large_message_is_put_together_where_it_is_said() -> None:
+    a, b = pair()
+    asked: list[tuple[Control, int]] = []
+    place = bytearray(2 << 20)
+
+    def room_for(control: Control, size: int) -> memoryview:
+        asked.append((control, size))
+        return memoryview(place)
+
+    b.room_for = room_for
+    parts = encode_parts(bytes(range(256)) * 4096)
+    a.send(Send(A, B), parts)
+    a.send(Exit2(A, B), encode_parts(bytes(1 << 20)))
+    a.send(Send(A, B), encode_parts(bytes(1000)))
+    events = b.receive_data(wire(a))
+    payload = events[0].payload  # type: ignore[union-attr]
+    assert isinstance(payload, memoryview)
+    assert payload.obj is place
+    assert payload == b"".join(parts)
+    assert len(events) == 3
+    [(control, size)] = asked
+    assert control == Send(A, B)
+    assert 1 << 20 < size < (1 << 20) + 2 * 65_536
 
 
 @pytest.mark.parametrize("cut", [1, 10, 30])

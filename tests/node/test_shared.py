@@ -16,10 +16,11 @@ from pyglyn import etf
 from pyglyn.dist.control import Send
 from pyglyn.dist.framing import LARGE
 from pyglyn.errors import RemoteProtocolError
+from pyglyn.etf import Pid
 from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings
 from pyglyn.node.link import LinkProtocol
-from pyglyn.node.shared import PIECE, Borrower, Lender
+from pyglyn.node.shared import FRONT, PIECE, Borrower, Lender
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -102,20 +103,87 @@ def test_what_is_too_large_or_finds_no_room_is_not_put_there() -> None:
     both = Both(8 * PIECE)
     assert both.send(bytes(4 * PIECE + 1)) is None
     assert not both.lender.is_short
-    assert [both.lender.put([bytes(2 * PIECE)], 2 * PIECE) for _ in range(5)] == [0, 2, 4, 6, None]
+    places = [FRONT + first * PIECE for first in (0, 2, 4, 6)]
+    assert [both.lender.put([bytes(2 * PIECE)], 2 * PIECE) for _ in range(5)] == [*places, None]
     assert both.lender.is_short
-    for first in (2, 4):
-        both.borrower.take(first, 2 * PIECE)
-    assert both.lender.put([bytes(4 * PIECE)], 4 * PIECE) == 2
+    for place in places[1:3]:
+        both.borrower.take(place, 2 * PIECE)
+    assert both.lender.put([bytes(4 * PIECE)], 4 * PIECE) == places[1]
     both.lender.close()
     assert not both.lender.is_short
     assert both.send(bytes(PIECE)) is None
 
 
-@pytest.mark.parametrize(("first", "size"), [(-1, 10), (0, 0), (0, -1), (8, 1), (7, PIECE + 1), (2**70, 1)])
-def test_nothing_is_read_beyond_it(first: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "size"),
+    [
+        (-1, 10),
+        (FRONT - 1, 10),
+        (FRONT, 0),
+        (FRONT, -1),
+        (FRONT + 8 * PIECE, 1),
+        (FRONT + 7 * PIECE + 1, PIECE),
+        (2**70, 1),
+    ],
+)
+def test_nothing_is_read_beyond_it(at: int, size: int) -> None:
     with pytest.raises(RemoteProtocolError):
-        Both(8 * PIECE).borrower.take(first, size)
+        Both(8 * PIECE).borrower.take(at, size)
+
+
+def test_what_is_put_together_in_a_place_is_sent_from_there() -> None:
+    both = Both(8 * PIECE)
+    place = both.lender.reserve(2 * PIECE + 1)
+    assert place is not None
+    assert len(place) == 3 * PIECE
+    place[:] = bytes(range(256)) * (3 * PIECE // 256)
+    message = place[10 : PIECE + 20][5:]
+    del place
+    at = both.lender.put([message], len(message))
+    assert at == FRONT + 15
+    assert both.lender.in_use == 3
+    expected = bytes(message)
+    del message
+    found = both.borrower.take(at, PIECE + 5)
+    assert found == expected
+    assert both.send(bytes(PIECE)) == bytes(PIECE)
+    assert both.lender.in_use == 4
+    del found
+    assert both.send(bytes(PIECE)) == bytes(PIECE)
+    assert both.lender.in_use == 1
+
+
+def test_a_place_that_is_not_used_is_free_again() -> None:
+    both = Both(8 * PIECE)
+    assert both.lender.reserve(4 * PIECE + 1) is None
+    places = [both.lender.reserve(4 * PIECE) for _ in range(3)]
+    assert [place is not None for place in places] == [True, True, False]
+    view = memoryview(places[0] or b"")[100:200]
+    places.clear()
+    assert both.lender.in_use == 4
+    del view
+    assert both.lender.in_use == 0
+    place = both.lender.reserve(PIECE)
+    both.lender.close()
+    del place
+    assert both.lender.reserve(PIECE) is None
+    assert both.lender.in_use == 0
+
+
+def test_what_begins_late_in_its_place_or_is_in_another_ones_is_copied() -> None:
+    both, other = Both(8 * PIECE), Both(8 * PIECE)
+    place = both.lender.reserve(3 * PIECE)
+    assert place is not None
+    place[:] = b"x" * 3 * PIECE
+    for lender, message in ((both.lender, place[PIECE:]), (other.lender, place)):
+        at = lender.put([message], len(message))
+        borrower = both.borrower if lender is both.lender else other.borrower
+        assert at is not None
+        assert borrower.take(at, len(message)) == b"x" * len(message)
+    assert both.lender.in_use == 5
+    message = place[1:]
+    del place
+    assert both.lender.put([message], len(message)) == FRONT + 1, "and from there after all"
 
 
 def test_another_file_by_the_same_path_is_not_taken_for_it() -> None:
@@ -310,7 +378,7 @@ async def test_a_message_is_said_to_be_where_there_is_none(ends: Ends) -> None:
     await ends.connect()
     await ends.accepted()
     assert ends.one.transport is not None
-    header = etf.encode_bare((None, (2, None, THEM), 10_000, MIB))
+    header = etf.encode_bare((None, (2, None, THEM), 2**40, MIB))
     ends.one.transport.write(len(header).to_bytes(4) + header)
     with pytest.raises(RemoteProtocolError):
         ends.other._reader.receive_data(len(header).to_bytes(4) + header)
@@ -342,6 +410,44 @@ async def test_blobs_go_through_the_hub_in_their_order_with_small_messages_betwe
         for link in (here.link(first), here.link(second)):
             assert link.protocol._writer.lender is not None
             assert link.protocol._writer.lender.in_use
+
+
+async def test_what_a_peer_sends_in_fragments_is_put_together_where_the_worker_reads_it() -> None:
+    async with joined() as here:
+        peer, worker_ = await here.peer(), await here.worker()
+        inside, local = worker_.runtime.attach("inside"), here.node.runtime.attach("local")
+        link = here.link(worker_)
+        connection = here.connection(peer)
+        peer.send(here.node.name, inside.pid, bytes(MIB))
+        lender = link.protocol._writer.lender
+        assert lender is not None
+        await eventually(lambda: lender._accepted and len(mailbox(inside)) == 1)
+        kept = lender.in_use
+        for to in (local.pid, Pid(here.node.name, 99, 77, here.node.local.creation)):
+            assert here.node.router.room_for(Send(None, to), MIB) is None
+        room = here.node.router.room_for(Send(None, inside.pid), MIB)
+        assert room is not None
+        assert lender.in_use == kept + MIB // PIECE
+        del room
+        assert lender.in_use == kept
+        copies: list[int] = []
+        find = lender._find
+        lender._find = lambda size: (copies.append(size), find(size))[1]  # type: ignore[method-assign]
+        for number in range(5):
+            peer.send(here.node.name, inside.pid, bytes((number,)) * MIB)
+        await eventually(lambda: len(mailbox(inside)) == 6)
+        assert mailbox(inside)[1:] == [bytes((number,)) * MIB for number in range(5)]
+        assert len(copies) == 5, "one place for each"
+        # A peer that goes in the middle of one.
+        head = b"\x83E" + (1).to_bytes(8) + (40).to_bytes(8) + b"\0"
+        packet = head + etf.encode_bare((22, peer.pid(), inside.pid)) + bytes(PIECE)
+        theirs = peer.ups[0]._transport
+        assert theirs is not None
+        kept = lender.in_use
+        theirs.write(len(packet).to_bytes(4) + packet)
+        await eventually(lambda: lender.in_use == kept + 41)
+        theirs.abort()
+        await eventually(lambda: connection.closed and lender.in_use == kept)
 
 
 async def stuck(me: Process) -> None:
