@@ -2,8 +2,9 @@
 
 A durable query, a subscription, callers of `wait_for`, and a process manager run over a store that lets a schedule
 in at each step: another writer commits events, another instance of the query goes on by itself or only changes the
-checkpoint's version, somebody pauses and resumes here or elsewhere, or asks for the status. Whatever comes when:
-nothing is left out, nothing done twice, and at the end all is done and nobody stands still.
+checkpoint's version, somebody pauses and resumes here or elsewhere, asks for the status, or has an aggregate
+forgotten. Whatever comes when: nothing is left out but what is forgotten, nothing done twice, and at the end all
+is done and nobody stands still.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
+from pyglyn.eventsourcing.domain.evolution import each
 from pyglyn.eventsourcing.queries.durable_state import BatchLimits, mark
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.node import Node
@@ -35,7 +39,6 @@ from tests.eventsourcing.managers.jobs import (
     handle,
     jobs_manager,
     jobs_service,
-    open_jobs,
     steady,
 )
 
@@ -46,6 +49,7 @@ SEEDS = 6
 ROUNDS = 8
 HAPPENINGS = 30
 ACCOUNTS = ("a", "b")
+MORE_ACCOUNTS = ("a", "b", "c", "d")
 STEPS = (
     "read",
     "read_page",
@@ -109,6 +113,7 @@ class World:
         self.left = HAPPENINGS
         self.orders: list[asyncio.Task[Any]] = []
         self.waiters: list[asyncio.Task[Any]] = []
+        self.forgotten: set[str] = set()
         self.events: list[Callable[[], Awaitable[None]]] = [
             self.commit,
             self.commit,
@@ -146,6 +151,18 @@ class World:
             checkpoint = await self.plain.load_checkpoint(self.name)
             await self.plain.update_checkpoint(checkpoint.next())
 
+    def ids(self) -> Sequence[str]:
+        """Return the aggregates there are."""
+        raise NotImplementedError
+
+    async def forget(self) -> None:
+        """Forget one of the aggregates, or one that is forgotten once more."""
+        assert isinstance(self.plain, es.EncryptedStore)
+        id = self.random.choice(self.ids())
+        if len(self.forgotten | {id}) < len(self.ids()):
+            self.forgotten.add(id)
+            await self.plain.forget(id)
+
     async def rest(self) -> None:
         """Nothing happens any more, and nobody is to stand still, as is ordered here or elsewhere."""
         self.left = 0
@@ -169,13 +186,17 @@ class World:
 class BankWorld(World):
     """The world of a query that writes down which events it has had."""
 
-    def __init__(self, seed: int, node: Node, plain: es.EventStore[Any, Any]) -> None:
+    def __init__(self, seed: int, node: Node, plain: es.EventStore[Any, Any], *, forgets: bool) -> None:
         super().__init__(seed, node, plain, "totals")
-        self.events += [self.another_goes_on, self.wait_for]
+        self.events += [self.another_goes_on, self.wait_for, *([self.forget] if forgets else [])]
+        self.accounts = MORE_ACCOUNTS if forgets else ACCOUNTS
+
+    def ids(self) -> Sequence[str]:
+        return self.accounts
 
     async def commit(self) -> None:
-        account = self.random.choice(ACCOUNTS)
-        with contextlib.suppress(es.VersionConflict):
+        account = self.random.choice([each for each in self.accounts if each not in self.forgotten])
+        with contextlib.suppress(es.VersionConflict, es.Forgotten):
             sequence = await self.plain.last_sequence(account)
             events = [CustomerDepositedCash(1.0, 1.0)] * self.random.choice([1, 1, 3])
             await self.plain.append(account, events, expected=sequence)
@@ -189,7 +210,8 @@ class BankWorld(World):
             if (await tx.load_checkpoint(self.name)).version == before.version:
                 for event in found:
                     assert event.envelope is not None
-                    await project(tx, event.envelope)
+                    for _ in each(event.envelope.payload):
+                        await project(tx, event.envelope)
                 await tx.update_checkpoint(before.next(position=found[-1].position, mark=mark(found[-1])))
 
     async def wait_for(self) -> None:
@@ -208,16 +230,22 @@ async def follow_along(store: es.EventStore[Any, Any], seen: list[int], batch: i
         seen.append(event.position)  # noqa: PERF401 - it has no end
 
 
-async def run_query(seed: int, node: Node, path: Path) -> None:
-    url = f"sqlite:{path}?synchronous=NORMAL"
+async def run_query(seed: int, node: Node, path: Path, *, forgets: bool = False) -> None:
+    options: dict[str, Any] = {"keys": f"sqlite:{path}.keys"} if forgets else {}
     plain, under = [
-        es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+        es.open_store(
+            f"sqlite:{path}?synchronous=NORMAL",
+            events=BankAccountEvent,
+            state=BankAccount,
+            aggregate_type="BankAccount",
+            **options,
+        )
         for _ in range(2)
     ]
     async with plain, under:
         async with plain.transaction() as tx:
             await tx.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY, account TEXT, sequence INT)")
-        world = BankWorld(seed, node, plain)
+        world = BankWorld(seed, node, plain, forgets=forgets)
         store = Restless(under, world.happen)
         for _ in range(world.random.randrange(4)):
             await world.commit()
@@ -241,7 +269,8 @@ async def run_query(seed: int, node: Node, path: Path) -> None:
         assert followed == list(range(1, last + 1))
         log = [(event.aggregate_id, event.sequence) for event in await plain.read(0, limit=last)]
         async with plain.transaction() as tx:
-            assert await tx.execute("SELECT account, sequence FROM seen ORDER BY id") == log
+            seen = await tx.execute("SELECT account, sequence FROM seen ORDER BY id")
+        assert seen == [place for place in log if place[0] not in world.forgotten or place in set(seen)]
         await end(node, "totals")
 
 
@@ -256,26 +285,31 @@ async def end(node: Node, *names: str) -> None:
 class JobsWorld(World):
     """The world of a manager of jobs."""
 
-    def __init__(self, seed: int, node: Node, plain: es.EventStore[Any, Any]) -> None:
+    def __init__(self, seed: int, node: Node, plain: es.EventStore[Any, Any], *, forgets: bool) -> None:
         super().__init__(seed, node, plain, "steps")
         domain: es.Domain[Job, Command, Event] = es.Domain(handle, apply, Job())
         self.executor = es.CommandExecutor(plain, domain)
         self.begun: dict[str, Begun] = {}
-        self.events += [self.lease_runs_out]
+        self.events += [self.lease_runs_out, *([self.forget] if forgets else [])]
+
+    def ids(self) -> Sequence[str]:
+        return [*self.begun, "none yet"]
 
     async def commit(self) -> None:
         id, begin = f"j{len(self.begun)}", Begin(self.random.randrange(3), self.random.choice([None, 0.0]))
         self.begun[id] = Begun(begin.steps, begin.wait_s)
-        await self.executor.execute(id, begin)
+        with contextlib.suppress(es.Forgotten):
+            await self.executor.execute(id, begin)
 
     async def lease_runs_out(self) -> None:
         if (owner := await self.plain.lease_owner("query steps")) is not None:
             await self.plain.end_lease("query steps", owner)
 
 
-async def run_manager(seed: int, node: Node) -> None:
-    async with open_jobs("memory:") as plain:
-        world = JobsWorld(seed, node, plain)
+async def run_manager(seed: int, node: Node, *, forgets: bool = False) -> None:
+    options = {"keys": "memory:"} if forgets else {}
+    async with es.open_store("memory:", events=Event, state=Job, aggregate_type="job", **options) as plain:
+        world = JobsWorld(seed, node, plain, forgets=forgets)
         store = Restless(plain, world.happen)
         await es.start(node, jobs_service(plain))
         await jobs_manager(store, on_refusal="handle", handle=steady).start(node)
@@ -288,7 +322,9 @@ async def run_manager(seed: int, node: Node) -> None:
         await eventually(world.is_live, timeout=20)
         await eventually(lambda: at_rest(plain), timeout=60)
         await asyncio.gather(*world.orders, *world.waiters)
-        await check(plain, world.begun)
+        await check(plain, {id: begun for id, begun in world.begun.items() if id not in world.forgotten})
+        for id in world.forgotten:
+            assert await plain.manager_state("steps", id) is None
         await end(node, "steps", "jobs")
 
 
@@ -296,19 +332,23 @@ def seeds() -> range:
     return range(int(os.environ.get(FULL, SEEDS)))
 
 
-async def test_a_query_a_subscription_and_who_waits_miss_nothing(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("forgets", [False, True], ids=["all is kept", "some is forgotten"])
+async def test_a_query_a_subscription_and_who_waits_miss_nothing(
+    node: Node, tmp_path: Path, forgets: bool
+) -> None:
     for seed in seeds():
         try:
-            await run_query(seed, node, tmp_path / f"{seed}.db")
+            await run_query(seed, node, tmp_path / f"{seed}.db", forgets=forgets)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
 
 
-async def test_a_manager_has_each_command_carried_out_once(node: Node) -> None:
+@pytest.mark.parametrize("forgets", [False, True], ids=["all is kept", "some is forgotten"])
+async def test_a_manager_has_each_command_carried_out_once(node: Node, forgets: bool) -> None:
     for seed in seeds():
         try:
-            await run_manager(seed, node)
+            await run_manager(seed, node, forgets=forgets)
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise

@@ -22,7 +22,7 @@ from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.stores.encrypted import EncryptedStore
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec
 from pyglyn.eventsourcing.stores.store import EventStore
-from pyglyn.eventsourcing.stores.wrapped import unwrapped
+from pyglyn.eventsourcing.stores.wrapped import WrappedStore, unwrapped
 
 S = TypeVar("S")
 
@@ -110,7 +110,9 @@ class ManagerSpec(DurableSpec, Generic[S]):
     @functools.cached_property
     def sealing(self) -> Sealing:
         """Encrypts what is kept of its instances, if they are aggregates that have keys."""
-        store = unwrapped(self.store)
+        store: Any = self.store
+        while isinstance(store, WrappedStore) and not isinstance(store, EncryptedStore):
+            store = store.underlying  # whatever else one around it does, its aggregates have keys
         has_keys = isinstance(store, EncryptedStore) and self.rules.correlate is None
         return Sealing(self.name, store.ring if has_keys else None)
 

@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.managers.transitions import Transitions
 from pyglyn.eventsourcing.stores.encryption import TEXT_MARK
 from pyglyn.eventsourcing.stores.keys import MemoryKeys
 from pyglyn.eventsourcing.stores.managing import PARKED, IssuedCommand, Timer
+from pyglyn.eventsourcing.stores.wrapped import WrappedStore
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from tests.eventsourcing.managers.jobs import (
@@ -258,3 +259,23 @@ def test_a_manager_with_keys_travels(tmp_path: Any) -> None:
     assert manager.sealing._ring is not None
     again: Any = pickle.loads(pickle.dumps(manager))
     assert again.sealing._ring is again.store.ring
+
+
+class Around(WrappedStore[Any, Any]):
+    """A store that does more than to tell what is committed."""
+
+    only_tells = False
+
+
+async def test_what_is_kept_is_encrypted_whatever_is_around_the_store_with_the_keys(
+    store: es.EncryptedStore[Any, Any],
+) -> None:
+    await store.append("a", [Begun(1, None)], expected=0)
+    async with store.transaction() as tx:
+        manager = telling(Around(Around(store)), into=store)
+        assert await Transitions(manager).project(tx, await store.read(), lambda: False) == 1
+    found = await texts(store.underlying)
+    assert len(found) == 3
+    assert all(each.startswith(MARK) for each in found)
+    await store.forget("a")
+    assert await kept(store, "a") == (False, 0, 0)
