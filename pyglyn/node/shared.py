@@ -226,7 +226,7 @@ class Borrower:
         def free(_: object) -> None:
             if os.getpid() != number:  # the copy of a fork
                 return
-            del views[first]
+            views.pop(first, None)
             self._held -= count * PIECE
             memory[first] = _FREE
 

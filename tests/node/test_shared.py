@@ -412,6 +412,33 @@ async def test_blobs_go_through_the_hub_in_their_order_with_small_messages_betwe
             assert link.protocol._writer.lender.in_use
 
 
+async def test_who_sends_blobs_to_a_worker_that_takes_nothing_is_not_read_until_it_has_caught_up() -> None:
+    """What finds no room in memory waits for the socket, up to the limit of the link."""
+    async with joined(shared_memory=2 * MIB, worker_queue_limit=4 * MIB) as here:
+        peer, slow = await here.peer(), await here.worker()
+        inside = slow.runtime.attach("inside")
+        link = here.link(slow)
+        peer.send(here.node.name, inside.pid, (0, bytes(MIB // 2)))
+        lender = link.protocol._writer.lender
+        assert lender is not None
+        await eventually(lambda: lender._accepted and len(mailbox(inside)) == 1)
+        assert slow._protocol.transport is not None
+        slow._protocol.transport.pause_reading()
+        sent = 1
+        while not link.paused._sources:
+            peer.send(here.node.name, inside.pid, (sent, bytes(MIB // 2)))
+            peer.send(here.node.name, inside.pid, (sent + 1, b"small"))
+            sent += 2
+            await asyncio.sleep(0)
+        assert link.paused._sources == {here.connection(peer)}
+        assert lender.is_short
+        assert link.protocol.queued_bytes < 8 * MIB
+        slow._protocol.transport.resume_reading()
+        await eventually(lambda: len(mailbox(inside)) == sent, timeout=60)
+        assert [number for number, _ in mailbox(inside)] == list(range(sent))
+        assert not link.paused._sources
+
+
 async def test_what_a_peer_sends_in_fragments_is_put_together_where_the_worker_reads_it() -> None:
     async with joined() as here:
         peer, worker_ = await here.peer(), await here.worker()
