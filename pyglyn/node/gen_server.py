@@ -248,7 +248,9 @@ class _Loop:
                 message = await self.wait()
             caller = None
             if type(message) is tuple and len(message) == 3 and message[0] is GEN_CALL:
-                caller = Caller.from_term(message[1])
+                who = message[1]
+                if type(who) is tuple and len(who) == 2 and type(who[0]) is Pid:  # as `Caller.from_term`
+                    caller = Caller(who[0], who[1])
             if caller is None:
                 await self.handle(message)
                 continue

@@ -123,10 +123,6 @@ class FrameWriter:
                 return [_LENGTH.pack(len(header) + len(place)) + _ELSEWHERE + header[len(_PAIR) :] + place]
         return [_LENGTH.pack(len(header) + size) + header, *parts]
 
-    def write_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> bytes:
-        """Write messages that differ in their terms only."""
-        return etf.join_frames(self.header(control, node), payloads)
-
     def header(self, control: Control, node: str | None) -> bytes:
         """Write a header."""
         kind = type(control)
@@ -387,17 +383,22 @@ class LinkProtocol(asyncio.BufferedProtocol):
         """Take bytes, and dispatch the frames that are complete."""
         self._receive(self._reader.receive_batch, data)
 
-    def _receive(self, read: Callable[[T], list[Run]], data: T) -> None:
+    def _receive(self, read: Callable[[T], list[Any]], data: T) -> None:
         began = self._turn.begin()
         try:
             for what, payload in read(data):
-                if type(what) is not tuple:
-                    self._receive_other(what, payload)  # type: ignore[arg-type]
+                if what is None:  # an error ends the link: the other end itself is not as it should be
+                    if not self._is_of_memory(payload):
+                        self._on_request(payload)
                     continue
-                control, node = what
                 try:
+                    if type(what) is not tuple:
+                        if not what(payload):
+                            self._read_unread(payload)
+                        continue
+                    control, node = what
                     if type(payload) is not list:
-                        self.on_signal(control, payload, node)  # type: ignore[arg-type]
+                        self.on_signal(control, payload, node)
                     elif not self.on_messages(control, payload, node):
                         for each in payload:
                             self._signal(control, each, node)
@@ -410,14 +411,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
             if began:
                 self._turn.end()
 
-    def _receive_other(self, way: UnreadWay | None, what: Any) -> None:
-        """Take a private message, or what is to be passed on unread."""
-        if way is not None:
-            if not way(what):
-                control, end = etf.decode_bare(what)
-                self._signal(from_term(control), _payload(what, end), None)
-        elif not self._is_of_memory(what):
-            self._on_request(what)  # an error ends the link: the other end itself is not as it should be
+    def _read_unread(self, rest: bytes) -> None:
+        """Read what was to be passed on unread, and take it as every signal."""
+        control, end = etf.decode_bare(rest)
+        self.on_signal(from_term(control), _payload(rest, end), None)
 
     def _signal(self, control: Control, payload: Payload, node: str | None) -> None:
         try:
@@ -502,7 +499,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def send_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> None:
         """Send messages that have the same header."""
-        self._put([self._writer.write_many(control, node, payloads)])
+        self._put([etf.join_frames(self._writer.header(control, node), payloads)])
 
     def way(self, control: Send | RegSend | None, node: str | None) -> tuple[bytes, int, Port] | None:
         """What a way through this link needs (see ``ways``)."""

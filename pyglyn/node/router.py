@@ -189,7 +189,7 @@ class Router:
     def _link_by_name(self, name: Term) -> WorkerLink | None:
         known = name.name if type(name) is Atom else name_of(name)
         pid = None if known is None else self.hub.runtime.names.get(known)
-        return None if pid is None or not pid.serial else self._link_of(pid)
+        return None if pid is None else self.workers.links.get(pid.serial)  # what has a name is of this node
 
     def _link_of_watched(self, control: MonitorP | DemonitorP) -> WorkerLink | None:
         """As `_link_to`. A name is looked up once a monitor: the reference remembers the worker."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pyglyn.errors import NameTaken
@@ -44,7 +44,7 @@ class Started(asyncio.Future[Any]):
             self.me.tell_parent((ACK, self.me.pid, Atom("ignore")))
 
 
-async def run_callable(me: Process, start: CallableStart, waits: bool) -> None:
+def run_callable(me: Process, start: CallableStart, waits: bool) -> Awaitable[None]:
     """The body of a child that is an async function or a `GenServer`.
 
     Args:
@@ -54,11 +54,11 @@ async def run_callable(me: Process, start: CallableStart, waits: bool) -> None:
     if is_server(target):
         started = Started()
         started.me = me
-        await run_server(me, target, start.args, dict(start.kwargs), started, me.parent)
-        return
+        return run_server(me, target, start.args, dict(start.kwargs), started, me.parent)
     if not waits:
         me.ready()
-    await target(me, *start.args, **start.kwargs)
+    made: Awaitable[None] = target(me, *start.args, **start.kwargs)
+    return made
 
 
 async def take_name(me: Process, name: str | None) -> None:

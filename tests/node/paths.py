@@ -107,7 +107,7 @@ async def to_a_worker(count: int) -> None:
             assert type(event) is tuple
             control, payload = event
             if type(payload) is list:
-                pieces.append(writer.write_many(control, None, payload))  # type: ignore[arg-type]
+                pieces.append(etf.join_frames(writer.header(control, None), payload))
             else:
                 assert payload is not None
                 pieces += writer.write(control, None, (payload,))

@@ -22,6 +22,7 @@ from pyglyn.dist.control import Send
 from pyglyn.etf import Atom, Pid, Term, encode_bare
 from pyglyn.node import Caller, GenServer, Node, Process
 from pyglyn.node.runtime import Identity, Runtime
+from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import Beam, eventually, require
 
 CALLS = 500
@@ -35,43 +36,62 @@ class Echo(GenServer):
         return request
 
 
-async def test_a_call_takes_one_write_and_as_many_reads_and_polls_as_the_peer_has_writes(
-    beam: Beam, node: Node, tmp_path: Path
-) -> None:
-    """Counted by ``strace`` in the node's OS process, which is this one."""
+def frequent_in(log: Path) -> dict[str, float]:
+    """What ``strace -c`` has counted, for each call; without what was rare."""
+    row = r"^ *\S+ +\S+ +\S+ +(\d+) +(?:\d+ +)?(\w+)$"
+    counted = {name: int(calls) for calls, name in re.findall(row, log.read_text(), re.MULTILINE)}
+    return {name: calls / CALLS for name, calls in counted.items() if calls > CALLS / 4 and name != "total"}
+
+
+async def of_each_call(beam: Beam, pid: Pid, os_pid: int, log: Path) -> dict[str, float]:
+    """The system calls of an OS process for each call of a server that a BEAM makes, counted by ``strace``."""
     strace = shutil.which("strace")
     require(strace, "counting system calls takes strace (the Debian package of that name)")
-    pid = await node.start(Echo)
     code = "[ok = gen_server:call(Pid, ok) || _ <- lists:seq(1, N)], ok"
     await beam.eval(code, Pid=pid, N=1)
-    log = tmp_path / "calls"
     tracing = await asyncio.create_subprocess_exec(
-        str(strace), "-c", "-o", str(log), "-p", str(os.getpid()), stderr=subprocess.DEVNULL
+        str(strace), "-c", "-o", str(log), "-p", str(os_pid), stderr=subprocess.DEVNULL
     )
     try:
-        status = Path("/proc/self/status")
+        status = Path(f"/proc/{os_pid}/status")
         untraced = "TracerPid:\t0\n"
         await eventually(lambda: untraced not in status.read_text() or tracing.returncode is not None)
-        require(tracing.returncode is None, "this OS process may not be traced")
+        require(tracing.returncode is None, f"the OS process {os_pid} may not be traced")
         await beam.eval(code, Pid=pid, N=CALLS)
     finally:
         if tracing.returncode is None:
             tracing.terminate()
         await tracing.wait()
-    counted = {
-        name: int(calls)
-        for calls, name in re.findall(
-            r"^ *\S+ +\S+ +\S+ +(\d+) +(?:\d+ +)?(\w+)$", log.read_text(), re.MULTILINE
-        )
-    }
-    per_call = {
-        name: calls / CALLS for name, calls in counted.items() if calls > CALLS / 4 and name != "total"
-    }
+    return frequent_in(log)
+
+
+async def test_a_call_takes_one_write_and_as_many_reads_and_polls_as_the_peer_has_writes(
+    beam: Beam, node: Node, tmp_path: Path
+) -> None:
+    per_call = await of_each_call(beam, await node.start(Echo), os.getpid(), tmp_path / "calls")
     assert set(per_call) <= {"recvfrom", "sendto", "epoll_wait", "getpid"}, per_call
     # A caller's three signals (a monitor, the call, the end of the monitor) come in as many writes as the peer makes.
     assert per_call["recvfrom"] <= 3.2, per_call
     assert per_call["epoll_wait"] <= per_call["recvfrom"] + 0.2, per_call
     assert all(calls <= 1.2 for name, calls in per_call.items() if name in {"sendto", "getpid"}), per_call
+
+
+async def test_a_call_of_a_process_in_a_worker_takes_a_write_for_each_way_and_no_poll_for_nothing(
+    beam: Beam, node: Node, tmp_path: Path
+) -> None:
+    """The hub passes on what a read brought in one write, and the worker answers in one."""
+    await start(node, Supervisor().add(worker(Echo, name="echo")))
+    pid = await eventually(lambda: node.whereis("echo"))
+    assert isinstance(pid, Pid)
+    of_hub = await of_each_call(beam, pid, os.getpid(), tmp_path / "hub")
+    of_worker = await of_each_call(beam, pid, node.workers.links[pid.serial].os_pid, tmp_path / "worker")
+    for per_call, reads in ((of_hub, 4.2), (of_worker, 3.2)):
+        assert set(per_call) <= {"recvfrom", "sendto", "epoll_wait", "getpid"}, per_call
+        # As many as the caller's node has writes for its three signals, and in the hub the answer.
+        assert per_call["recvfrom"] <= reads, per_call
+        assert per_call["epoll_wait"] <= per_call["recvfrom"] + 0.2, per_call
+    assert of_hub["sendto"] <= of_hub["recvfrom"] + 0.2, of_hub
+    assert of_worker["sendto"] <= 1.2, of_worker
 
 
 def blocks(runtime: Runtime, process: Process, count: int, message: Callable[[], bytes]) -> float:

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from pyglyn import etf
-from pyglyn.dist.control import Link, RegSend, Send
+from pyglyn.dist.control import AliasSend, Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
-from pyglyn.etf import Atom
+from pyglyn.etf import Atom, Reference
 from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request, frames_of
 from pyglyn.testing import eventually
 from tests.node.runtimes import NODE, REF, THEM
@@ -94,6 +94,36 @@ async def test_a_signal_that_cannot_be_handled_costs_itself_only(caplog: pytest.
     link.on_signal = on_signal
     link.data_received(frames())
     assert read(handled) == EXPECTED
+    assert "could not be handled" in caplog.text
+
+
+async def test_what_a_way_does_not_take_is_read_and_what_it_raises_costs_itself_only(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What cannot be sent to another node must not end the worker's link."""
+    passed: list[bytes] = []
+    handled: list[Any] = []
+
+    def way(rest: bytes) -> bool:
+        passed.append(rest)
+        if len(passed) == 1:
+            raise KeyError("shop")
+        return len(passed) == 2
+
+    link = LinkProtocol(handled.append, lambda: None)
+    link.on_signal = lambda *signal: handled.append(signal)
+    link.unread[THEM.node.encode()] = way
+    alias = Reference(THEM.node, 1, (1, 2, 3))
+    link.data_received(
+        b"".join(
+            bytes(part)
+            for number in range(3)
+            for part in FrameWriter().write(AliasSend(THEM, alias), THEM.node, [etf.encode_bare(number)])
+        )
+    )
+    control = etf.encode_bare((33, THEM, alias))
+    assert passed == [control + etf.encode_bare(number) for number in range(3)]
+    assert handled == [(AliasSend(THEM, alias), etf.encode_bare(2), None)]
     assert "could not be handled" in caplog.text
 
 
