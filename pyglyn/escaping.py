@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import reprlib
+from typing import Any, Final
 
 # What would move a cursor, end a line, begin an escape sequence or turn the direction of the text around.
 CONTROLS: Final = {
@@ -16,3 +17,13 @@ def escaped(text: object, limit: int | None = None) -> str:
     if limit is not None and len(written) > limit:
         written = written[:limit] + "…"
     return written.translate(CONTROLS).replace("\n", "\\n")
+
+
+_REPR: Final = reprlib.Repr()
+_REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = 20
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 500
+
+
+def shown(value: Any) -> str:
+    """Show a value as ``repr`` does, which fails where it is deep; cut to some elements and levels."""
+    return _REPR.repr(value)

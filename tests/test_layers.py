@@ -124,7 +124,7 @@ LAYERS = {
     "gleam": {"errors", "etf"},
     "logs": {"escaping"},
     "node": _BELOW_NODE | {"counters", "logs", "gleam", "_version", "_main_module"},
-    "supervision/words": {"errors", "etf"},
+    "supervision/words": {"errors", "etf", "escaping"},
     "supervision/os": {
         "errors",
         "etf",

@@ -31,6 +31,7 @@ from typing import Any
 
 import attrs
 
+from pyglyn.escaping import shown
 from pyglyn.etf import Atom, Pid, Reference, Term, TermMap, exact_key
 from pyglyn.groups.discovery import Discovery
 from pyglyn.groups.effects import (
@@ -400,7 +401,7 @@ class PgState:
         wanted = [pids] if isinstance(pids, Pid) else list(pids)
         for pid in wanted:
             if not isinstance(pid, Pid) or (pid.node, pid.creation) != (self.pid.node, self.pid.creation):
-                raise ValueError(f"only processes of this node can join or leave, got {pid!r}")
+                raise ValueError(f"only processes of this node can join or leave, got {shown(pid)}")
         return wanted
 
     def _subscribe(self, pid: Pid, key: tuple[object] | None) -> tuple[Reference, list[Effect]]:

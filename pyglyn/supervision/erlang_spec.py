@@ -15,6 +15,7 @@ from typing import Any
 
 from pyglyn import etf
 from pyglyn.errors import EncodeError, SpecificationError
+from pyglyn.escaping import shown
 from pyglyn.etf import Atom, Term, TermMap
 from pyglyn.node.reasons import UNDEFINED
 from pyglyn.supervision.os.command import ProgramStart
@@ -55,7 +56,7 @@ def child_spec_from_term(
     if isinstance(term, tuple) and len(term) == 6:
         term = {Atom(key): value for key, value in zip(_OLD_KEYS, term, strict=True)}
     if not isinstance(term, (dict, TermMap)):
-        raise reject(f"expected a child specification, got {term!r}", "invalid_child_spec", term)
+        raise reject(f"expected a child specification, got {shown(term)}", "invalid_child_spec", term)
     given = {key.name: value for key, value in term.items() if isinstance(key, Atom)}
     for key in ("id", "start"):
         if key not in given:
@@ -81,12 +82,12 @@ def _start(term: Term) -> ExportStart:
     match term:
         case (Atom() as module, Atom() as function, list() as args):
             return ExportStart(module, function, args)
-    raise reject(f"start is {{Module, Function, Args}}, got {term!r}", "invalid_mfa", term)
+    raise reject(f"start is {{Module, Function, Args}}, got {shown(term)}", "invalid_mfa", term)
 
 
 def _significant(value: Term, restart: Restart, auto_shutdown: AutoShutdown) -> bool:
     if not isinstance(value, bool):
-        raise reject(f"significant is true or false, got {value!r}", "invalid_significant", value)
+        raise reject(f"significant is true or false, got {shown(value)}", "invalid_significant", value)
     if value:
         clash = None
         if auto_shutdown is AutoShutdown.NEVER:
@@ -115,7 +116,7 @@ def _shutdown(given: Mapping[str, Term], kind: ChildType, base: ChildSpec) -> Sh
     if isinstance(value, Atom):
         return shutdown_of(value)
     raise reject(
-        f"shutdown is milliseconds, brutal_kill or infinity, got {value!r}", "invalid_shutdown", value
+        f"shutdown is milliseconds, brutal_kill or infinity, got {shown(value)}", "invalid_shutdown", value
     )
 
 
@@ -124,10 +125,10 @@ def _modules(given: Mapping[str, Term], start: ExportStart) -> Any:
     if value is DYNAMIC:
         return "dynamic"
     if not isinstance(value, list):
-        raise reject(f"modules is dynamic or a list of atoms, got {value!r}", "invalid_modules", value)
+        raise reject(f"modules is dynamic or a list of atoms, got {shown(value)}", "invalid_modules", value)
     for module in value:
         if not isinstance(module, Atom):
-            raise reject(f"a module is an atom, got {module!r}", "invalid_module", module)
+            raise reject(f"a module is an atom, got {shown(module)}", "invalid_module", module)
     return tuple(value)
 
 

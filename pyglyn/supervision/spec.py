@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, TypeAlias
 import attrs
 
 from pyglyn.errors import SpecificationError
+from pyglyn.escaping import shown
 from pyglyn.etf.terms import Atom, Term, exact_key
 from pyglyn.node.destinations import name_term
 from pyglyn.supervision.os.command import ProgramStart
@@ -125,7 +126,7 @@ class ChildSpec:
     def _check_backoff(self, attribute: object, value: object) -> None:
         if value is not None and not isinstance(value, Backoff):
             raise reject(
-                f"backoff is a Backoff, such as Backoff(initial=0.5); got {value!r}",
+                f"backoff is a Backoff, such as Backoff(initial=0.5); got {shown(value)}",
                 "invalid_backoff",
                 repr(value),
             )
@@ -136,13 +137,13 @@ class ChildSpec:
             return
         if not isinstance(value, Recycle):
             raise reject(
-                f'recycle is a Recycle, such as Recycle(memory="400 MiB"); got {value!r}',
+                f'recycle is a Recycle, such as Recycle(memory="400 MiB"); got {shown(value)}',
                 "invalid_recycle",
                 repr(value),
             )
         if self.restart is Restart.TEMPORARY:
             raise reject(
-                f"{self.id!r} is never started again, so it cannot be recycled",
+                f"{shown(self.id)} is never started again, so it cannot be recycled",
                 "bad_combination",
                 [(Atom("restart"), Atom("temporary")), (Atom("recycle"), True)],
             )
@@ -150,10 +151,10 @@ class ChildSpec:
     @significant.validator
     def _check_significant(self, attribute: object, value: object) -> None:
         if not isinstance(value, bool):
-            raise reject(f"significant is True or False, got {value!r}", "invalid_significant", value)
+            raise reject(f"significant is True or False, got {shown(value)}", "invalid_significant", value)
         if value and self.restart is Restart.PERMANENT:
             raise SpecificationError(
-                f"{self.id!r}: a permanent child cannot be significant; make it transient or temporary",
+                f"{shown(self.id)}: a permanent child cannot be significant; make it transient or temporary",
                 reason=_bad_combination("restart", Atom("permanent")),
             )
 
@@ -162,7 +163,7 @@ class ChildSpec:
             for option in ("heartbeat", "memory_limit", "recycle", "start_method"):
                 if getattr(self, option) is not None:
                     raise reject(
-                        f"{self.id!r}: {option} needs an OS process, not isolation='task'",
+                        f"{shown(self.id)}: {option} needs an OS process, not isolation='task'",
                         "bad_combination",
                         [(Atom("isolation"), Atom("task")), (Atom(option), True)],
                     )
@@ -175,7 +176,7 @@ class ChildSpec:
         """
         if self.significant and auto_shutdown is AutoShutdown.NEVER:
             raise SpecificationError(
-                f"{self.id!r} is significant, but its supervisor's auto_shutdown is never",
+                f"{shown(self.id)} is significant, but its supervisor's auto_shutdown is never",
                 reason=_bad_combination("auto_shutdown", Atom("never")),
             )
 
@@ -195,7 +196,7 @@ def identifier(given: Term) -> Term:
     try:
         return name_term(given)
     except ValueError as error:
-        raise reject(f"{given!r} cannot be a child's id: {error}", "invalid_child_id", given) from error
+        raise reject(f"{shown(given)} cannot be a child's id: {error}", "invalid_child_id", given) from error
 
 
 # --- supervisors ---------------------------------------------------------------------------------------
@@ -317,7 +318,7 @@ def check_children(children: Sequence[ChildSpec], auto_shutdown: AutoShutdown, s
         child.check_auto_shutdown(auto_shutdown)
         if exact_key(child.id) in seen:
             raise SpecificationError(
-                f"two children with the id {child.id!r}", reason=(Atom("duplicate_child_name"), child.id)
+                f"two children with the id {shown(child.id)}", reason=(Atom("duplicate_child_name"), child.id)
             )
         seen.add(exact_key(child.id))
     if strategy is Strategy.SIMPLE_ONE_FOR_ONE and len(children) > 1:

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 import attrs
 
 from pyglyn.errors import SpecificationError
+from pyglyn.escaping import shown
 from pyglyn.etf.terms import Atom
 
 MAX_SHUTDOWN_S: Final = 2**32 / 1000
@@ -102,7 +103,7 @@ def one_of(kind: type[E], tag: str, value: object) -> E:
     word = value.name if isinstance(value, Atom) else value
     if isinstance(word, str) and word in set(kind):
         return kind(word)
-    raise reject(f"expected one of {', '.join(kind)}, got {value!r}", tag, value)
+    raise reject(f"expected one of {', '.join(kind)}, got {shown(value)}", tag, value)
 
 
 def restart_of(value: object) -> Restart:
@@ -136,7 +137,9 @@ def shutdown_of(value: object) -> Shutdown:
         if 0 <= value <= MAX_SHUTDOWN_S:
             return float(value)
     raise reject(
-        f"a shutdown is seconds from 0, brutal_kill or infinity; got {value!r}", "invalid_shutdown", value
+        f"a shutdown is seconds from 0, brutal_kill or infinity; got {shown(value)}",
+        "invalid_shutdown",
+        value,
     )
 
 
@@ -157,7 +160,9 @@ def bytes_of(value: int | str | None) -> int | None:
     elif isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)):
         size = int(float(match[1]) * _UNITS.get(match[2].lower(), 0))
     if size <= 0:
-        raise reject(f'expected bytes or a size like "512 MiB", got {value!r}', "invalid_memory_limit", value)
+        raise reject(
+            f'expected bytes or a size like "512 MiB", got {shown(value)}', "invalid_memory_limit", value
+        )
     return size
 
 
@@ -166,14 +171,16 @@ def positive_seconds(what: str) -> Callable[[Any, Any, float | None], None]:
         if value is None:
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise reject(f"{what} is a number of seconds above 0, got {value!r}", f"invalid_{what}", value)
+            raise reject(
+                f"{what} is a number of seconds above 0, got {shown(value)}", f"invalid_{what}", value
+            )
 
     return check
 
 
 def _positive(instance: object, attribute: object, value: int | None) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value <= 0):
-        raise reject(f"messages is a number above 0, got {value!r}", "invalid_recycle", repr(value))
+        raise reject(f"messages is a number above 0, got {shown(value)}", "invalid_recycle", repr(value))
 
 
 @attrs.frozen(kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import pytest
 from examples import billing
 from pyglyn import etf
 from pyglyn import eventsourcing as es
+from pyglyn.dist.control import RegSend
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term
+from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.eventsourcing.cluster.scope import MOST_SCOPES, ScopeServer
 from pyglyn.eventsourcing.queries.durable import DurableQuery
 from pyglyn.groups import pg, syn
@@ -211,6 +213,77 @@ async def test_every_registered_process_takes_any_term(
     assert not ended
     lines = [line for record in caplog.records for line in record.getMessage().splitlines()]
     assert not [line for line in lines if line.startswith("FAKE")]
+
+
+MARK = Atom("here is something deep")
+SPECIFICATION: dict[Term, Term] = {
+    Atom("id"): Atom("x"), Atom("start"): (Atom("m"), Atom("f"), [1]), Atom("restart"): Atom("permanent"),
+    Atom("significant"): False, Atom("shutdown"): 5, Atom("type"): Atom("worker"), Atom("modules"): [Atom("m")],
+}  # fmt: skip
+
+
+def marked(term: Any, depth: int = 0) -> Iterator[tuple[Any, int]]:
+    """A term with each of its parts replaced by a mark in turn, and how deep that is in it."""
+    yield MARK, depth
+    if isinstance(term, (tuple, list)):
+        for index, each in enumerate(term):
+            for part, at in marked(each, depth + 1):
+                changed = [*term[:index], part, *term[index + 1 :]]
+                yield changed if isinstance(term, list) else tuple(changed), at
+    elif isinstance(term, dict):
+        for key, value in term.items():
+            for part, at in marked(value, depth + 1):
+                yield {**term, key: part}, at
+
+
+def deep(shapes: Sequence[Term]) -> Iterator[bytes]:
+    """Each of the shapes with each of its parts as deep as a term may be, encoded."""
+    kinds = [
+        (b"l\0\0\0\1", b"j"),
+        (b"h\1", b""),
+        (b"t\0\0\0\1a\1", b""),
+        (b"t\0\0\0\1", b"a\1"),
+        (b"l\0\0\0\1", b"a\1"),
+    ]
+    number = 0
+    for shape in shapes:
+        for term, at in marked(shape):
+            begin, end = kinds[number % len(kinds)]
+            levels = DEFAULT_LIMITS.depth - at
+            number += 1
+            yield etf.encode_bare(term).replace(etf.encode_bare(MARK), begin * levels + b"a\1" + end * levels)
+
+
+async def test_every_registered_process_takes_terms_as_deep_as_they_may_be(beam: Beam, node: Node) -> None:
+    """What Python does with each level by a call of its own ends at a thousand of them."""
+    name = "stock"
+    pg.start(node)
+    syn.start(node, "example")
+    below = Supervisor(name="below").add(worker(idle, name="deep", isolation="task"))
+    tree = Supervisor(name="tree").add(worker(Stock, name=name)).add(supervisor(below, name="below"))
+    ended: list[Term] = []
+    await start(node, tree, on_end=ended.append)
+    await eventually(lambda: node.whereis("deep"))
+    pids = {each: node.whereis(each) for each in sorted(node.runtime.names)}
+    async with Node(unique_name("peer"), cookie=beam.cookie) as peer, peer.process() as me:
+        assert await peer.ping(node.name)
+        connection = peer.hub.peers.get(node.name)
+        assert connection is not None
+        caller = me.pid, me.make_ref()
+        words = ("terminate_child", "delete_child", "restart_child", "get_childspec")
+        requests = [(Atom("start_child"), SPECIFICATION), *((Atom(word), Atom("x")) for word in words)]
+        more = [(Atom("$gen_call"), caller, request) for request in requests]
+        for each, pid in pids.items():
+            assert isinstance(pid, Pid)
+            for payload in deep([*templates(me.pid, pid, me.make_ref()), *more]):
+                connection.send(RegSend(me.pid, Atom(each)), [payload])
+                if connection.queued_bytes > 1_000_000:
+                    assert await peer.ping(node.name, 60.0)
+            assert await peer.ping(node.name, 60.0)
+            assert not ended, f"{each}: {etf.text.format(ended)}"
+    await works(node, beam, name)
+    assert {each: node.whereis(each) for each in pids} == pids
+    assert not ended
 
 
 class NoNodes:
