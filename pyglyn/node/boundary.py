@@ -6,7 +6,8 @@ for each worker and shows it every signal that passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from pyglyn.dist.control import (
@@ -130,21 +131,26 @@ class Boundary:
         if not isinstance(reply.result, Pid):
             self.watches_no_more(reply.request_id)
 
-    def death(self, reason: Term) -> list[Emit]:
-        """The worker is dead: what its processes would have said, had they been able to."""
-        signals = [Emit(LinkExit(inside, outside), reason) for inside, outside in self.links]
-        signals += [
-            Emit(MonitorPExit(asked, watcher, ref), reason)
-            for of_node in self.watchers.values()
-            for ref, (watcher, asked) in of_node.items()
-        ]
-        signals += [
-            Emit(DemonitorP(watcher, watched, ref), node=node)
-            for ref, (watcher, watched, node) in self.monitors.items()
-        ]
+    def death(self, reason: Term) -> Iterator[Emit]:
+        """The worker is dead: what its processes would have said, had they been able to.
+
+        That may be much, so each signal is made when it is asked for.
+        """
+        links, watchers, monitors = self.links, self.watchers, self.monitors
         self.links, self.watchers, self.monitors, self.requests = set(), {}, {}, {}
         self._ties = Ties()
-        return signals
+        return chain(
+            (Emit(LinkExit(inside, outside), reason) for inside, outside in links),
+            (
+                Emit(MonitorPExit(asked, watcher, ref), reason)
+                for of_node in watchers.values()
+                for ref, (watcher, asked) in of_node.items()
+            ),
+            (
+                Emit(DemonitorP(watcher, watched, ref), node=node)
+                for ref, (watcher, watched, node) in monitors.items()
+            ),
+        )
 
 
 _OUT: dict[type, Callable[[Boundary, Any, str | None], None]] = {

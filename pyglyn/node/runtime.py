@@ -54,6 +54,7 @@ from pyglyn.node.process import Process
 from pyglyn.node.readiness import Readiness
 from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
+from pyglyn.node.telling import Telling
 from pyglyn.node.threads import Home
 from pyglyn.node.ways import AliasWay, Port, Way, way_by_name, way_here, way_out, way_to_aliases
 
@@ -146,6 +147,7 @@ class Runtime:
         belongings: what other parts of the package keep with this runtime.
         readiness: what has to be so here before the node counts as ready.
         ties: which processes have links or monitors across to which node.
+        ends: those that are being told.
         source: the node that sent what is being taken now; None for this one.
         handling: a signal is being handled; what is sent now goes out behind what that causes.
         on_way: gives what `ways.way_out` needs for messages with a control message to a node, and with None
@@ -189,6 +191,7 @@ class Runtime:
         self._complaints = Complaints()
         self._next_id = 0
         self._next_ref = 0
+        self.ends = Telling(lambda emit: self.send(emit.control, emit.reason, emit.node))
         self._queue: deque[tuple[Control, Term, str | None]] = deque()
         self.handling = False
 
@@ -278,10 +281,13 @@ class Runtime:
                     self.on_unregistered(name, process.pid)
         for ref in process.aliases:
             self.aliases.pop(ref, None)
-        for ref, (_, asked) in process.signals.watchers.items():
-            if not isinstance(asked, Pid):
-                self._named_monitors.pop(ref, None)
-        self.apply(process, process.signals.on_own_end(reason))
+        if self._named_monitors:
+            for ref, (_, asked) in process.signals.watchers.items():
+                if not isinstance(asked, Pid):
+                    self._named_monitors.pop(ref, None)
+        self.ends.tell(process.signals.on_own_end(reason))
+        if self.serial:  # this OS process may end, and then the hub would tell of that
+            self.ends.tell_all()
 
     # --- names ------------------------------------------------------------------------------------
 
@@ -667,6 +673,7 @@ class Runtime:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
         self.alias_ways.pop(node, None)
         self.watch_ways.pop(node, None)
+        self.ends.node_lost(node)
         for process in map(self.processes.get, self.ties.take(node)):
             if process is not None:  # what happened to one before may have ended it
                 for tied in process.signals.tied_to(node):
@@ -679,6 +686,7 @@ class Runtime:
         """End every process at once, at the end of the node."""
         for process in list(self.processes.values()):
             process.die(reason, at_once=True)
+        self.ends.tell_all()
 
 
 def _on_exit2(runtime: Runtime, process: Process, control: Any, body: Term) -> None:

@@ -9,7 +9,8 @@ Not here: where signals travel, mailboxes, registered names.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
@@ -307,23 +308,23 @@ class Signals:
                 downs += self.on_down(tied, NOCONNECTION)
         return effects + downs
 
-    def on_own_end(self, reason: Term) -> list[Effect]:
-        """The process has ended: tell links and watchers, give up its own monitors."""
-        effects: list[Effect] = [
-            Emit(LinkExit(self.pid, other), reason) for other, state in self.links.items() if state == _ACTIVE
-        ]
-        effects += [
-            Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in self.watchers.items()
-        ]
-        for ref, target in self.monitors.items():
-            effects.append(demonitor_signal(self.pid, ref, target))
-        self.links.clear()
-        self.watchers.clear()
-        self.monitors.clear()
+    def on_own_end(self, reason: Term) -> Iterator[Emit]:
+        """The process has ended: tell links and watchers, give up its own monitors.
+
+        They may be many, so each signal is made when it is asked for.
+        """
+        pid = self.pid
+        links, self.links = self.links, {}
+        watchers, self.watchers = self.watchers, {}
+        monitors, self.monitors = self.monitors, {}
         if self._tied is not None and self._ties is not None:
             for node in self._tied:
                 self._ties.discard(node, self.pid.id)
-        return effects
+        return chain(
+            (Emit(LinkExit(pid, other), reason) for other, state in links.items() if state == _ACTIVE),
+            (Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in watchers.items()),
+            (demonitor_signal(pid, ref, target) for ref, target in monitors.items()),
+        )
 
 
 def demonitor_signal(watcher: Pid, ref: Reference, target: MonitorTarget) -> Emit:

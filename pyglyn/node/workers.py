@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyglyn import counters, forks, patience
-from pyglyn.dist.control import Control, MonitorPExit
+from pyglyn.dist.control import Control
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node.admission import Admission, Arriving
@@ -215,11 +215,9 @@ class Workers:
         for name, pid in list(self.hub.runtime.names.items()):
             if pid.serial == link.serial:
                 self.hub.runtime.unregister(name)
-        for last in link.boundary.death(reason):
-            if type(last.control) is MonitorPExit:
-                self.named.pop(last.control.ref, None)
-            self.hub.runtime.send(last.control, last.reason, last.node)
-        link.told.set_result(None)
+        for ref in [ref for ref, (_, behind) in self.named.items() if behind is link]:
+            del self.named[ref]
+        self.hub.runtime.ends.tell(link.boundary.death(reason), lambda: link.told.set_result(None))
 
     # --- private messages -------------------------------------------------------------------------
 

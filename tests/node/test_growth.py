@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -176,7 +177,7 @@ def test_what_crosses_to_a_worker() -> None:
             lambda n: boundary.outgoing(MonitorP(inside, far(n), ref(n + count)), None),
             lambda n: boundary.incoming(DemonitorP(far(n), inside, ref(n))),
             lambda n: boundary.outgoing(DemonitorP(inside, far(n), ref(n + count)), None),
-            lambda n: boundary.death(Atom("x")) if n == 0 else None,
+            lambda n: deque(boundary.death(Atom("x")), 0) if n == 0 else None,
         )
 
     assert grows_with_what_is_kept(make)

@@ -136,7 +136,7 @@ def test_the_end_of_a_process_tells_links_and_watchers_and_gives_up_its_monitors
     peer_ref = Reference("erl@localhost", 3, (1, 2, 3))
     signals.on_monitor(OTHER, Atom("me"), peer_ref)
     signals.monitor(REF, OTHER)
-    assert signals.on_own_end(BOOM) == [
+    assert [*signals.on_own_end(BOOM)] == [
         Emit(LinkExit(ME, OTHER), BOOM),
         Emit(MonitorPExit(Atom("me"), OTHER, peer_ref), BOOM),
         Emit(DemonitorP(ME, OTHER, REF)),
@@ -149,7 +149,7 @@ def test_a_link_that_is_being_removed_gets_no_exit_when_the_process_ends():
     still = Pid("erl@localhost", 91, 0, 3)
     signals.on_link(still)
     signals.unlink(OTHER)
-    assert signals.on_own_end(BOOM) == [Emit(LinkExit(ME, still), BOOM)]
+    assert [*signals.on_own_end(BOOM)] == [Emit(LinkExit(ME, still), BOOM)]
 
 
 def test_an_acknowledgement_counts_for_its_sender_and_its_number_alone():
