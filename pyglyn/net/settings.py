@@ -87,7 +87,7 @@ class NetSettings:
     ipv6: bool = False
     setup_timeout_s: float = 7.0
     busy_limit: int = 1024 * 1024
-    write_buffer: int = 128 * 1024
+    write_buffer: int = 256 * 1024
     max_handshakes: int = 256
     max_dials: int = 128
     max_dials_to_host: int = 32
