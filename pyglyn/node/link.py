@@ -487,8 +487,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         the frames.
         """
         self._put(self._writer.write(control, node, parts))
-        lender = self._writer.lender
-        if lender is not None and self._waits and lender.is_short and not self._is_short:
+        lender = self._writer.lender if self._waits else None
+        if lender is not None and lender.in_use and lender.is_short and not self._is_short:
             self._is_short = True
             self.request(WANTED)
 
