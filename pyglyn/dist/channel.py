@@ -27,10 +27,12 @@ from pyglyn.dist import headers
 from pyglyn.dist.control import (
     decode_control,
     CALL_SIGNALS,
+    LINK_SIGNALS,
     PAYLOAD_OPS,
     AliasSend,
     Control,
     DemonitorP,
+    Link,
     LinkExit,
     Exit2,
     MonitorP,
@@ -38,6 +40,8 @@ from pyglyn.dist.control import (
     Op,
     RegSend,
     Send,
+    UnlinkId,
+    UnlinkIdAck,
     from_term,
     to_term,
 )
@@ -134,6 +138,8 @@ _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
 _KNOWN_CONTROLS: Final = 512
 _FOR_CALLS: Final = DistFlags.ALIAS | DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME
+_FOR_LINKS: Final = DistFlags.EXIT_PAYLOAD | DistFlags.UNLINK_ID
+_OF_LINKS: Final = frozenset((Link, LinkExit, UnlinkId, UnlinkIdAck))
 _MONITOR_BITS: Final = int(DistFlags.DIST_MONITOR | DistFlags.DIST_MONITOR_NAME)
 _OP_AT: Final = 6
 """Where the number of the operation is, after the header, the tag and the size of a tuple and a tag."""
@@ -187,9 +193,10 @@ class Channel:
         # one of them.
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
+        signals = {**CALL_SIGNALS, **LINK_SIGNALS} if _FOR_LINKS in flags else CALL_SIGNALS
         usual = self._with_header and settings.control_limits == DEFAULT_CONTROL_LIMITS
         self._reader = PacketReader(
-            settings.max_packet_size, _NORMAL_HEADER, self._known_controls, CALL_SIGNALS if usual else None
+            settings.max_packet_size, _NORMAL_HEADER, self._known_controls, signals if usual else None
         )
         self.queue = OutgoingQueue(settings.fragment_size)
         """What is not in ``data_to_send`` yet; for the driver to look at, and to add frames to."""
@@ -235,12 +242,18 @@ class Channel:
                         control, payload = packet
                         if type(payload) is list:
                             self.packets += len(payload) - 1
-                        elif type(control) is not AliasSend and (
-                            control.watcher.node != peer
-                            or control.ref.node != peer
-                            or (type(control.watched) is Pid and control.watched.node != self._local_node)
+                        elif type(control) is MonitorP or type(control) is DemonitorP:
+                            if (
+                                control.watcher.node != peer
+                                or control.ref.node != peer
+                                or (type(control.watched) is Pid and control.watched.node != self._local_node)
+                            ):
+                                self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
+                        elif type(control) in _OF_LINKS and (
+                            control.sender.node != peer
+                            or (type(control) is Link and control.to.node != self._local_node)
                         ):
-                            self._check(to_term(control, self._flag_bits | _MONITOR_BITS))
+                            self._check(to_term(control, self._flag_bits))
                         events.append(packet)
                         continue
                     # As a run has it, where the control message was new when what was received was cut.
@@ -297,7 +310,8 @@ class Channel:
         """Read 131 68 0 control [payload], the form of nearly every packet.
 
         Messages that have the same bytes for a control message as an earlier one share its object, and do
-        not come here, nor does what calls bring (`CALL_SIGNALS`), where it is whole and nothing is unusual.
+        not come here, nor does what calls and links bring (`CALL_SIGNALS`, `LINK_SIGNALS`), where it is whole and
+        nothing is unusual.
         """
         op = packet[_OP_AT] if len(packet) > _OP_AT else 0
         term: Any

@@ -595,3 +595,12 @@ CALL_SIGNALS: Final[Signals] = {
     33: ("pr", AliasSend, True),
 }
 """What each call brings, in its usual form: read as it comes off a connection or a link (`etf.cut_frames`)."""
+
+LINK_SIGNALS: Final[Signals] = {
+    1: ("pp", Link, False),
+    24: ("pp", LinkExit, True),
+    28: ("npr", MonitorPExit, True),
+    35: ("ipp", UnlinkId, False),
+    36: ("ipp", UnlinkIdAck, False),
+}
+"""The same of links, and of ends."""

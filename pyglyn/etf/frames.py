@@ -27,7 +27,7 @@ the term that came with it, if it is of those that have one."""
 Signals: TypeAlias = "dict[int, tuple[str, Callable[..., Any], bool]]"
 """Number of an operation -> its fields, what is called with them, and whether a term comes behind them.
 
-A letter is a field: ``p`` a pid, ``r`` a reference, ``n`` a pid or a name (an atom)."""
+A letter is a field: ``p`` a pid, ``r`` a reference, ``n`` a pid or a name, ``i`` an integer from 1."""
 
 MOST_IN_HEAD: Final = 64
 """Terms in a head."""
@@ -147,6 +147,8 @@ def _is_of(field: Any, letter: str) -> bool:
     """Whether a field of a signal is what its letter says."""
     if letter == "r":
         return type(field) is Reference
+    if letter == "i":
+        return type(field) is int and field > 0
     return type(field) is Pid or (letter == "n" and (field is None or type(field) in (Atom, bool)))
 
 

@@ -488,6 +488,8 @@ class Runtime:
         dest: Any
         if (kind is MonitorP or kind is DemonitorP) and self._note_watcher(control):  # type: ignore[arg-type]
             return
+        if kind is Link and self._note_link(control):  # type: ignore[arg-type]
+            return
         if (kind is Send or kind is AliasSend) and payload is not None:
             dest = control.to if kind is Send else control.alias  # type: ignore[union-attr]
             if self.is_here(dest):
@@ -521,6 +523,14 @@ class Runtime:
                 )
                 body = undecodable(error)
         self._handle_with_consequences(control, dest, body)
+
+    def _note_link(self, control: Link) -> bool:
+        """Note a link of a process here, which causes nothing; False where it does."""
+        process = None if self.handling or not self.is_here(control.to) else self.processes.get(control.to.id)
+        if process is None:
+            return False
+        process.signals.on_link(control.sender)
+        return True
 
     def _note_watcher(self, control: MonitorP | DemonitorP) -> bool:
         """Note a monitor of a process here, or its end, which causes nothing; False where it does."""

@@ -108,6 +108,7 @@ def test_an_offset_beyond_the_data_is_refused() -> None:
 
 REF = Reference("us@h", 7, (1, 2, 3))
 SIGNALS: frames.Signals = {
+    35: ("ipp", lambda *fields: (b"unlink", *fields), False),
     19: ("pnr", lambda *fields: (b"monitor", *fields), False),
     33: ("pr", lambda *fields: (b"alias", *fields), True),
 }
@@ -139,6 +140,12 @@ def test_signals_are_read_as_they_come_and_end_a_run(module: ModuleType, watched
             ((b"alias", THEM, REF), b"h\0"),
         ],
     )
+
+
+@pytest.mark.parametrize("number", [1, 255, 256, 2**31 - 1])
+def test_a_number_may_be_in_a_signal(module: ModuleType, number: int) -> None:
+    data = frame((35, number, THEM, US))
+    assert signals_in(module, data) == (len(data), [((b"unlink", number, THEM, US), None)])
 
 
 @pytest.mark.parametrize(("node", "name"), [(Atom("us@h"), "us@h"), (None, None), (True, None)])
@@ -205,6 +212,10 @@ UNUSUAL = {
     "with a number for a name": frame((19, THEM, 5, REF)),
     "with a name for a pid": frame((19, Atom("x"), US, REF)),
     "with a pid for a reference": frame((33, THEM, US), b"h\0"),
+    "with a zero for a number": frame((35, 0, THEM, US)),
+    "with a negative number": frame((35, -5, THEM, US)),
+    "with a large number": frame((35, 1 << 40, THEM, US)),
+    "with a pid for a number": frame((35, THEM, THEM, US)),
     "with a term too many": frame((19, THEM, US, REF), b"h\0"),
     "without its term": frame((33, THEM, REF)),
     "with a list in it": frame((19, THEM, [US], REF)),

@@ -10,7 +10,7 @@ import _speedups  # type: ignore[import-not-found]
 import attrs
 
 from pyglyn import etf
-from pyglyn.dist.control import CALL_SIGNALS
+from pyglyn.dist.control import CALL_SIGNALS, LINK_SIGNALS
 from pyglyn.errors import DecodeError
 from pyglyn.etf import Limits, frames, pure
 from tests.etf.codec import DECODING, assert_same, outcome_of
@@ -139,7 +139,7 @@ def agree_on_value(decoder: Any, data: bytes, limits: Limits) -> None:
         assert written is plans.MISFIT or written == pure.encode(gleam.encode(planned))
 
 
-SIGNALS: frames.Signals = CALL_SIGNALS
+SIGNALS: frames.Signals = {**CALL_SIGNALS, **LINK_SIGNALS}
 """What calls bring, as a connection and a link read it."""
 
 

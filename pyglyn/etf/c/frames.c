@@ -105,6 +105,7 @@ static bool is_of(State *state, PyObject *field, char letter)
 {
     PyTypeObject *type = Py_TYPE(field);
     if (letter == 'r') return type == state->reference.type;
+    if (letter == 'i') return PyLong_CheckExact(field) && PyLong_AsLong(field) > 0;  /* a head has no large ones */
     if (type == state->pid.type) return true;
     return letter == 'n' && (type == state->atom.type || PyBool_Check(field) || field == Py_None);
 }
