@@ -60,8 +60,12 @@ S = TypeVar("S")
 
 Isolation: TypeAlias = Literal["serializable", "read committed"]
 
-BATCH = 500
-"""Events per read when the caller does not say."""
+BATCH = 125
+"""Events per read when the caller does not say.
+
+Each is four objects that Python's garbage collector looks at. With so few of them it has nothing to do while
+pages come and go: it begins at 700.
+"""
 
 
 @attrs.frozen
