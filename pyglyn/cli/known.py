@@ -18,7 +18,7 @@ _STORE = "json log-level"
 
 OPTIONS = {
     "node": "sname name connect discover discover-interval app port hidden observe http heartbeat-file "
-    f"print-config log-format log-config {_CLIENT.removesuffix(' timeout')}",
+    f"loop print-config log-format log-config {_CLIENT.removesuffix(' timeout')}",
     "demo": "log-level",
     "epmd": "port log-level",
     "names": "json",

@@ -14,7 +14,7 @@ import attrs
 import rich_click as click
 from click.core import ParameterSource
 
-from pyglyn import logs, patience
+from pyglyn import logs, loops, patience
 from pyglyn.cli import configuration, known, values
 from pyglyn.cli.loading import load_function
 from pyglyn.cli.network import net_settings, network_options, network_values
@@ -114,6 +114,13 @@ async def _serve_http(local: Node, host: str, port: int) -> None:
     help="Write starting, ready or stopping there, anew every two seconds, for probes that look at a file.",
 )
 @click.option(
+    "--loop",
+    type=click.Choice(loops.KINDS),
+    default="asyncio",
+    show_default=True,
+    help="The event loop of the node and its workers; uvloop answers sooner, and needs pyglyn[speed].",
+)
+@click.option(
     "--print-config", is_flag=True, help="Print what holds, with where it came from, and start nothing."
 )
 @json_option
@@ -144,6 +151,7 @@ def node(
     http: tuple[str, int] | None,
     observe: Observe,
     heartbeat_file: str | None,
+    loop: loops.Kind,
     print_config: bool,
     as_json: bool,
     log_level: str,
@@ -170,6 +178,7 @@ def node(
     for sentence in known.unread(os.environ):
         logger.warning("%s", sentence)
     function = load_function(app) if app else None
+    make_loop = _maker(loop)
     _check_peers(connect, full_name)
     net = attrs.evolve(net_settings(), listen_port=port)
     ways = [_way(text, full_name.partition("@")[0], ipv6=net.ipv6) for text in discover]
@@ -210,7 +219,17 @@ def node(
             await asyncio.gather(announcing, return_exceptions=True)
         return status or (EXIT_KILLED if trees(local).forced else 0)
 
-    sys.exit(run(go()))
+    sys.exit(run(go(), make_loop))
+
+
+def _maker(loop: loops.Kind) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loop; None for what the program has anyway."""
+    try:
+        return None if loop == "asyncio" else loops.maker(loop)
+    except ImportError as error:
+        raise click.ClickException(
+            f"--loop {loop} needs {error.name}: pip install 'pyglyn[speed]'"
+        ) from error
 
 
 def _closer(sname: str | None, name: str | None) -> tuple[str | None, str | None]:

@@ -157,6 +157,9 @@ async def client_node(peer: str, cookie: str, *, watching: bool = False) -> Asyn
         raise CallTimeout(f"{done} {peer} within {timeout:g} s") from error
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run(
+    coroutine: Coroutine[Any, Any, T], make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run a command's coroutine."""
-    return asyncio.run(coroutine)
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        return runner.run(coroutine)

@@ -324,7 +324,7 @@ def run_blocking(boot: ChildBoot, start: CallableStart, side: ChildSide) -> int:
     def serve() -> None:
         nonlocal status
         try:
-            status = run_loop(run_as_worker(boot, side, bridge.body))
+            status = run_loop(boot.loop, run_as_worker(boot, side, bridge.body))
         finally:
             if not bridge.over:  # killed, or never begun: the main thread has nothing left to do
                 os._exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from pyglyn import loops
 from pyglyn.etf import Pid, Reference, Term
 from pyglyn.logs import CarriedLog
 from pyglyn.node.worker import HubAddress
@@ -30,6 +31,7 @@ class ChildBoot:
         default_method: how a supervisor makes its children's OS processes unless they or it say otherwise.
         worker: what the lines of its log call it.
         log: how its node logs.
+        loop: the kind of event loop that its parent runs in, and it too.
     """
 
     address: HubAddress
@@ -46,3 +48,4 @@ class ChildBoot:
     default_method: StartMethod | None = None
     worker: str = ""
     log: CarriedLog | None = None
+    loop: loops.Kind = "asyncio"

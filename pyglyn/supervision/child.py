@@ -33,7 +33,7 @@ def run_child(boot: ChildBoot, side: ChildSide) -> int:
     logs.continue_in_child(boot.log, node=boot.supervisor.node, worker=boot.worker)
     if isinstance(boot.start, CallableStart) and is_blocking(boot.start.target):
         return run_blocking(boot, boot.start, side)
-    return run_loop(run_as_worker(boot, side, _body(boot, boot.start)))
+    return run_loop(boot.loop, run_as_worker(boot, side, _body(boot, boot.start)))
 
 
 def _body(boot: ChildBoot, start: CallableStart | SupervisorStart) -> Body:

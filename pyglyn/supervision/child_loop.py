@@ -14,7 +14,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
-from pyglyn import patience
+from pyglyn import loops, patience
 from pyglyn.etf import Atom, Term
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import SHUTDOWN, is_clean
@@ -87,9 +87,9 @@ async def stop_others(runtime: Runtime) -> None:
     runtime.kill_all(SHUTDOWN)
 
 
-def run_loop(coroutine: Any) -> int:
+def run_loop(kind: loops.Kind, coroutine: Any) -> int:
     """Run an event loop of this OS process's own. It is not closed: the OS process ends with it."""
-    loop = asyncio.new_event_loop()
+    loop = loops.maker(kind)()
     asyncio.set_event_loop(loop)
     status: int = loop.run_until_complete(coroutine)
     return status

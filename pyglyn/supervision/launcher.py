@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pyglyn import logs
+from pyglyn import logs, loops
 from pyglyn.errors import ChildStartError, ForkUnsafe
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node.exits import Exit, exception_term
@@ -90,6 +90,7 @@ class Launcher:
             default_method=self._method,
             worker=shown(run.spec),
             log=logs.carried(),
+            loop=loops.running(),
         )
         fds: dict[str, int] = {}
         if run.spec.heartbeat is not None:

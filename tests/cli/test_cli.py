@@ -278,6 +278,34 @@ async def app(node): ...
         assert await node.ends() == 0
 
 
+LOOPS = """
+import asyncio
+from pyglyn.supervision import Supervisor, worker
+
+def say(who):
+    print(who, "on", type(asyncio.get_running_loop()).__module__.partition(".")[0], flush=True)
+
+async def child(me):
+    say("worker")
+    await me.receive()
+
+def app(node):
+    say("node")
+    return Supervisor().add(worker(child, name="child"))
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+async def test_the_event_loop_is_an_option_and_workers_have_it_too(epmd, name, loop, tmp_path):
+    (tmp_path / "of_loops.py").write_text(LOOPS)
+    args = ["node", "--sname", name, "--cookie", "c", "--loop", loop, "--app", "of_loops:app"]
+    async with pyglyn(*args, cwd=tmp_path) as node:
+        await node.says(f"node on {loop}")
+        await node.says(f"worker on {loop}")
+        node.process.send_signal(signal.SIGINT)
+        assert await node.ends() == 0
+
+
 async def test_an_app_of_an_importable_module_and_a_visible_node(beam, name, app):
     args = ["node", "--sname", name, "--cookie", beam.cookie, "--app", "my_service:app", "--visible"]
     async with pyglyn(*args, cwd=app.parent) as node:

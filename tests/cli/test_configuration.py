@@ -199,6 +199,16 @@ def test_a_missing_extra_is_said_in_one_line(tmp_path: Path, words: tuple[str, .
     )
 
 
+def test_an_event_loop_that_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['uvloop'] = None; from pyglyn.cli import main; main()"
+    words = ("node", "--sname", "x@localhost", "--loop", "uvloop")
+    done = subprocess.run(
+        [sys.executable, "-c", without, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )  # fmt: skip
+    said = (done.returncode, done.stdout + done.stderr)
+    assert said == (1, "pyglyn: --loop uvloop needs uvloop: pip install 'pyglyn[speed]'\n")
+
+
 def all_options() -> dict[str, list[str]]:
     found = {}
     for name in COMMANDS:

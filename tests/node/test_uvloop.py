@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from pyglyn import Atom, export
-from pyglyn.node import Node
+from pyglyn.etf import Term
+from pyglyn.net import NetSettings
+from pyglyn.node import Caller, GenServer, Node, Settings
+from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import Beam
 from tests.net.conftest import start_node
 from tests.net.test_real_nodes import (
@@ -64,6 +67,29 @@ def plain(number: int) -> int:
 @export("uvloop_test")
 async def loop() -> str:
     return type(asyncio.get_running_loop()).__module__
+
+
+class Teller(GenServer):
+    async def handle_call(self, request: Term, caller: Caller) -> Term:
+        return await loop()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_workers_run_in_the_kind_of_event_loop_that_their_node_runs_in(kind: str, method: Any) -> None:
+    """Also where that is the loop's own choice, and no policy that a forked child would have."""
+
+    async def told() -> Term:
+        settings = Settings(net=NetSettings(epmd_port=0))
+        async with Node(unique_name(), cookie="c", settings=settings) as node, node.process() as me:
+            await start(node, Supervisor(start=method).add(worker(Teller, name="teller")))
+            return await me.call("teller", None, 60)
+
+    make = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=make) as runner:
+        answer = runner.run(told())
+    assert isinstance(answer, bytes)
+    assert answer.partition(b".")[0] == kind.encode()
 
 
 async def test_exported_functions_are_called_both_ways(beam: Beam) -> None:
