@@ -7,18 +7,24 @@ work and behind it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import sys
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
 
 from pyglyn import etf
 from pyglyn.dist import RECOMMENDED, Channel
 from pyglyn.dist.control import AliasSend, Control, DemonitorP, MonitorP, RegSend, Send
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term, encode_bare, encode_parts
+from pyglyn.node.backpressure import Pauses
 from pyglyn.node.gen_server import GenServer, start_server
-from pyglyn.node.link import FrameReader, FrameWriter
+from pyglyn.node.link import FrameReader, FrameWriter, LinkProtocol
+from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Parts, Runtime
 from pyglyn.node.ways import Port
+from pyglyn.node.worker_link import WorkerLink
 
 HERE, THERE = "here@localhost", "there@localhost"
 FAR = Pid(THERE, 90, 0, 7)
@@ -212,9 +218,93 @@ async def asked(count: int) -> None:
     runtime.kill_all(None)
 
 
+class Wire:
+    """The transport of one end of a link, and what was written to it."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.write = self.written.append
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+class Peer:
+    """What the router needs of a connection, without a socket."""
+
+    name, closed, busy, longest_frame = THERE, False, False, READ
+
+    def __init__(self, here: Channel) -> None:
+        self.head_of, self.send_frame = here.head_of, here.send_frame
+
+
+async def through_a_worker(count: int) -> None:
+    """As `called`, of a process of a worker: through the hub to the worker's runtime, and the reply back."""
+    here, peer, ref = channel(), Channel(RECOMMENDED, 0.0), None
+    connection, inside, outside = (
+        Peer(here),
+        LinkProtocol(print, lambda: None),
+        LinkProtocol(print, lambda: None),
+    )
+    ends = Wire(), Wire()
+    outside.transport, inside.transport = ends  # type: ignore[assignment]
+    worker = Runtime(Identity(HERE, 1, 1), lambda control, parts, node: inside.send(control, node, parts))
+    worker.on_way = inside.way
+    inside.on_signal, inside.on_messages = worker.receive_encoded, worker.receive_many_encoded
+    server = await start_server(worker, Echo, name="echo")
+    assert server is not None
+    hub_runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+    hub_runtime.names["echo"] = server
+    workers: Any = SimpleNamespace(links={1: WorkerLink(1, 0, 0, "worker", outside)}, named={})
+    peers = SimpleNamespace(get=lambda name: connection)
+    hub: Any = SimpleNamespace(
+        name=HERE, peers=peers, runtime=hub_runtime, settings=hub_runtime.settings, pauses=Pauses()
+    )
+    router: Any = Router(hub, workers)
+    outside.on_signal = functools.partial(router.from_worker, workers.links[1])
+    name, pieces = Atom("echo"), []
+    for number in range(count):
+        if ref is not None:
+            peer.send(DemonitorP(FAR, name, ref))
+        ref = Reference(THERE, 7, (number, 1, 2))
+        peer.send(MonitorP(FAR, name, ref))
+        tag = ImproperList((Atom("alias"),), ref)
+        peer.send(RegSend(FAR, name), encode_parts((Atom("$gen_call"), (FAR, tag), Atom("get"))))
+        pieces.append(b"".join(peer.data_to_send(1 << 40)))
+    mark()
+    for piece in pieces:
+        for event in here.receive_batch(piece):
+            assert isinstance(event, tuple)
+            control, payload = event
+            if isinstance(payload, list):
+                assert router.messages_from_peer(connection, control, payload)
+            else:
+                router.from_peer(connection, control, payload)
+        for link, other, wire in ((outside, inside, ends[0]), (inside, outside, ends[1])):
+            while not wire.written:
+                await asyncio.sleep(0)
+                link.flush()
+            other.data_received(b"".join(wire.written))
+            wire.written.clear()
+        assert here.data_to_send(1 << 40)
+    worker.kill_all(None)
+
+
 PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
     each.__name__: each
-    for each in (into_a_process, out_of_a_process, to_a_worker, within, served, called, asked)
+    for each in (
+        into_a_process,
+        out_of_a_process,
+        to_a_worker,
+        within,
+        served,
+        called,
+        through_a_worker,
+        asked,
+    )
 }
 
 
