@@ -143,6 +143,7 @@ _WITH_SNAPSHOT = """, snapped AS (
   SELECT %s::text, %s::text, %s::bigint, %s::text, %s::int WHERE EXISTS (SELECT 1 FROM inserted)
   ON CONFLICT (aggregate_type, aggregate_id)
   DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
+  RETURNING 1
 )"""
 NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 """PostgreSQL's clock, in milliseconds since 1970."""
@@ -156,6 +157,7 @@ _WITH_OUTBOX = f""", outgoing AS (
 _WITH_COMMAND = f""", known AS (
   INSERT INTO pyglyn_command (id, aggregate_type, aggregate_id, sequence, events, done_at)
   SELECT %s::text, %s::text, %s::text, %s::bigint, %s::bigint, {NOW} WHERE EXISTS (SELECT 1 FROM inserted)
+  RETURNING 1
 )"""
 _UNANNOUNCED = "busy"
 # How an append is announced, and who gives positions: see schema/postgres_4.sql. Two locks that are free tell
@@ -190,8 +192,11 @@ SELECT count(*), {_HOW_TOGETHER}, ARRAY(SELECT number FROM ready) FROM inserted
 """
 
 _COUNT = f"""
-SELECT count(*), {_HOW_ALONE} FROM inserted
-"""
+SELECT count(*), {_HOW_ALONE} FROM inserted"""
+# What goes with the events may have to wait for another transaction, so it comes before the locks are tried:
+# PostgreSQL leaves to the end what nobody asks for.
+_AFTER_SNAPSHOT = ", (SELECT count(*) FROM snapped) AS s"
+_AFTER_COMMAND = ", (SELECT count(*) FROM known) AS k"
 
 _BEGIN = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('pyglyn.quiet', 'on', true)"""
@@ -537,7 +542,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
 
     def _append_statement(self, append: _New, commit_id: str) -> tuple[str, list[object]]:
         rows, snapshot, messages, command_id = append.rows, append.snapshot, append.outbox, append.command_id
-        first = rows[0]
+        first, count = rows[0], _COUNT
         new: list[object]
         if len(rows) == 1:
             statement, new = _APPEND_ONE, [first.sequence, first.event_version, first.payload]
@@ -561,6 +566,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         if snapshot is not None:
             row = self._codec.snapshot_row(snapshot)
             statement += _WITH_SNAPSHOT
+            count += _AFTER_SNAPSHOT
             parameters += [row.aggregate_type, row.aggregate_id, row.sequence, row.entity, row.timestamp]
         if messages:
             statement += _WITH_OUTBOX
@@ -571,10 +577,11 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             ]
         if command_id is not None:
             statement += _WITH_COMMAND
+            count += _AFTER_COMMAND
             last = rows[-1]
             key = (last.aggregate_type, last.aggregate_id, last.sequence, len(rows))
             parameters += [storable_text(command_id, "command id"), *key]
-        return statement + _COUNT, [*parameters, commit_id]
+        return statement + count, [*parameters, commit_id]
 
     async def _insert(self, connection: Connection, statement: str, parameters: list[object]) -> str | None:
         """Run an append, and return how it is announced; None when another writer was first."""

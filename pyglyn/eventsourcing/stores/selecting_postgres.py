@@ -32,9 +32,29 @@ from pyglyn.eventsourcing.stores.postgres_database import translate
 from pyglyn.eventsourcing.stores.read_only_sql import Kept, ReadOnlySql, Selected, plain, too_long
 
 _EXPLAINS = re.compile(r"(?:\s|\(|--[^\n]*(?:\n|$)|/\*.*?\*/)*explain\b", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(
+    r"""
+    (?P<end>;) | (?P<nothing>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+    | [eE]'(?:[^'\\]|\\.|'')*+'? | '[^']*+'? | "[^"]*+"? | \$((?:[^\W\d]\w*+)?)\$.*?(?:\$\3\$|\Z)
+    | [^\W\d][\w$]*+ | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+"""What is not closed goes to the end of the text, so that each character is looked at once."""
 _JSON = 114
 _OWN_LENGTH = (17, 25, 1042, 1043)
 """The types that have octet_length: bytea, text, char(n), varchar. Of others it is that of their text."""
+
+
+def _without_end(statement: str) -> str:
+    """Leave out the semicolon at the end, and what follows: nothing can be put around it."""
+    end: int | None = None
+    for token in _TOKEN.finditer(statement):
+        if token.lastgroup == "end":
+            end = token.start() if end is None else end
+        elif token.lastgroup != "nothing":
+            end = None
+    return statement[:end]
 
 
 @attrs.frozen
@@ -56,7 +76,7 @@ async def select(
         raise EventStoreError("the statement is too long")
     try:
         async with asyncio.timeout(limits.seconds + 1.0), _read_only(conninfo, limits.seconds) as connection:
-            return await _Asked(connection, statement, tuple(parameters), limits).selected()
+            return await _Asked(connection, _without_end(statement), tuple(parameters), limits).selected()
     except TimeoutError as error:
         raise too_long(limits) from error
     except psycopg.errors.QueryCanceled as error:
@@ -132,9 +152,8 @@ class _Asked:
         )
         largest = ", ".join(lengths)
         total = " + ".join(f"coalesce({length}, 0)::bigint" for length in lengths)
-        inside = self._statement.rstrip("; \t\r\n")
         return (
-            f"WITH asked ({names}) AS MATERIALIZED (\n{inside}\n)\n"
+            f"WITH asked ({names}) AS MATERIALIZED (\n{self._statement}\n)\n"
             f"SELECT {values}, s.largest, s.sum FROM asked, "
             f"LATERAL (SELECT coalesce(greatest({largest}), 0) AS largest, {total} AS sum OFFSET 0) AS s"
         )

@@ -15,7 +15,7 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing.stores.postgres_database import LISTENER_LOCK
 from pyglyn.testing import eventually
-from pyglyn.testing.bank import AccountOpened
+from pyglyn.testing.bank import AccountOpened, BankAccount
 from tests.eventsourcing.stores.foreign import Foreign, opened
 from tests.eventsourcing.stores.test_postgres_store import bank, late
 
@@ -157,6 +157,40 @@ async def test_an_append_waits_for_nobody_who_gives_positions(postgres: str, sch
             assert database.run(PENDING) == [(1,)]
             database.on(numbering, "COMMIT")
         assert [event.position for event in await store.read()] == [1, 2]
+
+
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND query LIKE '%INTO event%' AND datname = current_database()
+"""
+
+
+@pytest.mark.parametrize("what", ["snapshot", "command"])
+async def test_an_append_that_waits_for_another_transaction_holds_up_nobody(postgres: str, what: str) -> None:
+    """For a snapshot, or for the id of a command: it does not have the two locks yet."""
+    database = Foreign(postgres)
+    with_id = {"command_id": "c"}
+    with_state = {"snapshot": es.Snapshot("a", BankAccount(True), 1, 0)}
+    async with bank(postgres) as store, bank(postgres, repair_s=3600.0) as reader:
+        await used(store)
+        with listening(postgres):
+            async with store.transaction(isolation="read committed") as tx:
+                if what == "command":
+                    await tx.append("other", [AccountOpened("x")], expected=0, command_id="c")
+                else:
+                    await tx.execute("INSERT INTO snapshot VALUES ('BankAccount', 'a', 1, '{}', 0)")
+                goes_with: Any = with_id if what == "command" else with_state
+                append = asyncio.create_task(store.append("a", [AccountOpened("a")], expected=0, **goes_with))
+                await eventually(lambda: database.run(WAITING)[0][0] > 0)
+                await store.append("b", [AccountOpened("b")], expected=0)
+                assert [event.aggregate_id for event in await asyncio.wait_for(store.read(1), 60)] == ["b"]
+                waiting = asyncio.create_task(reader.wait(2))
+                await eventually(lambda: database.run(LISTENING) == [(2,)])
+                assert not append.done()
+            await asyncio.gather(append, return_exceptions=True)
+            assert await asyncio.wait_for(waiting, 60) is True
+        found = [event.aggregate_id for event in await store.read(2)]
+        assert found == (["other"] if what == "command" else ["a"])
 
 
 async def test_late_commits_of_others_get_the_next_positions(postgres: str) -> None:

@@ -226,6 +226,23 @@ async def test_a_statement_is_asked_for_whatever_its_columns_are(stock):
 @pytest.mark.parametrize(
     "statement",
     [
+        "SELECT product FROM stock WHERE level = 3; -- the third",
+        "SELECT product FROM stock WHERE level = 3 /* the; third */ ;\f; /* -- */",
+        "SELECT product FROM stock WHERE level = 3 -- the third;",
+        "SELECT product FROM stock WHERE level = 3 AND product <> '; --'",
+        r"SELECT product FROM stock WHERE level = 3 AND product NOT IN ($a$; -- $a$, E'\'; --', '''; --')",
+        'SELECT "a; --" FROM (SELECT product AS "a; --" FROM stock WHERE level = 3) AS q;\n--',
+    ],
+)
+async def test_a_statement_may_end_in_a_semicolon_and_comments(stock, statement):
+    if is_sqlite(stock):
+        return
+    assert (await select(stock, statement, (), LIMITS)).rows == [("p03",)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
         "SELECT repeat('x', 100)) SELECT c0, 0, 0 FROM asked --",
         "SELECT 'a') SELECT repeat('x', 100000), 0, 0 /*",
         "SELECT 'a') AS x; COMMIT; DELETE FROM stock; SELECT ('a'",
