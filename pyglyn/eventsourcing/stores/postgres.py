@@ -162,9 +162,9 @@ _WITH_COMMAND = f""", known AS (
 _UNANNOUNCED = "busy"
 # How an append is announced, and who gives positions: see schema/postgres_4.sql. Two locks that are free tell
 # that nobody listens, and that nobody gives positions; nobody waits for them. Where there are enough appends
-# for a group, the next reader gives the positions of many at once.
+# for a group, the next reader gives the positions of many at once. What is not inserted concerns nobody.
 _HOW = f"""set_config('pyglyn.quiet', CASE
-  WHEN pg_try_advisory_xact_lock({LISTENER_LOCK}) THEN 'unheard'{{numbered}}
+  WHEN count(*) = 0 OR pg_try_advisory_xact_lock({LISTENER_LOCK}) THEN 'unheard'{{numbered}}
   ELSE '{_UNANNOUNCED}' END, true), set_config('pyglyn.commit_id', %s, true)"""
 _HOW_ALONE = _HOW.format(numbered=f" WHEN pg_try_advisory_xact_lock({_POSITION_LOCK}) THEN 'numbered'")
 _HOW_TOGETHER = _HOW.format(numbered="")

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pyglyn import eventsourcing as es
+from pyglyn.errors import VersionConflict
 from pyglyn.eventsourcing.stores.postgres_database import LISTENER_LOCK
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccount
@@ -126,6 +127,21 @@ async def test_appends_in_a_group_tell_afterwards(postgres: str, schema: str) ->
         found = await store.read()
         assert {event.aggregate_id for event in found} == {"first", *ids}
         assert [event.position for event in found] == list(range(1, 22))
+
+
+async def test_appends_that_are_too_late_tell_nobody_and_write_nothing(postgres: str, schema: str) -> None:
+    database = Foreign(postgres)
+    async with bank(postgres) as store:
+        await used(store)
+        with listening(postgres) as heard:
+            before = database.run("SELECT xmin, id FROM pyglyn_assigned")
+            for expected in (0, 5):
+                appends = [store.append("first", [AccountOpened("x")], expected=expected) for _ in range(5)]
+                found = await asyncio.gather(*appends, return_exceptions=True)
+                assert [type(each) for each in found] == [VersionConflict] * 5
+            assert cast(Any, store).database()._announcer is None
+            assert await heard.count(schema) == 0
+            assert database.run("SELECT xmin, id FROM pyglyn_assigned") == before
 
 
 async def test_what_was_committed_before_comes_before(postgres: str, schema: str) -> None:
