@@ -505,11 +505,21 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
         self, aggregate_id: str, expected: int, statement: str, parameters: list[object]
     ) -> None:
         database = self.database()
-        async with database.connection() as connection:
-            how = await self._insert(connection, statement, parameters)
-            if how is None:
-                raise await self._conflict(connection, aggregate_id, expected)
-        database.committed(unannounced=how == _UNANNOUNCED)
+        how: str | None = (
+            _UNANNOUNCED  # if nothing is known: its answer is lost, or nobody waits for it any more
+        )
+        try:
+            async with database.connection() as connection:
+                try:
+                    how = await self._insert(connection, statement, parameters)
+                except CommandRepeated:
+                    how = None
+                    raise
+                if how is None:
+                    raise await self._conflict(connection, aggregate_id, expected)
+        finally:
+            if how is not None:
+                database.committed(unannounced=how == _UNANNOUNCED)
 
     async def _append_again(self, error: EventStoreError, new: _New, commit_id: str) -> None:
         """Find out what became of an append whose answer was lost, by sending it once more.
@@ -816,10 +826,6 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             tx = _PostgresTransaction(self._codec, connection, alone=isolation == "serializable")
             try:
                 await tx.begin()
-            except BaseException:
-                await asyncio.shield(_roll_back(connection))
-                raise
-            try:
                 yield tx
                 await tx.commit()
             except BaseException:
@@ -827,8 +833,8 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
                 raise
             finally:
                 tx.ended = True
-        if tx.has_inserted:
-            database.committed()
+                if tx.has_inserted:
+                    database.committed()
 
 
 async def _settled(entry: Entry[_New], work: Awaitable[None]) -> None:
@@ -883,7 +889,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self._fault: EventStoreError | None = None  # the last error of a statement
         self._later: Later | None = None
         self._has_begun = False
-        self.has_inserted = False  # events, as is known after the commit
+        self.has_inserted = False  # events, as is known after the commit; True while it is not
         self.ended = False
 
     async def begin(self) -> None:
@@ -902,6 +908,7 @@ class _PostgresTransaction(SqlTransaction[E, S]):
         self.check()
         if not self._has_begun:
             return
+        self.has_inserted = True
         rows, _ = await self._send(_COMMIT, writing=True)
         self.has_inserted = rows[0][0]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import psycopg
@@ -87,6 +87,16 @@ async def used(store: es.EventStore[Any, Any]) -> None:
     assert await store.last_position() == 1
 
 
+def cancelled_after(work: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[None]]:
+    """Do the work, and end as somebody who was cancelled before its answer came."""
+
+    async def work_in_vain(*arguments: object) -> None:
+        await work(*arguments)
+        raise asyncio.CancelledError
+
+    return work_in_vain
+
+
 async def test_where_nobody_listens_nobody_is_told(postgres: str, schema: str) -> None:
     database = Foreign(postgres)
     with psycopg.connect(postgres, autocommit=True) as connection:
@@ -142,6 +152,30 @@ async def test_appends_that_are_too_late_tell_nobody_and_write_nothing(postgres:
             assert cast(Any, store).database()._announcer is None
             assert await heard.count(schema) == 0
             assert database.run("SELECT xmin, id FROM pyglyn_assigned") == before
+
+
+async def test_what_nobody_knows_the_outcome_of_is_told_too(
+    postgres: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be committed: else readers in other OS processes learn of it when they look by themselves."""
+    database = Foreign(postgres)
+    async with bank(postgres) as store:
+        await used(store)
+        with (
+            listening(postgres) as heard,
+            late(database, f"SELECT pg_advisory_xact_lock({POSITION_LOCK})") as numbering,
+        ):
+            monkeypatch.setattr(store, "_insert", cancelled_after(store._insert))  # type: ignore[attr-defined]
+            with pytest.raises(asyncio.CancelledError):
+                await store.append("a", [AccountOpened("a")], expected=0, command_id="once")
+            await heard.reaches(schema, 1)
+            with contextlib.suppress(asyncio.CancelledError):
+                async with store.transaction() as tx:
+                    await tx.append("b", [AccountOpened("b")], expected=0)
+                    monkeypatch.setattr(tx, "commit", cancelled_after(tx.commit))  # type: ignore[attr-defined]
+            await heard.reaches(schema, 2)
+            database.on(numbering, "COMMIT")
+        assert [event.aggregate_id for event in await store.read()] == ["first", "a", "b"]
 
 
 async def test_what_was_committed_before_comes_before(postgres: str, schema: str) -> None:
