@@ -37,7 +37,7 @@ from pyglyn.eventsourcing.queries.durable_state import (
 from pyglyn.eventsourcing.queries.failure import FailurePolicy
 from pyglyn.eventsourcing.queries.query_process import QueryStatus
 from pyglyn.eventsourcing.queries.turns import LEASE_S, Turn
-from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, WAITING, IssuedCommand, Timer
+from pyglyn.eventsourcing.stores.managing import PAGE, PARKED, REFUSED, WAITING, IssuedCommand, Timer
 from pyglyn.eventsourcing.stores.store import ParkedEvent, Transaction
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -257,13 +257,20 @@ class ManagerServer(DurableServer):
         )
 
     async def _held_items(self, *, driven: bool = False) -> list[Item]:
-        """List parked commands and timers, and those that were driven and may be parked again."""
+        """List parked commands and timers, and those that were driven and may be parked again.
+
+        A driven command waits, may be refused and handled, and is parked again: looked for in this order it
+        is found, wherever it goes meanwhile. One that is refused for the first time has had one attempt.
+        """
         name, database = self.spec.name, self.database
-        items: list[Item] = list(await database.issued_commands(name, status=PARKED))
+        commands: dict[int, Item] = {}
+        for status, least in ((WAITING, 1), (REFUSED, 2)) if driven else ():
+            found = await database.issued_commands(name, status=status)
+            commands |= {each.id: each for each in found if each.attempts >= least}
+        commands |= {each.id: each for each in await database.issued_commands(name, status=PARKED)}
         timers = await database.timers(name, limit=10 * PAGE)
-        if driven:
-            items += [each for each in await database.issued_commands(name, status=WAITING) if each.attempts]
-        return items + [each for each in timers if each.error or (driven and each.attempts)]
+        held = [each for each in timers if each.error or (driven and each.attempts)]
+        return [*(commands[id] for id in sorted(commands)), *held]
 
     async def drive(self, id: int | None) -> int:
         """Have parked events handled again, parked commands sent, parked deadlines attended to."""

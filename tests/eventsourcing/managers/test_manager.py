@@ -17,6 +17,7 @@ from pyglyn.eventsourcing.cluster.broadcast import GlynConfig
 from pyglyn.eventsourcing.domain.causation import value_of
 from pyglyn.eventsourcing.managers.server import ManagerServer
 from pyglyn.eventsourcing.queries.turns import NotOurTurn, Turn, owner_name
+from pyglyn.eventsourcing.stores.managing import PARKED, REFUSED, Status
 from pyglyn.eventsourcing.stores.memory_managing import MemoryManagerTables
 from pyglyn.eventsourcing.stores.sql import SqlTransaction
 from pyglyn.eventsourcing.stores.sql_managing import SqlManagerTables
@@ -134,6 +135,31 @@ async def test_a_refused_command_is_parked_and_those_behind_it_wait_until_it_is_
     await eventually(tried_again, timeout=20)
     assert await events_of(store, "a") == [Begun(2, None), Closed()]
     assert await node.call("steps", (Atom("drive"), 12345)) == (OK, 0)
+
+
+@pytest.mark.parametrize("status", [PARKED, REFUSED])
+async def test_a_driven_command_is_listed_wherever_it_goes_while_it_is_looked_for(
+    node: Node, store: Store, monkeypatch: pytest.MonkeyPatch, status: Status
+) -> None:
+    await closed(store, "a", 2)
+    await es.start(node, jobs_service(store))
+    await jobs_manager(store, handle=open_end).start(node)
+    [found] = await parked(node, 1)
+    assert await node.call("steps", Atom("pause")) == OK
+    assert await node.call("steps", (Atom("drive"), found[Atom("id")])) == (OK, 1)
+    [waiting] = [each for each in await store.issued_commands("steps") if each.attempts]
+    look = type(store).issued_commands
+
+    async def look_and_go_on(*arguments: Any, **options: Any) -> list[Any]:
+        seen = await look(*arguments, **options)
+        async with store.transaction() as tx:
+            await tx.mark_command(waiting.id, status, attempts=2, error="again")
+        return seen
+
+    monkeypatch.setattr(type(store), "issued_commands", look_and_go_on)
+    for _ in range(2):
+        [listed] = await node.call("steps", Atom("parked"))
+        assert listed[Atom("id")] == found[Atom("id")]
 
 
 async def test_a_refused_command_is_left_out_if_the_manager_says_so(node: Node, store: Store) -> None:
