@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 EXIT_SIGNAL: Final = signal.SIGRTMIN + 6 if sys.platform == "linux" else signal.SIGUSR1
 """Sent to the main thread of a blocking child to raise `Exit` there."""
 
+SIGNAL_AGAIN_S: Final = 0.05
+"""After how long it is sent again."""
+
 MOST_WAITING: Final = 256
 """Messages that may wait for the node's thread; the next ``send`` waits until they have gone out."""
 
@@ -276,9 +279,18 @@ class _Bridge:
         try:
             await asyncio.shield(self.finished)
         except asyncio.CancelledError:
-            signal.pthread_kill(threading.main_thread().ident or 0, EXIT_SIGNAL)
+            await self._interrupt()
             await asyncio.shield(self.finished)
             raise
+
+    async def _interrupt(self) -> None:
+        """Signal the main thread until its handler has run.
+
+        What comes just before it begins to wait in C, for a lock or in a sleep, is not seen before it wakes.
+        """
+        while not (self.signalled or self.finished.done()):
+            signal.pthread_kill(threading.main_thread().ident or 0, EXIT_SIGNAL)
+            await asyncio.wait((self.finished,), timeout=SIGNAL_AGAIN_S)
 
     def raise_exit(self, number: int, frame: object) -> None:
         """The signal handler, in the main thread: `Exit` is raised once, in the function and nowhere else."""

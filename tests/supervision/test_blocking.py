@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from pyglyn import Atom
 from pyglyn.errors import ChildStartError
 from pyglyn.groups import pg
-from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.node import Exit
+from pyglyn.supervision import Supervisor, blocking, start, worker
 from pyglyn.supervision.blocking import MOST_WAITING
 from pyglyn.testing import eventually
 from tests.supervision.conftest import Client
@@ -82,6 +86,42 @@ async def test_stopped_right_after_its_start_it_ends_with_shutdown(local: Client
         stopped = asyncio.create_task(local.me.call("top", (Atom("terminate_child"), Atom("b"))))
         assert await local.reason(ref) == Atom("shutdown")
         await stopped
+
+
+def test_an_exit_signal_that_comes_just_before_the_function_waits_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python has looked for signals, and then waits in C: nobody sees this one until it is woken."""
+    sent: list[int] = []
+    kill = signal.pthread_kill
+
+    def lose_the_first(thread: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            kill(thread, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
+    bridge = blocking._Bridge(waits=True)
+    me: Any = types.SimpleNamespace(pid=None, handover=None, exit_reason=Atom("shutdown"))
+
+    async def begin_and_stop() -> None:
+        body = asyncio.create_task(bridge.body(me, cast(Any, None)))
+        await asyncio.wrap_future(bridge.begun)
+        body.cancel()
+        await asyncio.gather(body, return_exceptions=True)
+
+    before = signal.signal(blocking.EXIT_SIGNAL, bridge.raise_exit)
+    node = threading.Thread(target=lambda: asyncio.run(begin_and_stop()))
+    try:
+        node.start()
+        bridge.begun.result()
+        error = bridge.call(lambda: threading.Event().wait(60) and None)
+        bridge.finish(error)
+        node.join()
+    finally:
+        signal.signal(blocking.EXIT_SIGNAL, before)
+    assert isinstance(error, Exit)
+    assert len(sent) > 1
 
 
 async def test_an_exception_is_its_reason(local: Client, tmp_path: Path) -> None:
