@@ -2,10 +2,10 @@
 
 A frame is ``length:32 | header | term``, integers big-endian. The header is a bare external term,
 ``{Node, Control}``: a control message of the distribution protocol, and the node that a name in it belongs to
-(``nil`` for none); the term is its payload, passed on as it is. Behind ``{Node, Control, Piece, Size}`` is
-none: it is in the memory that both ends have (``shared``). ``{hub, Request}`` is for the other end itself. In
-front of a worker's first frame is the token (``admission``): both ends belong to one node and trust each
-other. A frame that does not parse closes the link.
+(``nil`` for none); the term is its payload, passed on as it is. Behind ``{Node, Control, Start, Size}`` is
+none: it is in the memory that both ends have (``shared``), from that byte on. ``{hub, Request}`` is for the
+other end itself. In front of a worker's first frame is the token (``admission``): both ends belong to one
+node and trust each other. A frame that does not parse closes the link.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ class FrameWriter:
             return [_LENGTH.pack(len(header)) + header]
         size = sum(map(len, parts))
         if size >= LARGE and self.lender is not None:
-            first = self.lender.put(parts, size)
-            if first is not None:
-                place = etf.encode_bare(first) + etf.encode_bare(size)
+            start = self.lender.put(parts, size)
+            if start is not None:
+                place = etf.encode_bare(start) + etf.encode_bare(size)
                 return [_LENGTH.pack(len(header) + len(place)) + _ELSEWHERE + header[len(_PAIR) :] + place]
         return [_LENGTH.pack(len(header) + size) + header, *parts]
 
@@ -259,8 +259,8 @@ class FrameReader:
                 return (None, request), end
             case (node, tuple() as control):
                 payload = _payload(body, end)
-            case (node, tuple() as control, int() as first, int() as size) if self.borrower is not None:
-                payload = self.borrower.take(first, size)
+            case (node, tuple() as control, int() as start, int() as size) if self.borrower is not None:
+                payload = self.borrower.take(start, size)
             case _:
                 raise RemoteProtocolError("not a frame of a hub or worker")
         return ((from_term(control), node.name if isinstance(node, Atom) else None), payload), end
