@@ -288,6 +288,10 @@ def _one_by_one(control: Control, payloads: list[bytes], node: str | None) -> bo
     return False
 
 
+def _nobody(*told: object) -> None:
+    """Whom a link tells anything when it has ended."""
+
+
 class LinkProtocol(asyncio.BufferedProtocol):
     """One end of the link: frames in, frames out, and how much is waiting.
 
@@ -456,7 +460,18 @@ class LinkProtocol(asyncio.BufferedProtocol):
             if self._writer.lender is not None:
                 self._writer.lender.close()
             self._is_written()
-            self._on_closed()
+            on_closed = self._on_closed
+            self._let_go()
+            on_closed()
+
+    def _let_go(self) -> None:
+        """Refer to nobody any more: those whom it tells have this link, and it would be freed late."""
+        self.on_signal, self.on_messages = _nobody, _one_by_one
+        self._on_request, self._on_closed, self._on_busy = _nobody, _nobody, _nobody
+        self.unread.clear()
+        self._writer.lender = None
+        self._out.clear()
+        self._out_size = 0
 
     def _read_the_rest(self) -> None:
         """Take what the other end said last: a write fails when it has ended, and closes the link."""

@@ -175,3 +175,22 @@ async def test_what_a_peer_has_run_here_is_freed_without_a_collection(epmd: obje
             await eventually(lambda: not any(process() for process in ran))
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize("reason", [Atom("boom"), Atom("kill")])
+async def test_a_worker_that_has_ended_is_freed_without_a_collection(epmd: object, reason: Term) -> None:
+    """Its link has a buffer of its own, and a tree may lose and start thousands of workers between two of them."""
+    async with Node(unique_name(), cookie="c") as node, node.process() as me:
+        await start(node, Supervisor().add(worker(tells, name="tells")))
+        pid = await eventually(lambda: node.whereis("tells"))
+        gc.disable()
+        try:
+            link = weakref.ref(node.workers.links[pid.serial])
+            protocol = weakref.ref(node.workers.links[pid.serial].protocol)
+            ref = me.make_ref()
+            me.send(pid, (ref, me.pid))
+            await me.receive(lambda m: m[0] == ref, timeout=20)  # type: ignore[index]
+            me.exit(pid, reason)
+            await eventually(lambda: link() is None and protocol() is None)
+        finally:
+            gc.enable()
