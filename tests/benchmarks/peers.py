@@ -1,8 +1,8 @@
 """What users would pick instead: each as a node in OS processes of its own, beside a BEAM that drives all of them.
 
-The peers are a hidden BEAM, pyglyn (its hub, and workers), jinterface where its sources and ``javac`` are, and
-``erldistpy`` where it is installed; the codec is beside ``pickle`` and ``msgpack``. Where latencies are compared, driver
-and peer share one core. Medians of the rounds; all of one row in turn.
+The peers are a hidden BEAM, pyglyn (its hub, and workers; on uvloop too where it is installed), jinterface where its
+sources and ``javac`` are, and ``erldistpy`` where it is installed; the codec is beside ``pickle`` and ``msgpack``.
+Where latencies are compared, driver and peer share one core. Medians of the rounds; all of one row in turn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ from tests.benchmarks.node import EVENT
 from tests.benchmarks.python_peer import SINKS
 
 BEAM, PYGLYN, WORKER, JINTERFACE, CLIENT = "BEAM", "pyglyn", "pyglyn worker", "jinterface", "erldistpy"
+ON_UVLOOP, WORKER_ON_UVLOOP = "uvloop", "worker, uvloop"
+OURS = (PYGLYN, ON_UVLOOP)
 ROOT = Path(__file__).parents[2]
+ROLES = ("bench_", "worker_")
+"""In front of the names of what is in the hub, and in workers."""
 SMALL: Term = (Atom("ok"), 1)
 MIB = 1 << 20
 
@@ -159,7 +163,7 @@ class Rows:
         measure: Callable[[Peer], Awaitable[float]],
         *,
         less_is_better: bool = False,
-        of: Sequence[str] = (BEAM, PYGLYN, WORKER, JINTERFACE),
+        of: Sequence[str] = (BEAM, PYGLYN, WORKER, ON_UVLOOP, WORKER_ON_UVLOOP, JINTERFACE),
     ) -> Compared:
         peers = [peer for peer in self._peers if peer.name in of]
         found: dict[str, list[float]] = {peer.name: [] for peer in peers}
@@ -229,8 +233,8 @@ class Rows:
 
         yield await self._row("small messages in /s", flood(SMALL, 8e-6))
         yield await self._row("event messages in /s", flood(EVENT, 1e-5))
-        yield await self._row("8 senders to 8 processes /s", streams, of=(BEAM, PYGLYN, JINTERFACE))
-        yield await self._row("event messages out /s", out, of=(BEAM, PYGLYN))
+        yield await self._row("8 senders to 8 processes /s", streams, of=(BEAM, *OURS, JINTERFACE))
+        yield await self._row("event messages out /s", out, of=(BEAM, *OURS))
         yield await self._row("1 MiB messages in, MiB/s", blob)
         yield await self._row("echo meanwhile, p50 ms", beside, less_is_better=True)
         yield await self._row(
@@ -240,7 +244,7 @@ class Rows:
             "call served, p50 µs, one core", times("call_times", "server"), less_is_better=True
         )
         yield await self._row(
-            "call made, p50 µs, one core", made, less_is_better=True, of=(BEAM, PYGLYN, CLIENT)
+            "call made, p50 µs, one core", made, less_is_better=True, of=(BEAM, *OURS, CLIENT)
         )
         yield await self._codec()
 
@@ -295,14 +299,13 @@ async def measure(bench: Bench) -> AsyncIterator[Compared]:
         )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyglyn-bench-")))
-        here = "bench_program@localhost"
-        python = [sys.executable, "-m", "tests.benchmarks.python_peer", here, by.cookie]
-        os_pid = stack.enter_context(program(python))
-        peers = [
-            Peer(BEAM, hidden.name, hidden.os_pid),
-            Peer(PYGLYN, here, os_pid),
-            Peer(WORKER, here, os_pid, "worker_"),
-        ]
+        peers = [Peer(BEAM, hidden.name, hidden.os_pid)]
+        for kind, names in (("asyncio", (PYGLYN, WORKER)), ("uvloop", (ON_UVLOOP, WORKER_ON_UVLOOP))):
+            if importlib.util.find_spec(kind) is not None:
+                here = f"bench_{kind}@localhost"
+                python = [sys.executable, "-m", "tests.benchmarks.python_peer", here, by.cookie, kind]
+                os_pid = stack.enter_context(program(python))
+                peers += [Peer(name, here, os_pid, prefix) for name, prefix in zip(names, ROLES, strict=True)]
         java = await asyncio.to_thread(jinterface, folder, bench.otp.root)
         if java is not None:
             name = "bench_java@localhost"

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.python_peer NAME COOKIE``: what ``pyglyn_bench.erl`` does, as a user's program would.
+"""``python -m tests.benchmarks.python_peer NAME COOKIE LOOP``: what ``pyglyn_bench.erl`` does, as a user's program would.
 
 The passive roles are in the hub (``bench_…``) and in workers (``worker_…``); what a peer does by itself is exported.
 """
@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 
-from pyglyn import GenServer, Node, Pid, Process, export
+from pyglyn import GenServer, Node, Pid, Process, export, loops
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision import Supervisor, start, worker
 from tests.benchmarks import node as roles
@@ -80,4 +80,5 @@ async def main(name: str, cookie: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3]))
+    with asyncio.Runner(loop_factory=loops.maker(sys.argv[3])) as runner:  # type: ignore[arg-type]
+        runner.run(main(*sys.argv[1:3]))

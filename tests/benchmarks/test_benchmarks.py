@@ -67,7 +67,7 @@ async def test_every_peer_that_is_here_is_measured(epmd: PrivateEpmd) -> None:
     for row in rows:
         assert {peers.BEAM, peers.PYGLYN} <= set(row.values)
         assert all(value > 0 for value in row.values.values())
-    assert {peers.WORKER, "pickle"} <= set(peers.names(rows))
+    assert {peers.WORKER, peers.ON_UVLOOP, peers.WORKER_ON_UVLOOP, "pickle"} <= set(peers.names(rows))
     console = Console(file=io.StringIO(), width=200)
     peers.show(rows, console)
     for row in rows:
