@@ -196,7 +196,11 @@ class Channel:
         signals = {**CALL_SIGNALS, **LINK_SIGNALS} if _FOR_LINKS in flags else CALL_SIGNALS
         usual = self._with_header and settings.control_limits == DEFAULT_CONTROL_LIMITS
         self._reader = PacketReader(
-            settings.max_packet_size, _NORMAL_HEADER, self._known_controls, signals if usual else None
+            settings.max_packet_size,
+            _NORMAL_HEADER,
+            self._known_controls,
+            signals if usual else None,
+            self._assembler if self._fragments else None,
         )
         self.queue = OutgoingQueue(settings.fragment_size)
         """What is not in ``data_to_send`` yet; for the driver to look at, and to add frames to."""
@@ -230,13 +234,23 @@ class Channel:
             return []
         self._ticker.received += 1
         events: list[Batched] = []
-        packets: list[Packet | Run] = []
-        peer = self._peer_node
+        while at < len(data) and most > 0 and not self.closed:
+            packets: list[Packet | Run] = []
+            self._receive_some(events, packets, data, at, most)
+            at, most = self.taken, most - len(packets)
+        return events
+
+    def _receive_some(
+        self, events: list[Batched], packets: list[Packet | Run], data: bytes | memoryview, at: int, most: int
+    ) -> None:
+        """Receive up to a large packet."""
+        reader, peer = self._reader, self._peer_node
         try:
             try:
-                self.taken = self._reader.receive_into(packets, data, at, most)
+                self.taken = reader.receive_into(packets, data, at, most)
             finally:
-                self.packets += len(packets)
+                self.packets += len(packets) + reader.fragments
+                reader.fragments = 0
                 for packet in packets:
                     if type(packet) is tuple:
                         control, payload = packet
@@ -280,7 +294,6 @@ class Channel:
             broken = RemoteProtocolError(f"a control message is damaged: {error}")
             broken.__cause__ = error
             events.append(ProtocolBroken(broken))
-        return events
 
     def _receive_packet(self, packet: Packet) -> Message | None:
         if type(packet) is bytes and packet[:3] == _NORMAL_HEADER and self._with_header:

@@ -46,6 +46,7 @@ DIST_FRAG_CONT = 70
 _LENGTH = struct.Struct(">I")
 _FRAGMENT = struct.Struct(">BBQQ")
 FRAGMENT_HEADER_SIZE = _FRAGMENT.size
+_NEXT_HEAD = struct.Struct(">IBBQQ")
 _NORMAL_HEAD = struct.Struct(">I3s")
 _PASS_THROUGH_HEAD = struct.Struct(">I2s")
 
@@ -56,13 +57,17 @@ class PacketReader:
     What is received may be ``bytes``, or a view of a buffer that the next read goes into: nothing that is kept
     beyond a call points into it. Small packets are ``bytes`` of their own. Large ones are views of what was
     received, **for as long as that is there**; one that came in several pieces is a list of views. A tick is
-    ``b""``.
+    ``b""``. Of large fragments that only add to a message the assembler gets what is there, as it comes.
 
     Args:
         max_size: a packet longer than this is refused as soon as its length is known.
         begins: what every known packet begins with; behind that is a term, and more.
         known: what the bytes up to the end of that term mean: small packets that begin so come as runs.
         signals: what is read at once (see `etf.cut_frames`), with a run of its own for each.
+        assembler: puts fragments together, if there are any.
+
+    Attributes:
+        fragments: how many went to it.
     """
 
     def __init__(
@@ -71,47 +76,47 @@ class PacketReader:
         begins: bytes = b"",
         known: dict[bytes, Any] | None = None,
         signals: Signals | None = None,
+        assembler: Assembler | None = None,
     ) -> None:
         self._max_size = max_size
         self._least = min(LARGE, max_size + 1)
         self._begins = begins
         self._known = known if known is not None else {}
         self._signals = signals
+        self._assembler = assembler
+        self.fragments = 0
         self._head = b""  # the first bytes of a length
         self._begun = bytearray()  # of the packet that is not complete yet, what earlier calls brought
         self._missing = 0  # bytes of that packet that are still to come
+        self._message: Assembly | None = None  # what they belong to, where it is a fragment
 
     def clear(self) -> None:
         """Drop what came of a packet that is not complete. The reader cannot be used any more."""
         self._begun = bytearray()
 
-    def receive_data(self, data: bytes | memoryview) -> list[Packet | Run]:
-        """Take what was received and return the packets that are complete now, in order.
-
-        Raises:
-            RemoteProtocolError: a packet is longer than allowed. The reader cannot be used any more.
-        """
-        packets: list[Packet | Run] = []
-        self.receive_into(packets, data)
-        return packets
-
     def receive_into(
         self, packets: list[Packet | Run], data: bytes | memoryview, at: int = 0, most: int = sys.maxsize
     ) -> int:
-        """Do as ``receive_data``; packets before an oversized one are in the list when this raises.
+        """Take what was received, up to a large packet: those behind it may be fragments of its message.
 
         Args:
-            packets: gets them.
+            packets: gets those that are complete, in order.
             data: what was received.
             at: where to begin in it.
             most: packets and runs that the list may have at the end.
 
         Returns:
             Where to go on in ``data``, before anything else that is received; its length where all was taken.
+
+        Raises:
+            RemoteProtocolError: a packet is longer than allowed, or a message in fragments is. Those before
+                are in the list; the reader cannot be used any more.
         """
         end, own = len(data), type(data) is bytes
         if self._missing:
             at = self._continue(packets, data)
+            if packets and type(packets[0]) is not bytes:
+                return at
         elif self._head:
             wanted = 4 - len(self._head)
             self._head += data[:wanted]
@@ -133,11 +138,25 @@ class PacketReader:
             if stop <= end and length < least:
                 packets.append(data[body:stop] if own else bytes(data[body:stop]))
                 at = stop
-            else:
-                at = self._take(packets, data, body, length)
+                continue
+            behind = self._take_fragments(data, at) if length >= LARGE else at
+            if behind == at:
+                return self._take(packets, data, body, length)
+            at = behind
         if at < end:
             self._head = bytes(data[at:])
         return end
+
+    def _take_fragments(self, data: bytes | memoryview, at: int) -> int:
+        """Take fragments, and the part of one that is there; return where the next packet starts."""
+        if self._assembler is None:
+            return at
+        at, count, message = self._assembler.take(data, at, self._max_size)
+        self.fragments += count
+        if at <= len(data):
+            return at
+        self._missing, self._message = at - len(data), message
+        return len(data)
 
     def _take(self, packets: list[Packet | Run], data: bytes | memoryview, body: int, length: int) -> int:
         """Take a packet of known length whose body starts at ``body``; return where the next one starts."""
@@ -155,6 +174,13 @@ class PacketReader:
 
     def _continue(self, packets: list[Packet | Run], data: bytes | memoryview) -> int:
         """Add to the incomplete packet; return where the next one starts in ``data``."""
+        if self._message is not None and self._assembler is not None:
+            part = memoryview(data)[: self._missing]
+            self._assembler.grow(self._message, part)
+            self._missing -= len(part)
+            if not self._missing:
+                self._message = None
+            return len(part)
         if len(data) < self._missing:
             self._begun += data
             self._missing -= len(data)
@@ -324,7 +350,7 @@ class Assembler:
             raise RemoteProtocolError(f"more than {self._max_messages} fragmented messages at once")
         assembly = self._assemblies[sequence] = Assembly(first, count - 1, room)
         for part in parts:
-            self._grow(assembly, part)
+            self.grow(assembly, part)
 
     def proceed(self, sequence: int, number: int, parts: Sequence[Buffer]) -> Assembly | None:
         """Take a further fragment; return the assembly when this was the last.
@@ -338,7 +364,7 @@ class Assembler:
         if number != assembly.remaining:
             raise RemoteProtocolError(f"expected fragment {assembly.remaining}, got {number}")
         for part in parts:
-            self._grow(assembly, part)
+            self.grow(assembly, part)
         assembly.remaining -= 1
         if assembly.remaining:
             return None
@@ -346,12 +372,48 @@ class Assembler:
         self._total -= assembly.size
         return assembly
 
+    def take(
+        self, data: bytes | memoryview, at: int, longest: int
+    ) -> tuple[int, int, Assembly | None]:
+        """Take large fragments out of a stream, where each is what is next of its message, but not the last.
+
+        Args:
+            data: has them from ``at`` on, with their lengths in front; of the last one maybe only a part.
+            at: where that is.
+            longest: bytes that a packet may have.
+
+        Returns:
+            Where the next packet begins, behind ``data`` if the last fragment is not there entirely; how many
+            there were; the message of the last one, which is to ``grow`` by the rest of it.
+
+        Raises:
+            RemoteProtocolError: a limit is reached.
+        """
+        view, count, message = memoryview(data), 0, None
+        while len(data) - at >= _NEXT_HEAD.size:
+            length, magic, kind, sequence, number = _NEXT_HEAD.unpack_from(data, at)
+            if magic != VERSION_MAGIC or kind != DIST_FRAG_CONT or not LARGE <= length <= longest:
+                break
+            assembly = self._assemblies.get(sequence)
+            if assembly is None or number != assembly.remaining or number == 1:
+                break
+            body, at = at + _NEXT_HEAD.size, at + _LENGTH.size + length
+            self.grow(assembly, view[body:at])
+            assembly.remaining -= 1
+            count, message = count + 1, assembly
+        return at, count, message
+
     def clear(self) -> None:
         """Drop what is incomplete."""
         self._assemblies.clear()
         self._total = 0
 
-    def _grow(self, assembly: Assembly, part: Buffer) -> None:
+    def grow(self, assembly: Assembly, part: Buffer) -> None:
+        """Add to a message that is under way.
+
+        Raises:
+            RemoteProtocolError: a limit is reached.
+        """
         self._total += len(part)
         if assembly.size + len(part) > self._max_message_size:
             raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
-import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyglyn.dist import (
@@ -477,6 +476,65 @@ def test_a_named_sender_need_not_wait_for_others() -> None:
 
 HEAD = b"\x83D\0"
 GOOD = packet(HEAD, encode_bare((1, A, B)))
+def test_fragments_in_the_middle_are_copied_to_their_place_alone() -> None:
+    """Also the one that is cut where a read ends, of which the next one brings the rest."""
+    a, b = pair()
+    place = memoryview(bytearray(2 << 20))
+    b.room_for = lambda control, size: place
+    a.send(Send(A, B), encode_parts(bytes(1 << 20)))
+    data, buffer = memoryview(wire(a)), memoryview(bytearray(1 << 18))
+    events: list[Any] = []
+    tracemalloc.start(1)
+    try:
+        for at in range(0, len(data), len(buffer)):
+            view = buffer[: len(data) - at]
+            view[:] = data[at : at + len(view)]
+            events += b.receive_data(view)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert events[0].payload.obj is place.obj
+    assert b.packets == 17
+    assert peak < 16_384
+
+
+@settings(max_examples=50)
+@given(
+    sizes=st.lists(st.integers(60_000, 300_000), min_size=1, max_size=4),
+    fragment_size=st.integers(65_500, 66_000),
+    step=st.integers(10_000, 500_000),
+    room=st.none() | st.integers(0, 500_000),
+    most=st.integers(1, 5),
+)
+def test_large_fragments_of_several_messages_are_put_together(
+    sizes: list[int], fragment_size: int, step: int, room: int | None, most: int
+) -> None:
+    """However they are mixed with each other and with small messages, and wherever they are cut."""
+    a, b = pair(settings=ChannelSettings(fragment_size=fragment_size))
+    b.room_for = lambda control, size: None if room is None else memoryview(bytearray(room))
+    expected: dict[Pid, list[bytes]] = {}
+    for number, size in enumerate(sizes):
+        for payload in (bytes((number + 1,)) * size, b"small"):
+            sender = Pid("a@host", number + 100, 0, 1)
+            expected.setdefault(sender, []).append(encode_bare(payload))
+            a.send(Send(sender, B), [encode_bare(payload)])
+    data = wire(a)
+    found: dict[Pid, list[bytes]] = {}
+    for start in range(0, len(data), step):
+        piece, at = bytearray(data[start : start + step]), 0
+        while at < len(piece):
+            for event in each_by_itself(b.receive_batch(memoryview(piece), at, most)):
+                found.setdefault(event.control.sender, []).append(bytes(event.payload))  # type: ignore[union-attr, arg-type]
+            assert b.taken > at
+            at = b.taken
+        piece[:] = bytes(len(piece))
+    assert found == expected
+    at, count = 0, 0
+    while at < len(data):
+        at, count = at + 4 + int.from_bytes(data[at : at + 4]), count + 1
+    assert b.packets == count
+
+
 FIRST = b"\x83E" + (9).to_bytes(8)
 NEXT = b"\x83F" + (9).to_bytes(8)
 SEND = encode_bare((22, A, B))
@@ -508,6 +566,8 @@ DAMAGED = {
     "fragment number 0": packet(FIRST, (0).to_bytes(8), b"\0", SEND),
     "first fragment twice": packet(FIRST, (3).to_bytes(8), b"\0", SEND) * 2,
     "fragment left out": packet(FIRST, (3).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8), b"x"),
+    "large fragment left out": packet(FIRST, (4).to_bytes(8), b"\0", SEND) + packet(NEXT, (2).to_bytes(8), bytes(70_000)),
+    "large fragment of nothing": packet(NEXT, (2).to_bytes(8), bytes(70_000)),
     "fragmented without payload": packet(FIRST, (2).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8)),
     "unknown op in a first fragment": packet(FIRST, (2).to_bytes(8), b"\0", encode_bare((99, A))),
 }
@@ -571,6 +631,13 @@ class TestLimits:
         b = pair(settings=ChannelSettings(max_message_size=150))[1]
         assert b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60))) == []
         assert "exceeds 150 bytes" in broken(b.receive_data(packet(NEXT, (3).to_bytes(8), bytes(60))))
+
+    def test_a_large_fragment_counts_as_far_as_it_is_there(self) -> None:
+        b = pair(settings=ChannelSettings(max_message_size=100_000))[1]
+        assert b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60))) == []
+        fragment = packet(NEXT, (3).to_bytes(8), bytes(200_000))
+        assert b.receive_data(fragment[:70_000]) == []
+        assert "exceeds 100000 bytes" in broken(b.receive_data(fragment[70_000:130_000]))
 
     def test_incomplete_messages_have_a_limit_together(self) -> None:
         b = pair(settings=ChannelSettings(max_incomplete_size=100))[1]
