@@ -50,6 +50,7 @@ class Complaints:
         start: str = "",
         end: str = "",
         level: int = logging.WARNING,
+        error: BaseException | None = None,
     ) -> None:
         """Take a complaint now, and write the line that it is worth, if it is worth one.
 
@@ -59,10 +60,11 @@ class Complaints:
             start: what is written before it.
             end: what is written behind it.
             level: of the line.
+            error: whose traceback follows the line.
         """
         line = self.take(text, time.monotonic())
         if line is not None:
-            logger.log(level, "%s%s%s", start, line, end, stacklevel=2)
+            logger.log(level, "%s%s%s", start, line, end, stacklevel=2, exc_info=error)
 
     def _make_room(self, now: float) -> bool:
         if now < self._room_at:

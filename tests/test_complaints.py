@@ -41,3 +41,10 @@ def test_a_complaint_is_written_once_with_what_stands_around_it(caplog: pytest.L
         "store a: 100 % full: 1"
     ]
     assert caplog.records[0].funcName == "test_a_complaint_is_written_once_with_what_stands_around_it"
+    assert caplog.records[0].exc_info is None
+
+
+def test_a_complaint_about_an_error_has_its_traceback_behind_it(caplog: pytest.LogCaptureFixture) -> None:
+    error = KeyError("k")
+    Complaints().log(logging.getLogger("pyglyn.trial"), "failed", error=error)
+    assert caplog.records[0].exc_info == (KeyError, error, None)

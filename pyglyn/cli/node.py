@@ -341,6 +341,10 @@ async def _announce(
         local.discover(way(local), interval_s)
 
 
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
 async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
     """Run the app beside the node; one that fails, or whose tree ends, ends the node with exit status 1."""
     if os.getpid() == 1:
@@ -368,8 +372,8 @@ async def _serve(local: Node, function: Callable[[Node], Any] | None) -> int:
                 await start(local, result, on_end=tree_ended)
             elif result is not None:
                 raise ChildStartError(
-                    f"the function given to --app returned {type(result).__name__}; "
-                    "it returns a Supervisor, a child specification or nothing",
+                    f"the function given to --app returned {_kind(result)}; it returns a Supervisor, "
+                    "a child specification (what worker, program, … return) or nothing",
                     child_id="app",
                     reason=Atom("bad_return_value"),
                 )

@@ -6,6 +6,7 @@ import os
 import secrets
 
 import rich_click as click
+from click.core import ParameterSource
 
 from pyglyn.cli.network import net_settings, network_options
 from pyglyn.cli.options import cookie_option, log_level_option, own_name, run, set_up_logging
@@ -34,9 +35,9 @@ def http_address(
     try:
         from pyglyn.http import address_of
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"--{parameter.name} needs {error.name}: pip install 'pyglyn[http]'"
-        ) from error
+        given = context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+        what = f"--{parameter.name}" if given else "the page"
+        raise click.ClickException(f"{what} needs {error.name}: pip install 'pyglyn[http]'") from error
     try:
         return address_of(value)
     except ValueError as error:

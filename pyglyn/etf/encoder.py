@@ -42,9 +42,11 @@ def write_term(term: object) -> list[Part]:
     parts: list[Part] = []
     try:
         _WRITERS[type(term)](term, parts.append, RECURSION)
+        return parts
     except (_Again, KeyError, RecursionError, *LEAF_FAULTS):
-        parts = []
-        _walk(term, parts.append)
+        pass  # an error of the walk has nothing to do with this one
+    parts = []
+    _walk(term, parts.append)
     return parts
 
 

@@ -39,15 +39,22 @@ class Exit(BaseException):
         self.reason: Term = Atom(reason) if isinstance(reason, str) else reason
 
 
-class ErlangError(Exception):
-    """Raise in a process or an exported function to fail with an error of one's own, as Erlang's ``error/1``.
+class Placed(Exception):
+    """An error that may know better than its traceback where it comes from.
 
     Attributes:
-        reason: any term; ``"badarg"`` stands for the atom.
         stack: the stack trace it is told with; by default where it was raised.
     """
 
     stack: list[Term] | None = None
+
+
+class ErlangError(Placed):
+    """Raise in a process or an exported function to fail with an error of one's own, as Erlang's ``error/1``.
+
+    Attributes:
+        reason: any term; ``"badarg"`` stands for the atom.
+    """
 
     def __init__(self, reason: Term) -> None:
         super().__init__(reason)
@@ -109,8 +116,7 @@ def exit_reason(exception: BaseException) -> Term:
     if isinstance(exception, Throw):
         return ((Atom("nocatch"), exception.value), stack_term(exception.__traceback__))
     if isinstance(exception, ErlangError):
-        stack = exception.stack
-        return (exception.reason, stack_term(exception.__traceback__) if stack is None else stack)
+        return (exception.reason, _stack_of(exception))
     if isinstance(exception, SystemExit):
         return NORMAL if not exception.code else (Atom("exit_status"), _status(exception.code))
     if isinstance(exception, CallFailed):
@@ -121,7 +127,18 @@ def exit_reason(exception: BaseException) -> Term:
     word = getattr(exception, "reason", None) if isinstance(exception, PyglynError) else None
     if isinstance(word, str):
         return (Atom(word), stack_term(exception.__traceback__))
-    return (exception_term(exception), stack_term(exception.__traceback__))
+    return (exception_term(exception), _stack_of(exception))
+
+
+def is_placed(exception: BaseException) -> bool:
+    """Whether it says itself where it comes from, and its traceback says nothing more."""
+    return isinstance(exception, Placed) and exception.stack is not None
+
+
+def _stack_of(exception: BaseException) -> list[Term]:
+    if isinstance(exception, Placed) and exception.stack is not None:
+        return exception.stack
+    return stack_term(exception.__traceback__)
 
 
 def _status(code: object) -> int:

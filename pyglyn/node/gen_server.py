@@ -9,17 +9,18 @@ Not supported: hibernation; for ``sys`` see ``system``.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import Any, ClassVar, Final
 
 import attrs
 
 from pyglyn import etf
-from pyglyn.errors import ProcessError
+from pyglyn.errors import EncodeError, ProcessError
 from pyglyn.etf import Atom, Pid, Term
 from pyglyn.node import exits
 from pyglyn.node.calls import GEN_CALL, GEN_CAST, Caller
 from pyglyn.node.calls import reply as send_reply
-from pyglyn.node.exits import ErlangError, Exit
+from pyglyn.node.exits import ErlangError, Exit, Placed
 from pyglyn.node.process import Process, logger
 from pyglyn.node.reasons import NORMAL
 from pyglyn.node.runtime import Runtime
@@ -28,6 +29,7 @@ from pyglyn.node.system import SYSTEM, SystemSide, is_system_message, state_of
 
 FUNCTION_CLAUSE = Atom("function_clause")
 TIMEOUT = Atom("timeout")
+HANDLERS: Final = ("init", "handle_call", "handle_cast", "handle_info", "handle_continue", "terminate")
 
 
 @attrs.frozen
@@ -157,6 +159,44 @@ class Unhandled(ErlangError):
         return self.text
 
 
+class UnsendableReply(Placed, EncodeError):
+    """What ``handle_call`` replied is no term."""
+
+    def __init__(self, server: GenServer, error: EncodeError) -> None:
+        super().__init__(
+            f"{type(server).__name__}.handle_call replies what cannot be sent: {error}", value=error.value
+        )
+        self.stack = [_handler_site(type(server), "handle_call", 3)]
+
+
+def _in_our_words(server: type[GenServer], error: BaseException) -> BaseException:
+    """The error, or what to say instead of Python's where a handler is a plain function.
+
+    Looked at only when it has failed: a plain function may return something to be awaited, as one that a
+    decorator has made does.
+    """
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if not isinstance(error, TypeError) or last is None or last.tb_frame.f_globals is not globals():
+        return error
+    plain = [name for name in HANDLERS if not inspect.iscoroutinefunction(getattr(server, name))]
+    if not plain or "await" not in str(error):
+        return error
+    named = ", ".join(f"{server.__name__}.{name}" for name in plain)
+    return TypeError(f"the handlers of a GenServer are `async def`, and these are not: {named}")
+
+
+async def _terminate(server: GenServer, reason: Term) -> None:
+    try:
+        await server.terminate(reason)
+    except TypeError as raised:
+        error = _in_our_words(type(server), raised)
+        if error is raised:
+            raise
+        raise error from None
+
+
 def _handler_site(server: type[GenServer], handler: str, arity: int) -> Term:
     """Where a handler is defined, or should be, as an entry of a stack trace."""
     code = getattr(server, handler).__code__
@@ -196,25 +236,31 @@ async def run_server(
         outcome = await server.init(*args, **(kwargs or {}))
         if isinstance(outcome, (Ignore, Stop)) or outcome is Ignore:
             raise outcome
-    except BaseException as error:
+    except BaseException as raised:
+        error = _in_our_words(server_class, raised)
         _settle(started, error)
         if isinstance(error, Ignore):
             return
         if isinstance(error, Stop):
             raise Exit(error.reason) from None
+        if error is not raised:
+            raise error from None
         raise
     _settle(started, None)
     try:
         await _Loop(server, parent).run(outcome)
     except Stop as stop:
-        await server.terminate(stop.reason)
+        await _terminate(server, stop.reason)
         raise Exit(stop.reason) from None
-    except Exit as error:
+    except Exit as exit:
         if me.alive:  # it ends itself; killed from outside there is nothing it may still do
-            await server.terminate(error.reason)
+            await _terminate(server, exit.reason)
         raise
-    except Exception as error:
-        await server.terminate(exits.exit_reason(error))
+    except Exception as raised:
+        error = _in_our_words(server_class, raised)
+        await _terminate(server, exits.exit_reason(error))
+        if error is not raised:
+            raise error from None
         raise
 
 
@@ -264,7 +310,10 @@ class _Loop:
                 finally:
                     outcome = None  # as in `after`
             else:
-                send_reply(me, caller, outcome)
+                try:
+                    send_reply(me, caller, outcome)
+                except EncodeError as error:
+                    raise UnsendableReply(server, error) from None
                 outcome = None  # not kept until the next message comes
 
     async def wait(self) -> Term:
@@ -321,14 +370,21 @@ class _Loop:
             raise Unhandled(self.server, "handle_call", 3, request)
         if isinstance(outcome, Stop):
             if outcome.reply is not NoReply:
-                self.server.reply(caller, outcome.reply)
+                self.answer(caller, outcome.reply)
             try:
                 raise outcome
             finally:
                 del outcome  # as in `after`
         if isinstance(outcome, Reply):
-            self.server.reply(caller, outcome.value)
+            self.answer(caller, outcome.value)
         await self.after(outcome)
+
+    def answer(self, caller: Caller, value: Term) -> None:
+        """Send what a handler of calls has said beside more."""
+        try:
+            self.server.reply(caller, value)
+        except EncodeError as error:
+            raise UnsendableReply(self.server, error) from None
 
 
 async def start_server(

@@ -142,6 +142,7 @@ class Process:
         pending: the answers it waits for.
         dictionary: free use, like Erlang's process dictionary.
         quiet: an abnormal end is not logged.
+        supervised: its supervisor logs why it ended; here is only logged where an exception came from.
         when_busy: what it does while much is queued for a node it sends to. One that serves every node does
             not wait for one of them.
         answers_system_messages: those of ``sys`` come with the others, and the body answers them.
@@ -175,6 +176,7 @@ class Process:
         self.exit_reason: Term = NORMAL
         self.alive = True
         self.quiet = False
+        self.supervised = False
         self.parent: Pid | None = None
         self.handover: Term = None
         self.started_at = time.monotonic()
@@ -299,11 +301,9 @@ class Process:
             return
         who = f"{self.pid} ({self.name or self.label})"
         if error is not None and not isinstance(error, exits.Exit):
-            trace = (
-                None if getattr(error, "stack", None) is not None else error
-            )  # it says where it was, itself
+            trace = None if exits.is_placed(error) else error
             logger.error("process %s crashed: %s: %s", who, type(error).__name__, error, exc_info=trace)
-        elif logger.isEnabledFor(logging.INFO):
+        elif not self.supervised and logger.isEnabledFor(logging.INFO):
             reason = etf.text.format(self.exit_reason, limit=MAX_LOGGED_REASON)
             logger.info("process %s ended: %s", who, reason)
 

@@ -75,6 +75,8 @@ def _no_body(given: object) -> str:
     if isinstance(given, Coroutine):
         given.close()  # it is said here that it never runs, not in a warning later
         return f"a process is started by its function: spawn({name}, …) instead of spawn({name}(…))"
+    if isinstance(given, type):
+        return f"a process is an async function; a GenServer is started by await node.start({name}, …)"
     return f"a process is an async function, and no {type(given).__name__}"
 
 
@@ -244,7 +246,7 @@ class Runtime:
             WrongThread: this is another thread than the node's.
         """
         self.home.check()
-        if not callable(body):
+        if not callable(body) or (isinstance(body, type) and not hasattr(body, "__await__")):
             raise TypeError(_no_body(body))
         process = Process(self, self.make_pid(), label or label_of(body))
         self.processes[process.pid.id] = process

@@ -59,7 +59,7 @@ async def _main(boot: ChildBoot, worker: Worker, body: Body) -> int:
         await body(me, worker)
 
     process = worker.runtime.spawn(run, label=boot.label)
-    process.quiet = True  # the supervisor's log line says it
+    process.supervised = True
     process.parent = boot.supervisor
     process.handover = boot.handover
     process.on_end.append(ended.set_result)

@@ -132,7 +132,7 @@ class Launcher:
 
         process = self.me.runtime.spawn(child, link_to=self.me.pid, label=label(run))
         self.me.signals.on_link(process.pid)
-        process.quiet = True
+        process.supervised = True
         process.parent = self.me.pid
         process.handover = handover
         if isinstance(start, SupervisorStart):

@@ -91,8 +91,8 @@ class Policy:
         self.dynamics: dict[Pid | Restarting, Child] = {}
         """The children of a ``simple_one_for_one`` supervisor."""
         self._by_pid: dict[Pid, Child] = {}
-        self._intensity = intensity
-        self._period = period
+        self.intensity = intensity
+        self.period = period
         self._restarts: list[int] = []
         self._now = 0
         self._effects: list[Effect] = []
@@ -383,9 +383,9 @@ class Policy:
 
         One that is exactly ``period`` seconds old still counts.
         """
-        recent = takewhile(lambda moment: moment >= self._now - self._period, self._restarts)
+        recent = takewhile(lambda moment: moment >= self._now - self.period, self._restarts)
         self._restarts = [self._now, *recent]
-        return len(self._restarts) <= self._intensity
+        return len(self._restarts) <= self.intensity
 
     def _restart_one(self, child: Child) -> Steps[object | None]:
         outcome = yield from self.start_child(child, again=True)

@@ -245,7 +245,11 @@ class SupervisorServer(GenServer):
                 log("%s: %s did not start: %s", self._own_name(), shown(effect.spec), text)
             case ReportContext.SHUTDOWN:
                 logger.error(
-                    "%s gives up: too many restarts, last of %s", self._own_name(), shown(effect.spec)
+                    "%s gives up: more than %d restarts in %g s, the last of %s",
+                    self._own_name(),
+                    self.policy.intensity,
+                    self.policy.period,
+                    shown(effect.spec),
                 )
             case _:
                 pass

@@ -278,7 +278,8 @@ class Supervisor:
         """
         if not isinstance(child, ChildSpec):
             raise reject(
-                f"add takes what worker, supervisor, program or factory return, got {child!r}",
+                f"add takes what worker, supervisor, program or factory return, got {child!r}"
+                + _instead(child),
                 "invalid_child_spec",
                 repr(child),
             )
@@ -291,6 +292,17 @@ class Supervisor:
     def __repr__(self) -> str:
         ids = [child.id for child in self._children]
         return f"<{type(self).__name__} {self.name or ''} {self.strategy} children={ids}>"
+
+
+def _instead(child: object) -> str:
+    """What was probably meant, by somebody who has added something else than a specification."""
+    if isinstance(child, Supervisor):
+        return "; write supervisor(…, name=…) around it"
+    if callable(getattr(child, "worker", None)):
+        return "; what its worker() returns is one"
+    if callable(child):
+        return f"; write worker({getattr(child, '__name__', '…')}, …)"
+    return ""
 
 
 def _whole(period: float) -> bool:

@@ -186,16 +186,21 @@ def test_variables_that_no_command_reads_are_told_with_the_nearest_that_one_read
 
 
 @pytest.mark.parametrize(
-    "words", [("node", "--sname", "x@localhost", "--http", "127.0.0.1:0"), ("observe", "x@y")]
+    ("what", "words"),
+    [
+        ("--http", ("node", "--sname", "x@localhost", "--http", "127.0.0.1:0")),
+        ("--http", ("observe", "x@y", "--http", "127.0.0.1:0")),
+        ("the page", ("observe", "x@y")),
+    ],
 )
-def test_a_missing_extra_is_said_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_a_missing_extra_is_said_in_one_line(tmp_path: Path, what: str, words: tuple[str, ...]) -> None:
     without = "import sys; sys.modules['aiohttp'] = None; from pyglyn.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", without, *words], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )  # fmt: skip
     assert (done.returncode, done.stdout + done.stderr) == (
         1,
-        "pyglyn: --http needs aiohttp: pip install 'pyglyn[http]'\n",
+        f"pyglyn: {what} needs aiohttp: pip install 'pyglyn[http]'\n",
     )
 
 

@@ -345,3 +345,64 @@ async def test_sys_terminate_ends_it_with_its_last_words() -> None:
     assert await ask_system(me, server.pid, (A("terminate"), A("enough"))) is OK
     await eventually(lambda: not server.alive)
     assert (seen, server.exit_reason) == ([("terminate", A("enough"))], A("enough"))
+
+
+# --- what somebody writes who is new to it --------------------------------------------------------------
+
+
+class Plain(GenServer):
+    def init(self) -> None:  # type: ignore[override]
+        pass
+
+
+class PlainAtTheEnd(GenServer):
+    """Has one that returns something to be awaited, as a decorator makes them, and two that do not."""
+
+    def handle_cast(self, request: Term) -> Any:
+        return super().handle_cast(request)
+
+    def terminate(self, reason: Term) -> None:  # type: ignore[override]
+        pass
+
+    def handle_call(self, request: Term, caller: Caller) -> None:  # type: ignore[override]
+        pass
+
+
+async def test_a_handler_that_is_a_plain_function_is_named() -> None:
+    here = noted()
+    with pytest.raises(StartError, match=r"`async def`, and these are not: Plain\.init \("):
+        await start_server(here.runtime, Plain)
+
+
+async def test_a_handler_that_is_a_plain_function_is_named_when_it_is_called(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    here = noted()
+    me = here.process()
+    server = await start_server(here.runtime, PlainAtTheEnd)
+    assert server is not None
+    with pytest.raises(CallFailed, match=r"these are not: PlainAtTheEnd\.handle_call"):
+        await me.call(server, 1)
+    assert "PlainAtTheEnd.handle_call" in caplog.text
+    assert "PlainAtTheEnd.init" not in caplog.text
+
+
+class Unsendable(GenServer):
+    async def handle_call(self, request: Any, caller: Caller) -> Any:
+        return Reply({object()}) if request is A("reply") else [object()]
+
+
+@pytest.mark.parametrize("how", ["reply", "return"])
+async def test_a_reply_that_is_no_term_says_which_server_made_it(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = noted()
+    me = here.process()
+    server = await start_server(here.runtime, Unsendable)
+    assert server is not None
+    with pytest.raises(CallFailed) as failed:
+        await me.call(server, A(how))
+    (_, _, text), stack = failed.value.reason
+    assert b"Unsendable.handle_call replies what cannot be sent: " in text
+    assert [entry[:2] for entry in stack] == [(A("test_gen_server"), A("handle_call"))]
+    assert "Unsendable.handle_call replies" in caplog.text

@@ -31,7 +31,7 @@ from pyglyn.dist.control import (
 )
 from pyglyn.errors import NameTaken, ProcessError, WrongThread
 from pyglyn.etf import Atom, Limits, Pid, Reference
-from pyglyn.node import Process
+from pyglyn.node import GenServer, Process
 from pyglyn.node.runtime import MAX_PID_ID
 from tests.node.runtimes import CREATION, NOCONNECTION, NODE, NOPROC, NORMAL, PEER, REF, THEM, mailbox, noted
 
@@ -188,6 +188,8 @@ async def test_a_process_of_a_function_that_is_not_async_says_so_and_one_of_no_f
         here.runtime.spawn(asyncio.sleep(0))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a process is an async function, and no int"):
         here.runtime.spawn(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a GenServer is started by await node\.start\(GenServer, …\)"):
+        here.runtime.spawn(GenServer)  # type: ignore[arg-type]
     assert here.runtime.processes == {}
     process = here.runtime.spawn(plain)  # type: ignore[arg-type]
     assert process.task is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pyglyn import GenServer
 from pyglyn.errors import SpecificationError
 from pyglyn.etf import Atom
 from pyglyn.supervision.declaration import factory, program, supervisor, worker
@@ -157,3 +159,18 @@ def test_how_often_children_may_be_restarted_is_a_number_from_0() -> None:
     for intensity in (-1, True, 1.5, "1"):
         with pytest.raises(SpecificationError):
             Supervisor(intensity=intensity)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("child", "hint"),
+    [
+        (GenServer, r"; write worker\(GenServer, …\)$"),
+        (job, r"; write worker\(job, …\)$"),
+        (Supervisor(), r"; write supervisor\(…, name=…\) around it$"),
+        (SimpleNamespace(worker=worker), r"; what its worker\(\) returns is one$"),
+        (5, r"got 5$"),
+    ],
+)
+def test_what_is_added_and_is_no_specification_is_told_how_it_becomes_one(child: Any, hint: str) -> None:
+    with pytest.raises(SpecificationError, match=hint):
+        Supervisor().add(child)

@@ -232,3 +232,56 @@ async def test_a_log_that_nobody_reads_stops_nobody_and_keeps_nobody(
         node.kill()
         node.wait()
         os.close(reading)
+
+
+CRASHES = """
+from pyglyn import Node, Process
+from pyglyn.groups import pg
+from pyglyn.supervision import Supervisor, worker
+
+def give_way():
+    raise ValueError("on purpose")
+
+async def raising(me: Process) -> None:
+    give_way()
+
+def blocking(me) -> None:
+    give_way()
+
+async def lonely(me: Process) -> None:
+    await pg.join(me, "workers", me.pid)
+
+def app(node: Node) -> Supervisor:
+    return Supervisor().add(worker(CHILD, name="child", restart="temporary", OPTIONS))
+"""
+
+
+@pytest.mark.parametrize(
+    ("child", "options", "said"),
+    [
+        ("raising", "", ["crashed: ValueError: on purpose", "in raising", "in give_way"]),
+        ("raising", 'start="spawn"', ["crashed: ValueError: on purpose", "in raising", "in give_way"]),
+        ("raising", 'isolation="task"', ["crashed: ValueError: on purpose", "in raising", "in give_way"]),
+        ("blocking", "", ["crashed: ValueError: on purpose", "in blocking", "in give_way"]),
+        ("lonely", "", ["crashed: NoProcess", "call pg.start(node) where the node runs", "in lonely"]),
+    ],
+)
+async def test_a_child_that_crashes_says_what_python_would(
+    epmd: Any, tmp_path: Path, child: str, options: str, said: list[str]
+) -> None:
+    """Its supervisor has the reason only: of an error with an exit reason of OTP's that is a word."""
+    (tmp_path / "crashing_app.py").write_text(CRASHES.replace("CHILD", child).replace("OPTIONS", options))
+    _, node = start(tmp_path, "crashing_app:app", subprocess.PIPE)
+    assert node.stderr is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=read_all, args=(node.stderr, lines))
+    reader.start()
+    try:
+        await eventually(lambda: any("child ended (" in line for line in lines), 30.0)
+        await eventually(lambda: all(any(text in line for line in lines) for text in said), 30.0)
+    finally:
+        node.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(node.wait, 30)
+        reader.join(30)
+        node.stderr.close()
+    assert sum("crashed: " in line for line in lines) == 1

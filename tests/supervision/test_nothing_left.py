@@ -165,7 +165,7 @@ async def test_a_tree_that_does_not_start_ends_the_node_with_1(program: Start) -
 async def test_an_app_that_returns_something_else_is_refused(program: Start) -> None:
     node = await program("a_list", wait=False)
     assert await node.wait() == 1
-    assert "the function given to --app returned list; it returns a Supervisor" in node.text()
+    assert "the function given to --app returned a list; it returns a Supervisor" in node.text()
 
 
 UNGUARDED = """

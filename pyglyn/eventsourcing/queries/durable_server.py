@@ -242,9 +242,9 @@ class DurableServer(QueryServer):
             self._complain(str(error))
             outcome = partial(projection.unavailable, error=str(error))
         except EffectFailed as failure:
-            outcome = await self._failure(effect, failure.index, str(failure))
+            outcome = await self._failure(effect, failure.index, str(failure), failure.__cause__)
         except Exception as error:
-            outcome = await self._failure(effect, None, text_of(error))
+            outcome = await self._failure(effect, None, text_of(error), error)
         following = outcome(time.monotonic())
         await self._answer_waiting()
         if not projection.is_failing and self.complaints.over():
@@ -265,8 +265,8 @@ class DurableServer(QueryServer):
             self.projection.look()
         return ended
 
-    def _complain(self, text: str) -> None:
-        self.complaints.log(logger, text, start=f"query {self.name}: ")
+    def _complain(self, text: str, error: BaseException | None = None) -> None:
+        self.complaints.log(logger, text, start=f"query {self.name}: ", error=error)
 
     async def _outcome(self, effect: Effect) -> Outcome:
         projection = self.projection
@@ -296,12 +296,14 @@ class DurableServer(QueryServer):
             case Other():
                 return await self.other(effect)
 
-    async def _failure(self, effect: Effect, index: int | None, error: str) -> Outcome:
+    async def _failure(
+        self, effect: Effect, index: int | None, error: str, cause: BaseException | None
+    ) -> Outcome:
         """Tell a failure of the application from that of another part, and from a race with another instance.
 
         An event that the other instance has just processed may well fail here.
         """
-        self._complain(f"failed: {error}")
+        self._complain(f"failed: {error}", cause)
         before = getattr(effect, "before", None)
         if before is None:
             return partial(self.projection.unavailable, error=error)

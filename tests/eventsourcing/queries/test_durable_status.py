@@ -166,3 +166,17 @@ async def test_a_query_that_tries_again_complains_once(node, url, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert lines.count("query totals: no connection") == 1
     assert lines.count("query totals goes on") == 1
+
+
+async def test_a_function_that_fails_says_where_in_the_log(node, url, caplog):
+    store = bank(url)
+    totals = Totals(store, url)
+    await totals.create()
+    await deposits(store, "a", 1)
+    totals.fail = lambda envelope: True
+    query = es.DurableQuery("totals", totals.project, store=store, into=store, policy=QUICK)
+    await query.start(node)
+    await eventually(lambda: "parks event" in caplog.text)
+    assert caplog.text.count("query totals: failed: KeyError: 'no such thing'") == 1
+    assert "in parameters" in caplog.text
+    assert caplog.text.count("Traceback") == 1
