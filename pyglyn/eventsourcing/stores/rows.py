@@ -6,6 +6,7 @@ The columns are those of ``eventsourcing_postgres`` 5.1 and ``eventsourcing_sqli
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,7 +20,10 @@ from pyglyn.eventsourcing.domain.envelope import Metadata, SerializedEventEnvelo
 from pyglyn.eventsourcing.domain.evolution import evolution_of, version_number
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.json.codec import JsonCodec, JsonStyle
+from pyglyn.eventsourcing.stores.json.plans import ENVELOPE, EVENT
+from pyglyn.eventsourcing.stores.json.plans import c as in_c
 from pyglyn.eventsourcing.stores.json.text import dump_metadata, load_metadata
+from pyglyn.eventsourcing.stores.packed import Packed
 from pyglyn.eventsourcing.stores.store import RecordedEvent
 
 E = TypeVar("E")
@@ -286,6 +290,8 @@ class RowCodec(Generic[E, S]):
             usual: what is meant by None in a column that it has.
             gaps: gets the positions whose event was deleted by hand (NULL for its id).
         """
+        if isinstance(rows, Packed) and self._events.in_c is not None:
+            return self._recorded_columns(rows)
         read, common = self._events.quick_reader(), _Common(usual)
         found, known = list[RecordedEvent[E]](), common.known
         keep = found.append
@@ -307,6 +313,25 @@ class RowCodec(Generic[E, S]):
                 envelope = SerializedEventEnvelop(id, sequence, value, pairs.copy(), kind, written, of)
                 moment = None if at is None else at / 1000
                 keep(RecordedEvent(position, id, sequence, envelope, None, moment, payload))
+        return found
+
+    def _recorded_columns(self, rows: Packed) -> list[RecordedEvent[E]]:
+        """Read rows that are there by columns; none is missing."""
+        times, types, ids, sequences, event_types, versions, payloads, metadata = map(list, rows.others)
+        keys = list(zip(types, event_types, versions, metadata, strict=True))
+        common = _Common(NOTHING_USUAL)
+        for key in set(keys):
+            with contextlib.suppress(Exception):
+                common.read(*key)
+        known: list[Any] = list(map(common.known.get, keys))
+        found: list[RecordedEvent[E]]
+        found, misfits = in_c.events_of(
+            self._events.in_c, ENVELOPE, EVENT, known, rows.positions, times, ids, sequences, payloads
+        )
+        for place in misfits:  # the long way, which says what is wrong, or reads what is rare
+            of_row = types[place], ids[place], sequences[place], event_types[place], versions[place]
+            row = EventRow(*of_row, payloads[place], metadata[place])
+            found[place] = self.recorded(PositionedRow(rows.positions[place], times[place], row))
         return found
 
     def usual(self, event: RecordedEvent[E]) -> Usual:

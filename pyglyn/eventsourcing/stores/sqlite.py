@@ -21,13 +21,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import attrs
-
 from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, VersionConflict
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.later import Later
-from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, SnapshotRow, Usual, storable_text
+from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.selection import (
     PART_IN_SQLITE,
     Scanned,
@@ -53,7 +51,6 @@ from pyglyn.eventsourcing.stores.sql import (
     event_parameters,
     inside,
     position_exists,
-    positioned_statement,
     put_outbox_statement,
     read_checkpoint,
     read_checkpoints,
@@ -74,9 +71,9 @@ from pyglyn.eventsourcing.stores.sqlite_database import (
     execute,
     execute_many,
     fetch,
-    is_no_text,
     ours,
 )
+from pyglyn.eventsourcing.stores.sqlite_pages import SqlitePages
 from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
@@ -101,8 +98,6 @@ _LONGEST_PAUSE_S = 0.1
 _TRUSTED_S = 1.0
 """How long a reader who is told of writes trusts that there was none."""
 _MIND_OTHERS_S = 0.001
-_WORTH_A_LOOK = 8
-"""Rows from which on it is worth while to find out where events are."""
 
 
 def _q(statement: str) -> str:
@@ -157,7 +152,7 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._open: tuple[int, SqliteDatabase] | None = None
-        self._usual = NOTHING_USUAL
+        self._pages = [SqlitePages(codec, by_id=by_id) for by_id in (False, True)]
         if type(self).__init__ is SqliteStore.__init__:
             options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
             self.reopen = partial(type(self), self.path, codec, **options)
@@ -274,12 +269,9 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
         return await self._page(after, limit, None)
 
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
-        keys, by_id = read_keys(self.aggregate_type, aggregate_id), aggregate_id is not None
-        page = _Page(self._codec, self._usual, by_id=by_id, keys=keys)
-        found = await self.database().read(partial(page.read, after=after, limit=limit))
-        if found.events:
-            self._usual = self._codec.usual(found.events[-1])
-        return Page(found.rows, found.last, lambda: found.events)
+        pages, keys = self._pages[aggregate_id is not None], read_keys(self.aggregate_type, aggregate_id)
+        found = await self.database().read(partial(pages.read, after=after, limit=limit, keys=keys))
+        return pages.page(found)
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)
@@ -538,76 +530,6 @@ class _SqliteTransaction(SqlTransaction[E, S]):
             self._fault = EventStoreError("a statement has ended the transaction that it is part of")
             raise self._fault
         return result
-
-
-@attrs.frozen
-class _Read:
-    """A page: how many rows, the position of the last one, and the events there are."""
-
-    rows: int
-    last: int
-    events: list[RecordedEvent[Any]]
-
-
-class _Page:
-    """Reads events by position; ``keys`` are the values of the type and the id that it is limited to.
-
-    The way from a position to its event is by three columns of text. As both tables grow by one row at a
-    time, the rowid of an event usually is its position plus a number that many rows have in common, and the
-    way by the rowid costs a third. It is only taken where the three columns say that it is the right event;
-    where one is not, all are looked for by the columns. (Deletions, VACUUM and imports change rowids.)
-
-    Each row is decoded as it comes, so that what was read of it is in the processor's cache still; and what
-    most events have in common is not read at all.
-    """
-
-    def __init__(self, codec: RowCodec[Any, Any], usual: Usual, *, by_id: bool, keys: Sequence[str]) -> None:
-        self._codec, self._usual, self._keys = codec, usual, keys
-        by_type = codec.aggregate_type is not None
-        conditions = " AND aggregate_type = ?" if by_type else ""
-        conditions += " AND aggregate_id = ?" if by_id else ""
-        self._by_columns = _q(positioned_statement(by_type=by_type, by_id=by_id))
-        self._distance = f"""
-        SELECT e.rowid - p.position
-        FROM (SELECT * FROM pyglyn_position WHERE position > ?{conditions} ORDER BY position LIMIT 1) AS p
-        JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
-        """
-        conditions = conditions.replace("aggregate", "p.aggregate")
-        self._by_rowid = f"""
-        SELECT p.position, p.recorded_at, nullif(e.aggregate_type, ?), e.aggregate_id, e.sequence,
-          nullif(e.event_type, ?), nullif(e.event_version, ?), e.payload,
-          nullif(coalesce(e.metadata, '[]'), ?)
-        FROM pyglyn_position AS p LEFT JOIN event AS e
-        ON e.rowid = p.position + ? AND e.sequence = p.sequence AND e.aggregate_id = p.aggregate_id
-        AND e.aggregate_type = p.aggregate_type
-        WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
-        """
-
-    def read(self, connection: sqlite3.Connection, after: int, limit: int) -> _Read:
-        """Read what is behind a position."""
-        if limit >= _WORTH_A_LOOK:
-            found, _ = fetch(connection, self._distance, (after, *self._keys))
-            if found:
-                page = self._read_by_rowid(connection, found[0][0], after, limit)
-                if page is not None:
-                    return page
-        rows, _ = fetch(connection, self._by_columns, (after, *self._keys, limit))
-        events = self._codec.recorded_rows(rows)
-        return _Read(len(rows), rows[-1][0] if rows else after, events)
-
-    def _read_by_rowid(
-        self, connection: sqlite3.Connection, distance: int, after: int, limit: int
-    ) -> _Read | None:
-        usual, gaps = self._usual, list[int]()
-        common = usual.aggregate_type, usual.event_type, usual.event_version, usual.metadata
-        rows = connection.execute(self._by_rowid, (*common, distance, after, *self._keys, limit))
-        try:
-            events = self._codec.recorded_rows(rows, usual, gaps)
-        except sqlite3.OperationalError as error:
-            if not is_no_text(error):
-                raise
-            return None
-        return None if gaps or not events else _Read(len(events), events[-1].position, events)
 
 
 def _raise(error: BaseException) -> Any:

@@ -57,6 +57,8 @@ from pyglyn.eventsourcing.stores.json.collections import (
     mapping,
     plain,
 )
+from pyglyn.eventsourcing.stores.json.plans import MISFIT, Readers
+from pyglyn.eventsourcing.stores.json.plans import c as in_c
 from pyglyn.eventsourcing.stores.json.quick import Quick, QuickFunctions
 from pyglyn.eventsourcing.stores.json.scalars import SCALARS, kind_of, shown
 from pyglyn.eventsourcing.stores.json.text import JsonValue, dump, load, scan_once
@@ -145,6 +147,7 @@ class JsonCodec(Generic[T]):
         self._upcasting: Upcasting | None = None
         self._earlier: list[JsonCodec[T]] = []
         self._quick_of: Callable[[QuickFunctions], tuple[Quick, Quick]] | None = None
+        self._reader_of: Callable[[Readers], Any] | None = None
         if of is None:
             return
         self._converter = converter = _Converter(self.style, exact=exact)
@@ -160,12 +163,14 @@ class JsonCodec(Generic[T]):
                 quick.tagged_writer(tag_key, tags),
                 quick.tagged_reader(tag_key, tags),
             )
+            self._reader_of = lambda readers: readers.tagged(tag_key, tags)
             self._upcasting = Upcasting.of_events(
                 self.style.tag_key, _tags(self.style, _members(of)), self.style.upcasters
             )
         else:
             self._encode, from_json = converter.pair(of)
             self._quick_of = lambda quick: (quick.writer(of), quick.reader(of))
+            self._reader_of = lambda readers: readers.reader(of)
             if _is_record(of) and evolution_of(_origin(of)).version > 1:
                 self._upcasting = Upcasting.of_state(evolution_of(_origin(of)))
                 self._encode = self._upcasting.marking(self._encode)
@@ -183,6 +188,16 @@ class JsonCodec(Generic[T]):
         if self._upcasting is not None and self._upcasting.tag_key is None:
             write = self._upcasting.marking(write)
         return write, read
+
+    @functools.cached_property
+    def in_c(self) -> Any:
+        """The reader in C, which gives ``MISFIT`` where `decode` is needed; None where there is none."""
+        if in_c is None or self._reader_of is None or self._upcasting is not None:
+            return None
+        try:
+            return self._reader_of(Readers(self._converter, QuickFunctions(self._converter)))
+        except UnsupportedType:
+            return None
 
     def names_of(self, types: Iterable[type | str]) -> frozenset[str]:
         """Return all tags under which events of some types may be stored, as they are now or were before.
@@ -228,6 +243,10 @@ class JsonCodec(Generic[T]):
         """
         if self._decode is None:
             return load(text, check_floats=True)  # type: ignore[return-value]
+        made: T = MISFIT if self.in_c is None else self.in_c(text)  # type: ignore[assignment]
+        return made if made is not MISFIT else self._decode_in_python(text, version)
+
+    def _decode_in_python(self, text: str, version: int) -> T:
         try:
             value, end = scan_once(text, 0)
             if end == len(text):
@@ -250,9 +269,13 @@ class JsonCodec(Generic[T]):
         """Return what reads right values quickly, and raises where `decode` is needed."""
         if self._decode is None or self._upcasting is not None:
             return self.decode
-        quick = self._quick[1]
+        quick, reader = self._quick[1], self.in_c
 
         def read(text: str, version: int) -> T:
+            if reader is not None:
+                found: T = reader(text)
+                if found is not MISFIT:
+                    return found
             value, end = scan_once(text, 0)
             if end != len(text):
                 raise ValueError

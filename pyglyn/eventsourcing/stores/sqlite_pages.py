@@ -1,0 +1,196 @@
+"""Pages of events of SQLite, by position.
+
+The way from a position to its event is by three columns of text. As both tables grow by one row at a time,
+the rowid of an event usually is its position plus a number that many rows have in common, and the way by the
+rowid costs a third. It is only taken where the three columns say that it is the right event; where one is
+not, all are looked for by the columns. (Deletions, VACUUM and imports change rowids.)
+
+A page comes as one row, each column in one JSON array, which SQLite puts together without the interpreter's
+lock; and objects are made where they are used, by `Page.decode`: made in one thread and used in another they
+go from one processor's cache to the other's, which costs more than to make them. What most events have in
+common is not read at all. JSON has no bytes, which SQLite says; there, where an event is missing, and where
+events are large, so that another copy of them counts, rows are read one by one, and decoded as they come.
+
+Layer: eventsourcing, stores.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from pyglyn.eventsourcing.stores.json.columns import numbers, texts
+from pyglyn.eventsourcing.stores.packed import LARGE, Packed
+from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, Usual
+from pyglyn.eventsourcing.stores.sql import positioned_statement
+from pyglyn.eventsourcing.stores.sqlite_database import fetch, is_no_text
+from pyglyn.eventsourcing.stores.store import Page, RecordedEvent
+
+_WORTH_A_LOOK = 8
+"""Rows from which on it is worth while to find out where events are, and to have them in one row."""
+
+_COMMON = ("aggregate_type", "event_type", "event_version", "metadata")
+_OWN = ("recorded_at", "sequence", "aggregate_id", "payload")
+_INTEGER_COLUMNS, _PAYLOADS = 3, 4
+"""Of the position and these, how many are integers, and which are the payloads."""
+_INTEGERS = re.compile(r"\[[-0-9,nul]*\]")
+"""Neither texts nor floats, of which infinity is none in JSON."""
+
+
+@attrs.frozen
+class _Found:
+    """What was read of a page in the database's thread.
+
+    Attributes:
+        rows, last: as of `Page`.
+        events: as they are when rows were read one by one.
+        packed: or the positions and the texts of the other columns.
+        usual: what these leave out.
+        is_uniform: whether there was nothing else.
+    """
+
+    rows: int
+    last: int
+    events: list[RecordedEvent[Any]]
+    packed: tuple[list[int], Sequence[str]] | None = None
+    usual: Usual = NOTHING_USUAL
+    is_uniform: bool = False
+
+
+class SqlitePages:
+    """Reads the pages of one store, all its events or those of one aggregate."""
+
+    def __init__(self, codec: RowCodec[Any, Any], *, by_id: bool) -> None:
+        self._codec = codec
+        self._usual = NOTHING_USUAL
+        self._is_uniform = False  # the last page had nothing but what is usual
+        self._is_packed = True  # and could be had in one row, and was small enough for that
+        by_type = codec.aggregate_type is not None
+        conditions = " AND aggregate_type = ?" if by_type else ""
+        conditions += " AND aggregate_id = ?" if by_id else ""
+        self._by_columns = positioned_statement(by_type=by_type, by_id=by_id).replace("%s", "?")
+        self._distance = f"""
+        SELECT e.rowid - p.position
+        FROM (SELECT * FROM pyglyn_position WHERE position > ?{conditions} ORDER BY position LIMIT 1) AS p
+        JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
+        """
+        conditions = conditions.replace("aggregate", "p.aggregate")
+        self._by_rowid = f"""
+        SELECT p.position, p.recorded_at, nullif(e.aggregate_type, ?) AS aggregate_type, e.aggregate_id,
+          e.sequence, nullif(e.event_type, ?) AS event_type, nullif(e.event_version, ?) AS event_version,
+          e.payload, nullif(coalesce(e.metadata, '[]'), ?) AS metadata
+        FROM pyglyn_position AS p LEFT JOIN event AS e
+        ON e.rowid = p.position + ? AND e.sequence = p.sequence AND e.aggregate_id = p.aggregate_id
+        AND e.aggregate_type = p.aggregate_type
+        WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
+        """
+        self._packed = {is_uniform: self._packing(is_uniform) for is_uniform in (False, True)}
+
+    def _packing(self, is_uniform: bool) -> str:
+        others = () if is_uniform else _COMMON
+        arrays = ", ".join(f"json_group_array({column})" for column in ("position", *_OWN, *others))
+        # Numbers are less than texts.
+        least = " AND ".join(
+            f"typeof(min({column})) IN ('text', 'null')" for column in ("aggregate_id", "payload", *others)
+        )
+        return f"""
+        SELECT count(*) = count(aggregate_id) AND {least}, count(coalesce({", ".join(_COMMON)})), {arrays}
+        FROM ({self._by_rowid})
+        """
+
+    def read(self, connection: sqlite3.Connection, after: int, limit: int, keys: Sequence[str]) -> _Found:
+        """Read what is behind a position, in the database's thread.
+
+        Args:
+            connection: to read from.
+            after, limit: as of `EventStore.read`.
+            keys: the aggregate type and id that it is limited to, if it is.
+        """
+        if limit >= _WORTH_A_LOOK:
+            distance, _ = fetch(connection, self._distance, (after, *keys))
+            if distance:
+                parameters = (distance[0][0], after, *keys, limit)
+                found = self._read_packed(connection, parameters) if self._is_packed else None
+                if found is None:
+                    found = self._read_by_rowid(connection, parameters)
+                if found is not None:
+                    return found
+        rows, _ = fetch(connection, self._by_columns, (after, *keys, limit))
+        events = self._codec.recorded_rows(rows)
+        return _Found(len(rows), rows[-1][0] if rows else after, events)
+
+    def _read_packed(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> _Found | None:
+        usual, is_uniform, self._is_packed = self._usual, self._is_uniform, False
+        try:
+            row = connection.execute(self._packed[is_uniform], (*_values(usual), *parameters)).fetchone()
+        except sqlite3.Error:  # rows have it as well, or can show what is there
+            return None
+        is_right, unusual, *columns = row
+        if not is_right or not all(map(_INTEGERS.fullmatch, columns[:_INTEGER_COLUMNS])):
+            return None
+        if is_uniform and unusual:
+            self._is_uniform = False
+            return self._read_packed(connection, parameters)
+        positions = numbers(columns[0])
+        if not positions or positions != sorted(positions):
+            return None
+        self._is_uniform = not unusual
+        self._is_packed = len(columns[_PAYLOADS]) <= LARGE * len(positions)
+        packed = positions, columns[1:]
+        return _Found(len(positions), positions[-1], [], packed, usual, is_uniform)
+
+    def _read_by_rowid(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> _Found | None:
+        usual, gaps = self._usual, list[int]()
+        rows = connection.execute(self._by_rowid, (*_values(usual), *parameters))
+        try:
+            events = self._codec.recorded_rows(rows, usual, gaps)
+        except sqlite3.OperationalError as error:
+            if not is_no_text(error):
+                raise
+            return None
+        if gaps or not events:
+            return None
+        self._is_packed = sum(len(event.raw) for event in events) <= LARGE * len(events)
+        return _Found(len(events), events[-1].position, events)
+
+    def page(self, found: _Found) -> Page[Any]:
+        """Return what was read as a page, in the event loop's thread."""
+        return Page(found.rows, found.last, lambda: self._decoded(found))
+
+    def _decoded(self, found: _Found) -> list[RecordedEvent[Any]]:
+        events = found.events
+        if found.packed is not None:
+            events = self._codec.recorded_rows(_unpacked(*found.packed, found.usual))
+        if events and not found.is_uniform:
+            self._usual = self._codec.usual(events[-1])
+        return events
+
+
+def _values(usual: Usual) -> tuple[str | None, ...]:
+    return usual.aggregate_type, usual.event_type, usual.event_version, usual.metadata
+
+
+def _unpacked(positions: list[int], columns: Sequence[str], usual: Usual) -> Packed:
+    times, sequences, ids, payloads, *common = columns
+    if common:
+        of, event_type, version, metadata = (
+            [value if each is None else each for each in texts(column)]
+            for column, value in zip(common, _values(usual), strict=True)
+        )
+    else:
+        of, event_type, version, metadata = ([value] * len(positions) for value in _values(usual))
+    others = (
+        numbers(times),
+        of,
+        texts(ids),
+        numbers(sequences),
+        event_type,
+        version,
+        texts(payloads),
+        metadata,
+    )
+    return Packed(positions, others)
