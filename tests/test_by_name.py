@@ -89,6 +89,8 @@ ELSEWHERE = {
     "eventsourcing/stores/facts/store.py": "stores/test_facts.py",
     "eventsourcing/stores/json/codec.py": "stores/test_json_codec.py",
     "eventsourcing/stores/json/collections.py": "stores/test_json_codec.py",
+    "eventsourcing/stores/json/columns.py": "stores/test_json_plans.py",
+    "eventsourcing/stores/json/plans.py": "stores/test_json_plans.py",
     "eventsourcing/stores/json/quick.py": "stores/test_json_codec.py",
     "eventsourcing/stores/json/scalars.py": "stores/test_json_codec.py",
     "eventsourcing/stores/json/text.py": "stores/test_json_codec.py",

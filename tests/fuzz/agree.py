@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import random
 import sys
 from typing import Any
 
@@ -19,18 +20,25 @@ from tests.etf.codec import DECODING, assert_same, outcome_of
 sys.modules["pyglyn.etf._speedups"] = _speedups
 import _decoders  # type: ignore[import-not-found]  # noqa: E402
 import _plans  # type: ignore[import-not-found]  # noqa: E402
+import _reading  # type: ignore[import-not-found]  # noqa: E402
 
 sys.modules["pyglyn.gleam._plans"] = _plans
+sys.modules["pyglyn.eventsourcing.stores.json._reading"] = _reading
 sys.modules["pyglyn.gleam._decoders"] = _decoders
 etf.IMPLEMENTATION = "c"
 from pyglyn import gleam  # noqa: E402
+from pyglyn.eventsourcing.stores.json.plans import ENVELOPE, EVENT  # noqa: E402
 from pyglyn.gleam import decode as by_hand  # noqa: E402
 from pyglyn.gleam import dynamic, plans  # noqa: E402
+from tests.fuzz.texts import CODECS, text_of  # noqa: E402
 
 etf.IMPLEMENTATION = "python"
 assert plans.c is _plans
 assert dynamic.c is _decoders
+for case in CODECS:
+    assert type(case.codec.in_c) is _reading.Reader
 
+COMMON = ("T", "E", "1.0", [], 1)
 LIMITS = [Limits(), Limits(depth=5, elements=100, size=1000)]
 
 
@@ -87,6 +95,14 @@ def check(data: bytes) -> None:
             assert_same(_speedups, name, b"\x83" + data, limits=limits)
         for decoder in DECODERS:
             agree_on_value(decoder, b"\x83" + data, limits)
+    rng = random.Random(data)
+    for case in CODECS:
+        for text in (
+            text_of(case, rng),
+            data.decode(errors="replace"),
+            data.decode(errors="surrogateescape"),
+        ):
+            agree_on_text(case.codec, text)
     framed = (len(data).to_bytes(4) + data) * 2 + data
     for known in ({}, {data[:size]: size for size in range(1, 100)}):
         for each in (data, framed):
@@ -120,12 +136,24 @@ def values_of(data: bytes, tight: int) -> None:
         made = decoder._plan.read_bare(data, 0, LIMITS[tight])
         if made is not plans.MISFIT:
             gleam.default_converter._encode_plans.by_class.write(made)
+    rng = random.Random(data)
+    case = rng.choice(CODECS)
+    for text in (text_of(case, rng), data.decode(errors="replace")):
+        case.codec.in_c(text)
+        _reading.events_of(case.codec.in_c, ENVELOPE, EVENT, [COMMON], [1], [None], ["a"], [1], [text])
     try:
         term, _ = _speedups.decode_bare(data, limits=LIMITS[tight])
     except DecodeError:
         return
     for decoder in HAND:
         _decoders.decode(decoder, term)
+
+
+def agree_on_text(codec: Any, text: str) -> None:
+    """Read a JSON text: what is made of it in C has to be what is made of it in Python."""
+    made = codec.in_c(text)
+    if made is not _reading.MISFIT:
+        assert repr(made) == repr(codec._decode_in_python(text, 1))
 
 
 def agree_on_value(decoder: Any, data: bytes, limits: Limits) -> None:

@@ -38,6 +38,7 @@ def build(folder: Path, compiler: str, *, libfuzzer: bool) -> Path:
     plans = ("plans.c", "by_terms.c", "from_bytes.c", "to_bytes.c", "decoders.c")
     sources = sorted(map(str, (ROOT / "pyglyn" / "etf" / "c").glob("*.c")))
     sources += [str(ROOT / "pyglyn" / "gleam" / "c" / name) for name in plans]
+    sources.append(str(ROOT / "pyglyn" / "eventsourcing" / "stores" / "json" / "c" / "reading.c"))
     command = [
         compiler, "-g", "-O2", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined",
         f"-fsanitize={'fuzzer,' if libfuzzer else ''}{SANITIZERS}", *([] if libfuzzer else ["-DWITH_MAIN"]),

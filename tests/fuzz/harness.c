@@ -4,7 +4,7 @@
  * under some limits; what could be read is written, read again and normalised, which all have to give the same
  * bytes. It is cut into frames as well, with and without frames around it, which have to be the same bytes put
  * together again, and what calls bring is read of it. Values of some types are made of it, and written; decoders by
- * hand take it. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand
+ * hand take it. It is read as JSON, and is the seed of JSON texts that are nearly right. Of a few inputs, `agree.check` compares all functions with those in Python, which takes a thousand
  * times as long: of those that libFuzzer makes, fewer.
  */
 
@@ -16,6 +16,7 @@
 PyMODINIT_FUNC PyInit__speedups(void);
 PyMODINIT_FUNC PyInit__plans(void);
 PyMODINIT_FUNC PyInit__decoders(void);
+PyMODINIT_FUNC PyInit__reading(void);
 
 static State *state;
 static PyObject *module, *check, *values, *signals, *unread, *any_number;
@@ -44,6 +45,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     PyImport_AppendInittab("_speedups", PyInit__speedups);
     PyImport_AppendInittab("_plans", PyInit__plans);
     PyImport_AppendInittab("_decoders", PyInit__decoders);
+    PyImport_AppendInittab("_reading", PyInit__reading);
     Py_InitializeEx(0);
     module = PyImport_ImportModule("_speedups");
     if (module == NULL) give_up("not imported");

@@ -1,7 +1,8 @@
 """A page of events of PostgreSQL as one row: each column in one text, which is split here. Pure.
 
 A row of a query costs its reader more than the database, as its nine values are made one by one. A page in
-one row is put together by the server, on a processor of its own. (SQLite has none: there it gains nothing.)
+one row is put together by the server, on a processor of its own. (For SQLite, see
+:mod:`pyglyn.eventsourcing.stores.sqlite_pages`.)
 
 Texts are separated by a character that JSON never has unescaped; whoever has it in an id, or stores anything
 but text, has his page read row by row. So has a page in which an event is missing. Nothing is guessed: the

@@ -4,7 +4,7 @@
  * that value. It is a tree of nodes, or a graph for a recursive type, made by plans.py. Given a text it gives what the
  * quick function would; or MISFIT, whatever the reason, and then that function is called, and what it refuses is read by
  * the functions that say what is wrong. So nothing has to be complete here: what is rare in stored JSON (a tag that is not
- * the first key, \u escapes, long integers, what the type does not know in a text that is not ASCII) is a misfit. What is
+ * the first key, \u escapes, long integers) is a misfit. What is
  * not here (sets, enums, times, types of the application's own) is a node that has the value read by the scanner of the
  * standard library, and calls a function in Python.
  *
@@ -64,7 +64,9 @@ typedef struct {
 /* A text that is being read. */
 typedef struct {
     PyObject *text;
-    const char *start, *at, *end;       /* there is a NUL at the end */
+    const char *at, *end;               /* there is a NUL at the end */
+    const char *counted;                /* to where characters were counted, for the scanner */
+    Py_ssize_t place;                   /* and how many there are */
 } Reader;
 
 static struct PyModuleDef definition;
@@ -237,11 +239,34 @@ static PyObject *read_truth(Reader *reader)
     return take_word(reader, "false", 5) ? Py_NewRef(Py_False) : NULL;
 }
 
+/* Count the characters to where the text is read, or, if `characters` are given, go so many on. */
+static void count_to(Reader *reader, Py_ssize_t characters)
+{
+    bool ascii = PyUnicode_IS_ASCII(reader->text);
+    if (ascii) {
+        reader->at += characters;
+        reader->place += reader->at - reader->counted;
+        reader->counted = reader->at;
+        return;
+    }
+    for (const char *end = reader->at; reader->counted < end; reader->counted++) {
+        reader->place += (*reader->counted & 0xC0) != 0x80;
+    }
+    while (characters > 0 && reader->counted < reader->end) {
+        reader->place++;
+        characters--;
+        do {
+            reader->counted++;
+        } while ((*reader->counted & 0xC0) == 0x80);
+    }
+    reader->at = reader->counted;
+}
+
 /* Have the scanner of the standard library read a value: a new reference, or NULL. */
 static PyObject *scanned(Reader *reader, PyObject *scanner)
 {
-    if (!PyUnicode_IS_ASCII(reader->text)) return NULL;     /* where a place is not one in UTF-8 */
-    PyObject *place = PyLong_FromSsize_t(reader->at - reader->start);
+    count_to(reader, 0);
+    PyObject *place = PyLong_FromSsize_t(reader->place);
     PyObject *args[] = {reader->text, place};
     PyObject *pair = place == NULL ? NULL : PyObject_Vectorcall(scanner, args, 2, NULL);
     Py_XDECREF(place);
@@ -249,8 +274,8 @@ static PyObject *scanned(Reader *reader, PyObject *scanner)
     PyObject *value = NULL;
     if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2) {
         Py_ssize_t end = PyLong_AsSsize_t(PyTuple_GET_ITEM(pair, 1));
-        if (end > reader->at - reader->start && end <= reader->end - reader->start) {
-            reader->at = reader->start + end;
+        if (end > reader->place && end <= PyUnicode_GET_LENGTH(reader->text)) {
+            count_to(reader, end - reader->place);
             value = Py_NewRef(PyTuple_GET_ITEM(pair, 0));
         }
     }
@@ -262,7 +287,7 @@ static PyObject *scanned(Reader *reader, PyObject *scanner)
 
 static PyObject *read_call(Reader *reader, Node *node)
 {
-    PyObject *value = scanned(reader, node->first);
+    PyObject *value = *reader->at == '"' ? read_text(reader) : scanned(reader, node->first);
     PyObject *made = value == NULL ? NULL : PyObject_CallOneArg(node->second, value);
     Py_XDECREF(value);
     return made;
@@ -454,10 +479,12 @@ static PyObject *read_whole(Node *node, PyObject *text)
     Reader reader;
     Py_ssize_t size;
     if (!PyUnicode_CheckExact(text)) return NULL;
-    reader.start = reader.at = PyUnicode_AsUTF8AndSize(text, &size);
-    if (reader.start == NULL) return NULL;
+    const char *start = PyUnicode_AsUTF8AndSize(text, &size);
+    if (start == NULL) return NULL;
     reader.text = text;
-    reader.end = reader.start + size;
+    reader.at = reader.counted = start;
+    reader.end = start + size;
+    reader.place = 0;
     PyObject *made = read_node(&reader, node);
     if (made != NULL && reader.at != reader.end) {
         Py_CLEAR(made);

@@ -1,0 +1,188 @@
+"""Pages of SQLite: in one row, or row by row, they are the same, whatever others have put into the tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyglyn import eventsourcing as es
+from pyglyn.eventsourcing.stores.packed import LARGE
+from pyglyn.eventsourcing.stores.sqlite_pages import SqlitePages
+from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent
+
+COUNT = 30
+
+
+def bank(path: Path, aggregate_type: str | None = "BankAccount") -> Any:
+    return es.open_store(
+        f"sqlite:{path}", events=BankAccountEvent, state=BankAccount, aggregate_type=aggregate_type
+    )
+
+
+def shown(event: es.RecordedEvent[Any]) -> tuple[Any, ...]:
+    return event.position, event.envelope, str(event.error), event.recorded_at, event.raw
+
+
+async def page_by_page(store: Any, limit: int) -> list[Any]:
+    found: list[Any] = []
+    while page := await store.read(found[-1].position if found else 0, limit=limit):
+        found += page
+    return found
+
+
+async def all_ways(path: Path, aggregate_type: str | None = "BankAccount") -> list[Any]:
+    """Read everything in pages of several sizes; those of five events are always read row by row."""
+    async with bank(path, aggregate_type) as store:
+        row_by_row: list[Any] = await page_by_page(store, 5)
+        for limit in (8, 10, 1000):
+            for _ in range(2):
+                assert list(map(shown, await page_by_page(store, limit))) == list(map(shown, row_by_row))
+    return row_by_row
+
+
+@pytest.fixture
+async def path(tmp_path: Path) -> Path:
+    """A file with events of which every third one has other metadata than those before."""
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        for n in range(COUNT):
+            await store.append(
+                f"a{n % 4}", [AccountOpened(f'é{n}\x1f\n"\\')], expected=n // 4, metadata=[("n", str(n // 3))]
+            )
+    return path
+
+
+@pytest.fixture
+def packed(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each page that may be had in one row, whether it was."""
+    found: list[bool] = []
+    read = SqlitePages._read_packed
+
+    def note(self: SqlitePages, *arguments: Any) -> Any:
+        page = read(self, *arguments)
+        found.append(page is not None)
+        return page
+
+    monkeypatch.setattr(SqlitePages, "_read_packed", note)
+    return found
+
+
+@pytest.mark.parametrize("aggregate_type", ["BankAccount", None])
+async def test_pages_in_one_row_have_every_event(
+    path: Path, packed: list[bool], aggregate_type: str | None
+) -> None:
+    found = await all_ways(path, aggregate_type)
+    assert [event.envelope.payload.account_id for event in found] == [f'é{n}\x1f\n"\\' for n in range(COUNT)]
+    assert [event.envelope.metadata for event in found] == [[("n", str(n // 3))] for n in range(COUNT)]
+    assert packed
+    assert all(packed)
+
+
+async def test_what_is_usual_changes_and_nothing_else_does(tmp_path: Path) -> None:
+    path = tmp_path / "bank.db"
+    async with bank(path) as store:
+        for n in range(60):
+            by = "a" if n < 20 or n >= 55 else "b"
+            await store.append(f"{n}", [AccountOpened(f"{n}")], expected=0, metadata=[("by", by)] * (n != 30))
+    found = await all_ways(path)
+    assert len(found) == 60
+    assert [event.position for event in found if not event.envelope.metadata] == [31]
+
+
+CHANGES = {
+    "no metadata": ("UPDATE event SET metadata = NULL WHERE rowid = 12", True),
+    "no time": ("UPDATE pyglyn_position SET recorded_at = NULL WHERE position = 12", True),
+    "a time that is none": ("UPDATE pyglyn_position SET recorded_at = 9e999 WHERE position = 12", False),
+    "bytes for a payload": ("UPDATE event SET payload = CAST(payload AS blob) WHERE rowid = 12", False),
+    "bytes for metadata": ("UPDATE event SET metadata = CAST(metadata AS blob) WHERE rowid = 12", False),
+    "no UTF-8": ("UPDATE event SET payload = CAST(x'ff' AS text) WHERE rowid = 12", False),
+    "a surrogate": ("UPDATE event SET payload = CAST(x'eda080' AS text) WHERE rowid = 12", False),
+    "a zero": ("UPDATE event SET payload = payload || char(0) || ' ' WHERE rowid = 12", True),
+    "no JSON": ("UPDATE event SET payload = payload || ' {}' WHERE rowid = 12", True),
+    "blanks": ("UPDATE event SET payload = ' ' || payload || ' ' WHERE rowid = 12", True),
+    "no number": ("UPDATE event SET sequence = '1_1' WHERE rowid = 12", False),
+    "an endless number": ("UPDATE event SET sequence = 9e999 WHERE rowid = 12", False),
+    "another version": ("UPDATE event SET event_version = '2' WHERE rowid = 12", True),
+    "an event that is gone": ("DELETE FROM event WHERE rowid = 12", True),
+    "a place that is gone": ("DELETE FROM pyglyn_position WHERE position = 12", True),
+    "an event that nobody gave a place": (
+        "UPDATE pyglyn_position SET sequence = 99 WHERE position = 12",
+        False,
+    ),
+    "other rowids": ("UPDATE event SET rowid = rowid + 100 WHERE rowid = 12", False),
+    "all other rowids": ("UPDATE event SET rowid = rowid + 100", True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_others_have_changed_is_read_in_every_way(
+    path: Path, packed: list[bool], change: str
+) -> None:
+    statement, is_packed = CHANGES[change]
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+    for aggregate_type in ("BankAccount", None):
+        found = await all_ways(path, aggregate_type)
+        assert len(found) >= COUNT - 1
+    assert all(packed) is is_packed
+    assert True in packed
+
+
+async def test_numbers_in_columns_of_no_type_are_no_texts(tmp_path: Path, packed: list[bool]) -> None:
+    path = tmp_path / "bank.db"
+    with sqlite3.connect(path) as connection:
+        columns = "aggregate_type, aggregate_id, sequence, event_type, event_version, payload, metadata"
+        connection.execute(
+            f"CREATE TABLE event ({columns}, PRIMARY KEY (aggregate_type, aggregate_id, sequence))"
+        )
+    connection.close()
+    right = ["BankAccount", "a", 1, "E", "1.0", '{"event-type":"account-opened","account-id":"1"}', "[]"]
+    async with bank(path) as store:
+        await store.start()
+        for place in (1, 3, 4, 5, 6):
+            for value in (7, 1.5, float("inf"), None):
+                if place < 5 and value is None:
+                    continue
+                async with store.transaction() as tx:
+                    for n in range(10):
+                        row: list[Any] = list(right)
+                        row[2] = place * 1000 + n + (0 if value is None else int(min(value, 9)) * 10)
+                        if n == 5:
+                            row[place] = value
+                        await tx.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    assert sum(event.error is None for event in await all_ways(path)) >= 9 * 17
+    assert False in packed
+
+
+async def test_large_events_are_read_row_by_row(path: Path, packed: list[bool]) -> None:
+    async with bank(path) as store:
+        for n in range(20):
+            await store.append(f"large{n}", [AccountOpened("x" * 2 * LARGE)], expected=0)
+        await all_ways(path)
+        packed.clear()
+        assert len(await page_by_page(store, 10)) == COUNT + 20
+    assert packed == [True] * 4
+
+
+async def test_events_of_one_aggregate_are_read_in_every_way(path: Path) -> None:
+    async with bank(path) as store:
+        found = await store.read(0, limit=1000, aggregate_id="a1")
+        assert [event.sequence for event in found] == list(range(1, 9))
+        assert found == await store.read(0, limit=8, aggregate_id="a1")
+        assert found[:5] == await store.read(0, limit=5, aggregate_id="a1")
+
+
+async def test_another_page_is_read_before_one_is_decoded(path: Path) -> None:
+    async with bank(path) as store:
+        first = await store.read_page(0, limit=10)
+        second = await store.read_page(first.last, limit=10)
+        third = await store.read_page(second.last, limit=10)
+        pages = [page.decode() for page in (third, first, second)]
+        assert [event.position for page in pages for event in page] == [*range(21, 31), *range(1, 21)]
+        assert sorted(
+            [event for page in pages for event in page], key=lambda event: event.position
+        ) == await store.read(0, limit=30)
