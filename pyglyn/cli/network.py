@@ -46,10 +46,11 @@ def network_options(function: F) -> F:
     function = click.option(
         "--proto-dist",
         type=click.Choice(["inet_tcp", "inet_tls", "inet6_tcp", "inet6_tls"]),
+        metavar="PROTO",
         expose_value=False,
         callback=_keep,
-        help="What the nodes of the cluster speak, as OTP's -proto_dist. [default: inet_tls where an option "
-        "for TLS is given]",
+        help="What the nodes of the cluster speak, as OTP's -proto_dist: inet_tcp, inet_tls, inet6_tcp or "
+        "inet6_tls. [default: inet_tls where an option for TLS is given, else inet_tcp]",
     )(function)
     function = click.option(
         "--dist-port",

@@ -61,9 +61,10 @@ def log_level_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--log-level",
         type=click.Choice(logs.LEVELS),
+        metavar="LEVEL",
         default=default,
         show_default=True,
-        help="How much to log, on standard error.",
+        help=f"How much to log, on standard error: {', '.join(logs.LEVELS[:-1])} or {logs.LEVELS[-1]}.",
     )
 
 

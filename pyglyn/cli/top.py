@@ -126,7 +126,14 @@ def summary(node: str, found: list[Use], sort: str) -> str:
 
 @click.command()
 @click.argument("node", metavar="NODE")
-@click.option("--sort", type=click.Choice(SORTS), default="cpu", show_default=True, help="What comes first.")
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    metavar="WHAT",
+    default="cpu",
+    show_default=True,
+    help=f"What comes first: {', '.join(SORTS[:-1])} or {SORTS[-1]}.",
+)
 @interval_option(2.0)
 @json_option
 @client_options

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from pyglyn.cli import COMMANDS, load_command
@@ -48,3 +50,23 @@ def test_every_command_is_in_the_table() -> None:
         for name in commands.findall(path.read_text())
     }
     assert written == {where for where, _ in COMMANDS.values()}
+
+
+def options_of(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+    """How each option of a command, and of those in it, shows what it takes."""
+    context = click.Context(command, info_name=name)
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.is_flag:
+            yield f"{name} {option.opts[-1]}", option.make_metavar(context)
+    if isinstance(command, click.Group):
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from options_of(found, f"{name} {below}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_an_option_takes_is_not_cut_in_a_window_of_80_columns(name: str) -> None:
+    long = [(who, shown) for who, shown in options_of(load_command(name), name) for each in shown.split()
+            if len(each) > 24]  # fmt: skip
+    assert not long
