@@ -58,8 +58,10 @@ class Patience:
         self._handle = self._loop.call_soon(self._judge)  # behind what is read in between
 
     def _judge(self) -> None:
-        if self._expired is not None:
-            self._expired(*self._args)
+        expired, args = self._expired, self._args
+        self.cancel()
+        if expired is not None:
+            expired(*args)
 
 
 def after_reading(function: Callable[..., object], *args: Any) -> None:

@@ -644,6 +644,7 @@ class Connection(asyncio.BufferedProtocol):
             self._down(f"connection lost: {explain(exc)}")
         else:
             self._down("connection closed by the peer")
+        self._transport = None  # TLS keeps 256 KiB for each connection, and where to put what it reads
 
     def _take_the_rest(self) -> None:
         """Dispatch what was read: it came before the end, whoever was to be spared of it."""

@@ -19,6 +19,7 @@ import asyncio
 import itertools
 import logging
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -61,10 +62,14 @@ MAX_RESTARTS: Final = 3
 
 @attrs.define(eq=False)
 class _Dial:
-    """An attempt to reach a node, and everyone who waits for it."""
+    """An attempt to reach a node, and everyone who waits for it.
+
+    Attributes:
+        future: what they wait for; none once it is settled, as the error knows of the attempt.
+    """
 
     node: str
-    future: asyncio.Future[Connection]
+    future: asyncio.Future[Connection] | None
     task: asyncio.Task[None] | None = None
     driver: HandshakeDriver | None = None  # our own connection, once there is one
     adopted: HandshakeDriver | None = None  # one in the peer's name, which may take the place of ours
@@ -76,6 +81,17 @@ class _Dial:
     def name_sent(self) -> bool:
         """Whether the peer may know of this attempt already."""
         return self.driver is not None and self.driver.transport is not None
+
+    def settle(self, connection: Connection | None, error: DistributionError | None = None) -> None:
+        """Tell everyone who waits; of no connection, why there is none."""
+        future, self.future = self.future, None
+        if future is None or future.done():
+            return
+        if connection is not None:
+            future.set_result(connection)
+        else:
+            assert error is not None
+            future.set_exception(error)
 
     def abandon(self) -> None:
         """Stop our own attempt, whoever waits."""
@@ -129,7 +145,7 @@ class Peers:
         self._side: LocalSide | None = None
         self._on_named: Callable[[], None] | None = None
         self._connections: dict[str, Connection] = {}
-        self._closing: set[Connection] = set()
+        self._closing: weakref.WeakSet[Connection] = weakref.WeakSet()  # their sockets keep them
         self._dials: dict[str, _Dial] = {}
         self._accepting: dict[HandshakeDriver, None] = {}  # the oldest first
         self._most_accepting = transport.share_of_descriptors(8, self.settings.max_handshakes)
@@ -272,6 +288,7 @@ class Peers:
         dial = self._dials.get(node)
         if dial is None:
             dial = self._start_dial(node)
+        assert dial.future is not None  # nothing settled is in that table
         try:
             return await asyncio.shield(dial.future)
         except DistributionError as error:
@@ -301,8 +318,9 @@ class Peers:
         if problem:
             raise HandshakeError(problem)
         loop = asyncio.get_running_loop()
-        dial = self._dials[node] = _Dial(node, loop.create_future())
-        dial.future.add_done_callback(_mark_retrieved)
+        future: asyncio.Future[Connection] = loop.create_future()
+        future.add_done_callback(_mark_retrieved)
+        dial = self._dials[node] = _Dial(node, future)
         dial.task = loop.create_task(self._reach(dial, self._side), name=f"pyglyn dial {node}")
         return dial
 
@@ -312,6 +330,7 @@ class Peers:
             host = dial.node.partition("@")[2]
             await self._turns.take(host)
             dial.has_turn = True
+            assert dial.future is not None  # else this task would have been cancelled
             dial.future.add_done_callback(lambda _: self._turns.give_back(host))
         try:
             await self._open(dial, side)
@@ -393,8 +412,7 @@ class Peers:
         dial.abandon()
         if self._dials.get(dial.node) is dial:
             del self._dials[dial.node]
-        if not dial.future.done():
-            dial.future.set_exception(error)
+        dial.settle(None, error)
 
     # --- accepting -----------------------------------------------------------------------------
 
@@ -550,12 +568,11 @@ class Peers:
             logger.exception("the connection with %s could not be taken into use", name)
             connection.close("it could not be taken into use")
         connection.start(sock)
-        if dial is not None and not dial.future.done():
-            if connection.closed:
-                problem = f"{name} was up and at once down again: {connection.down_reason}"
-                dial.future.set_exception(HandshakeError(problem))
-            else:
-                dial.future.set_result(connection)
+        if dial is not None and connection.closed:
+            problem = f"{name} was up and at once down again: {connection.down_reason}"
+            dial.settle(None, HandshakeError(problem))
+        elif dial is not None:
+            dial.settle(connection)
 
     def _is_named(self, driver: HandshakeDriver) -> bool:
         """Be who the first node that let us in says we are; False if the node could not be made."""
@@ -576,7 +593,6 @@ class Peers:
     def _down(self, connection: Connection, reason: str) -> None:
         if self._connections.get(connection.name) is connection:
             del self._connections[connection.name]
-        self._closing = {closing for closing in self._closing if not closing.gone}
         if not connection.gone:
             self._closing.add(connection)
         logger.debug("no longer connected with %s: %s", connection.name, reason)

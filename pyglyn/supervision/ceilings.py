@@ -57,12 +57,9 @@ def watch_memory(run: Running) -> None:
     limit = run.spec.memory_limit
     assert limit is not None
     loop = asyncio.get_running_loop()
-
-    def check() -> None:
-        begin = loop.time()
-        if run.os_process is not None and run.os_process.has_more_memory_than(limit):
-            run.kill(over_memory(limit))
-        elif run.os_process is None or run.os_process.status is None:
-            run.later(max(MEMORY_CHECK_S, LOOKING_SHARE * (loop.time() - begin)), check)
-
-    check()
+    begin = loop.time()
+    if run.os_process is not None and run.os_process.has_more_memory_than(limit):
+        run.kill(over_memory(limit))
+    elif run.os_process is None or run.os_process.status is None:
+        pause = max(MEMORY_CHECK_S, LOOKING_SHARE * (loop.time() - begin))
+        run.later(pause, lambda: watch_memory(run))

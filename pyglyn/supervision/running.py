@@ -94,11 +94,11 @@ class Running:
 
     def _later(self, timer: Callable[..., Any], seconds: float, action: Callable[[], None]) -> None:
         def act() -> None:
-            self.closers.remove(cancel)
+            self.closers.remove(cancel.pop())  # what it cancels refers to this function
             action()
 
-        cancel: Callable[[], None] = timer(seconds, act).cancel
-        self.closers.append(cancel)
+        cancel: list[Callable[[], None]] = [timer(seconds, act).cancel]
+        self.closers += cancel
 
     def close(self) -> None:
         """Stop all timers and readers."""

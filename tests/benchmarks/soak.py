@@ -53,6 +53,7 @@ class Quarter:
     """What was seen in a quarter of the time."""
 
     memory_mib: list[float] = attrs.field(factory=list)
+    tree_mib: list[float] = attrs.field(factory=list)
     descriptors: list[int] = attrs.field(factory=list)
     tasks: list[int] = attrs.field(factory=list)
     processes: list[int] = attrs.field(factory=list)
@@ -167,10 +168,17 @@ class Soak:
     async def _sample(self, node: Node) -> None:
         us, now = psutil.Process(os.getpid()), self.now
         now.memory_mib.append(us.memory_info().rss / 2**20)
+        now.tree_mib += [each.memory_info().rss / 2**20 for each in us.children() if _is_supervisor(each)]
         now.descriptors.append(us.num_fds())
         now.tasks.append(len(asyncio.all_tasks()))
         now.processes.append(len(node.runtime.processes))
         await asyncio.sleep(SAMPLE_S)
+
+
+def _is_supervisor(child: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any("supervisor" in word for word in child.cmdline())
+    return False
 
 
 async def _idle(me: Process) -> None:
@@ -200,6 +208,7 @@ def show(quarters: list[Quarter], console: Console) -> None:
             )
 
     median("memory of the hub, MiB", lambda q: q.memory_mib, ".1f")
+    median("memory of the supervisor, MiB", lambda q: q.tree_mib, ".1f")
     median("descriptors", lambda q: q.descriptors, "g")
     median("tasks", lambda q: q.tasks, "g")
     median("processes in the hub", lambda q: q.processes, "g")

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import logging
 import os
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -390,6 +391,29 @@ async def test_what_is_left_of_callers_that_fail_needs_no_collector(make: Make) 
     finally:
         gc.enable()
         await node.peers.stop()
+
+
+async def test_connections_that_were_up_leave_nothing_to_be_collected(
+    epmd: PrivateEpmd, tls: TlsSettings
+) -> None:
+    """What TLS keeps for each knew the connection, which knew that."""
+    settings = Settings(net=NetSettings(tls=tls))
+    async with (
+        Node(unique_name(), cookie="c", settings=settings) as node,
+        Node(unique_name("other"), cookie="c", settings=settings) as other,
+    ):
+        gc.disable()
+        try:
+            await node.connect(other.name)
+            await eventually(lambda: other.hub.peers.get(node.name))
+            both = node.hub.peers.get(other.name), other.hub.peers.get(node.name)
+            freed = [weakref.ref(each) for each in both if each is not None]
+            del both
+            assert len(freed) == 2
+            node.disconnect(other.name)
+            await eventually(lambda: not any(each() for each in freed))
+        finally:
+            gc.enable()
 
 
 def test_an_option_file_of_otp(tmp_path: Path) -> None:

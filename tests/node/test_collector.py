@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from pyglyn.errors import CallTimeout, RemoteException
+from pyglyn.errors import CallTimeout, DistributionError, RemoteException
 from pyglyn.etf import Atom, Term
 from pyglyn.node import Caller, Collector, Exit, GenServer, Node, Process, Settings, Stop, current_process
 from pyglyn.node.calls import GEN_CALL
 from pyglyn.node.gen_server import run_server
-from pyglyn.supervision import Supervisor, start, worker
+from pyglyn.supervision import Supervisor, start, supervisor, worker
+from pyglyn.supervision.os.process import OsProcess
+from pyglyn.supervision.os.processes import OsProcesses
+from pyglyn.supervision.running import Running
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
 
@@ -194,3 +197,79 @@ async def test_a_worker_that_has_ended_is_freed_without_a_collection(epmd: objec
             await eventually(lambda: link() is None and protocol() is None)
         finally:
             gc.enable()
+
+
+async def counts_what_is_kept_of_children(me: Process) -> None:
+    """In the OS process of a supervisor, where nothing is collected from now on."""
+    gc.disable()
+    while True:
+        message = await me.receive()
+        assert isinstance(message, tuple)
+        kept = sum(isinstance(each, Running | OsProcess) for each in gc.get_objects())
+        me.send(message[1], (message[0], kept))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("limits", [{}, {"memory_limit": 2**40}, {"heartbeat": 60.0}], ids=str)
+async def test_a_supervisor_keeps_nothing_of_children_that_ended(epmd: object, limits: dict[str, Any]) -> None:
+    below = Supervisor(intensity=1000, period=1)
+    below.add(worker(counts_what_is_kept_of_children, name="counts", isolation="task"))
+    below.add(worker(tells, name="tells", **limits))
+    async with Node(unique_name(), cookie="c") as node, node.process() as me:
+        await start(node, Supervisor().add(supervisor(below)))
+
+        async def ask(name: str) -> Any:
+            ref = me.make_ref()
+            me.send(name, (ref, me.pid))
+            message: Any = await me.receive(lambda m: isinstance(m, tuple) and m[0] == ref, timeout=20)
+            return message[1]
+
+        async def kept() -> int:
+            return int(await ask("counts"))
+
+        before = await kept()
+        for _ in range(5):
+            pid = await eventually(lambda: node.whereis("tells"))
+            await ask("tells")
+            me.exit(pid, Atom("kill"))
+            await eventually(lambda pid=pid: node.whereis("tells") not in (None, pid))  # type: ignore[misc]
+        await ask("tells")
+        assert await kept() == before
+
+
+async def test_an_attempt_to_reach_a_node_is_freed_without_a_collection(epmd: object) -> None:
+    """Its error knows what had been called, and that knew the attempt."""
+    async with Node(unique_name(), cookie="c") as node, Node(unique_name("other"), cookie="d") as other:
+
+        async def fails(name: str) -> weakref.ref[BaseException]:
+            try:
+                await node.connect(name)
+            except DistributionError as error:
+                return weakref.ref(error)
+            raise AssertionError(name)
+
+        gc.disable()
+        try:
+            for name in (unique_name("nobody"), other.name):
+                failure = await fails(name)
+                await eventually(lambda failure=failure: failure() is None)  # type: ignore[misc]
+        finally:
+            gc.enable()
+
+
+async def test_what_is_done_later_is_freed_once_it_is_done() -> None:
+    """A timer refers to what it calls, and that to the timer which it forgets."""
+    processes = OsProcesses(owns_orphans=False)
+    run: Any = Running(None, None, None, None)  # type: ignore[arg-type]
+    done: list[str] = []
+    gc.disable()
+    try:
+        for later in (processes._later, run.later, run.allow):
+            action = lambda: done.append("done")  # noqa: E731
+            freed = weakref.ref(action)
+            later(0.001, action)
+            del action
+            await eventually(lambda freed=freed: freed() is None)  # type: ignore[misc]
+        assert done == ["done"] * 3
+    finally:
+        gc.enable()
+        await processes.close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -127,7 +128,9 @@ class FileWatch:
             self._again = None
 
 
+@functools.cache
 def _libc() -> Any:
+    """The C library; each object that stands for it is garbage of 30 others that know each other."""
     return ctypes.CDLL(None, use_errno=True)
 
 

@@ -303,11 +303,11 @@ class OsProcesses:
         """Look again: OS processes that die with a dead child's take a moment to be handed up to us."""
 
         def act() -> None:
-            self._timers.discard(timer)
+            self._timers.discard(timer.pop())  # it refers to this function
             action()
 
-        timer = self._loop.call_later(delay, act)
-        self._timers.add(timer)
+        timer = [self._loop.call_later(delay, act)]
+        self._timers.update(timer)
 
     def _sweep(self, *, trackers: bool = False) -> None:
         """Kill and collect the strays that dead children left us.

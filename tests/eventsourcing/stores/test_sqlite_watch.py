@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import os
 import sqlite3
 import sys
@@ -40,6 +42,24 @@ async def test_a_commit_is_told_once(files: str) -> None:
         await eventually(lambda: told)
     watch.close()
     assert told == ["changed"]
+
+
+async def test_watching_again_leaves_nothing_to_be_collected(files: str) -> None:
+    def libraries() -> int:
+        return sum(isinstance(each, ctypes.CDLL) for each in gc.get_objects())
+
+    watch = FileWatch(asyncio.get_running_loop(), files, lambda: None)
+    with watch.watching():
+        before = libraries()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with watch.watching():
+                pass
+        assert libraries() <= before
+    finally:
+        gc.enable()
+        watch.close()
 
 
 async def test_a_write_to_the_wal_is_told_until_it_must_be_visible(files: str) -> None:
