@@ -15,6 +15,11 @@ MAX_CONNECTIONS: Final = 256
 """Connections at once; a sixteenth of the files the process may open, if that is fewer."""
 
 
+ACCEPTED_A_TURN: Final = 4
+"""Connections that are accepted in a turn of the event loop. Some six turns pass until the request of one is
+seen: it must not have been the oldest that asks nothing by then."""
+
+
 class Abortable(Protocol):
     """The part of a transport that is needed here."""
 
@@ -39,6 +44,11 @@ class Connections(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._transports)
+
+    @property
+    def busy(self) -> bool:
+        """Whether half of those there may be ask something: others would find no place to ask from."""
+        return 2 * (len(self._transports) - len(self._quiet)) >= self._most
 
     def made(self, connection: K, transport: Abortable) -> None:
         """There is one more: it, or an older one, goes where that is too many."""

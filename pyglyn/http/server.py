@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -19,8 +20,8 @@ from pyglyn import forks
 from pyglyn.complaints import Complaints
 from pyglyn.errors import DistributionError, LocalProtocolError
 from pyglyn.http import health, metrics
-from pyglyn.http.connections import Connections
-from pyglyn.net.transport import bound, explain, resolve
+from pyglyn.http.connections import ACCEPTED_A_TURN, Connections
+from pyglyn.net.transport import BACKLOG, bound, explain, read_in_small_pieces, resolve
 from pyglyn.node import Node
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class _Few(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, HttpProcessingError):
             return True
+        # What was called holds the error, and the error what was called: with it all that was read.
+        traceback.clear_frames(error.__traceback__)
         line = self._complaints.take(f"refused a malformed request: {type(error).__name__}", time.monotonic())
         if line is None:
             return False
@@ -136,7 +139,8 @@ class HttpServer:
         )
         await self._runner.setup()
         self._count_connections(self._runner.server)
-        await web.SockSite(self._runner, forks.keep(sock)).start()
+        await web.SockSite(self._runner, forks.keep(sock), backlog=ACCEPTED_A_TURN).start()
+        sock.listen(BACKLOG)  # to asyncio the backlog is also what it accepts in one turn
         self._port = sock.getsockname()[1]
 
     def _count_connections(self, server: web.Server | None) -> None:
@@ -145,6 +149,7 @@ class HttpServer:
         made, lost = server.connection_made, server.connection_lost
 
         def connection_made(handler: Any, transport: asyncio.Transport) -> None:
+            read_in_small_pieces(transport)
             made(handler, transport)
             self.connections.made(handler, _AbortedLater(transport))
 
@@ -175,8 +180,18 @@ async def serve(node: Node, host: str, port: int, routes: Iterable[Routes] = ())
     return server
 
 
+LIVE: Final = "/livez"
+"""What is answered however many ask: who gets no answer to it ends the node, and it costs nothing."""
+
+
 def _counted(connections: Connections[Any]) -> Any:
     async def count(request: web.Request, handler: Callable[[web.Request], Any]) -> Any:
+        if connections.busy and request.path != LIVE:
+            from aiohttp import web
+
+            refusal = web.Response(text="too many ask at once\n", status=503)
+            refusal.force_close()
+            return refusal
         with connections.asking(request.protocol):
             return await handler(request)
 

@@ -26,6 +26,9 @@ ACCEPTED_A_TURN = 8
 BACKLOG = 128
 """Connections that wait for that in the kernel."""
 
+CONNECT_AGAIN_S = 0.002
+"""When to try a Unix socket again that as many wait for as can: anybody on the machine may be among them."""
+
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 Buffer: TypeAlias = "bytes | bytearray | memoryview"
 
@@ -230,6 +233,44 @@ async def listen(
             forks.close_server(server)
         raise
     return ListeningSockets(servers, port, served)
+
+
+async def listen_here(path: str, factory: Callable[[], asyncio.BaseProtocol]) -> asyncio.Server:
+    """Listen on a Unix socket; few are accepted in a turn of the event loop, as by `listen`.
+
+    Raises:
+        OSError: it cannot be bound.
+    """
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        sock.bind(path)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(factory, sock=sock, backlog=ACCEPTED_A_TURN)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return server
+
+
+async def connect_here(sock: socket.socket, path: str) -> None:
+    """Connect to a Unix socket. While as many wait there as the kernel lets, it is tried again.
+
+    Not by the event loop: it takes the kernel's refusal for a connection that is under way, and then for one
+    that is up.
+
+    Raises:
+        OSError: nobody listens.
+    """
+    sock.setblocking(False)
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(CONNECT_AGAIN_S)
+        else:
+            return
 
 
 def bound(address: str, port: int) -> socket.socket:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from pyglyn.complaints import Complaints
 from pyglyn.digests import compare_digest
 from pyglyn.node.link import LinkProtocol
 from pyglyn.patience import Patience, after_reading
@@ -57,7 +58,7 @@ class Admission:
         self.token = token
         self.timeout_s = timeout_s
         self.unknown: dict[Arriving, None] = {}
-        self._said: set[str] = set()
+        self._complaints = Complaints()
 
     def arrived(self, connection: Arriving) -> None:
         """One more; it has to show the token now."""
@@ -68,14 +69,10 @@ class Admission:
     def left(self, connection: Arriving) -> None:
         """It has shown the token, or is gone."""
         self.unknown.pop(connection, None)
-        if not self.unknown:
-            self._said.clear()
 
     def refuse(self, connection: Arriving, why: str) -> None:
-        """Close a connection; each cause is logged once until nobody waits any more."""
-        if why not in self._said:
-            self._said.add(why)
-            logger.warning("refused a connection to the socket for workers: %s", why)
+        """Close a connection; each cause is logged once a burst."""
+        self._complaints.log(logger, why, start="refused a connection to the socket for workers: ")
         self.left(connection)
         connection.abort()
 

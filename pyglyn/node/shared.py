@@ -195,7 +195,11 @@ class Borrower:
             raise FileNotFoundError(path)
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
+            if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+                raise PermissionError(path)  # whoever shrinks it would end us when we look at it
             self._size = os.fstat(fd).st_size - FRONT
+            if self._size <= 0:
+                raise FileNotFoundError(path)
             self._memory = forks.keep_mapping(mmap.mmap(fd, FRONT + self._size))
         finally:
             os.close(fd)

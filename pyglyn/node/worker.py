@@ -20,6 +20,7 @@ from pyglyn import counters, logs
 from pyglyn.dist.control import Control, RegSend, Send
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.net.transport import connect_here
 from pyglyn.node import allocator, garbage
 from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
@@ -152,8 +153,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, address.path)  # uvloop's own way to a path takes no abstract one
+            await connect_here(sock, address.path)
             if not may_talk(user_of(sock)):
                 raise PermissionError("what listens where the hub was is of another user")
             self._secret = address.token.encode()

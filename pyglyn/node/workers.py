@@ -24,6 +24,7 @@ from pyglyn import counters, forks, patience
 from pyglyn.dist.control import Control
 from pyglyn.errors import ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.net.transport import listen_here
 from pyglyn.node.admission import Admission, Arriving
 from pyglyn.node.backpressure import PausedSources
 from pyglyn.node.hub import Hub
@@ -92,8 +93,7 @@ class Workers:
 
             self._directory = tempfile.mkdtemp(prefix=name)
             self.address = os.path.join(self._directory, "hub")
-        loop = asyncio.get_running_loop()
-        self._server = forks.keep_server(await loop.create_unix_server(self._accept, self.address))
+        self._server = forks.keep_server(await listen_here(self.address, self._accept))
 
     async def stop(self) -> None:
         """Close every link, and stop listening."""

@@ -210,7 +210,9 @@ async def counts_what_is_kept_of_children(me: Process) -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"memory_limit": 2**40}, {"heartbeat": 60.0}], ids=str)
-async def test_a_supervisor_keeps_nothing_of_children_that_ended(epmd: object, limits: dict[str, Any]) -> None:
+async def test_a_supervisor_keeps_nothing_of_children_that_ended(
+    epmd: object, limits: dict[str, Any]
+) -> None:
     below = Supervisor(intensity=1000, period=1)
     below.add(worker(counts_what_is_kept_of_children, name="counts", isolation="task"))
     below.add(worker(tells, name="tells", **limits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -198,6 +199,25 @@ def test_another_file_by_the_same_path_is_not_taken_for_it() -> None:
         ):
             with pytest.raises(FileNotFoundError):
                 Borrower(path, name)
+
+
+def test_memory_that_may_shrink_is_not_taken() -> None:
+    """To look at what is not there any more ends an OS process by a signal."""
+    name = "pyglyn-1234"
+    fd = os.memfd_create(name, os.MFD_ALLOW_SEALING)
+    path = f"/proc/{os.getpid()}/fd/{fd}"
+    try:
+        os.ftruncate(fd, FRONT + 8 * PIECE)
+        with pytest.raises(PermissionError):
+            Borrower(path, name)
+        os.ftruncate(fd, FRONT)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        with pytest.raises(FileNotFoundError):
+            Borrower(path, name)
+        os.ftruncate(fd, FRONT + 8 * PIECE)
+        Borrower(path, name)
+    finally:
+        os.close(fd)
 
 
 def test_a_fork_keeps_nothing_of_it_and_gives_nothing_back() -> None:

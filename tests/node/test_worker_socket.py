@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -194,3 +195,59 @@ async def test_a_hub_or_worker_of_another_user_is_refused_even_with_the_token(
         assert not node.workers.admission.unknown
         sock.close()
     assert "it is of user" in caplog.text
+
+
+def as_many_as_can(node: Node) -> list[socket.socket]:
+    """Strangers, up to where the kernel lets no more wait; the hub has not had its turn yet."""
+    strangers = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            strangers.append(sock)
+            sock.connect(node.workers.address)
+    return strangers
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only this user finds the socket")
+async def test_a_worker_waits_where_as_many_as_can_have_connected(settings: Settings) -> None:
+    """To asyncio the kernel's refusal is a connection, which then is nobody's."""
+    async with Node(unique_name(), cookie="c", settings=settings) as node:
+        await node.workers.start()
+        strangers = as_many_as_can(node)
+        worker = Worker()
+        await worker.connect(HubAddress(node.workers.address, node.workers.token), "w")
+        assert len(node.workers.links) == 1
+        worker._closing = True
+        await worker.close()
+        for sock in strangers:
+            sock.close()
+        await settled(node, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only this user finds the socket")
+async def test_who_has_the_token_is_read_before_many_others_that_came_with_it(settings: Settings) -> None:
+    async with Node(unique_name(), cookie="c", settings=settings) as node:
+        await node.workers.start()
+        honest = connected(node)
+        honest.send(node.workers.token.encode() + HELLO)
+        strangers = as_many_as_can(node)
+        assert len(strangers) > admission.MAX_UNKNOWN
+        assert await asyncio.get_running_loop().sock_recv(honest, 1000), "no welcome"
+        for sock in [honest, *strangers]:
+            sock.close()
+        await settled(node, 0)
+
+
+async def test_strangers_one_after_another_cost_one_line(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Node(unique_name(), cookie="c", settings=settings) as node:
+        await node.workers.start()
+        for _ in range(5):
+            sock = connected(node)
+            sock.send(b"x" * len(node.workers.token))
+            assert await is_closed(sock)
+            sock.close()
+            await settled(node, 0)
+    assert len([r for r in caplog.records if "the token is wrong" in r.getMessage()]) == 1
