@@ -12,10 +12,10 @@ class Allowance:
     Args:
         count: entries at most.
         size: bytes at most.
-        rate: entries a second for long; as many as a tenth of ``count`` may come at once.
+        rate: entries a second for long; as many as a tenth of ``count`` may come at once. None for any.
     """
 
-    def __init__(self, count: int = 1000, size: int = 16 * 2**20, rate: float = 10.0) -> None:
+    def __init__(self, count: int = 1000, size: int = 16 * 2**20, rate: float | None = 10.0) -> None:
         self._count = count
         self._size = size
         self._rate = rate
@@ -25,12 +25,13 @@ class Allowance:
 
     def take(self, size: int, now: float) -> bool:
         """Take a message of so many bytes; False if it is too much."""
-        if self._at is not None:
+        if self._at is not None and self._rate is not None:
             self._credit = min(self._burst, self._credit + (now - self._at) * self._rate)
         self._at = now
         if self._credit < 1 or self._count < 1 or size > self._size:
             return False
-        self._credit -= 1
+        if self._rate is not None:
+            self._credit -= 1
         self.count(size)
         return True
 

@@ -114,10 +114,11 @@ class _Received(ProcessEvents[Any]):
 
 @attrs.frozen
 class _Unreadable:
-    """A message that does not decode, and why."""
+    """A message that does not decode, why, and how many bytes it has."""
 
     body: Term
     error: str
+    size: int
 
 
 class LiveQuery(QueryServer):
@@ -142,6 +143,7 @@ class LiveQuery(QueryServer):
         self.complaints = Complaints()  # of attempts; over with a success
         self.garbage = Complaints()
         self.allowance: Allowance | None = None  # for messages that do not decode
+        self.room = Allowance(rate=None)  # for those of them that wait
         self.dropped = 0
         self.paused = False  # by an order
         self.stopped = False  # by the policy
@@ -177,7 +179,11 @@ class LiveQuery(QueryServer):
         try:
             message = wire.read_process_events(body, self.read)
         except Exception as error:  # DecodeErrors, or what a decoder of the application's raises
-            self.waiting.append(_Unreadable(body, _in_words(error)))
+            unreadable = _Unreadable(body, _in_words(error), len(etf.encode(body)))
+            if self.room.take(unreadable.size, time.monotonic()):
+                self.waiting.append(unreadable)
+            else:  # it is paused, or the store is away, or more comes than it can look at
+                self._drop(unreadable)
             return
         received = _Received(message.aggregate_id, message.events, body)
         self.waiting.extend(self.ordering.take(received, time.monotonic()))
@@ -239,6 +245,8 @@ class LiveQuery(QueryServer):
             self._again_after(_UNAVAILABLE.pause(self.unavailable))
             return
         self.waiting.popleft()
+        if isinstance(message, _Unreadable):
+            self.room.give_back(message.size)
         self._begin()
 
     async def _is_done(self, message: _Received | _Unreadable) -> bool:
@@ -246,8 +254,7 @@ class LiveQuery(QueryServer):
         name = self.spec.name
         if isinstance(message, _Unreadable):
             if self.attempts == 0 and not await self._may_keep(message):
-                self._complain(self.garbage, "drops messages that do not decode: there are too many of them")
-                self.error = f"{self.dropped} messages that do not decode were dropped; {message.error}"
+                self._drop(message)
                 return True
             self._complain(self.garbage, "parks messages that do not decode", message.error)
             self.doomed, self.error = (message.body, message.error, 0), message.error
@@ -270,10 +277,12 @@ class LiveQuery(QueryServer):
             self.allowance = Allowance()
             for event in await self.parking.all():
                 self.allowance.count(len(event.raw))
-        if self.allowance.take(len(etf.encode(message.body)), time.monotonic()):
-            return True
+        return self.allowance.take(message.size, time.monotonic())
+
+    def _drop(self, message: _Unreadable) -> None:
         self.dropped += 1
-        return False
+        self._complain(self.garbage, "drops messages that do not decode: there are too many of them")
+        self.error = f"{self.dropped} messages that do not decode were dropped; {message.error}"
 
     def _complain(self, complaints: Complaints, text: str, example: str = "") -> None:
         """Log one line a burst."""

@@ -17,3 +17,11 @@ def test_an_allowance_bounds_number_size_and_rate() -> None:
     taken = sum(allowance.take(1, at * 10.0) for at in range(2, 100))
     assert taken == 30 - 5
     assert not allowance.take(1, 10_000.0), "as many as may be kept"
+
+
+def test_without_a_rate_as_many_as_may_be_kept_may_come_at_once() -> None:
+    allowance = Allowance(count=30, size=1000, rate=None)
+    assert sum(allowance.take(10, 0.0) for _ in range(40)) == 30
+    allowance.give_back(10)
+    assert allowance.take(700, 0.0)
+    assert not allowance.take(1, 0.0)

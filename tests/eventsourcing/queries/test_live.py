@@ -423,3 +423,26 @@ async def test_garbage_is_kept_within_bounds_and_told_in_a_line_a_burst(
     assert len(lines) == 2, lines
     assert "parks messages that do not decode" in lines[0]
     assert "there are too many" in lines[1]
+
+
+async def test_garbage_that_waits_for_a_paused_query_is_bounded_too(node, parking, caplog):
+    """The events that wait with it are kept, however many."""
+    seen = Seen()
+    await start(node, seen, parking=parking)
+    await node.call("query", Atom("pause"))
+    for number in range(1500):
+        node.send("query", (b"group", (Atom("garbage"), number)))
+        if number % 10 == 0:
+            node.send("query", (b"group", message(f"b{number}", 1, "b")))
+    node.send("query", (b"group", (Atom("garbage"), bytes(20 << 20))))
+    found = await status(node)
+    assert found.lag == 1000 + 150
+    assert found.error.startswith("501 messages that do not decode were dropped; ")
+    lines = [record.getMessage() for record in caplog.records if "there are too many" in record.getMessage()]
+    assert len(lines) == 1
+    await node.call("query", Atom("resume"))
+    await eventually(lambda: len(seen.seen) == 150, timeout=20)
+    await node.call("query", Atom("pause"))
+    for number in range(1500):
+        node.send("query", (b"group", (Atom("garbage"), number)))
+    assert (await status(node)).lag == 1000, "there was room again"
