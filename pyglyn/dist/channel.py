@@ -184,7 +184,8 @@ class Channel:
         self._fragments = DistFlags.FRAGMENTS in flags
         self._with_atoms = DistFlags.DIST_HDR_ATOM_CACHE in flags
         self._with_header = self._fragments or self._with_atoms
-        self._head_of_calls = _NORMAL_HEADER if self._with_header and _FOR_CALLS in flags else None
+        takes_all = self._with_header and _FOR_CALLS | _FOR_LINKS in flags
+        self._head_of_signals = _NORMAL_HEADER if takes_all else None
         self._assembler = Assembler(
             settings.max_incomplete_messages, settings.max_message_size, settings.max_incomplete_size
         )
@@ -497,7 +498,7 @@ class Channel:
     def head_of(self, control: Send | RegSend | None) -> bytes | None:
         """What stands between the length and the payload of ordinary messages of one sender to one receiver.
 
-        For None, what stands in front of the control message of messages to aliases, of monitors and of
+        For None, what stands in front of the control message of messages to aliases, of monitors, links and
         their ends. None where they have none that is always the same, or the peer does not take all of these.
 
         Raises:
@@ -506,7 +507,7 @@ class Channel:
         if self.closed:
             raise LocalProtocolError("the connection is closed")
         if control is None:
-            return self._head_of_calls
+            return self._head_of_signals
         if not self._with_header or control.token is not None:
             return None
         return _NORMAL_HEADER + (self._last_head if self._is_like_last(control) else self._encode(control, True))

@@ -276,6 +276,8 @@ _SEND_SENDER = DistFlags.SEND_SENDER.value
 _UNLINK_ID = DistFlags.UNLINK_ID.value
 _ALTACT_SIG = DistFlags.ALTACT_SIG.value
 _ALIAS = DistFlags.ALIAS.value
+_EXIT_PAYLOAD = DistFlags.EXIT_PAYLOAD.value
+_SPAWN = DistFlags.SPAWN.value
 
 
 def to_term(control: Control, flags: int) -> tuple[Any, ...]:
@@ -341,7 +343,7 @@ def _write_altact_send(c: AltactSend, flags: int) -> tuple[Any, ...]:
             return _write_exit2(Exit2(c.sender, to, IN_PAYLOAD, c.token), flags)
         return _write_send(Send(c.sender, to, c.token), flags)
     if Altact.EXIT in bits:
-        _need(flags, DistFlags.ALTACT_SIG, "exit signal to an alias or a name")
+        _need(flags, _ALTACT_SIG, "exit signal to an alias or a name")
     if isinstance(to, Reference):
         return _write_alias_send(AliasSend(c.sender, to, c.token), flags)
     return _write_reg_send(RegSend(c.sender, to, c.token), flags)
@@ -358,7 +360,7 @@ def _write_exit2(c: Exit2, flags: int) -> tuple[Any, ...]:
 def _exit_tuple(ops: tuple[int, int, int, int], c: LinkExit | Exit2, flags: int) -> tuple[Any, ...]:
     """Choose among payload, payload with token, reason inside, reason inside with token."""
     if c.reason is IN_PAYLOAD:
-        _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
+        _need(flags, _EXIT_PAYLOAD, "exit reason as payload")
         return (ops[0], c.sender, c.to) if c.token is None else (ops[1], c.sender, c.to, c.token)
     if c.token is None:
         return ops[2], c.sender, c.to, c.reason
@@ -378,13 +380,13 @@ def _write_demonitor_p(c: DemonitorP, flags: int) -> tuple[Any, ...]:
 def _write_monitor_p_exit(c: MonitorPExit, flags: int) -> tuple[Any, ...]:
     _need(flags, _MONITORS, "MONITOR_P_EXIT")
     if c.reason is IN_PAYLOAD:
-        _need(flags, DistFlags.EXIT_PAYLOAD, "exit reason as payload")
+        _need(flags, _EXIT_PAYLOAD, "exit reason as payload")
         return 28, c.watched, c.watcher, c.ref
     return 21, c.watched, c.watcher, c.ref, c.reason
 
 
 def _write_spawn_request(c: SpawnRequest, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.SPAWN, "SPAWN_REQUEST")
+    _need(flags, _SPAWN, "SPAWN_REQUEST")
     if _MONITOR in c.options:
         _need(flags, _MONITORS, "SPAWN_REQUEST whose process is monitored")
     fields = (c.request_id, c.sender, c.group_leader, c.mfa, c.options)
@@ -392,7 +394,7 @@ def _write_spawn_request(c: SpawnRequest, flags: int) -> tuple[Any, ...]:
 
 
 def _write_spawn_reply(c: SpawnReply, flags: int) -> tuple[Any, ...]:
-    _need(flags, DistFlags.SPAWN, "SPAWN_REPLY")
+    _need(flags, _SPAWN, "SPAWN_REPLY")
     fields = (c.request_id, c.to, int(c.flags), c.result)
     return (31, *fields) if c.token is None else (32, *fields, c.token)
 

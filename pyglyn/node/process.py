@@ -52,13 +52,14 @@ from pyglyn.node.signals import (
 )
 from pyglyn.node.system import SystemSide, is_system_message, state_of
 from pyglyn.node.threads import Home
-from pyglyn.node.ways import AliasWay, Way
+from pyglyn.node.ways import SignalWay, Way
 from pyglyn.patience import Patience
 
 MAX_LOGGED_REASON = 500
 """Characters of an exit reason in the log: a peer may send one of any size."""
 
 _MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
+_ALIAS_SEND = Op.ALIAS_SEND.value
 ACK, CHECKPOINT, PRIVATE = Atom("ack"), Atom("$checkpoint"), Atom("$pyglyn")
 logger = logging.getLogger("pyglyn.process")
 current: contextvars.ContextVar[Process] = contextvars.ContextVar("pyglyn.current_process")
@@ -104,7 +105,7 @@ class Host(Protocol):
     ties: Ties[int]
     read_message: Callable[[bytes | memoryview], Term]
     handling: bool
-    alias_ways: dict[str, AliasWay]
+    signal_ways: dict[str, SignalWay]
     watch_ways: dict[str, Way]
 
     def complain(self, to: logging.Logger, text: str) -> None: ...
@@ -401,11 +402,11 @@ class Process:
                 if way(message):
                     return
             elif type(to) is Reference:  # such as that of a reply to a call
-                to_alias = runtime.alias_ways.get(to.node)
+                to_alias = runtime.signal_ways.get(to.node)
                 if to_alias is not None:
-                    if to_alias(self.pid, to, message):
+                    if to_alias((_ALIAS_SEND, self.pid, to), message):
                         return
-                    runtime.alias_ways.pop(to.node, None)
+                    runtime.signal_ways.pop(to.node, None)
         self._send_all_the_way(to, message)
 
     def _send_all_the_way(self, to: Destination, message: Term) -> None:

@@ -23,6 +23,7 @@ from pyglyn import etf
 from pyglyn.complaints import Complaints
 from pyglyn.dist.control import (
     IN_PAYLOAD,
+    PAYLOAD_OPS,
     AliasSend,
     Altact,
     AltactSend,
@@ -34,7 +35,6 @@ from pyglyn.dist.control import (
     LinkExit,
     MonitorP,
     MonitorPExit,
-    Op,
     RegSend,
     Send,
     SpawnReply,
@@ -42,6 +42,7 @@ from pyglyn.dist.control import (
     Unlink,
     UnlinkId,
     UnlinkIdAck,
+    to_term,
     undecodable,
 )
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
@@ -56,7 +57,7 @@ from pyglyn.node.settings import Settings
 from pyglyn.node.signals import Deliver, Die, Down, Effect, Emit
 from pyglyn.node.telling import Telling
 from pyglyn.node.threads import Home
-from pyglyn.node.ways import AliasWay, Port, Way, way_by_name, way_here, way_out, way_to_aliases
+from pyglyn.node.ways import Port, SignalWay, Way, way_by_name, way_for_signals, way_here, way_out
 
 logger = logging.getLogger("pyglyn.process")
 
@@ -122,7 +123,9 @@ MESSAGES = (Send, RegSend, AliasSend, AltactSend)
 """What carries a message; these are refused, not queued, where far too much waits already."""
 
 
-_MONITOR_P, _DEMONITOR_P = Op.MONITOR_P.value, Op.DEMONITOR_P.value
+_SHORT = (MonitorP, DemonitorP, MonitorPExit, Link, LinkExit, UnlinkId, UnlinkIdAck)
+_EVERYTHING = ~0
+"""All that peers may have negotiated: those without something of it have no short way."""
 _REENTERED = "a signal from outside arrived while one is being handled"
 
 
@@ -153,8 +156,8 @@ class Runtime:
         source: the node that sent what is being taken now; None for this one.
         handling: a signal is being handled; what is sent now goes out behind what that causes.
         on_way: gives what `ways.way_out` needs for messages with a control message to a node, and with None
-            what `ways.way_to_aliases` does.
-        alias_ways: other node -> the way to aliases of it.
+            what `ways.way_for_signals` does.
+        signal_ways: other node -> the way of answers to calls of it, and of ends that are told there.
         watch_ways: other node -> the way for monitors of its processes.
         refused: terms that did not decode, of messages (dropped) and of signals (replaced); each is logged.
     """
@@ -184,7 +187,7 @@ class Runtime:
         self.ties: signals.Ties[int] = signals.Ties()
         self.source: str | None = None
         self.on_way: Callable[[Send | RegSend | None, str], tuple[bytes, int, Port] | None] | None = None
-        self.alias_ways: dict[str, AliasWay] = {}
+        self.signal_ways: dict[str, SignalWay] = {}
         self.watch_ways: dict[str, Way] = {}
         self.refused = 0
         self.read_message: Callable[[bytes | memoryview], Term] = self._read_message  # one for all mailboxes
@@ -396,13 +399,13 @@ class Runtime:
         return None if way is None else way_by_name(way, self.names, known)
 
     def find_node_ways(self, node: str) -> None:
-        """Note how messages to aliases of another node, and monitors, get there, until it is down."""
+        """Note how answers to calls of another node, monitors and ends get there, until it is down."""
         found = None if self.on_way is None or node == self.node else self.on_way(None, node)
         if found is None:
-            self.alias_ways.pop(node, None)
+            self.signal_ways.pop(node, None)
             self.watch_ways.pop(node, None)
         else:
-            self.alias_ways[node] = way_to_aliases(*found)
+            self.signal_ways[node] = way_for_signals(*found)
             self.watch_ways[node] = way_out(*found)
 
     def _way_out(self, control: Send | RegSend, node: str) -> Way | None:
@@ -419,24 +422,29 @@ class Runtime:
                 if isinstance(control, MESSAGES):
                     body = etf.normalise(body)
                 self._hand_over(control, dest, body)
-            elif isinstance(control, (MonitorP, DemonitorP)):
-                self._watch_out(control, dest.node)
+            elif isinstance(control, _SHORT):
+                self._send_short(control, body, dest.node)
             else:
                 self._send_out(control, body, dest.node)
         elif node is not None and node != self.node:
-            if isinstance(control, (MonitorP, DemonitorP)):
-                self._watch_out(control, node)
+            if isinstance(control, _SHORT):
+                self._send_short(control, body, node)
             else:
                 self._send_out(control, body, node)
         else:
             self._choose_way_by_name(control, dest, body)
 
-    def _watch_out(self, control: MonitorP | DemonitorP, node: str) -> None:
-        """Send a monitor out, or its end: each call begins and ends with one, so they have a short way."""
-        way = self.watch_ways.get(node)
-        op = _MONITOR_P if type(control) is MonitorP else _DEMONITOR_P
-        if way is None or not way((op, control.watcher, control.watched, control.ref)):
-            self._send_out(control, None, node)
+    def _send_short(self, control: Control, body: Term, node: str) -> None:
+        """Send a signal of which many may come, or be told, at once: monitors, links and their ends."""
+        signal = to_term(control, _EVERYTHING)
+        if signal[0] in PAYLOAD_OPS:
+            with_term = self.signal_ways.get(node)
+            sent = with_term is not None and with_term(signal, body)
+        else:
+            way = self.watch_ways.get(node)
+            sent = way is not None and way(signal)
+        if not sent:
+            self._send_out(control, body, node)
             self.find_node_ways(node)
 
     def _send_out(self, control: Control, body: Term, node: str) -> None:
@@ -683,7 +691,7 @@ class Runtime:
 
     def node_down(self, node: str) -> None:
         """The connection to a node is gone: links, monitors and spawn requests across it end."""
-        self.alias_ways.pop(node, None)
+        self.signal_ways.pop(node, None)
         self.watch_ways.pop(node, None)
         self.ends.node_lost(node)
         for process in map(self.processes.get, self.ties.take(node)):

@@ -10,19 +10,16 @@ where anything is not as it was, or anybody has to wait, and the message takes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from pyglyn.dist.control import Op
-from pyglyn.etf import Pid, Reference, Term, normalise, pack_frame
-
-_ALIAS_SEND: Final = Op.ALIAS_SEND.value
+from pyglyn.etf import Pid, Term, normalise, pack_frame
 
 Way: TypeAlias = Callable[[Term], bool]
 """Sends a message; False where it has not, and nothing was done."""
 
 
-AliasWay: TypeAlias = Callable[[Pid, Reference, Term], bool]
-"""Sends a message of a process to an alias of another node; False as a `Way`."""
+SignalWay: TypeAlias = Callable[[tuple[Any, ...], Term], bool]
+"""Sends a signal of another control message each time, with its term, to another node; False as a `Way`."""
 
 
 UnreadWay: TypeAlias = Callable[[bytes], bool]
@@ -54,16 +51,16 @@ def way_out(head: bytes, most: int, port: Port) -> Way:
     return send
 
 
-def way_to_aliases(head: bytes, most: int, port: Port) -> AliasWay:
-    """The way through a connection or link to whatever alias; each call has one of its own.
+def way_for_signals(head: bytes, most: int, port: Port) -> SignalWay:
+    """The way through a connection or link of answers to calls, each to an alias of its own, and of ends.
 
     Args:
         head: what is in front of the control message.
     """
     send_frame = port.send_frame
 
-    def send(sender: Pid, alias: Reference, message: Term) -> bool:
-        frame = pack_frame(head, message, most, (_ALIAS_SEND, sender, alias))
+    def send(control: tuple[Any, ...], term: Term) -> bool:
+        frame = pack_frame(head, term, most, control)
         return frame is not None and send_frame(frame)
 
     return send
