@@ -696,8 +696,9 @@ class Runtime:
         self.ends.node_lost(node)
         for process in map(self.processes.get, self.ties.take(node)):
             if process is not None:  # what happened to one before may have ended it
-                for tied in process.signals.tied_to(node):
-                    self._named_monitors.pop(tied, None)  # type: ignore[arg-type]
+                if self._named_monitors:
+                    for ref in process.signals.watchers_at.get(node, ()):
+                        self._named_monitors.pop(ref, None)
                 self.apply(process, process.signals.on_node_down(node))
         for ref in [ref for ref, (asked, _) in self.spawn_replies.items() if asked == node]:
             del self.spawn_replies[ref]

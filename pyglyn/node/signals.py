@@ -9,7 +9,7 @@ Not here: where signals travel, mailboxes, registered names.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Generic, TypeAlias, TypeVar
 
@@ -141,20 +141,20 @@ class Signals:
     Attributes:
         links: other end -> 0 for an active link, or the id of the UNLINK_ID that waits for its ack.
         monitors: what this process monitors, by reference.
-        watchers: who monitors this process: reference -> (watcher, the pid or name it asked with).
+        watchers_at: who monitors this process: node -> reference -> (watcher, the pid or name it asked with).
         trap_exit: exit signals become messages.
     """
 
-    __slots__ = ("_next_unlink_id", "_tied", "_ties", "links", "monitors", "pid", "trap_exit", "watchers")
+    __slots__ = ("_next_unlink_id", "_tied", "_ties", "links", "monitors", "pid", "trap_exit", "watchers_at")
 
     def __init__(self, pid: Pid, ties: Ties[int] | None = None) -> None:
         self._ties = ties
-        # The nodes it was told of, with the pids of links and the references of monitors that go there.
+        # Other nodes, with the pids of links and the references of monitors of this process that go there.
         self._tied: dict[str, dict[Pid | Reference, None]] | None = None
         self.pid = pid
         self.links: dict[Pid, int] = {}
         self.monitors: dict[Reference, MonitorTarget] = {}
-        self.watchers: dict[Reference, tuple[Pid, Pid | Atom]] = {}
+        self.watchers_at: dict[str, dict[Reference, tuple[Pid, Pid | Atom]]] = {}
         self.trap_exit = False
         self._next_unlink_id = 1
 
@@ -175,9 +175,10 @@ class Signals:
         if tied is not None:
             tied.pop(what, None)
 
-    def tied_to(self, node: str) -> Iterable[Pid | Reference]:
-        """The pids of links and the references of monitors, of both sides, that go to another node."""
-        return () if self._tied is None else self._tied.get(node, ())
+    @property
+    def watchers(self) -> dict[Reference, tuple[Pid, Pid | Atom]]:
+        """Who monitors this process, of all nodes: reference -> (watcher, the pid or name it asked with)."""
+        return {ref: of for of_node in self.watchers_at.values() for ref, of in of_node.items()}
 
     def _unlinked(self, other: Pid) -> None:
         del self.links[other]
@@ -271,22 +272,21 @@ class Signals:
 
     def on_monitor(self, watcher: Pid, watched: Pid | Atom, ref: Reference) -> list[Effect]:
         """MONITOR_P: remember with what (pid or name) the watcher asked, the answer uses the same."""
-        self.watchers[ref] = (watcher, watched)
-        tied = None if self._tied is None else self._tied.get(watcher.node)
-        if tied is None:
-            self._tie(watcher.node, ref)
-        else:
-            tied[ref] = None
+        node = watcher.node
+        of_node = self.watchers_at.get(node)
+        if of_node is None:
+            of_node = self.watchers_at[node] = {}
+            if self._ties is not None and node != self.pid.node:
+                self._ties.add(node, self.pid.id)
+        of_node[ref] = (watcher, watched)
         return []
 
     def on_demonitor(self, watcher: Pid, ref: Reference) -> list[Effect]:
         """DEMONITOR_P: an unknown reference, or one of another watcher, is ignored."""
-        known = self.watchers.get(ref)
+        of_node = self.watchers_at.get(watcher.node)
+        known = None if of_node is None else of_node.get(ref)
         if known is not None and known[0] == watcher:
-            del self.watchers[ref]
-            tied = None if self._tied is None else self._tied.get(watcher.node)
-            if tied is not None:
-                tied.pop(ref, None)
+            del of_node[ref]  # type: ignore[union-attr]
         return []
 
     def on_down(self, ref: Reference, reason: Term) -> list[Effect]:
@@ -301,10 +301,11 @@ class Signals:
         """The connection to a node is gone: each link and monitor across it ends with ``noconnection``."""
         effects: list[Effect] = []
         downs: list[Effect] = []
+        self.watchers_at.pop(node, None)
         for tied in () if self._tied is None else self._tied.pop(node, ()):
             if type(tied) is Pid:
                 effects += self.on_exit(tied, NOCONNECTION)
-            elif type(tied) is Reference and self.watchers.pop(tied, None) is None:
+            elif type(tied) is Reference:
                 downs += self.on_down(tied, NOCONNECTION)
         return effects + downs
 
@@ -315,14 +316,18 @@ class Signals:
         """
         pid = self.pid
         links, self.links = self.links, {}
-        watchers, self.watchers = self.watchers, {}
+        watchers, self.watchers_at = self.watchers_at, {}
         monitors, self.monitors = self.monitors, {}
-        if self._tied is not None and self._ties is not None:
-            for node in self._tied:
+        if self._ties is not None:
+            for node in (*(self._tied or ()), *watchers):
                 self._ties.discard(node, self.pid.id)
         return chain(
             (Emit(LinkExit(pid, other), reason) for other, state in links.items() if state == _ACTIVE),
-            (Emit(MonitorPExit(asked, watcher, ref), reason) for ref, (watcher, asked) in watchers.items()),
+            (
+                Emit(MonitorPExit(asked, watcher, ref), reason)
+                for of_node in watchers.values()
+                for ref, (watcher, asked) in of_node.items()
+            ),
             (demonitor_signal(pid, ref, target) for ref, target in monitors.items()),
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
-from pyglyn.dist.control import Link, LinkExit, MonitorP, MonitorPExit
+from pyglyn.dist.control import Link, MonitorP, MonitorPExit
 from pyglyn.etf import Atom, Pid, Reference
 from pyglyn.node.telling import A_TURN
 from pyglyn.testing import eventually
@@ -46,18 +46,13 @@ async def test_others_have_their_turn_while_many_are_told(here: Joined) -> None:
     peer = await here.peer()
     process = here.node.runtime.attach("watched")
     watched = watch(here, peer, process.pid)
-    turns: list[int] = [0]
-    real = here.node.runtime.outlet
-
-    def counted(control: Any, *more: Any) -> None:
-        turns[-1] += isinstance(control, LinkExit | MonitorPExit)
-        real(control, *more)
-
-    here.node.runtime.outlet = counted
+    sent = [here.connection(peer).traffic.sent]
     process.end(BOOM)
+    sent.append(here.connection(peer).traffic.sent)
     while len(here.node.runtime.ends):
-        turns.append(0)
         await asyncio.sleep(0)
+        sent.append(here.connection(peer).traffic.sent)
+    turns = [after - before for before, after in itertools.pairwise(sent)]
     assert max(turns) == A_TURN
     await eventually(lambda: len(peer.messages) == MANY + 3)
     assert told(peer) == watched

@@ -8,13 +8,24 @@ from typing import Any
 import pytest
 
 from pyglyn import etf
-from pyglyn.dist.control import AliasSend, DemonitorP, MonitorP, RegSend, Send
+from pyglyn.dist.control import (
+    AliasSend,
+    Control,
+    DemonitorP,
+    Link,
+    LinkExit,
+    MonitorP,
+    MonitorPExit,
+    RegSend,
+    Send,
+    UnlinkId,
+)
 from pyglyn.errors import EncodeError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import Exit, Node
 from pyglyn.node.ways import way_by_name, way_here, way_out
 from pyglyn.testing import Beam, eventually
-from tests.node.runtimes import PEER, THEM, mailbox, noted
+from tests.node.runtimes import CREATION, NODE, NOPROC, PEER, REF, THEM, mailbox, noted
 
 
 class Port:
@@ -136,6 +147,61 @@ async def test_a_monitor_and_its_end_are_the_same_on_every_way(to: Any) -> None:
     here.runtime.node_down(PEER)
     third = me.monitor(to)
     assert here.take() == [(MonitorP(me.pid, watched, third), None, PEER)]
+
+
+DEAD = Pid(NODE, 9_999, 0, CREATION)
+ANSWERED: list[tuple[Control, Control, tuple[Any, ...]]] = [
+    (MonitorP(THEM, DEAD, REF), MonitorPExit(DEAD, THEM, REF), (28, DEAD, THEM, REF)),
+    (
+        MonitorP(THEM, Atom("nobody"), REF),
+        MonitorPExit(Atom("nobody"), THEM, REF),
+        (28, Atom("nobody"), THEM, REF),
+    ),
+    (Link(THEM, DEAD), LinkExit(DEAD, THEM), (24, DEAD, THEM)),
+]
+
+
+@pytest.mark.parametrize(("asked", "answer", "signal"), ANSWERED)
+async def test_the_end_of_a_process_is_told_the_same_on_every_way(
+    asked: Control, answer: Control, signal: tuple[Any, ...]
+) -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port) if control is None else None
+    for _ in range(3):
+        here.runtime.receive_encoded(asked, None)
+    assert here.take() == [(answer, NOPROC, PEER)]
+    assert port.sent == 2 * [etf.pack_frame(b"head", NOPROC, 1000, signal)]
+    port.open = False
+    here.runtime.receive_encoded(asked, None)
+    assert here.take() == [(answer, NOPROC, PEER)]
+
+
+async def test_a_link_and_its_end_are_the_same_on_every_way() -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port) if control is None else None
+    me = here.process()
+    me.link(THEM)
+    assert here.take() == [(Link(me.pid, THEM), None, PEER)]
+    here.runtime.receive_encoded(UnlinkId(7, THEM, me.pid), None)
+    me.link(THEM)
+    me.unlink(THEM)
+    assert here.take() == []
+    signals = [etf.decode_bare(frame[8:])[0] for frame in port.sent]
+    (_, number, *_) = signals[-1]  # type: ignore[misc]
+    assert signals == [(36, 7, me.pid, THEM), (1, me.pid, THEM), (35, number, me.pid, THEM)]
+
+
+async def test_a_reason_that_is_too_long_for_the_short_way_takes_the_other() -> None:
+    here, port = noted(), Port()
+    here.runtime.on_way = lambda control, node: (b"head", 1000, port) if control is None else None
+    for reason, sent in ((b"short", 0), (b"short", 1), (b"x" * 2000, 1)):
+        me = here.process()
+        here.runtime.receive_encoded(Link(THEM, me.pid), None)
+        me.end(reason)
+        assert len(port.sent) == sent
+    assert [(type(control), reason) for control, reason, _ in here.take()] == [
+        (LinkExit, b"short"), (LinkExit, b"x" * 2000)
+    ]  # fmt: skip
 
 
 async def test_an_alias_of_this_node_is_no_way_out() -> None:
