@@ -285,31 +285,19 @@ class Assembly:
         remaining: fragments still to come.
         room: where to put them, as long as they fit in.
         size: how many bytes have come so far.
+        grown: they, where they have no room.
     """
 
     first: object
     remaining: int
     room: memoryview | None = None
     size: int = 0
-    _grown: bytearray = attrs.Factory(bytearray)
+    grown: bytearray = attrs.Factory(bytearray)
 
     @property
     def content(self) -> memoryview:
         """What has come so far, joined: it is copied out of what was received, once."""
-        return memoryview(self._grown) if self.room is None else self.room[: self.size]
-
-    def add(self, part: Buffer) -> None:
-        """One more part."""
-        size = self.size + len(part)
-        if self.room is None:
-            self._grown += part
-        elif size <= len(self.room):
-            self.room[self.size : size] = part
-        else:
-            self._grown += self.room[: self.size]
-            self._grown += part
-            self.room = None
-        self.size = size
+        return memoryview(self.grown) if self.room is None else self.room[: self.size]
 
 
 class Assembler:
@@ -389,8 +377,8 @@ class Assembler:
         Raises:
             RemoteProtocolError: a limit is reached.
         """
-        view, count, message = memoryview(data), 0, None
-        while len(data) - at >= _NEXT_HEAD.size:
+        view, last, count, message = memoryview(data), len(data) - _NEXT_HEAD.size, 0, None
+        while at <= last:
             length, magic, kind, sequence, number = _NEXT_HEAD.unpack_from(data, at)
             if magic != VERSION_MAGIC or kind != DIST_FRAG_CONT or not LARGE <= length <= longest:
                 break
@@ -414,14 +402,24 @@ class Assembler:
         Raises:
             RemoteProtocolError: a limit is reached.
         """
-        self._total += len(part)
-        if assembly.size + len(part) > self._max_message_size:
+        more = len(part)
+        begin, end = assembly.size, assembly.size + more
+        self._total += more
+        if end > self._max_message_size:
             raise RemoteProtocolError(f"a fragmented message exceeds {self._max_message_size} bytes")
         if self._total > self._max_total_size:
             raise RemoteProtocolError(
                 f"incomplete fragmented messages exceed {self._max_total_size} bytes together"
             )
-        assembly.add(part)
+        assembly.size = end
+        room = assembly.room
+        if room is not None and end <= len(room):
+            room[begin:end] = part
+            return
+        if room is not None:
+            assembly.grown += room[:begin]
+            assembly.room = None
+        assembly.grown += part
 
 
 def parse_fragment_head(head: bytes) -> tuple[int, int]:
