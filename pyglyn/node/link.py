@@ -116,7 +116,7 @@ class FrameWriter:
         if not parts:
             return [_LENGTH.pack(len(header)) + header]
         size = sum(map(len, parts))
-        if size >= LARGE and self.lender is not None:
+        if size >= shared.LEAST and self.lender is not None:
             start = self.lender.put(parts, size)
             if start is not None:
                 place = etf.encode_bare(start) + etf.encode_bare(size)
@@ -514,13 +514,18 @@ class LinkProtocol(asyncio.BufferedProtocol):
 
     def send_many(self, control: Send | RegSend, node: str | None, payloads: list[bytes]) -> None:
         """Send messages that have the same header."""
+        if len(payloads[0]) >= shared.LEAST and self._writer.lender is not None:  # the others will be alike
+            for payload in payloads:
+                self.send(control, node, [payload])
+            return
         self._put([etf.join_frames(self._writer.header(control, node), payloads)])
 
     def way(self, control: Send | RegSend | None, node: str | None) -> tuple[bytes, int, Port] | None:
         """What a way through this link needs (see ``ways``)."""
+        longest = LARGE if self._writer.lender is None else shared.LEAST
         if control is None:
-            return _PAIR + etf.encode_bare(_where(node)), LARGE, self
-        return None if control.token is not None else (self._writer.header(control, node), LARGE, self)
+            return _PAIR + etf.encode_bare(_where(node)), longest, self
+        return None if control.token is not None else (self._writer.header(control, node), longest, self)
 
     def send_frame(self, frame: bytes) -> bool:
         """Send a message that `etf.pack_frame` has made; False where it is for ``send``."""

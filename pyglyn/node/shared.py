@@ -34,6 +34,8 @@ from typing import Any, Final
 from pyglyn import forks
 from pyglyn.errors import RemoteProtocolError
 
+LEAST: Final = 24 * 1024
+"""Bytes of a message from which on it is the cheaper way."""
 PIECE: Final = 64 * 1024
 FRONT: Final = 4096
 """Bytes in front, and so the most pieces there are."""

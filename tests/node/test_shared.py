@@ -21,7 +21,7 @@ from pyglyn.etf import Pid
 from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings
 from pyglyn.node.link import LinkProtocol
-from pyglyn.node.shared import FRONT, PIECE, Borrower, Lender
+from pyglyn.node.shared import FRONT, LEAST, PIECE, Borrower, Lender
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -287,7 +287,7 @@ async def ends() -> AsyncIterator[Ends]:
 
 def numbered(count: int) -> list[bytes]:
     """Messages of every way: small ones, and large ones in memory, too large for it, and more than it has."""
-    sizes = (10, LARGE - 1, LARGE, MIB, 100, 3 * MIB, 5 * MIB)
+    sizes = (10, LEAST - 1, LEAST, LARGE, MIB, 100, 3 * MIB, 5 * MIB)
     return [bytes((number,)) * sizes[number % len(sizes)] for number in range(count)]
 
 
@@ -304,7 +304,11 @@ async def test_large_and_small_messages_keep_their_order(ends: Ends, memory: int
     assert ends.got == sent
 
 
-async def test_few_bytes_of_large_messages_go_through_the_socket(ends: Ends) -> None:
+@pytest.mark.parametrize("size", [LEAST, MIB])
+@pytest.mark.parametrize("together", [True, False])
+async def test_few_bytes_of_large_messages_go_through_the_socket(
+    ends: Ends, size: int, together: bool
+) -> None:
     """Their copies and system calls are what that way costs: some 20 for a mebibyte."""
     await ends.connect()
     await ends.accepted()
@@ -312,10 +316,15 @@ async def test_few_bytes_of_large_messages_go_through_the_socket(ends: Ends) -> 
     written: list[int] = []
     write = ends.one.transport.write
     ends.one.transport.write = lambda data: (written.append(len(data)), write(data))[1]  # type: ignore[method-assign]
-    for number in range(50):
-        ends.one.send(TO_THEM, None, [bytes((number,)) * MIB])
-        await eventually(lambda number=number: len(ends.got) == number + 1)
-    assert ends.got == [bytes((number,)) * MIB for number in range(50)]
+    for number in range(0, 50, 2):
+        two = [bytes((each,)) * size for each in (number, number + 1)]
+        if together:
+            ends.one.send_many(TO_THEM, None, two)
+        else:
+            for message in two:
+                ends.one.send(TO_THEM, None, [message])
+        await eventually(lambda number=number: len(ends.got) == number + 2)
+    assert ends.got == [bytes((number,)) * size for number in range(50)]
     assert len(written) <= 50
     assert sum(written) < 50 * 200
 
