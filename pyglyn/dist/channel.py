@@ -133,6 +133,8 @@ Messages: TypeAlias = "tuple[Control, Payload | list[bytes]]"
 """A control message with its undecoded payload, None if it is not of those that have one; or with those of
 several messages that have the same one, in order."""
 Batched: TypeAlias = "Messages | TickReceived | ProtocolBroken"
+_First: TypeAlias = "list[bytes] | tuple[Control, int]"
+"""Of a message in fragments: the atoms that its header had; or its control message, and how long that is."""
 _TICK_RECEIVED: Final = TickReceived()
 _FRAGMENTS: Final = (bytes((DIST_FRAG_HEADER,)), bytes((DIST_FRAG_CONT,)))
 _NORMAL_HEADER: Final = bytes((VERSION_MAGIC, DIST_HEADER, 0))
@@ -194,6 +196,8 @@ class Channel:
         # one of them.
         self._known_controls: dict[bytes, Control] = {}
         self._known_ends: dict[int, int] = {}  # op -> where its last control message ended in the packet
+        # The control message of the last message in fragments, and its bytes.
+        self._last_fragmented: tuple[bytes, Control | None] = b"", None
         signals = {**CALL_SIGNALS, **LINK_SIGNALS} if _FOR_LINKS in flags else CALL_SIGNALS
         usual = self._with_header and settings.control_limits == DEFAULT_CONTROL_LIMITS
         self._reader = PacketReader(
@@ -384,36 +388,55 @@ class Channel:
         if count == 1:
             return self._receive_with_atoms(bytes(packet), FRAGMENT_HEADER_SIZE)
         atoms, at = self._read_atoms(packet, FRAGMENT_HEADER_SIZE)
+        # Kept as bytes, which count against the limits; decoded it could be many times as large.
+        first: _First = atoms
         room = None
         if not atoms:
-            # The documentation has the control message in the first fragment entirely, but OTP 25 and 28 cut
-            # a long one, such as an EXIT with a large reason in it.
-            with contextlib.suppress(TruncatedTerm):
-                control = self._check(decode_bare(packet, at, limits=self.settings.control_limits)[0])
-                if self.room_for is not None and isinstance(control, (Send, RegSend, AliasSend)):
+            known, control = self._last_fragmented
+            if not known or packet[at : at + len(known)] != known:
+                control, end = self._control_of_first_fragment(packet, at)
+                known = bytes(packet[at:end])
+            if isinstance(control, (Send, RegSend, AliasSend)) and len(known) <= _KNOWN_SIZE:
+                self._last_fragmented = known, control
+                first = control, len(known)
+                if self.room_for is not None:
                     room = self.room_for(control, count * max(FRAGMENT_SIZE, len(packet) - at))
-        # Kept as bytes, which count against the limits; decoded it could be many times as large.
-        self._assembler.start(sequence, count, atoms, [memoryview(packet)[at:]], room)
+        self._assembler.start(sequence, count, first, [memoryview(packet)[at:]], room)
         return None
+
+    def _control_of_first_fragment(self, packet: bytes | memoryview, at: int) -> tuple[Control | None, int]:
+        """Read a control message; returns also where it ends. None where it does not end in this fragment.
+
+        The documentation has it in the first one entirely, but OTP 25 and 28 cut a long one, such as an EXIT
+        with a large reason in it.
+        """
+        try:
+            term, end = decode_bare(packet, at, limits=self.settings.control_limits)
+        except TruncatedTerm:
+            return None, at
+        return self._check(term), end
 
     def _receive_fragment(self, head: bytes, parts: list[memoryview]) -> Message | None:
         sequence, number = parse_fragment_head(head)
         assembly = self._assembler.proceed(sequence, number, parts)
         if assembly is None:
             return None
-        return self._message_with_atoms(assembly.content, 0, cast("list[bytes]", assembly.first))
+        content, first = assembly.content, cast("_First", assembly.first)
+        if isinstance(first, list):
+            return self._message_with_atoms(content, 0, first)
+        control, at = first
+        if at == len(content):
+            return self._message_with_atoms(content, 0, [])  # it says what is missing
+        return control, _payload(content, at)
 
     def _message(self, term: Any, data: bytes | memoryview, at: int) -> Message:
         """Make the event of a control message and the payload that starts at ``at`` in ``data``."""
         control = self._check(term)
         if term[0] not in PAYLOAD_OPS:
             return control, None
-        size = len(data) - at
-        if size <= 0:
+        if at >= len(data):
             raise RemoteProtocolError(f"{Op(term[0]).name}: the payload is missing")
-        if size < LARGE:
-            return control, bytes(data[at:])
-        return control, memoryview(data)[at:] if at else data
+        return control, _payload(data, at)
 
     def _check(self, term: Any) -> Control:
         """Read a control message and check whose the pids in it are, as a real node does."""
@@ -595,6 +618,13 @@ class Channel:
         self.queue.clear()
         self._assembler.clear()
         self._reader.clear()
+
+
+def _payload(data: bytes | memoryview, at: int) -> bytes | memoryview:
+    """What begins at ``at``; not copied if it is large."""
+    if len(data) - at < LARGE:
+        return bytes(data[at:])
+    return memoryview(data)[at:] if at else data
 
 
 def each_by_itself(batch: list[Batched]) -> list[Event]:

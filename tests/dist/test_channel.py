@@ -498,6 +498,27 @@ def test_fragments_in_the_middle_are_copied_to_their_place_alone() -> None:
     assert peak < 16_384
 
 
+def test_the_control_message_of_messages_in_fragments_is_read_once_where_it_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that are another only in that they are shorter or longer are read."""
+    a, b = pair()
+    receivers: list[Pid | Atom] = [B, B, B, Atom("in"), Atom("in"), Atom("inbox"), Atom("inbox"), B]
+    for to in receivers:
+        a.send(Send(A, to) if isinstance(to, Pid) else RegSend(A, to), encode_parts(bytes(100_000)))
+    read: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> tuple[Term, int]:
+        read.append(1)
+        return decode_bare(*args, **options)
+
+    monkeypatch.setattr("pyglyn.dist.channel.decode_bare", counted)
+    monkeypatch.setattr("pyglyn.dist.control.decode_bare", counted)
+    controls = [control for control, _ in received(b, wire(a))]
+    assert controls == [Send(A, to) if isinstance(to, Pid) else RegSend(A, to) for to in receivers]
+    assert len(read) == 4
+
+
 @settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(60_000, 300_000), min_size=1, max_size=4),
