@@ -52,18 +52,25 @@ def _one_line(text: str) -> str:
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
-def _fields(*fields: str) -> str:
-    return "\t".join(map(_one_line, fields))
+def _put(*fields: str, below: tuple[str, ...]) -> None:
+    """Print what belongs together: on one line, or on a terminal what may be long in lines below the rest."""
+    if sys.stdout.isatty():
+        click.echo(
+            "\n".join(["  ".join(map(_one_line, fields)), *(tables.note(text) for text in below if text)])
+        )
+    else:
+        click.echo("\t".join(map(_one_line, (*fields, *below))))
 
 
-def _line(event: es.RecordedEvent[Any]) -> str:
+def _put_event(event: es.RecordedEvent[Any]) -> None:
     start = ("-" if event.position == NO_POSITION else str(event.position), tables.moment(event.recorded_at))
     if event.envelope is None:
         text = event.error.payload if event.error is not None else ""
-        return _fields(*start, f"{event.aggregate_id} #{event.sequence}", f"does not decode: {text}")
+        _put(*start, f"{event.aggregate_id} #{event.sequence}", below=(f"does not decode: {text}",))
+        return
     payload = json.dumps(event.envelope.payload, ensure_ascii=False)
     metadata = " ".join(f"{key}={value}" for key, value in event.envelope.metadata)
-    return _fields(*start, causation.event_id(event.envelope), payload, metadata)
+    _put(*start, causation.event_id(event.envelope), below=(payload, metadata))
 
 
 def _event_json(event: es.RecordedEvent[Any]) -> dict[str, Any]:
@@ -105,7 +112,7 @@ def _show_facts(url: str, tags: tuple[str, ...], after: int, limit: int | None, 
             pairs = " ".join(f"{key}={value}" for key, value in fact.metadata)
             what = f"{fact.type} {fact.version}"
             text = json.dumps(data, ensure_ascii=False)
-            click.echo(_fields(str(fact.position), what, " ".join(fact.tags), text, pairs))
+            _put(str(fact.position), what, " ".join(fact.tags), below=(text, pairs))
 
 
 def _app_codec(reference: str) -> es.RowCodec[Any, Any]:
@@ -149,7 +156,7 @@ def _check(url: str, reference: str, as_json: bool) -> bool:
                 values.show_json(told)
                 continue
             what = f"{event.aggregate_id} #{event.sequence}"
-            click.echo(_fields(str(event.position), what, "; ".join(error.errors), error.payload))
+            _put(str(event.position), what, below=("; ".join(error.errors), error.payload))
     rest = f", {others} of other types" if others else ""
     click.echo(f"{fine} of {codec.aggregate_type} decode, {faults} do not{rest}", err=True)
     return not faults
@@ -200,7 +207,8 @@ def events(
     """Print the events of a store, one a line: position, time, event id, payload, metadata.
 
     STORE-URL is `sqlite:path` or `postgresql://…`. The database is only read. Where no service of pyglyn has
-    used it, or read the event yet, the position is `-`.
+    used it, or read the event yet, the position is `-`. On a terminal payload and metadata stand below the
+    rest.
 
     With `--facts` those that rules across aggregates rest on: position, type, tags, data, metadata.
 
@@ -227,7 +235,7 @@ def events(
             if as_json:
                 values.show_json(_event_json(event))
             else:
-                click.echo(_line(event))
+                _put_event(event)
             if count == limit:
                 break
     if not count and not after and has_facts(url):
@@ -371,9 +379,9 @@ def queries(
         return
     of_managers = ("commands", "timers") if any(each.kind == "manager" for each in found) else ()
     numbers = ("position", "lag", "processed", "parked", *of_managers)
-    table = tables.table(
-        "query", "kind", "state", *numbers, "error", right=numbers, whole=("kind", "state", *numbers)
-    )
+    whole = ("query", "kind", "state", *numbers)
+    errors = ("error",) if any(each.error for each in found) or not sys.stdout.isatty() else ()
+    table = tables.table(*whole, *errors, right=numbers, whole=whole)
     if not found:
         click.echo(f"{node} has no queries")
         return
@@ -381,7 +389,7 @@ def queries(
         found_numbers = (getattr(each, number) for number in numbers)
         counts = ("-" if value is None else str(value) for value in found_numbers)
         row = (each.name, each.kind, each.state, *counts, _one_line(each.error))
-        tables.row(table, *row)
+        tables.row(table, *row[: len(table.columns)])
     tables.show(table)
 
 
@@ -510,9 +518,9 @@ def parked(
 ) -> None:
     """List the parked events of NODE's queries with their errors, or drive them again.
 
-    A table on a terminal; else lines of query, id, aggregate, sequence, attempts, time, error, event. Driving
-    keeps the order of each aggregate: after a failure the rest of it stays parked. The exit status is 1 when
-    something that was to be driven is still parked.
+    A table on a terminal, error and event below each; else lines of query, id, aggregate, sequence, attempts,
+    time, error, event. Driving keeps the order of each aggregate: after a failure the rest of it stays
+    parked. The exit status is 1 when something that was to be driven is still parked.
     """
     set_up_logging(log_level)
     if drive is not None and (query is None or not (drive == "all" or re.fullmatch(r"-?\d+", drive))):
@@ -622,14 +630,11 @@ def _show_parked(rows: list[tuple[str, ...]]) -> None:
     if not rows:
         click.echo("nothing is parked")
         return
-    numbers = ("id", "#", "attempts")
-    table = tables.table(
-        "query", "id", "aggregate", "#", "attempts", "parked at", "error", "event",
-        right=numbers, whole=(*numbers, "query", "aggregate", "parked at"),
-    )  # fmt: skip
-    for row in rows:
-        tables.row(table, *row)
-    tables.show(table)
+    columns = ("query", "id", "aggregate", "#", "attempts", "parked at")
+    table = tables.table(*columns, right=("id", "#", "attempts"), whole=columns)
+    for *cells, _, _ in rows:
+        tables.row(table, *cells)
+    tables.show_with_notes(table, ((error, event) for *_, error, event in rows))
 
 
 def _raw(event: Parked) -> str:

@@ -138,7 +138,7 @@ def stats(url: str, as_json: bool, log_level: str) -> None:
 def _shown(found: dict[str, Any]) -> Iterator[Table]:
     """Lay out what `care.stats` has found: the whole, then each kind that there is any of."""
     whole = tables.table("what", "count", "", right=["count"])
-    first, last = map(tables.moment, found["recorded"])
+    first, last = (tables.moment(at, whole=True) for at in found["recorded"])
     times = f"recorded {first} to {last}" if found["events"] else ""
     tables.row(whole, "events", found["events"], times)
     facts = found["facts"]

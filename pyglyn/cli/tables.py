@@ -20,6 +20,8 @@ from pyglyn.escaping import escaped
 
 UNLIMITED = 1_000_000
 """The width of what is no terminal, in columns."""
+LONGEST_NOTE = 2000
+"""Characters."""
 
 
 def console(file: IO[str] | None = None) -> Console:
@@ -33,12 +35,17 @@ def printable(text: str) -> str:
     return escaped(text)
 
 
-def moment(seconds: float | None) -> str:
-    """A moment in UTC, ISO 8601, from seconds since 1970; ``-`` for none."""
+def moment(seconds: float | None, *, whole: bool = False) -> str:
+    """A moment in UTC, ISO 8601, from seconds since 1970; ``-`` for none.
+
+    Args:
+        whole: without the fraction of the second.
+    """
     if seconds is None:
         return "-"
     try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        return when.strftime("%Y-%m-%dT%H:%M:%SZ" if whole else "%Y-%m-%dT%H:%M:%S.%fZ")
     except (OverflowError, ValueError, OSError):
         return str(seconds)
 
@@ -71,6 +78,27 @@ def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -
             overflow="ellipsis",
         )
     return made
+
+
+def note(text: str) -> str:
+    """A line that stands below another one on a terminal."""
+    return f"    {printable(text if len(text) <= LONGEST_NOTE else text[: LONGEST_NOTE - 1] + '…')}"
+
+
+def show_with_notes(what: Table, notes: Iterable[Iterable[str]]) -> None:
+    """Print a table on a terminal, with lines below each row for what no column has room for.
+
+    Args:
+        notes: for each row its lines, which the terminal breaks, and `note` cuts.
+    """
+    out = console()
+    with out.capture() as captured:
+        out.print(what)
+    heading, *lines = captured.get().splitlines()
+    out.file.write(heading + "\n")
+    for line, below in zip(lines, notes, strict=True):
+        for each in (line, *map(note, below)):
+            out.file.write(each + "\n")
 
 
 def show(what: RenderableType) -> None:

@@ -15,15 +15,18 @@ import sys
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from pyglyn import eventsourcing as es
 from pyglyn._version import __version__
 from pyglyn.dist.epmd import NodeEntry
 from pyglyn.etf import Atom
 from pyglyn.net import epmd_client
 from pyglyn.node import Node
 from pyglyn.testing import eventually
+from pyglyn.testing.bank import BankAccountEvent, CustomerDepositedCash
 from pyglyn.testing.waiting import patiently
 
 APP = """
@@ -557,3 +560,15 @@ async def test_a_table_on_a_narrow_terminal_has_a_line_for_each_row(epmd):
     [row] = [line for line in lines if line.startswith("long")]
     assert re.fullmatch(rf"{node.name[:15]}\w+…  \d+", row), printed
     assert all(len(line) <= 30 for line in lines)
+
+
+async def test_what_is_long_stands_below_the_rest_on_a_terminal(tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path}/bank.db"
+    async with es.open_store(url, events=BankAccountEvent, aggregate_type="BankAccount") as store:
+        await store.append("a", [CustomerDepositedCash(1.0, 1.0)], expected=0, metadata=[("why", "x" * 90)])
+    shown = (await on_terminal("events", url, columns=80)).splitlines()
+    assert re.fullmatch(r"1  \S+Z  BankAccount/a/1", shown[0])
+    assert shown[1].startswith('    {"event-type": ')
+    assert shown[2] == "    why=" + "x" * 90
+    shown = (await on_terminal("store", "stats", url, columns=80)).splitlines()
+    assert re.search(r"  recorded \S+Z to \S+Z$", shown[1].rstrip())

@@ -31,7 +31,7 @@ from pyglyn.testing.bank import (
     handle,
 )
 from pyglyn.testing.waiting import patiently
-from tests.cli.test_cli import run
+from tests.cli.test_cli import on_terminal, run
 from tests.eventsourcing.conftest import postgres, wheel_server  # noqa: F401
 from tests.eventsourcing.handles import bank_at
 from tests.eventsourcing.managers.jobs import Begun, Closed, jobs_manager, jobs_service, open_jobs, steady
@@ -407,6 +407,18 @@ async def test_parked_events_are_shown_a_line_each_however_deep_they_are(node, t
     assert [line[2] for line in lines] == [r"a\nb"] * 3
     assert lines[0][7] == "[" * 100_000 + "]" * 100_000
     assert lines[2][7] == '{"a": "é"}'
+    lines = (await on_terminal("parked", node.name, *COOKIE, columns=80)).splitlines()[1:]
+    assert [line[:4] == " " * 4 for line in lines] == [False, True, True] * 3
+    assert [lines[at].strip() for at in (1, 2, 5, 8)] == [
+        r"a\nb", "[" * 1999 + "…", "a\\nb\ufffd", '{"a": "é"}'
+    ]  # fmt: skip
+    shown = plain(await on_terminal("queries", node.name, *COOKIE, columns=80))
+    assert shown.split()[:7] == ["query", "kind", "state", "position", "lag", "processed", "parked"]
+    assert "error" not in shown
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 CHECKED = """
