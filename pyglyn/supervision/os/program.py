@@ -20,6 +20,8 @@ import re
 import secrets
 import signal
 import socket
+import struct
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
@@ -29,6 +31,7 @@ import attrs
 from pyglyn import forks, patience
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
+from pyglyn.supervision.os import kernel
 from pyglyn.supervision.os.child import ChildSide
 from pyglyn.supervision.os.command import ProgramStart, ReadyFd, ReadyLine, ReadyNotify, ReadyPort
 from pyglyn.supervision.os.deaths import ExitStatus
@@ -46,6 +49,8 @@ _READY_FD = 3
 _EXIT_NOT_STARTED = 127
 _FOLDER = "cwd"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
+_CREDENTIALS = struct.Struct("3i")
+ROOT: Final = 0
 
 
 async def start_program(
@@ -161,6 +166,7 @@ class _Start:
         self._executed: asyncio.Future[tuple[int, str]] = self._loop.create_future()
         self._open = contextlib.ExitStack()
         self._notify: str | None = None
+        self._os_pid = 0
 
     def launch(
         self, ends: contextlib.ExitStack, os_processes: OsProcesses, title: str, method: StartMethod
@@ -185,6 +191,7 @@ class _Start:
                 self._notify = self._listen_for_notification()
             main = _Execute(self._start, self._notify)
             child = os_processes.start(main, title=title, fds=fds, method=method)
+            self._os_pid = child.os_pid
         except BaseException:
             for output in outputs:
                 output.close()
@@ -265,15 +272,30 @@ class _Start:
             receiver.bind(address)
         receiver.setblocking(False)
 
+        if sys.platform == "linux":
+            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
         def read() -> None:
+            # One in a turn of the event loop: anybody on the machine can send as many as they like.
             with contextlib.suppress(BlockingIOError):
-                while True:
-                    if b"READY=1" in receiver.recv(4096).split(b"\n"):
-                        self._now_ready()
+                told, more, _, _ = receiver.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+                if b"READY=1" in told.split(b"\n") and all(self._is_of_program(each) for _, _, each in more):
+                    self._now_ready()
 
         self._loop.add_reader(receiver, read)
         self._open.callback(self._loop.remove_reader, receiver)
         return address
+
+    def _is_of_program(self, credentials: bytes) -> bool:
+        """Whether who has sent something is of this user, or root, or the program, or below it."""
+        os_pid: int
+        os_pid, user, _ = _CREDENTIALS.unpack(credentials)
+        if user in (os.geteuid(), ROOT):
+            return True
+        while os_pid > 1 and os_pid != self._os_pid:
+            found = kernel.os_stat(os_pid)
+            os_pid = 0 if found is None else found.parent
+        return os_pid > 1
 
     async def _connect(self, ready: ReadyPort) -> None:
         """Try to connect until it works; nothing else can tell that a port is open."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import stat
 import sys
@@ -98,6 +99,39 @@ async def programs_say_when_they_are_ready() -> None:
             assert child.status is None
             assert (await child.stop(10.0)).reason() == (Atom("signal"), 15)
     assert "listening on 80" in records.texts("p0")
+    await os_processes.close()
+
+
+NOTIFY = "import os, socket, sys, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); "
+
+
+def notify_addresses() -> list[str]:
+    """The sockets of this OS process that programs tell, from what everybody on the machine may read."""
+    return re.findall(rf"@(pyglyn-notify-{os.getpid()}-\w+)", Path("/proc/net/unix").read_text())
+
+
+async def only_a_program_says_that_it_is_ready() -> None:
+    """Or another one of the same user, as systemd-notify is; not a stranger, who can find its socket as well."""
+    os_processes = OsProcesses(owns_orphans=True)
+    start = ProgramStart(("sleep", "1000"), ready=ReadyNotify())
+    starting = asyncio.ensure_future(start_program(os_processes, start, name="p", timeout=30.0))
+    (address,) = await eventually(notify_addresses)
+    tell = "s.sendto(b'READY=1', '\\0' + sys.argv[1])"
+    stranger = await asyncio.create_subprocess_exec(*python(NOTIFY + "os.setuid(65534); " + tell), address)
+    assert await stranger.wait() == 0
+    for _ in range(20):  # what it has sent is read by then
+        await asyncio.sleep(0)
+    assert not starting.done()
+    own = await asyncio.create_subprocess_exec(*python(NOTIFY + tell), address)
+    assert await own.wait() == 0
+    await (await starting).stop(10.0)
+    become = (
+        "os.setuid(65534); s.sendto(b'READY=1', '\\0' + os.environ['NOTIFY_SOCKET'][1:]); time.sleep(1000)"
+    )
+    child = await start_program(
+        os_processes, ProgramStart(python(NOTIFY + become), ready=ReadyNotify()), name="p", timeout=30.0
+    )
+    await child.stop(10.0)
     await os_processes.close()
 
 

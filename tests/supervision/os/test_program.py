@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
@@ -25,3 +26,8 @@ BODIES = (
 def test_programs(body: str) -> None:
     """The bodies are in program_bodies.py; their names say what they check."""
     run_fresh(f"tests.supervision.os.program_bodies:{body}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_only_a_program_says_that_it_is_ready() -> None:
+    run_fresh("tests.supervision.os.program_bodies:only_a_program_says_that_it_is_ready")
