@@ -14,9 +14,13 @@ Layer: eventsourcing, stores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import attrs
+
+from pyglyn.eventsourcing.stores.json.columns import integers
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
@@ -87,22 +91,41 @@ def unpacked(found: Row, aggregate_type: str | None) -> Packed | None:
         return Packed([], ((),) * 8)
     if right != count or not all(type(text) is str for text in texts):
         return None
-    columns = [text.split(_SEPARATOR) for text in texts]
-    if any(len(column) != count for column in columns):
-        return None
-    positions, times, *types, ids, sequences, event_types, versions, payloads, metadata = columns
+    positions, times, *types, ids, sequences, event_types, versions, payloads, metadata = texts
     try:
-        numbers = list(map(int, positions))
-        moments = (
-            list(map(int, times)) if "" not in times else [int(each) if each else None for each in times]
-        )
-        places = list(map(int, sequences))
+        places = [_integers(text, count) for text in (positions, _filled(times), sequences)]
+        columns = [_parts(text, count) for text in (*types, ids, event_types, versions, payloads, metadata)]
     except ValueError:
         return None
+    numbers, moments, sequence = places
     if numbers != sorted(numbers):
         return None
-    of = types[0] if aggregate_type is None else [aggregate_type] * count
-    return Packed(numbers, (moments, of, ids, places, event_types, versions, payloads, metadata))
+    if aggregate_type is not None:
+        columns.insert(0, [aggregate_type] * count)
+    return Packed(numbers, (moments, *columns[:2], sequence, *columns[2:]))
+
+
+def _filled(times: str) -> str:
+    """Return a column of times with something in place of those that are not known."""
+    if times and times[0] != _SEPARATOR and times[-1] != _SEPARATOR and _SEPARATOR * 2 not in times:
+        return times
+    return _SEPARATOR.join(part or "null" for part in times.split(_SEPARATOR))
+
+
+def _integers(text: str, count: int) -> list[Any]:
+    return _of_size(integers(f"[{text.replace(_SEPARATOR, ',')}]"), count)
+
+
+def _parts(text: str, count: int) -> list[str]:
+    first = text.partition(_SEPARATOR)[0]
+    alike = [first] * count
+    return alike if text == _SEPARATOR.join(alike) else _of_size(text.split(_SEPARATOR), count)
+
+
+def _of_size(parts: list[T], count: int) -> list[T]:
+    if len(parts) != count:
+        raise ValueError
+    return parts
 
 
 class Packing:

@@ -318,12 +318,8 @@ class RowCodec(Generic[E, S]):
     def _recorded_columns(self, rows: Packed) -> list[RecordedEvent[E]]:
         """Read rows that are there by columns; none is missing."""
         times, types, ids, sequences, event_types, versions, payloads, metadata = map(list, rows.others)
-        keys = list(zip(types, event_types, versions, metadata, strict=True))
         common = _Common(NOTHING_USUAL)
-        for key in set(keys):
-            with contextlib.suppress(Exception):
-                common.read(*key)
-        known: list[Any] = list(map(common.known.get, keys))
+        known = common.of_columns(types, event_types, versions, metadata)
         found: list[RecordedEvent[E]]
         found, misfits = in_c.events_of(
             self._events.in_c, ENVELOPE, EVENT, known, rows.positions, times, ids, sequences, payloads
@@ -426,6 +422,19 @@ class _Common:
         found = row.aggregate_type, row.event_type, row.event_version, pairs, number
         self.known[key] = found
         return found
+
+    def of_columns(self, *columns: list[Any]) -> list[Any]:
+        """Return what each row has in common with others; None where something is not as it should be."""
+        if all(column.count(column[0]) == len(column) for column in columns if column):
+            keys = set(zip(*(column[:1] for column in columns), strict=True))
+        else:
+            keys = set(zip(*columns, strict=True))
+        for key in keys:
+            with contextlib.suppress(Exception):
+                self.read(*key)
+        if len(keys) == 1:
+            return [self.known.get(*keys)] * len(columns[0])
+        return list(map(self.known.get, zip(*columns, strict=True)))
 
     def row(
         self, type_: Any, id: Any, sequence: Any, event_type: Any, version: Any, payload: Any, metadata: Any

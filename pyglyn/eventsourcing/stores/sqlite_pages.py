@@ -23,7 +23,7 @@ from typing import Any
 
 import attrs
 
-from pyglyn.eventsourcing.stores.json.columns import numbers, texts
+from pyglyn.eventsourcing.stores.json.columns import integers, texts
 from pyglyn.eventsourcing.stores.packed import LARGE, Packed
 from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, Usual
 from pyglyn.eventsourcing.stores.sql import positioned_statement
@@ -135,7 +135,7 @@ class SqlitePages:
         if is_uniform and unusual:
             self._is_uniform = False
             return self._read_packed(connection, parameters)
-        positions = numbers(columns[0])
+        positions = integers(columns[0])
         if not positions or positions != sorted(positions):
             return None
         self._is_uniform = not unusual
@@ -184,10 +184,10 @@ def _unpacked(positions: list[int], columns: Sequence[str], usual: Usual) -> Pac
     else:
         of, event_type, version, metadata = ([value] * len(positions) for value in _values(usual))
     others = (
-        numbers(times),
+        integers(times),
         of,
         texts(ids),
-        numbers(sequences),
+        integers(sequences),
         event_type,
         version,
         texts(payloads),

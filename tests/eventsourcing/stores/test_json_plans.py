@@ -15,7 +15,7 @@ from hypothesis import given, strategies
 
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing.domain.envelope import RecordedEvent, SerializedEventEnvelop
-from pyglyn.eventsourcing.stores.json.columns import numbers, texts
+from pyglyn.eventsourcing.stores.json.columns import integers, texts
 from pyglyn.eventsourcing.stores.json.plans import ENVELOPE, EVENT, MISFIT, c
 from pyglyn.eventsourcing.stores.packed import Packed
 from pyglyn.testing import require
@@ -227,11 +227,17 @@ def test_only_what_is_whole_becomes_a_reader() -> None:
 
 
 def test_columns_are_read_whatever_is_in_them() -> None:
-    assert numbers("[1,-2,null]") == [1, -2, None]
-    assert numbers('[1.5,"x"]') == [1.5, "x"]
+    assert integers("[1,-2,null]") == [1, -2, None]
+    assert integers(f"[ 1, {10**30}]") == [1, 10**30]
     assert texts('["a","\\"é\\n",null]') == ["a", '"é\n', None]
     assert texts('["\\u0000\\u001f",7]') == ["\0\x1f", 7]
-    assert numbers("[]") == texts("[]") == []
+    assert integers("[]") == texts("[]") == []
+
+
+@pytest.mark.parametrize("text", ["", "[1", "1", "[1,1.5]", '["1"]', "[1] 2", "[Inf]", "[true]", "{}"])
+def test_what_is_no_array_of_integers_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"array|among|Expecting"):
+        integers(text)
 
 
 def columns(count: int) -> list[list[Any]]:

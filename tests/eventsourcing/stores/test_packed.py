@@ -38,6 +38,10 @@ def test_rows_are_made_of_columns():
     assert list(found) == list(found) == expected
     assert len(found) == 2
     assert last_position(found, 0) == last_position(expected, 0) == 7
+    for times, moments in ((",", (None, None)), (",5", (None, 5)), ("5,6", (5, 6))):
+        timed = unpacked((2, 2, RIGHT[0], *texts(times), *RIGHT[2:]), "T")
+        assert timed is not None
+        assert tuple(row[1] for row in timed) == moments
     of_any = unpacked((2, 2, *RIGHT[:2], *texts("T,U"), *RIGHT[2:]), None)
     assert of_any is not None
     assert [row[2] for row in of_any] == ["T", "U"]
@@ -57,10 +61,19 @@ def test_a_page_without_rows_ends_where_it_began():
         (2, 2, *RIGHT[:2], *texts("a,b,c"), *RIGHT[3:]),
         (2, 2, *texts("7,3"), *RIGHT[1:]),
         (2, 2, *RIGHT[:3], *texts("1,1.5"), *RIGHT[4:]),
+        (2, 2, *RIGHT[:3], *texts("1,"), *RIGHT[4:]),
         (2, 2, *RIGHT[:-1], b"[]\x1f[]"),
         (2, 2, *RIGHT[:-1], None),
     ],
-    ids=["not all right", "a separator in an id", "out of order", "no whole number", "bytes", "nothing"],
+    ids=[
+        "not all right",
+        "a separator in an id",
+        "out of order",
+        "no whole number",
+        "no number",
+        "bytes",
+        "nothing",
+    ],
 )
 def test_what_is_not_as_it_should_be_is_to_be_read_row_by_row(found: tuple[Any, ...]):
     assert unpacked(found, "T") is None

@@ -19,13 +19,21 @@ def _reader(kind: str) -> Any:
     return made[2]
 
 
-_numbers, _texts = _reader("INTEGER"), _reader("TEXT")
+_integers, _texts = _reader("INTEGER"), _reader("TEXT")
 
 
-def numbers(text: str) -> list[Any]:
-    """Read an array that has integers and nulls; others take longer."""
-    found: list[Any] = _numbers(text)
-    return found if found is not MISFIT else _read(text)
+def integers(text: str) -> list[Any]:
+    """Read an array of integers and nulls.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found: list[Any] = _integers(text)
+    if found is MISFIT:
+        found = _read(text)
+        if any(type(each) is not int for each in found if each is not None):
+            raise ValueError("something else is among them")
+    return found
 
 
 def texts(text: str) -> list[Any]:
@@ -35,7 +43,11 @@ def texts(text: str) -> list[Any]:
 
 
 def _read(text: str) -> list[Any]:
-    found: list[Any]
-    found, end = scan_once(text, 0)
-    assert end == len(text)
+    found: Any
+    try:
+        found, end = scan_once(text, 0)
+    except StopIteration:
+        found = None
+    if type(found) is not list or end != len(text):
+        raise ValueError("no array")
     return found
