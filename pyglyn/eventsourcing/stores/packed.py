@@ -101,7 +101,7 @@ def unpacked(found: Row, aggregate_type: str | None) -> Packed | None:
     if numbers != sorted(numbers):
         return None
     if aggregate_type is not None:
-        columns.insert(0, [aggregate_type] * count)
+        columns[: len(types)] = [[aggregate_type] * count]
     return Packed(numbers, (moments, *columns[:2], sequence, *columns[2:]))
 
 

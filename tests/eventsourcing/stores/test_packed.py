@@ -45,6 +45,7 @@ def test_rows_are_made_of_columns():
     of_any = unpacked((2, 2, *RIGHT[:2], *texts("T,U"), *RIGHT[2:]), None)
     assert of_any is not None
     assert [row[2] for row in of_any] == ["T", "U"]
+    assert unpacked((2, 2, *RIGHT[:2], *texts("T,T"), *RIGHT[2:]), "T") == found
 
 
 def test_a_page_without_rows_ends_where_it_began():
