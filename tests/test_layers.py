@@ -63,6 +63,7 @@ PURE = {
     "eventsourcing/stores/later.py",
     "eventsourcing/stores/layout.py",
     "eventsourcing/stores/managing.py",
+    "eventsourcing/stores/packed.py",
     "eventsourcing/stores/rows.py",
     "eventsourcing/managers/machine.py",
     "eventsourcing/managers/outgoing.py",
