@@ -97,7 +97,9 @@ class PacketReader:
     def receive_into(
         self, packets: list[Packet | Run], data: bytes | memoryview, at: int = 0, most: int = sys.maxsize
     ) -> int:
-        """Take what was received, up to a large packet: those behind it may be fragments of its message.
+        """Take what was received, up to a large packet, or before it if there are others: it may be a fragment.
+
+        Those that it depends on have to be dealt with first.
 
         Args:
             packets: gets those that are complete, in order.
@@ -139,6 +141,8 @@ class PacketReader:
                 packets.append(data[body:stop] if own else bytes(data[body:stop]))
                 at = stop
                 continue
+            if packets and length >= LARGE:
+                return at  # what is before a fragment may be of the same message
             behind = self._take_fragments(data, at) if length >= LARGE else at
             if behind == at:
                 return self._take(packets, data, body, length)

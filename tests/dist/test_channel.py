@@ -588,6 +588,9 @@ DAMAGED = {
     "first fragment twice": packet(FIRST, (3).to_bytes(8), b"\0", SEND) * 2,
     "fragment left out": packet(FIRST, (3).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8), b"x"),
     "large fragment left out": packet(FIRST, (4).to_bytes(8), b"\0", SEND) + packet(NEXT, (2).to_bytes(8), bytes(70_000)),
+    "large fragment behind the small one after it": packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(70_000))
+    + packet(NEXT, (2).to_bytes(8), b"x")
+    + packet(NEXT, (3).to_bytes(8), bytes(70_000)),
     "large fragment of nothing": packet(NEXT, (2).to_bytes(8), bytes(70_000)),
     "fragmented without payload": packet(FIRST, (2).to_bytes(8), b"\0", SEND) + packet(NEXT, (1).to_bytes(8)),
     "unknown op in a first fragment": packet(FIRST, (2).to_bytes(8), b"\0", encode_bare((99, A))),
@@ -652,6 +655,17 @@ class TestLimits:
         b = pair(settings=ChannelSettings(max_message_size=150))[1]
         assert b.receive_data(packet(FIRST, (4).to_bytes(8), b"\0", SEND, bytes(60))) == []
         assert "exceeds 150 bytes" in broken(b.receive_data(packet(NEXT, (3).to_bytes(8), bytes(60))))
+
+    def test_a_message_counts_no_more_when_its_last_fragment_is_there(self) -> None:
+        """Also where that is a small one, and a large one of another message comes in the same read."""
+        b = pair(settings=ChannelSettings(max_incomplete_size=180_000))[1]
+        other, rest = (10).to_bytes(8), bytes(70_000)
+        begun = packet(FIRST, (2).to_bytes(8), b"\0", SEND, rest)
+        begun += packet(b"\x83E", other, (3).to_bytes(8), b"\0", SEND, rest)
+        assert b.receive_data(begun) == []
+        last = packet(NEXT, (1).to_bytes(8), b"x")
+        events = b.receive_data(last + packet(b"\x83F", other, (2).to_bytes(8), rest))
+        assert [type(event) for event in events] == [MessageReceived]
 
     def test_a_large_fragment_counts_as_far_as_it_is_there(self) -> None:
         b = pair(settings=ChannelSettings(max_message_size=100_000))[1]
