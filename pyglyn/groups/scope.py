@@ -377,7 +377,8 @@ class Scope(Generic[M]):
         self._spawn_task(wait())
 
     def _check_watched(self, effect: CheckWatched) -> None:
-        if all(watcher != effect.pid for watcher, _ in self.process.signals.watchers.values()):
+        watchers = self.process.signals.watchers_at.get(effect.pid.node, {})
+        if all(watcher != effect.pid for watcher, _ in watchers.values()):
             self.perform(self.machine.handle_unwatched(effect.pid, time.monotonic()))
 
     def _ask_version(self, effect: AskVersion) -> None:

@@ -287,9 +287,10 @@ class Runtime:
         for ref in process.aliases:
             self.aliases.pop(ref, None)
         if self._named_monitors:
-            for ref, (_, asked) in process.signals.watchers.items():
-                if not isinstance(asked, Pid):
-                    self._named_monitors.pop(ref, None)
+            for of_node in process.signals.watchers_at.values():
+                for ref, (_, asked) in of_node.items():
+                    if not isinstance(asked, Pid):
+                        self._named_monitors.pop(ref, None)
         self.ends.tell(process.signals.on_own_end(reason))
         if self.serial:  # this OS process may end, and then the hub would tell of that
             self.ends.tell_all()
