@@ -89,6 +89,12 @@ async def timeout(seconds: float | None) -> AsyncIterator[None]:
                 patience.cancel()
 
 
+def is_called_off() -> bool:
+    """Tell whether somebody asked the running task to end; a CancelledError may be raised by anybody."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 @contextlib.contextmanager
 def cancellable() -> Iterator[None]:
     """Let no cancellation of this task get lost in what is inside: it comes out at the end at the latest.

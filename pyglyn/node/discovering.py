@@ -10,6 +10,7 @@ from pyglyn.errors import DiscoveryError, DistributionError
 from pyglyn.escaping import escaped
 from pyglyn.net import Peers
 from pyglyn.net.discovery import Discovery
+from pyglyn.patience import cancellable
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -51,7 +52,8 @@ class Discoverer:
     async def _look(self) -> None:
         """Ask once, and begin to connect to each node that no attempt is under way for."""
         try:
-            found = dict.fromkeys(await self._discovery.nodes())
+            with cancellable():  # dnspython waits with `asyncio.wait_for`
+                found = dict.fromkeys(await self._discovery.nodes())
         except DiscoveryError as error:
             self._say("", f"no nodes are found, trying again: {error}")
             return

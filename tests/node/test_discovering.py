@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 
@@ -13,6 +14,7 @@ from pyglyn.errors import DiscoveryError
 from pyglyn.net import NetSettings
 from pyglyn.net.discovery import DnsAddresses, DnsServices, FromVariable
 from pyglyn.testing import eventually, free_port
+from pyglyn.testing.waiting import patiently
 from tests.net.dns_server import dns_server
 from tests.node.conftest import unique_name
 
@@ -131,6 +133,24 @@ async def test_a_node_that_stops_looks_no_more_and_leaves_no_task(beam):
     asked = way.asked
     assert asyncio.all_tasks() == before
     assert way.asked == asked
+
+
+async def test_a_node_stops_although_its_discovery_takes_no_notice_of_a_cancellation():
+    """As dnspython does now and then on Python 3.11: its ``asyncio.wait_for`` loses one that meets the answer."""
+    asked = asyncio.Event()
+
+    class Deaf:
+        async def nodes(self):
+            asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return []
+
+    async with Node(unique_name(), cookie="x", settings=Settings(net=NetSettings(epmd_port=0))) as node:
+        node.discover(Deaf(), every_s=0.01)
+        await asked.wait()
+        async with asyncio.timeout(patiently(10)):
+            await node.stop()
 
 
 async def test_a_variable_is_read_anew(beam, monkeypatch):

@@ -18,6 +18,7 @@ from pyglyn.eventsourcing.domain.evolution import Several
 from pyglyn.eventsourcing.queries.live import is_async
 from pyglyn.eventsourcing.stores.later import PutOffFailed
 from pyglyn.eventsourcing.stores.store import Cursor, RecordedEvent, Transaction
+from pyglyn.patience import is_called_off
 
 Project: TypeAlias = Callable[..., "Awaitable[None] | None"]
 
@@ -57,8 +58,7 @@ class failing_at:
         if error is None or isinstance(error, self._passing):
             return
         if isinstance(error, asyncio.CancelledError):
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_called_off():
                 return
             # something the application waited for was cancelled
         elif not isinstance(error, Exception | SystemExit):

@@ -47,6 +47,7 @@ from pyglyn.eventsourcing.stores.store import EventStore, ParkedEvent
 from pyglyn.groups import syn
 from pyglyn.node import Caller, GenServer, NoReply, Stop
 from pyglyn.node.exits import Exit, exit_reason
+from pyglyn.patience import cancellable, is_called_off
 from pyglyn.supervision import ChildSpec, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -196,8 +197,7 @@ class LiveQuery(QueryServer):
             while True:
                 await self._go_on()
         except BaseException as error:
-            task = asyncio.current_task()
-            if not self.me.alive or (task is not None and task.cancelling()):
+            if not self.me.alive or is_called_off():
                 raise
             if not isinstance(error, Exit):
                 logger.error("query %s ends", self.spec.name, exc_info=error)
@@ -309,7 +309,8 @@ class LiveQuery(QueryServer):
         self.again_at = time.monotonic() + (pause or 0.0)
 
     async def _call(self, message: ProcessEvents[Any]) -> None:
-        await call_query(self.spec.function, message, in_thread=self.in_hub)
+        with cancellable():
+            await call_query(self.spec.function, message, in_thread=self.in_hub)
         self.processed += 1
         self.last_at = time.monotonic()
 

@@ -19,6 +19,7 @@ import attrs
 
 from pyglyn.eventsourcing.queries.failure import STOP, FailurePolicy
 from pyglyn.eventsourcing.stores.store import EventStore, OutboxEntry, OutboxMessage, ParkedEvent
+from pyglyn.patience import cancellable, is_called_off
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -128,22 +129,23 @@ class Delivery:
         error: BaseException | None = None
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._patience_s) as limit:
-                if not self._started:
-                    await self._publisher.start()
-                    self._started = True
-                async with aclosing(self._publisher.publish(messages)) as confirming:
-                    async for confirmed in confirming:
-                        if delivered == len(messages) or confirmed != messages[delivered]:
-                            raise RuntimeError("the publisher has confirmed what is not its turn")
-                        delivered += 1
-                        limit.reschedule(loop.time() + self._patience_s)
+            with cancellable():
+                async with asyncio.timeout(self._patience_s) as limit:
+                    if not self._started:
+                        await self._publisher.start()
+                        self._started = True
+                    async with aclosing(self._publisher.publish(messages)) as confirming:
+                        async for confirmed in confirming:
+                            if delivered == len(messages) or confirmed != messages[delivered]:
+                                raise RuntimeError("the publisher has confirmed what is not its turn")
+                            delivered += 1
+                            limit.reschedule(loop.time() + self._patience_s)
         except TimeoutError as failure:
             error = failure
             if limit.expired():
                 error = TimeoutError(f"nothing was confirmed for {self._patience_s:g} s")
         except asyncio.CancelledError as failure:
-            if _is_called_off():
+            if is_called_off():
                 raise
             error = failure  # one of the publisher's own: a connection that was closed, for example
         except (Exception, SystemExit) as failure:
@@ -218,19 +220,14 @@ class Delivery:
             return
         self._started = False
         try:
-            async with asyncio.timeout(CLOSING_S):
-                await self._publisher.close()
+            with cancellable():
+                async with asyncio.timeout(CLOSING_S):
+                    await self._publisher.close()
         except asyncio.CancelledError:
-            if _is_called_off():
+            if is_called_off():
                 raise
         except (Exception, SystemExit) as error:
             logger.info("relay %s: its publisher does not close: %s", self._name, _text(error))
-
-
-def _is_called_off() -> bool:
-    """Whether the running task is to end: a publisher may raise CancelledError by itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _text(error: BaseException) -> str:

@@ -14,6 +14,8 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 
+from pyglyn.patience import cancellable, is_called_off
+
 logger = logging.getLogger("pyglyn.eventsourcing")
 
 Work = Callable[[], Awaitable[None]]
@@ -58,9 +60,10 @@ class Lanes:
             key = self._ready.popleft()
             queue = self._waiting[key]
             try:
-                await queue.popleft()()
+                with cancellable():
+                    await queue.popleft()()
             except asyncio.CancelledError:
-                if is_cancelled():
+                if is_called_off():
                     raise
                 logger.exception("work for %r was cancelled, by nobody who had to do with it", key)
             except Exception:
@@ -83,9 +86,3 @@ class Lanes:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         self._waiting.clear()
-
-
-def is_cancelled() -> bool:
-    """Tell whether somebody asked the running task to end; a CancelledError may be raised by anybody."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -51,12 +51,13 @@ from pyglyn.eventsourcing.domain.snapshot import SnapshotConfig
 from pyglyn.eventsourcing.queries.live import Query, QuerySpec, query_worker
 from pyglyn.eventsourcing.queries.parking import parking_of
 from pyglyn.eventsourcing.service.front import FrontServer, worker_name
-from pyglyn.eventsourcing.service.lanes import Lanes, is_cancelled
+from pyglyn.eventsourcing.service.lanes import Lanes
 from pyglyn.eventsourcing.stores.store import EventStore
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore
 from pyglyn.node import At, Caller, GenServer, Node, NoReply
 from pyglyn.node.calls import GEN_CALL, GEN_CAST
 from pyglyn.node.signals import ExitSignal
+from pyglyn.patience import is_called_off
 from pyglyn.supervision import ChildSpec, Supervisor, supervisor, worker
 
 logger = logging.getLogger("pyglyn.eventsourcing")
@@ -427,7 +428,7 @@ class AggregateServer(GenServer):
         except (EventSourcingError, GleamError) as error:
             result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            if isinstance(error, asyncio.CancelledError) and is_called_off():
                 raise
             logger.exception("%s: a command failed", self.spec.name)
             result = (wire.ERROR, wire.error_term(error, for_gleam=for_gleam))

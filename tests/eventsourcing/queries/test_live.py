@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import threading
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +25,7 @@ from pyglyn.eventsourcing.queries.parking import identity
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccountEvent
+from tests.node.conftest import unique_name
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -446,3 +448,22 @@ async def test_garbage_that_waits_for_a_paused_query_is_bounded_too(node, parkin
     for number in range(1500):
         node.send("query", (b"group", (Atom("garbage"), number)))
     assert (await status(node)).lag == 1000, "there was room again"
+
+
+async def test_a_query_ends_although_its_function_takes_no_notice_of_a_cancellation(epmd) -> None:
+    begun = asyncio.Event()
+
+    async def deaf(id: str, envelopes: list[Any]) -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async with Node(unique_name(), cookie="x") as node, node.process() as me:
+        before = asyncio.all_tasks()
+        await start(node, deaf)
+        query = node.whereis("query")
+        assert query is not None
+        node.send("query", message("a", 1, "x"))
+        await begun.wait()
+        me.exit(query, Atom("shutdown"))
+        await eventually(lambda: asyncio.all_tasks() <= before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -135,3 +137,26 @@ async def test_a_publisher_that_cannot_connect_or_confirms_too_little_has_failed
     await made.close()
     await made.close()
     assert (to.bodies, to.opened) == (["1", "2"], 0)
+
+
+async def test_it_ends_although_the_publisher_takes_no_notice_of_a_cancellation(store):
+    """What was confirmed is gone from the outbox; what is behind it is delivered by whoever is next."""
+    begun = asyncio.Event()
+
+    class Deaf(Scripted):
+        async def publish(self, messages: Sequence[Message]) -> AsyncIterator[Message]:
+            begun.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            async for message in super().publish(messages):
+                yield message
+
+    to = Deaf()
+    made = delivery(store, to)
+    await put(store, "1", "2", "3", "4")
+    delivering = asyncio.create_task(made.deliver(0.0))
+    await begun.wait()
+    delivering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await delivering
+    assert (to.bodies, await store.outbox_size()) == (["1", "2", "3"], 1)

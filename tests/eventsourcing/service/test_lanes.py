@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -67,3 +68,22 @@ async def test_stopping_cancels_what_runs_and_forgets_what_waits() -> None:
     assert (cancelled.is_set(), done.is_set()) == (True, False)
     lanes.put("a", work)
     await asyncio.wait_for(done.wait(), 180)
+
+
+async def test_stopping_does_not_wait_for_what_is_behind_a_piece_that_takes_no_notice() -> None:
+    begun, done = asyncio.Event(), asyncio.Event()
+
+    async def deaf() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def work() -> None:
+        done.set()
+
+    lanes = Lanes(1)
+    lanes.put("a", deaf)
+    lanes.put("a", work)
+    await begun.wait()
+    await asyncio.wait_for(lanes.stop(), 180)
+    assert not done.is_set()
