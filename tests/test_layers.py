@@ -86,6 +86,7 @@ PURE_ENOUGH = {"eventsourcing/stores/store.py"}
 """Interfaces that pure files may name, though their default methods wait."""
 
 _BELOW_NODE = {
+    "credentials",
     "digests",
     "tracing",
     "errors",
@@ -109,6 +110,7 @@ LAYERS = {
     "counters": set(),
     "complaints": set(),
     "tracing": set(),
+    "credentials": set(),
     "digests": set(),
     "escaping": set(),
     "certificates": set(),
@@ -134,6 +136,7 @@ LAYERS = {
         "forks",
         "_main_module",
         "_standard",
+        "credentials",
         "supervision/words",
     },
     "supervision": _NODE | {"logs", "loops", "groups", "supervision/words", "supervision/os"},

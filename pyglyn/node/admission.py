@@ -9,13 +9,11 @@ all of it anyway), and one of few, and has little time.
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 from pyglyn.complaints import Complaints
+from pyglyn.credentials import may_talk, user_of
 from pyglyn.digests import compare_digest
 from pyglyn.node.link import LinkProtocol
 from pyglyn.patience import Patience, after_reading
@@ -24,26 +22,6 @@ logger = logging.getLogger("pyglyn.node")
 
 MAX_UNKNOWN: Final = 64
 """Connections that have not shown the token yet; of more, the oldest go, once they have been read."""
-ROOT: Final = 0
-
-_CREDENTIALS: Final = struct.Struct("3i")
-
-
-def user_of(connection: Any) -> int | None:
-    """The user at the other end of a Unix socket; None where the system does not tell (outside of Linux)."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return None
-    sock = socket.socket(fileno=connection.fileno())  # no copy: descriptors may have run out
-    try:
-        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    finally:
-        sock.detach()
-    return int(_CREDENTIALS.unpack(found)[1])
-
-
-def may_talk(user: int | None) -> bool:
-    """Whether the OS processes of a user can be parts of this node."""
-    return user is None or user in (os.geteuid(), ROOT)
 
 
 class Admission:

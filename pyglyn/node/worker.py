@@ -17,12 +17,12 @@ from typing import Any
 import attrs
 
 from pyglyn import counters, logs
+from pyglyn.credentials import may_talk, user_of
 from pyglyn.dist.control import Control, RegSend, Send
 from pyglyn.errors import NameTaken, NodeBusy, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net.transport import connect_here
 from pyglyn.node import allocator, garbage
-from pyglyn.node.admission import may_talk, user_of
 from pyglyn.node.backpressure import LINK_TO_HUB
 from pyglyn.node.link import HIGH_WATER, LinkProtocol
 from pyglyn.node.process import Process

@@ -12,6 +12,7 @@ import sys
 import attrs
 import pytest
 
+from pyglyn import credentials
 from pyglyn.errors import CallFailed
 from pyglyn.etf import Atom, Pid
 from pyglyn.net import NetSettings
@@ -182,7 +183,7 @@ async def test_a_hub_or_worker_of_another_user_is_refused_even_with_the_token(
     async with Node(unique_name(), cookie="c", settings=settings) as node:
         await node.workers.start()
         sock = connected(node)
-        assert admission.user_of(sock) is not None
+        assert credentials.user_of(sock) is not None
         sock.close()
         for module in ("admission", "worker"):
             monkeypatch.setattr(f"pyglyn.node.{module}.user_of", lambda sock: 54321)

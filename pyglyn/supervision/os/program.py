@@ -20,7 +20,6 @@ import re
 import secrets
 import signal
 import socket
-import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from typing import Final, NoReturn
 
 import attrs
 
-from pyglyn import forks, patience
+from pyglyn import credentials, forks, patience
 from pyglyn.errors import ChildStartError
 from pyglyn.etf import Atom, Term
 from pyglyn.supervision.os import kernel
@@ -49,8 +48,6 @@ _READY_FD = 3
 _EXIT_NOT_STARTED = 127
 _FOLDER = "cwd"
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.2
-_CREDENTIALS = struct.Struct("3i")
-ROOT: Final = 0
 
 
 async def start_program(
@@ -278,7 +275,7 @@ class _Start:
         def read() -> None:
             # One in a turn of the event loop: anybody on the machine can send as many as they like.
             with contextlib.suppress(BlockingIOError):
-                told, more, _, _ = receiver.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+                told, more, _, _ = receiver.recvmsg(4096, socket.CMSG_SPACE(credentials.SIZE))
                 if b"READY=1" in told.split(b"\n") and all(self._is_of_program(each) for _, _, each in more):
                     self._now_ready()
 
@@ -286,11 +283,10 @@ class _Start:
         self._open.callback(self._loop.remove_reader, receiver)
         return address
 
-    def _is_of_program(self, credentials: bytes) -> bool:
+    def _is_of_program(self, beside: bytes) -> bool:
         """Whether who has sent something is of this user, or root, or the program, or below it."""
-        os_pid: int
-        os_pid, user, _ = _CREDENTIALS.unpack(credentials)
-        if user in (os.geteuid(), ROOT):
+        os_pid, user, _ = credentials.unpack(beside)
+        if credentials.may_talk(user):
             return True
         while os_pid > 1 and os_pid != self._os_pid:
             found = kernel.os_stat(os_pid)
