@@ -100,6 +100,7 @@ ELSEWHERE = {
     "eventsourcing/stores/opening.py": f"{STORES} stores/test_postgres_store.py",
     "eventsourcing/stores/postgres.py": f"{STORES} stores/test_postgres_store.py",
     "eventsourcing/stores/postgres_database.py": "stores/test_postgres_store.py stores/test_postgres_poolers.py",
+    "eventsourcing/stores/postgres_transaction.py": f"{STORES} stores/test_postgres_store.py",
     "eventsourcing/stores/read_only_sql.py": "stores/test_selecting.py",
     "eventsourcing/stores/selecting_postgres.py": "stores/test_selecting.py",
     "eventsourcing/stores/readonly.py": "stores/test_layout.py cli/test_eventsourcing_commands.py",

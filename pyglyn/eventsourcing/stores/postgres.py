@@ -25,9 +25,8 @@ import asyncio
 import contextlib
 import os
 import time
-import typing
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -45,7 +44,6 @@ from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.groups import Entry, Groups
 from pyglyn.eventsourcing.stores.json.text import dump
-from pyglyn.eventsourcing.stores.later import Later
 from pyglyn.eventsourcing.stores.packed import (
     WORTH_IT,
     Packed,
@@ -62,6 +60,14 @@ from pyglyn.eventsourcing.stores.postgres_database import (
     import_psycopg,
     translate,
 )
+from pyglyn.eventsourcing.stores.postgres_transaction import (
+    EVENT_LOCK,
+    NOW,
+    PostgresTransaction,
+    checked,
+    roll_back,
+    violated,
+)
 from pyglyn.eventsourcing.stores.rows import EventRow, RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.selection import PART_IN_POSTGRES, Scanned, Selection, conditions
 from pyglyn.eventsourcing.stores.sql import (
@@ -76,9 +82,7 @@ from pyglyn.eventsourcing.stores.sql import (
     SELECT_SEQUENCE,
     SELECT_SNAPSHOT,
     Row,
-    SqlTransaction,
     count_parked,
-    inside,
     position_exists,
     positioned_statement,
     read_checkpoint,
@@ -96,7 +100,6 @@ from pyglyn.eventsourcing.stores.store import (
     BATCH,
     Checkpoint,
     CommandRecord,
-    Cursor,
     EventStore,
     Isolation,
     Loaded,
@@ -112,12 +115,9 @@ if TYPE_CHECKING:
 
 E = TypeVar("E")
 S = TypeVar("S")
-T = TypeVar("T")
 
-_UNIQUE_VIOLATION = "23505"
 _POSITIONS_AT_ONCE = 10_000
 
-_EVENT_LOCK = "hashtext('pyglyn_event'), hashtext(current_schema())"
 _POSITION_LOCK = "hashtext('pyglyn_position'), hashtext(current_schema())"
 
 # One statement, so one round trip and one transaction: the events if the sequence is the expected one, and
@@ -132,7 +132,7 @@ WITH inserted AS (
   INSERT INTO event ({EVENT_COLUMNS})
   SELECT %s::text, %s::text, new.sequence, %s::text, new.version, new.payload, %s::text
   FROM {{new}} AS new (sequence, version, payload)
-  WHERE (SELECT pg_advisory_xact_lock_shared({_EVENT_LOCK})::text IS NOT NULL)
+  WHERE (SELECT pg_advisory_xact_lock_shared({EVENT_LOCK})::text IS NOT NULL)
   AND (SELECT coalesce(max(sequence), 0) FROM event WHERE aggregate_type = %s AND aggregate_id = %s) = %s
   RETURNING 1
 )"""
@@ -145,9 +145,6 @@ _WITH_SNAPSHOT = """, snapped AS (
   DO UPDATE SET sequence = excluded.sequence, entity = excluded.entity, timestamp = excluded.timestamp
   RETURNING 1
 )"""
-NOW = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-"""PostgreSQL's clock, in milliseconds since 1970."""
-
 _WITH_OUTBOX = f""", outgoing AS (
   INSERT INTO pyglyn_outbox (topic, body, attempts, available_at, created_at)
   SELECT message.topic, message.body, 0, 0, {NOW}
@@ -177,7 +174,7 @@ WITH new AS MATERIALIZED (
   )
 ), ready AS MATERIALIZED (
   SELECT number FROM new
-  WHERE (SELECT pg_advisory_xact_lock_shared({_EVENT_LOCK})::text IS NOT NULL)
+  WHERE (SELECT pg_advisory_xact_lock_shared({EVENT_LOCK})::text IS NOT NULL)
   AND sequence = expected + 1 AND (
     SELECT coalesce(max(e.sequence), 0) FROM event AS e
     WHERE e.aggregate_type = %s AND e.aggregate_id = new.aggregate_id
@@ -197,23 +194,6 @@ SELECT count(*), {_HOW_ALONE} FROM inserted"""
 # PostgreSQL leaves to the end what nobody asks for.
 _AFTER_SNAPSHOT = ", (SELECT count(*) FROM snapped) AS s"
 _AFTER_COMMAND = ", (SELECT count(*) FROM known) AS k"
-
-_BEGIN = """
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT set_config('pyglyn.quiet', 'on', true)"""
-_COMMIT = "SELECT current_setting('pyglyn.quiet', true) = 'inserted'; COMMIT"
-"""Tells whether there are events to announce."""
-
-_LOCK_TABLE = "LOCK TABLE event IN ROW EXCLUSIVE MODE; SELECT"
-_ALONE = f"{_LOCK_TABLE} pg_advisory_xact_lock({_EVENT_LOCK})"
-_WITH_OTHERS = f"{_LOCK_TABLE} pg_advisory_xact_lock_shared({_EVENT_LOCK})"
-
-# Who wants to insert an event in the same place waits for the end of our transaction, and then may.
-_KEEP_FREE = f"""
-WITH silent AS (SELECT set_config('pyglyn.placeholder', 'on', true) AS on)
-INSERT INTO event ({EVENT_COLUMNS}) SELECT %s, %s, %s, '', '', '', '' FROM silent
-"""
-_FREE = "DELETE FROM event WHERE aggregate_type = %s AND aggregate_id = %s AND sequence = %s"
-_NOT_SILENT = "SELECT set_config('pyglyn.placeholder', '', true)"
 
 # Committed events are in one of the two tables, and move from one to the other in one transaction.
 _IS_OURS = """
@@ -314,7 +294,7 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             EventStoreError: psycopg is not installed, or there is no such isolation.
         """
         import_psycopg()
-        self._isolation = _checked(isolation)
+        self._isolation = checked(isolation)
         self.aggregate_type = codec.aggregate_type
         self.conninfo = conninfo
         self._codec = self.codec = codec
@@ -601,9 +581,9 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
             cursor = await connection.execute(statement.encode(), parameters)
             row = await cursor.fetchone()
         except psycopg.Error as error:
-            if _violated(error) == "event":
+            if violated(error) == "event":
                 return None
-            if _violated(error) == "pyglyn_command":
+            if violated(error) == "pyglyn_command":
                 raise CommandRepeated("") from error
             raise translate(error, writing=True) from error
         return row[1] if row is not None and row[0] > 0 else None
@@ -817,19 +797,19 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
     def transaction(
         self, *, isolation: Isolation | None = None
     ) -> AbstractAsyncContextManager[Transaction[E, S]]:
-        return self._transaction(_checked(isolation or self._isolation))
+        return self._transaction(checked(isolation or self._isolation))
 
     @contextlib.asynccontextmanager
     async def _transaction(self, isolation: Isolation) -> AsyncIterator[Transaction[E, S]]:
         database = self.database()
         async with database.connection() as connection:
-            tx = _PostgresTransaction(self._codec, connection, alone=isolation == "serializable")
+            tx = PostgresTransaction(self._codec, connection, alone=isolation == "serializable")
             try:
                 await tx.begin()
                 yield tx
                 await tx.commit()
             except BaseException:
-                await asyncio.shield(_roll_back(connection))
+                await asyncio.shield(roll_back(connection))
                 raise
             finally:
                 tx.ended = True
@@ -856,254 +836,6 @@ def _fail(group: list[Entry[_New]], error: Exception) -> None:
     for entry in group:
         if not entry.done.done():
             entry.done.set_exception(error)
-
-
-def _checked(isolation: Isolation) -> Isolation:
-    if isolation not in typing.get_args(Isolation):
-        known = " or ".join(typing.get_args(Isolation))
-        raise EventStoreError(f"unknown isolation: {isolation!r}; expected {known}")
-    return isolation
-
-
-async def _roll_back(connection: Connection) -> None:
-    """Undo what is open; a connection that cannot even do that is thrown away by the pool."""
-    import psycopg
-    from psycopg.pq import TransactionStatus
-
-    if connection.info.transaction_status == TransactionStatus.IDLE:
-        return
-    try:
-        await connection.execute(b"ROLLBACK")
-    except psycopg.Error:
-        await connection.close()
-
-
-class _PostgresTransaction(SqlTransaction[E, S]):
-    _lock_rows = " FOR UPDATE SKIP LOCKED"
-    _now = NOW
-
-    def __init__(self, codec: RowCodec[E, S], connection: Connection, *, alone: bool) -> None:
-        super().__init__(codec)
-        self._connection = connection
-        self._has_lock = self._alone = alone
-        self._fault: EventStoreError | None = None  # the last error of a statement
-        self._later: Later | None = None
-        self._has_begun = False
-        self.has_inserted = False  # events, as is known after the commit; True while it is not
-        self.ended = False
-
-    async def begin(self) -> None:
-        """Begin, and shut others out if it is to be alone; else its first statement begins it."""
-        if self._alone:
-            self._has_begun = True
-            await self._send(f"{_BEGIN}; {_ALONE}")
-
-    async def _begin(self) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            await self._send(_BEGIN)
-
-    async def commit(self) -> None:
-        """Commit. PostgreSQL answers the COMMIT of a transaction with an error by rolling back, silently."""
-        self.check()
-        if not self._has_begun:
-            return
-        self.has_inserted = True
-        rows, _ = await self._send(_COMMIT, writing=True)
-        self.has_inserted = rows[0][0]
-
-    def check(self) -> None:
-        from psycopg.pq import TransactionStatus
-
-        self._check_open()
-        if self._later is not None and self._later.failed is not None:
-            raise self._later.failed
-        if self._connection.info.transaction_status == TransactionStatus.INERROR and self._fault is not None:
-            raise self._fault
-
-    def put_off(self) -> None:
-        self._later = Later()
-
-    async def run_put_off(self) -> None:
-        self.check()
-        await self._run_later()
-        self._later = None
-
-    async def _run_later(self) -> None:
-        """Run what was put off, in one pipeline."""
-        later = self._later
-        if not later:
-            return
-        await self._begin()
-        try:
-            async with self._connection.pipeline(), self._connection.cursor() as cursor:
-                for statement, rows in later.taken():
-                    if rows[0]:
-                        await cursor.executemany(statement.encode(), rows)
-                    else:
-                        for _ in rows:
-                            await self._connection.execute(statement.encode())
-        except Exception as error:
-            fault = translate(error)
-            if isinstance(fault, StoreUnavailable | TransactionRolledBack):
-                raise fault from error
-            raise later.fail(fault) from error
-
-    def _check_open(self) -> None:
-        from psycopg.pq import TransactionStatus
-
-        if self.ended:
-            raise EventStoreError("the transaction has ended")
-        if self._has_begun and self._connection.info.transaction_status == TransactionStatus.IDLE:
-            raise EventStoreError("a statement has ended the transaction that it is part of")
-
-    async def run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
-        self._check_open()
-        await self._run_later()
-        await self._begin()
-        return await self._send(statement, parameters)
-
-    async def _send(
-        self, statement: str, parameters: Sequence[object] = (), *, writing: bool = False
-    ) -> tuple[list[Row], int]:
-        try:
-            cursor = await self._connection.execute(statement.encode(), parameters or None)
-            rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
-            return rows, cursor.rowcount
-        except Exception as error:
-            self._fault = translate(error, writing=writing)
-            raise self._fault from error
-
-    async def _run(self, statement: str, parameters: Sequence[object] = ()) -> tuple[list[Row], int]:
-        if self._has_begun or self._later:
-            return await self.run(statement, parameters)
-        self._check_open()
-        self._has_begun = True
-        return await self._begin_with(statement, parameters)
-
-    async def _begin_with(self, statement: str, parameters: Sequence[object]) -> tuple[list[Row], int]:
-        """Begin with a statement of ours, in one text: each is a way to the server and back."""
-        import psycopg
-
-        cursor = psycopg.AsyncClientCursor(self._connection)
-        try:
-            await cursor.execute(f"{_BEGIN}; {statement}".encode(), parameters or None)
-            while cursor.nextset():
-                pass
-            rows: list[Any] = await cursor.fetchall() if cursor.description is not None else []
-            return rows, cursor.rowcount
-        except Exception as error:
-            self._fault = translate(error)
-            raise self._fault from error
-
-    async def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        if self._put_off(statement, parameters):
-            await self._run_if_due()
-            return []
-        return (await self.run(inside(statement), parameters))[0]
-
-    def _put_off(self, statement: str, parameters: Sequence[object]) -> bool:
-        if self._later is None or not self._later.take(statement, parameters):
-            return False
-        if self._later.failed is not None:
-            raise self._later.failed
-        if self.ended:
-            raise EventStoreError("the transaction has ended")
-        return True
-
-    async def _run_if_due(self) -> None:
-        if self._later is not None and self._later.is_due:
-            await self._run_later()
-
-    async def call(self, work: Callable[[Cursor], T]) -> T:
-        loop = asyncio.get_running_loop()
-
-        def execute(statement: str, parameters: Sequence[object]) -> list[tuple[object, ...]]:
-            if self._put_off(statement, parameters):
-                if self._later is not None and self._later.is_due:
-                    asyncio.run_coroutine_threadsafe(self._run_if_due(), loop).result()
-                return []
-            return asyncio.run_coroutine_threadsafe(self.execute(statement, parameters), loop).result()
-
-        def execute_many(statement: str, rows: Iterable[Sequence[object]]) -> None:
-            every = self.execute_many(statement, list(rows))
-            asyncio.run_coroutine_threadsafe(every, loop).result()
-
-        return await asyncio.to_thread(work, Cursor(execute, self.check, execute_many))
-
-    async def execute_many(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        self._check_open()
-        await self._run_later()
-        await self._begin()
-        try:
-            async with self._connection.cursor() as cursor:
-                await cursor.executemany(inside(statement).encode(), rows)
-        except EventStoreError:
-            raise
-        except Exception as error:
-            self._fault = translate(error)
-            raise self._fault from error
-
-    async def append(
-        self,
-        aggregate_id: str,
-        events: Sequence[E],
-        *,
-        expected: int,
-        metadata: Iterable[tuple[str, str]] = (),
-        snapshot: Snapshot[S] | None = None,
-        outbox: Iterable[OutboxMessage] = (),
-        written: Sequence[Any] = (),
-        command_id: str | None = None,
-    ) -> list[EventEnvelope[E]]:
-        await self._share_lock()
-        with _conflicts(aggregate_id, expected, command_id):
-            return await super().append(
-                aggregate_id,
-                events,
-                expected=expected,
-                metadata=metadata,
-                snapshot=snapshot,
-                outbox=outbox,
-                command_id=command_id,
-            )
-
-    async def require(self, aggregate_id: str, sequence: int) -> None:
-        await self._share_lock()
-        await super().require(aggregate_id, sequence)
-        place = (*self._codec.key(aggregate_id), sequence + 1)
-        with _conflicts(aggregate_id, sequence):
-            await self._run(_KEEP_FREE, place)
-        await self._run(_FREE, place)
-        await self._run(_NOT_SILENT)
-
-    async def _share_lock(self) -> None:
-        """Keep serializable transactions out, as a single append does."""
-        if not self._has_lock:
-            await self._run(_WITH_OTHERS)
-            self._has_lock = True
-
-
-@contextlib.contextmanager
-def _conflicts(aggregate_id: str, expected: int, command_id: str | None = None) -> Iterator[None]:
-    try:
-        yield
-    except EventStoreError as error:
-        table = _violated(error.__cause__)
-        if table == "event":
-            raise VersionConflict(aggregate_id, expected, None) from error
-        if table == "pyglyn_command" and command_id is not None:
-            raise CommandRepeated(command_id) from error
-        raise
-
-
-def _violated(error: BaseException | None) -> str | None:
-    """Return the table whose key is there already, if that is what an error says."""
-    import psycopg
-
-    if isinstance(error, psycopg.Error) and error.sqlstate == _UNIQUE_VIOLATION:
-        return error.diag.table_name
-    return None
 
 
 _inherited: list[PostgresDatabase] = []
