@@ -34,6 +34,7 @@ ALONE = {
     "node/test_frames.py",
     "node/test_gen_server.py",
     "node/test_hub.py",
+    "node/test_inlet.py",
     "node/test_io_server.py",
     "node/test_link.py",
     "node/test_readiness.py",

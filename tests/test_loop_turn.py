@@ -11,9 +11,14 @@ import pytest
 
 from pyglyn import loop_turn
 from pyglyn.loop_turn import LATE, Waiter
+from tests.hot import hot as hot
+from tests.hot import in_python_and_in_c
 
 uvloop = pytest.importorskip("uvloop")
-pytestmark = pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture')
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:Overriding the "event_loop_policy" fixture'),
+    in_python_and_in_c,
+]
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -200,6 +200,9 @@ class Channel:
         self._last_fragmented: tuple[bytes, Control | None] = b"", None
         signals = {**CALL_SIGNALS, **LINK_SIGNALS} if _FOR_LINKS in flags else CALL_SIGNALS
         usual = self._with_header and settings.control_limits == DEFAULT_CONTROL_LIMITS
+        self.known = (_NORMAL_HEADER, self._known_controls) if usual else None
+        """What packets begin with, and the control messages of messages that came, by their bytes from there on;
+        None where those have to be looked at more closely. What others take of these is told to ``count``."""
         self._reader = PacketReader(
             settings.max_packet_size,
             _NORMAL_HEADER,
@@ -244,6 +247,16 @@ class Channel:
             self._receive_some(events, packets, data, at, most)
             at, most = self.taken, most - len(packets)
         return events
+
+    @property
+    def between_packets(self) -> bool:
+        """Whether what is received next begins with a packet."""
+        return not self._reader.in_a_packet
+
+    def count(self, packets: int) -> None:
+        """So many packets were received, and taken by somebody else."""
+        self.packets += packets
+        self._ticker.received += 1
 
     def _receive_some(
         self, events: list[Batched], packets: list[Packet | Run], data: bytes | memoryview, at: int, most: int

@@ -90,6 +90,11 @@ class PacketReader:
         self._missing = 0  # bytes of that packet that are still to come
         self._message: Assembly | None = None  # what they belong to, where it is a fragment
 
+    @property
+    def in_a_packet(self) -> bool:
+        """Whether a part of a packet, or of its length, has come."""
+        return bool(self._missing or self._head)
+
     def clear(self) -> None:
         """Drop what came of a packet that is not complete. The reader cannot be used any more."""
         self._begun = bytearray()

@@ -11,7 +11,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import attrs
 
@@ -255,6 +255,16 @@ OnMessages: TypeAlias = "Callable[[Connection, Send | RegSend, list[bytes]], boo
 """Takes messages with the same control message; False for each of them to be given to ``on_message``."""
 
 
+class Inlet(Protocol):
+    """Takes what a read begins with, if it is what nearly all is; see ``pyglyn.node.inlet``."""
+
+    taken: int
+    frames: int
+    runs: int
+
+    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int: ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """An established connection to a node.
 
@@ -323,6 +333,8 @@ class Connection(asyncio.BufferedProtocol):
         self._rest: bytes | memoryview | None = None  # read, and for the next turn; from _rest_at on
         self._rest_at = 0
         self._resuming = False
+        self._inlet: Inlet | None = None
+        self._in_order = True  # nothing is under way that a read would be behind
         self._closed = False
         self._received_bytes = len(complete.trailing_data)
         self._sent_bytes = self._sent = 0
@@ -446,9 +458,14 @@ class Connection(asyncio.BufferedProtocol):
         """Have a function say where a large message is put together; see ``Channel.room_for``."""
         self._channel.room_for = room_for
 
+    def put_inlet(self, make: Callable[[bytes, dict[bytes, Any]], Inlet | None]) -> None:
+        """Have what each read begins with taken by what this makes, of ``Channel.known``."""
+        if not self._logged and self._channel.known is not None:
+            self._inlet = make(*self._channel.known)
+
     def pause_reading(self) -> None:
         """Stop dispatching and reading, until ``resume_reading``: the peer will have to wait."""
-        self._channel.reading = False
+        self._channel.reading = self._in_order = False
         if self._transport is not None and not self._closed:
             self._transport.pause_reading()
 
@@ -489,8 +506,13 @@ class Connection(asyncio.BufferedProtocol):
         packets = self._channel.packets
         began = self._turn.begin()
         try:
-            data = self._buffer[:nbytes]
-            self.receive(data if nbytes > READ_SIZE else bytes(data))  # cutting bytes is the quicker thing
+            inlet = self._inlet
+            at = 0 if inlet is None or not self._in_order else self._take_first(inlet, nbytes)
+            if at < nbytes:
+                data = self._buffer[at:nbytes]
+                most = A_TURN - inlet.runs if at and inlet is not None else A_TURN
+                # Cutting bytes is the quicker thing.
+                self.receive(data if nbytes > READ_SIZE else bytes(data), most=most)
         finally:
             if began:
                 self._turn.end()
@@ -501,13 +523,23 @@ class Connection(asyncio.BufferedProtocol):
         elif size > READ_SIZE and (nbytes < READ_SIZE or packets >= A_TURN):
             self._buffer = memoryview(bytearray(READ_SIZE))
 
-    def receive(self, data: bytes | memoryview, at: int = 0) -> None:
-        """Dispatch what came from the peer; others have their turn before what is more than `A_TURN` packets.
+    def _take_first(self, inlet: Inlet, nbytes: int) -> int:
+        """Have the inlet take what was read, as far as it does; returns where to go on in the buffer."""
+        try:
+            at = inlet.take(self._buffer, nbytes, A_TURN - 1)
+        except Exception:
+            self._say_not_handled()
+            at = inlet.taken
+        self._channel.count(inlet.frames)
+        return at
+
+    def receive(self, data: bytes | memoryview, at: int = 0, most: int = A_TURN) -> None:
+        """Dispatch what came from the peer; others have their turn before what is more than so many packets.
 
         Nothing is read before all of it was taken: it stays where it is, in the buffer that was read into.
         """
         channel = self._channel
-        events = channel.receive_batch(data, at, A_TURN)
+        events = channel.receive_batch(data, at, most)
         if channel.taken < len(data):
             self._rest, self._rest_at = data, channel.taken
             self._go_on_next_turn()
@@ -532,6 +564,18 @@ class Connection(asyncio.BufferedProtocol):
                 self._abort(f"protocol error: {event.error}")
             elif isinstance(event, TickReceived) and self._channel.queued_bytes:
                 self._flush_soon()  # the answer
+        self._judge_order()
+
+    def _judge_order(self) -> None:
+        """Note whether the next read comes behind nothing that is still to be taken."""
+        channel = self._channel
+        self._in_order = (
+            channel.reading
+            and channel.between_packets
+            and not self._held
+            and self._rest is None
+            and not self._closed
+        )
 
     def _dispatch(self, control: Control, payload: bytes | memoryview | list[bytes] | None) -> None:
         """Dispatch a message, or those with the same control message; those behind a pause are held."""
@@ -586,6 +630,7 @@ class Connection(asyncio.BufferedProtocol):
         finally:
             if began:
                 self._turn.end()
+        self._judge_order()
         if self._transport is not None and not self._closed and not self._resuming and self._channel.reading:
             self._transport.resume_reading()
 
@@ -682,7 +727,8 @@ class Connection(asyncio.BufferedProtocol):
     def _down(self, reason: str) -> None:
         if self._closed:
             return
-        self._closed = True
+        self._closed, self._in_order = True, False
+        self._inlet = None
         self.down_reason = reason
         self._channel.close()
         self._held.clear()

@@ -60,6 +60,7 @@ from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
 from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
+from pyglyn.node.inlet import inlet
 from pyglyn.node.link import Payload
 from pyglyn.node.runtime import MESSAGES, Parts, destination
 from pyglyn.node.signals import answer_for_the_unreachable, target_node
@@ -285,6 +286,8 @@ class Router:
     def connected(self, connection: Connection) -> None:
         """A connection is up: send what waited for it."""
         connection.put_large_messages(self.room_for)
+        runtime, named = self.hub.runtime, self.workers.named
+        connection.put_inlet(lambda begins, known: inlet(begins, known, runtime, connection.name, named))
         pending = self._no_longer_pending(connection.name)
         for control, parts in pending.signals if pending else ():
             self.to_node(control, parts, connection.name)

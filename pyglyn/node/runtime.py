@@ -47,6 +47,7 @@ from pyglyn.dist.control import (
 )
 from pyglyn.errors import DecodeError, NameTaken, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
+from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.node import heads, signals
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
@@ -144,6 +145,7 @@ class Runtime:
     Attributes:
         home: the thread it belongs to.
         settings: the node's settings, the same in every runtime of it.
+        limits: of the terms in messages.
         secret: what only the operating-system processes of this node know; see ``Process.tell_parent``.
         names: registered name -> pid. The hub has every name of the node, a worker its own ones.
         on_spawn_request: called with SPAWN_REQUEST messages for this node (the hub's services).
@@ -173,6 +175,8 @@ class Runtime:
         self.secret = secret
         self.outlet = outlet
         self.settings = settings or Settings()
+        given = self.settings.limits
+        self.limits = DEFAULT_LIMITS if given == DEFAULT_LIMITS else given  # C knows them by that
         self.processes: dict[int, Process] = {}
         self.names: dict[str, Pid] = {}
         self.aliases: dict[Reference, Process] = {}
@@ -639,7 +643,7 @@ class Runtime:
             DecodeError: it is to be dropped; this is counted and logged.
         """
         try:
-            return etf.decode_bare(payload, limits=self.settings.limits)[0]
+            return etf.decode_bare(payload, limits=self.limits)[0]
         except DecodeError as error:
             self.refused += 1
             self.complain(logger, f"dropped a message: its term does not decode: {error}")

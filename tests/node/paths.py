@@ -20,6 +20,7 @@ from pyglyn.dist.control import AliasSend, Control, DemonitorP, MonitorP, RegSen
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term, encode_bare, encode_parts
 from pyglyn.node.backpressure import Pauses
 from pyglyn.node.gen_server import GenServer, start_server
+from pyglyn.node.inlet import inlet
 from pyglyn.node.link import FrameReader, FrameWriter, LinkProtocol
 from pyglyn.node.router import Router
 from pyglyn.node.runtime import Identity, Parts, Runtime
@@ -59,20 +60,32 @@ def reads(data: bytes) -> list[bytes]:
     return [data[at : at + READ] for at in range(0, len(data), READ)]
 
 
+def taking(here: Channel, runtime: Runtime) -> Callable[[bytes], None]:
+    """Take what was read as a connection does: what it begins with by an inlet, if there is one, then the rest."""
+    assert here.known is not None
+    first = inlet(*here.known, runtime, THERE, {})
+
+    def take(data: bytes) -> None:
+        at = 0 if first is None else first.take(data, len(data), 64)
+        for event in here.receive_batch(data, at) if at < len(data) else ():
+            assert isinstance(event, tuple)
+            control, payload = event
+            if isinstance(payload, list):
+                assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
+            else:
+                runtime.receive_encoded(control, payload)
+
+    return take
+
+
 async def into_a_process(count: int) -> None:
     """From a peer's bytes to the term that a process has taken."""
     runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
     me, here = runtime.attach("receiver"), channel()
-    taken, came = 0, reads(written(me.pid, EVENT, count))
+    taken, came, take = 0, reads(written(me.pid, EVENT, count)), taking(here, runtime)
     mark()
     for data in came:
-        for event in here.receive_batch(data):
-            assert type(event) is tuple
-            control, payload = event
-            if type(payload) is list:
-                assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
-            else:
-                runtime.receive_encoded(control, payload)
+        take(data)
         while me.message_queue_len:
             await me.receive()
             taken += 1
@@ -183,15 +196,10 @@ async def called(count: int) -> None:
         tag = ImproperList((Atom("alias"),), ref)
         peer.send(RegSend(FAR, name), encode_parts((Atom("$gen_call"), (FAR, tag), Atom("get"))))
         pieces.append(b"".join(peer.data_to_send(1 << 40)))
+    take = taking(here, runtime)
     mark()
     for piece in pieces:
-        for event in here.receive_batch(piece):
-            assert isinstance(event, tuple)
-            control, payload = event
-            if isinstance(payload, list):
-                assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
-            else:
-                runtime.receive_encoded(control, payload)
+        take(piece)
         while not here.queued_bytes:  # noqa: ASYNC110 - it is there within a turn or two
             await asyncio.sleep(0)
         here.data_to_send(1 << 40)
@@ -203,7 +211,7 @@ async def asked(count: int) -> None:
     here, peer = channel(), Channel(RECOMMENDED, 0.0)
     runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
     _join(runtime, here)
-    me = runtime.attach("caller")
+    me, take = runtime.attach("caller"), taking(here, runtime)
     mark()
     for _ in range(count):
         answer = asyncio.ensure_future(me.call(FAR, Atom("get")))
@@ -211,9 +219,7 @@ async def asked(count: int) -> None:
         here.data_to_send(1 << 40)
         [ref] = me.pending.futures
         peer.send(AliasSend(FAR, ref), encode_parts((ImproperList((Atom("alias"),), ref), Atom("ok"))))
-        for event in here.receive_batch(b"".join(peer.data_to_send(1 << 40))):
-            assert isinstance(event, tuple)
-            runtime.receive_encoded(*event)  # type: ignore[arg-type]
+        take(b"".join(peer.data_to_send(1 << 40)))
         assert await answer is Atom("ok")
     runtime.kill_all(None)
 

@@ -26,14 +26,14 @@ pytestmark = pytest.mark.timeout(3600)  # it counts fifty times as slowly as it 
 ROOT = Path(__file__).parent.parent.parent
 
 BOUNDS = {
-    "into_a_process": 19_500,
+    "into_a_process": 14_900,
     "out_of_a_process": 13_400,
     "to_a_worker": 5_300,
-    "within": 16_400,
-    "served": 107_000,
-    "called": 128_000,
-    "through_a_worker": 243_000,
-    "asked": 238_000,
+    "within": 14_900,
+    "served": 95_000,
+    "called": 84_000,
+    "through_a_worker": 230_000,
+    "asked": 210_000,
 }
 """Instructions for each message."""
 

@@ -14,6 +14,10 @@ from pyglyn.errors import DecodeError
 from pyglyn.etf import Term
 from pyglyn.node import mailbox as mailbox_module
 from pyglyn.node.mailbox import FAIRNESS, Mailbox
+from tests.hot import hot as hot
+from tests.hot import in_python_and_in_c
+
+pytestmark = in_python_and_in_c
 
 
 def read(message: bytes | memoryview) -> Term:
@@ -373,3 +377,65 @@ async def test_a_mailbox_that_is_held_while_a_receive_waits_holds_what_comes() -
     assert not waiting.done()
     mailbox.hold(False)
     assert await waiting == 2
+
+
+async def next_of(mailbox: Mailbox) -> tuple[bool, Term]:
+    return await mailbox.next_to_come()
+
+
+async def test_who_waits_for_what_comes_takes_it_or_stops_waiting() -> None:
+    mailbox = filled()
+    for how in ("taken", "cancelled", "closed"):
+        task = asyncio.ensure_future(next_of(mailbox))
+        await asyncio.sleep(0)
+        assert await mailbox.next_to_come() == (False, None)  # one waits already
+        if how == "taken":
+            mailbox.put_encoded(etf.encode_bare((1, 2)))
+            assert await task == (True, (1, 2))
+        elif how == "cancelled":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            mailbox.put(b"bytes")
+            mailbox.put_encoded(b"damaged")
+            assert await task == (True, b"bytes")
+    with pytest.raises(DecodeError):
+        read(b"damaged")
+    assert mailbox.next() == (False, None)  # that is dropped
+    assert len(mailbox) == 0
+    mailbox.put(3)
+    assert await mailbox.next_to_come() == (False, None)  # it is here already
+    assert mailbox.next() == (True, 3)
+
+
+async def test_one_that_is_let_go_while_it_waits_is_not_waited_for() -> None:
+    mailbox = filled()
+    waiting = next_of(mailbox)
+    assert asyncio.isfuture(waiting.send(None))
+    waiting.close()
+    again = next_of(mailbox)
+    assert asyncio.isfuture(again.send(None))
+    with pytest.raises(ZeroDivisionError):
+        again.throw(ZeroDivisionError())
+    last = next_of(mailbox)
+    last.send(None)
+    mailbox.put(1)
+    with pytest.raises(StopIteration) as stop:
+        last.send(None)
+    assert stop.value.value == (True, 1)
+    lost = next_of(mailbox)
+    lost.send(None)
+    del lost
+    mailbox.put(2)
+    assert await mailbox.get() == 2
+
+
+async def test_of_those_that_wait_encoded_so_many_are_taken_before_the_others_run() -> None:
+    mailbox = filled(*range(2 * FAIRNESS))
+    assert [mailbox.next() for _ in range(FAIRNESS - 1)] == [(True, number) for number in range(FAIRNESS - 1)]
+    assert mailbox.next() == (False, None)
+    assert await mailbox.get() == FAIRNESS - 1
+    assert mailbox.next() == (True, FAIRNESS)
+    mailbox.hold(True)
+    assert mailbox.next() == (False, None)

@@ -116,9 +116,15 @@ typedef struct {
     uint32_t id, serial, creation;
 } KnownPid;
 
+struct Reader;
+
 /* What this module uses of the package (see `imports` in module.c), and what it remembers. */
-typedef struct {
+typedef struct State {
     size_t layout;              /* its size: another module was built from the same header, or is not to use it */
+    /* For modules that are not linked with it: those below of these names. */
+    void (*begin_reading)(struct Reader *, struct State *, const uint8_t *, Py_ssize_t, Py_ssize_t);
+    PyObject *(*read_term)(struct Reader *);
+    void (*end_reading)(struct Reader *);
     PyObject *decode, *decode_prefix, *decode_bare, *encode, *encode_bare, *encode_parts, *normalise;
     PyObject *go_on, *trailing, *unpack, *read;
     PyObject *join_frames, *pack_frame;
@@ -322,7 +328,7 @@ enum { IMPROPER = -1 };         /* as _IMPROPER in decoder.py: only the tail is 
 
 enum { FEW_FRAMES = 16 };
 
-typedef struct {
+typedef struct Reader {
     State *state;
     const uint8_t *data;
     Py_ssize_t size, pos;

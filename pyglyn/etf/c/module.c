@@ -324,6 +324,9 @@ static int module_exec(PyObject *module)
     state->default_depth = limit_of(state->default_limits, "depth");
     if (state->default_elements < 0 || state->default_depth < 0) return -1;
     state->layout = sizeof(State);
+    state->begin_reading = begin_reading;
+    state->read_term = read_term;
+    state->end_reading = end_reading;
     PyObject *capsule = PyCapsule_New(state, STATE_CAPSULE, NULL);
     if (capsule == NULL || PyModule_AddObjectRef(module, STATE_ATTRIBUTE, capsule) < 0) {
         Py_XDECREF(capsule);

@@ -1,0 +1,79 @@
+/* What a message and a call do with the objects of the package, in C: the twin of functions in Python.
+ *
+ * The definition is in Python: `connection.Connection.receive` and what that calls (inlet.c), methods of turns, waiters and
+ * mailboxes (turn.c). Nothing is kept here but what those would look up anew: all state is in the objects of the package, in
+ * the same fields. What is not as it nearly always is, is left to Python, before anything of it was done.
+ *
+ * Threads, trust and memory: as codec.h has it.
+ */
+
+#ifndef PYGLYN_HOT_H
+#define PYGLYN_HOT_H
+
+#include "../../etf/c/codec.h"
+
+/* Names of attributes that are looked up. */
+enum Name { HANDLING, SOURCE, SIGNALS, PENDING, MAILBOX, TOLD_SOURCE, DEAF, ANSWERS, SOON, WAKE, ON_MONITOR,
+            RECEIVE_MESSAGE, SAY, GO_ON, ANEW, LIMITS, NAME_COUNT };
+
+/* Methods that are put into classes: of turns, then of waiters, then of mailboxes. */
+enum Method { BEGIN, END, AT_END, WAKE_METHOD, ADD_DONE_CALLBACK, RESULT, PUT_ENCODED, NEXT, NEXT_TO_COME, METHOD_COUNT };
+
+/* What this module uses of the package; see `imports`, `fields` and `names` in hot.c. */
+typedef struct {
+    PyObject *codec;
+    State *etf;
+    PyObject *unsettled, *nothing;      /* loop_turn._PENDING, mailbox._NOTHING */
+    PyObject *running, *as_it_came, *decode_error, *read_message;
+    PyObject *deque, *append, *popleft;
+    PyObject *not_found;                /* (False, None) */
+    PyTypeObject *turn, *waiter, *mailbox, *plain, *signals, *pending, *send, *reg_send, *inlet, *coming;
+    Py_ssize_t turn_settled, turn_open, turn_last, turn_loop;
+    Py_ssize_t waiter_result, waiter_error, waiter_callback, waiter_context, waiter_more, waiter_blocking, waiter_turn;
+    Py_ssize_t mailbox_fresh, mailbox_sleeps, mailbox_waits, mailbox_waiter, mailbox_remaining, mailbox_held,
+        mailbox_streak, mailbox_failure, mailbox_decode, plain_message;
+    Py_ssize_t signals_watchers, pending_futures, send_to, reg_send_name;
+    PyObject *names[NAME_COUNT];
+    PyObject *of_python[METHOD_COUNT], *of_c[METHOD_COUNT];
+} Hot;
+
+/* A field that a class keeps in a slot; NULL where it was deleted. */
+static inline PyObject **field_at(PyObject *object, Py_ssize_t at)
+{
+    return (PyObject **)((char *)object + at);
+}
+
+static inline void set_field(PyObject *object, Py_ssize_t at, PyObject *value)
+{
+    PyObject **field = field_at(object, at);
+    Py_XSETREF(*field, Py_NewRef(value));
+}
+
+/* Whether two are equal: -1 with an exception. Nearly always they are one. */
+static inline int are_equal(PyObject *one, PyObject *other)
+{
+    return one == other ? 1 : PyObject_RichCompareBool(one, other, Py_EQ);
+}
+
+/* deque.append: 0, or -1 */
+int append_to(Hot *hot, PyObject *deque, PyObject *item);
+/* Waiter.wake */
+int wake(Hot *hot, PyObject *waiter);
+/* Mailbox.put_encoded */
+int put_encoded(Hot *hot, PyObject *mailbox, PyObject *message);
+
+/* Call a method without arguments for what it does. */
+int call_method(PyObject *object, PyObject *name);
+/* The present exception, which is cleared; NULL for none. `put_error_back` takes it. */
+PyObject *take_error(void);
+void put_error_back(PyObject *error);
+
+extern PyType_Spec inlet_spec, coming_spec;
+
+/* --- turn.c --- */
+
+int remember_methods(Hot *hot);
+void forget_methods(Hot *hot);
+PyObject *use(PyObject *module, PyObject *whether);
+
+#endif

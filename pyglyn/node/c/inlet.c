@@ -1,0 +1,529 @@
+/* Takes what a read begins with: messages to processes of this runtime, what calls bring and their ends.
+ *
+ * As `Connection.receive` does, down to `Mailbox.put_encoded`, `Signals.on_monitor` and `Signals.on_demonitor`. It stops
+ * at the first frame that is anything else, is not complete, or means anything beyond that: that one and all behind it
+ * are for Python. So the order is that of the frames.
+ *
+ * Whoever sends these bytes may be hostile: no length is used before it was held against what is there. Identifiers
+ * are read by the codec.
+ */
+
+#include "hot.h"
+
+enum { LARGE = 65536 };         /* as in framing.py */
+enum { SEND_SENDER = 22, REG_SEND = 6, MONITOR_P = 19, DEMONITOR_P = 20, ALIAS_SEND = 33 };
+
+typedef struct {
+    PyObject_HEAD
+    Hot *hot;
+    PyObject *begins;           /* what every frame begins with, bytes */
+    PyObject *known;            /* control message by the bytes up to its end */
+    PyObject *runtime, *peer;   /* `peer`: the name of the node that may send these, None for no matter whose */
+    PyObject *named;            /* references of monitors that workers have */
+    PyObject *names, *processes, *aliases, *named_monitors, *node, *serial, *creation;  /* of the runtime */
+    Py_ssize_t taken, frames;
+    /* While frames are taken: */
+    const uint8_t *head;        /* of the run under way, or NULL */
+    Py_ssize_t head_size;
+    PyObject *mailbox;          /* where that goes, strong */
+    bool sees_system;           /* whether messages of `sys` go there as well */
+    Py_ssize_t runs, most;
+} Inlet;
+
+typedef enum { FAILED = -1, OTHER = 0, TAKEN = 1 } Outcome;
+
+/* Runtime.is_here, of a pid or the last word of a reference */
+static int is_here(Inlet *self, PyObject *node, PyObject *creation, PyObject *serial)
+{
+    if (node == NULL || creation == NULL || serial == NULL) return 0;
+    int same = are_equal(serial, self->serial);
+    if (same > 0) same = are_equal(creation, self->creation);
+    if (same > 0) same = are_equal(node, self->node);
+    return same;
+}
+
+static int is_pid_here(Inlet *self, PyObject *pid)
+{
+    const Class *class = &self->hot->etf->pid;
+    return is_here(self, *slot(pid, class, 0), *slot(pid, class, 3), *slot(pid, class, 2));
+}
+
+/* The process that a name stands for, a new reference; NULL where it is none of this runtime, or with an exception. */
+static PyObject *process_of_pid(Inlet *self, PyObject *pid, bool named)
+{
+    const Class *class = &self->hot->etf->pid;
+    if (Py_TYPE(pid) != class->type || *slot(pid, class, 1) == NULL || *slot(pid, class, 2) == NULL) return NULL;
+    if (named ? are_equal(*slot(pid, class, 2), self->serial) <= 0 : is_pid_here(self, pid) <= 0) return NULL;
+    return Py_XNewRef(PyDict_GetItemWithError(self->processes, *slot(pid, class, 1)));
+}
+
+/* The pid that the name in an atom stands for, borrowed; NULL for none, or with an exception. */
+static PyObject *pid_of_name(Inlet *self, PyObject *atom)
+{
+    const Class *class = &self->hot->etf->atom;
+    if (Py_TYPE(atom) != class->type || *slot(atom, class, 0) == NULL) return NULL;
+    return PyDict_GetItemWithError(self->names, *slot(atom, class, 0));
+}
+
+/* An attribute that has to be there and of this type, a new reference; NULL with or without an exception. */
+static PyObject *part_of(Hot *hot, PyObject *process, enum Name name, PyTypeObject *type)
+{
+    PyObject *part = PyObject_GetAttr(process, hot->names[name]);
+    if (part != NULL && Py_TYPE(part) != type) Py_CLEAR(part);
+    return part;
+}
+
+/* Whether an attribute is False. */
+static bool is_false(Hot *hot, PyObject *object, enum Name name)
+{
+    PyObject *value = PyObject_GetAttr(object, hot->names[name]);
+    Py_XDECREF(value);
+    return value == Py_False;
+}
+
+/* --- messages -------------------------------------------------------------------------------------- */
+
+/* How many bytes a pid takes here, 0 where there is none of the usual form. */
+static Py_ssize_t size_of_pid(const uint8_t *at, Py_ssize_t left)
+{
+    if (left < 3 || at[0] != NEW_PID_EXT || at[1] != SMALL_ATOM_UTF8_EXT) return 0;
+    Py_ssize_t size = 3 + at[2] + 12;
+    return size <= left ? size : 0;
+}
+
+static Py_ssize_t size_of_atom(const uint8_t *at, Py_ssize_t left)
+{
+    if (left < 2 || at[0] != SMALL_ATOM_UTF8_EXT) return 0;
+    Py_ssize_t size = 2 + at[1];
+    return size <= left ? size : 0;
+}
+
+/* heads.is_system_message: false of none of those */
+static bool may_be_system(const uint8_t *message, Py_ssize_t size)
+{
+    if (size < 4 || (message[0] != SMALL_TUPLE_EXT && message[0] != LARGE_TUPLE_EXT)) return false;
+    if (message[0] == LARGE_TUPLE_EXT) return true;
+    if (message[1] != 3) return false;
+    Py_ssize_t at = message[2] == ATOM_EXT || message[2] == ATOM_UTF8_EXT ? 5 : 4;
+    return size >= at + 6 && memcmp(message + at, "system", 6) == 0;
+}
+
+/* Find where messages with this control message go, where nothing but the mailbox has to see them:
+ * Router.messages_from_peer, Runtime.receive_many_encoded, Process.put_many_encoded */
+static Outcome find_mailbox(Inlet *self, PyObject *control)
+{
+    Hot *hot = self->hot;
+    PyObject *process = NULL, *pending = NULL;
+    Outcome outcome = OTHER;
+
+    if (PyTuple_CheckExact(control) && PyTuple_GET_SIZE(control) == 2) {
+        control = PyTuple_GET_ITEM(control, 0);
+    }
+    bool named = Py_TYPE(control) == hot->reg_send;
+    if (!named && Py_TYPE(control) != hot->send) return OTHER;
+    PyObject *to = *field_at(control, named ? hot->reg_send_name : hot->send_to);
+    if (to != NULL && named) to = pid_of_name(self, to);
+    if (to == NULL) goto exit;
+    process = process_of_pid(self, to, named);
+    if (process == NULL) goto exit;
+    pending = part_of(hot, process, PENDING, hot->pending);
+    PyObject *futures = pending == NULL ? NULL : *field_at(pending, hot->pending_futures);
+    if (futures == NULL || !PyDict_CheckExact(futures) || PyDict_GET_SIZE(futures) > 0) goto exit;
+    if (!is_false(hot, process, TOLD_SOURCE) || !is_false(hot, process, DEAF)) goto exit;
+    self->sees_system = !is_false(hot, process, ANSWERS);
+    PyObject *mailbox = part_of(hot, process, MAILBOX, hot->mailbox);
+    if (mailbox == NULL) goto exit;
+    Py_XSETREF(self->mailbox, mailbox);
+    outcome = TAKEN;
+exit:
+    Py_XDECREF(process);
+    Py_XDECREF(pending);
+    return PyErr_Occurred() ? FAILED : outcome;
+}
+
+static Outcome put(Inlet *self, const uint8_t *message, Py_ssize_t size)
+{
+    if (!self->sees_system && may_be_system(message, size)) return OTHER;
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)message, size);
+    int failed = bytes == NULL ? -1 : put_encoded(self->hot, self->mailbox, bytes);
+    Py_XDECREF(bytes);
+    return failed ? FAILED : TAKEN;
+}
+
+/* Begin a run of messages with a control message that ends there. */
+static Outcome begin_run(Inlet *self, const uint8_t *body, Py_ssize_t head_size, Py_ssize_t size)
+{
+    self->head = NULL;
+    PyObject *head = PyBytes_FromStringAndSize((const char *)body, head_size);
+    PyObject *control = head == NULL ? NULL : PyDict_GetItemWithError(self->known, head);
+    Py_XDECREF(head);
+    if (control == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    Py_INCREF(control);
+    Outcome outcome = find_mailbox(self, control);
+    Py_DECREF(control);
+    if (outcome == TAKEN) outcome = put(self, body + head_size, size - head_size);
+    if (outcome == TAKEN) {
+        self->head = body;
+        self->head_size = head_size;
+    }
+    return outcome;
+}
+
+/* --- what calls bring ------------------------------------------------------------------------------ */
+
+/* Read one term with this tag, a new reference; NULL where it is another, or damaged. */
+static PyObject *read_one(Inlet *self, const uint8_t **at, const uint8_t *end, int tag)
+{
+    State *state = self->hot->etf;
+    Reader reader;
+
+    if (*at >= end || **at != tag) return NULL;
+    state->begin_reading(&reader, state, *at, 0, end - *at);
+    PyObject *term = state->read_term(&reader);
+    state->end_reading(&reader);
+    *at += reader.pos;
+    if (term == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();  /* Python finds it again */
+    }
+    return term;
+}
+
+/* Whether a pid or a reference is of the node that these come from. */
+static int is_peers(Inlet *self, PyObject *node)
+{
+    return node == NULL ? 0 : self->peer == Py_None ? 1 : are_equal(node, self->peer);
+}
+
+/* Signals.on_monitor */
+static int note(Inlet *self, PyObject *process, PyObject *watcher, PyObject *watched, PyObject *ref)
+{
+    Hot *hot = self->hot;
+    PyObject *signals = part_of(hot, process, SIGNALS, hot->signals);
+    if (signals == NULL) return PyErr_Occurred() ? -1 : 0;
+    int failed = -1;
+    PyObject *at = *field_at(signals, hot->signals_watchers);
+    PyObject *of_node = at == NULL || !PyDict_CheckExact(at)
+        ? NULL : PyDict_GetItemWithError(at, *slot(watcher, &hot->etf->pid, 0));
+    if (of_node != NULL && PyDict_CheckExact(of_node)) {
+        PyObject *pair = PyTuple_Pack(2, watcher, watched);
+        failed = pair == NULL ? -1 : PyDict_SetItem(of_node, ref, pair);
+        Py_XDECREF(pair);
+    }
+    else if (!PyErr_Occurred()) {
+        PyObject *args[] = {signals, watcher, watched, ref};
+        PyObject *effects = PyObject_VectorcallMethod(hot->names[ON_MONITOR], args, 4, NULL);
+        failed = effects == NULL ? -1 : 0;
+        Py_XDECREF(effects);
+    }
+    Py_DECREF(signals);
+    return failed;
+}
+
+/* Signals.on_demonitor */
+static int forget(Inlet *self, PyObject *process, PyObject *watcher, PyObject *ref)
+{
+    Hot *hot = self->hot;
+    PyObject *signals = part_of(hot, process, SIGNALS, hot->signals);
+    if (signals == NULL) return PyErr_Occurred() ? -1 : 0;
+    int failed = 0;
+    PyObject *at = *field_at(signals, hot->signals_watchers);
+    PyObject *of_node = at == NULL || !PyDict_CheckExact(at)
+        ? NULL : PyDict_GetItemWithError(at, *slot(watcher, &hot->etf->pid, 0));
+    PyObject *known = of_node == NULL || !PyDict_CheckExact(of_node) ? NULL : PyDict_GetItemWithError(of_node, ref);
+    if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2) {
+        int same = are_equal(PyTuple_GET_ITEM(known, 0), watcher);
+        failed = same <= 0 ? same : PyDict_DelItem(of_node, ref);
+    }
+    else if (PyErr_Occurred()) {
+        failed = -1;
+    }
+    Py_DECREF(signals);
+    return failed;
+}
+
+/* Router._link_of_watched, Runtime._note_watcher, of a process of this runtime */
+static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watched, PyObject *ref)
+{
+    Hot *hot = self->hot;
+    bool by_pid = Py_TYPE(watched) == hot->etf->pid.type;
+    PyObject *pid = watched, *process = NULL;
+    int failed = 0;
+
+    if (PyDict_GET_SIZE(self->named) > 0) {
+        int known = PyDict_Contains(self->named, ref);
+        if (known != 0) return known < 0 ? FAILED : OTHER;
+    }
+    if (!by_pid && begins) {
+        pid = pid_of_name(self, watched);
+    }
+    else if (!by_pid) {
+        PyObject *known = PyDict_GetItemWithError(self->named_monitors, ref);
+        pid = NULL;
+        if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2) {
+            int same = are_equal(PyTuple_GET_ITEM(known, 1), watcher);
+            if (same < 0) return FAILED;
+            pid = same ? PyTuple_GET_ITEM(known, 0) : NULL;
+        }
+    }
+    process = pid == NULL ? NULL : process_of_pid(self, pid, !by_pid);
+    if (process == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    if (by_pid && PyDict_GET_SIZE(self->named_monitors) > 0) {
+        int known = PyDict_Contains(self->named_monitors, ref);
+        failed = known <= 0 ? known : PyDict_DelItem(self->named_monitors, ref);
+    }
+    else if (!by_pid && begins) {
+        PyObject *pair = PyTuple_Pack(2, pid, watcher);
+        failed = pair == NULL ? -1 : PyDict_SetItem(self->named_monitors, ref, pair);
+        Py_XDECREF(pair);
+    }
+    else if (!by_pid) {
+        failed = PyDict_DelItem(self->named_monitors, ref);
+    }
+    if (!failed) {
+        failed = begins ? note(self, process, watcher, watched, ref) : forget(self, process, watcher, ref);
+    }
+    Py_DECREF(process);
+    return failed < 0 ? FAILED : TAKEN;
+}
+
+/* MONITOR_P or DEMONITOR_P, from its first field on. */
+static Outcome take_watch(Inlet *self, bool begins, const uint8_t *at, const uint8_t *end)
+{
+    State *etf = self->hot->etf;
+    PyObject *watched = NULL, *ref = NULL;
+    Outcome outcome = OTHER;
+
+    PyObject *watcher = read_one(self, &at, end, NEW_PID_EXT);
+    if (watcher == NULL) return OTHER;
+    bool by_pid = at < end && *at == NEW_PID_EXT;
+    watched = read_one(self, &at, end, by_pid ? NEW_PID_EXT : SMALL_ATOM_UTF8_EXT);
+    ref = watched == NULL ? NULL : read_one(self, &at, end, NEWER_REFERENCE_EXT);
+    if (ref == NULL || at != end) goto exit;
+    int right = Py_TYPE(watcher) == etf->pid.type && Py_TYPE(ref) == etf->reference.type &&
+        Py_TYPE(watched) == (by_pid ? etf->pid.type : etf->atom.type);
+    if (right > 0) right = is_peers(self, *slot(watcher, &etf->pid, 0));
+    if (right > 0) right = is_peers(self, *slot(ref, &etf->reference, 0));
+    outcome = right < 0 ? FAILED : right == 0 ? OTHER : watch(self, begins, watcher, watched, ref);
+exit:
+    Py_DECREF(watcher);
+    Py_XDECREF(watched);
+    Py_XDECREF(ref);
+    return outcome;
+}
+
+/* Runtime._receive_message, of what comes for an alias: that is Python's, and the source is told to it. */
+static Outcome answer(Inlet *self, PyObject *ref, const uint8_t *message, Py_ssize_t size)
+{
+    Hot *hot = self->hot;
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)message, size);
+    if (payload == NULL || PyObject_SetAttr(self->runtime, hot->names[SOURCE], self->peer) < 0) {
+        Py_XDECREF(payload);
+        return FAILED;
+    }
+    PyObject *args[] = {self->runtime, Py_None, ref, payload};
+    PyObject *done = PyObject_VectorcallMethod(hot->names[RECEIVE_MESSAGE], args, 4, NULL);
+    Py_DECREF(payload);
+    PyObject *error = done == NULL ? take_error() : NULL;
+    int failed = PyObject_SetAttr(self->runtime, hot->names[SOURCE], Py_None);
+    if (error != NULL) put_error_back(error);
+    Py_XDECREF(done);
+    return done == NULL || failed < 0 ? FAILED : TAKEN;
+}
+
+/* ALIAS_SEND with its message, from its first field on. */
+static Outcome take_answer(Inlet *self, const uint8_t *at, const uint8_t *end)
+{
+    const Class *class = &self->hot->etf->reference;
+    Outcome outcome = OTHER;
+
+    Py_ssize_t size = size_of_pid(at, end - at);
+    if (size == 0) return OTHER;
+    at += size;
+    PyObject *ref = read_one(self, &at, end, NEWER_REFERENCE_EXT);
+    if (ref == NULL) return OTHER;
+    PyObject *words = Py_TYPE(ref) == class->type ? *slot(ref, class, 2) : NULL;
+    if (at < end && words != NULL && PyTuple_CheckExact(words) && PyTuple_GET_SIZE(words) > 0) {
+        PyObject *last = PyTuple_GET_ITEM(words, PyTuple_GET_SIZE(words) - 1);
+        int here = is_here(self, *slot(ref, class, 0), *slot(ref, class, 1), last);
+        if (here > 0) here = PyDict_Contains(self->aliases, ref);
+        outcome = here < 0 ? FAILED : here == 0 ? OTHER : answer(self, ref, at, end - at);
+    }
+    Py_DECREF(ref);
+    return outcome;
+}
+
+/* --- frames ---------------------------------------------------------------------------------------- */
+
+static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
+{
+    if (self->head != NULL && size > self->head_size && memcmp(body, self->head, (size_t)self->head_size) == 0) {
+        return put(self, body + self->head_size, size - self->head_size);
+    }
+    Py_ssize_t begin = PyBytes_GET_SIZE(self->begins);
+    if (size < begin + 4 || memcmp(body, PyBytes_AS_STRING(self->begins), (size_t)begin) != 0) return OTHER;
+    const uint8_t *at = body + begin, *end = body + size;
+    if (at[0] != SMALL_TUPLE_EXT || at[2] != SMALL_INTEGER_EXT) return OTHER;
+    int arity = at[1], op = at[3];
+    at += 4;
+    if (self->runs >= self->most) return OTHER;
+    self->runs++;
+    if (arity == 3 && op == SEND_SENDER) {
+        Py_ssize_t sender = size_of_pid(at, end - at);
+        Py_ssize_t to = sender == 0 ? 0 : size_of_pid(at + sender, end - at - sender);
+        if (to == 0 || at + sender + to == end) return OTHER;
+        return begin_run(self, body, at + sender + to - body, size);
+    }
+    if (arity == 4 && op == REG_SEND) {
+        Py_ssize_t sender = size_of_pid(at, end - at);
+        Py_ssize_t cookie = sender == 0 ? 0 : size_of_atom(at + sender, end - at - sender);
+        Py_ssize_t name = cookie == 0 ? 0 : size_of_atom(at + sender + cookie, end - at - sender - cookie);
+        if (name == 0 || at + sender + cookie + name == end) return OTHER;
+        return begin_run(self, body, at + sender + cookie + name - body, size);
+    }
+    self->head = NULL;
+    if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return take_watch(self, op == MONITOR_P, at, end);
+    if (arity == 3 && op == ALIAS_SEND) return take_answer(self, at, end);
+    return OTHER;
+}
+
+/* take(data, size, most): see inlet.py */
+static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_buffer view;
+    Py_ssize_t at = 0;
+    Outcome outcome = TAKEN;
+
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "take() takes what was received, its size, and how many runs");
+        return NULL;
+    }
+    Py_ssize_t end = PyLong_AsSsize_t(args[1]);
+    self->most = PyLong_AsSsize_t(args[2]);
+    if (PyErr_Occurred()) return NULL;
+    self->taken = self->frames = self->runs = 0;
+    PyObject *handling = PyObject_GetAttr(self->runtime, self->hot->names[HANDLING]);
+    Py_XDECREF(handling);
+    if (handling == NULL) return NULL;
+    if (handling != Py_False) return PyLong_FromLong(0);
+    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    end = Py_MIN(end, view.len);
+    const uint8_t *data = view.buf;
+    while (end - at >= 4) {
+        Py_ssize_t size = u32_of(data + at);
+        if (size >= LARGE || size > end - at - 4) break;
+        outcome = take_frame(self, data + at + 4, size);
+        if (outcome == OTHER && PyErr_Occurred()) outcome = FAILED;
+        if (outcome == OTHER) break;
+        at += 4 + size;
+        self->frames++;
+        if (outcome == FAILED) break;
+    }
+    self->head = NULL;
+    self->taken = at;
+    Py_CLEAR(self->mailbox);
+    PyBuffer_Release(&view);
+    return outcome == FAILED ? NULL : PyLong_FromSsize_t(at);
+}
+
+/* --- the type -------------------------------------------------------------------------------------- */
+
+#define EACH(what) \
+    what(begins); what(known); what(runtime); what(peer); what(named); what(names); what(processes); what(aliases); \
+    what(named_monitors); what(node); what(serial); what(creation); what(mailbox)
+
+static int inlet_traverse(Inlet *self, visitproc visit, void *arg)
+{
+#define VISIT(name) Py_VISIT(self->name)
+    EACH(VISIT);
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int inlet_clear(Inlet *self)
+{
+#define CLEAR(name) Py_CLEAR(self->name)
+    EACH(CLEAR);
+    return 0;
+}
+
+static void inlet_dealloc(Inlet *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    inlet_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *attribute_of(PyObject *object, const char *name, PyTypeObject *type)
+{
+    PyObject *value = PyObject_GetAttrString(object, name);
+    if (value != NULL && !Py_IS_TYPE(value, type)) {
+        PyErr_Format(PyExc_TypeError, "%s of a runtime is no %s", name, type->tp_name);
+        Py_CLEAR(value);
+    }
+    return value;
+}
+
+static PyObject *inlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *begins, *known, *runtime, *peer, *named;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Inlet() takes no keywords");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(
+            args, "SO!OOO!:Inlet", &begins, &PyDict_Type, &known, &runtime, &peer, &PyDict_Type, &named)) {
+        return NULL;
+    }
+    Inlet *self = (Inlet *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->hot = PyType_GetModuleState(type);
+    self->begins = Py_NewRef(begins);
+    self->known = Py_NewRef(known);
+    self->runtime = Py_NewRef(runtime);
+    self->peer = Py_NewRef(peer);
+    self->named = Py_NewRef(named);
+    self->names = attribute_of(runtime, "names", &PyDict_Type);
+    self->processes = attribute_of(runtime, "processes", &PyDict_Type);
+    self->aliases = attribute_of(runtime, "aliases", &PyDict_Type);
+    self->named_monitors = attribute_of(runtime, "_named_monitors", &PyDict_Type);
+    self->node = attribute_of(runtime, "node", &PyUnicode_Type);
+    self->serial = attribute_of(runtime, "serial", &PyLong_Type);
+    self->creation = attribute_of(runtime, "creation", &PyLong_Type);
+    if (self->names == NULL || self->processes == NULL || self->aliases == NULL || self->named_monitors == NULL ||
+        self->node == NULL || self->serial == NULL || self->creation == NULL) {
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static PyMethodDef inlet_methods[] = {
+    {"take", (PyCFunction)(void (*)(void))inlet_take, METH_FASTCALL,
+     "take(data, size, most, /)\n--\n\nTake what this begins with; see inlet.py."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef inlet_members[] = {
+    {"taken", T_PYSSIZET, offsetof(Inlet, taken), READONLY, "Bytes that were taken last."},
+    {"frames", T_PYSSIZET, offsetof(Inlet, frames), READONLY, "Frames that these were."},
+    {"runs", T_PYSSIZET, offsetof(Inlet, runs), READONLY, "Runs that these were, and perhaps one more."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot inlet_slots[] = {
+    {Py_tp_new, inlet_new},
+    {Py_tp_dealloc, inlet_dealloc},
+    {Py_tp_traverse, inlet_traverse},
+    {Py_tp_clear, inlet_clear},
+    {Py_tp_methods, inlet_methods},
+    {Py_tp_members, inlet_members},
+    {0, NULL},
+};
+
+PyType_Spec inlet_spec = {
+    .name = "pyglyn.node._hot.Inlet",
+    .basicsize = sizeof(Inlet),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = inlet_slots,
+};

@@ -1,0 +1,59 @@
+"""What a read begins with, taken in C from its bytes to the mailbox. Layer: node.
+
+Nearly every read brings messages to processes here and the monitors of calls: for those only tables are to be
+asked. ``_hot.Inlet`` takes such frames off the front of what was read, in order, up to the first one that is
+anything else, and leaves that and all behind it to the way of every signal (`Connection.receive`, ``router``,
+``runtime``), which is the definition: for what the inlet takes, it has the same effects.
+
+With it come methods of turns, waiters and mailboxes in C, which are put into their classes.
+
+Without ``_hot`` (no compiler, or ``PYGLYN_PURE=1``) there are no inlets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from typing import Any, Protocol
+
+from pyglyn.etf import IMPLEMENTATION
+from pyglyn.node.runtime import Runtime
+
+_hot: Any = None
+if IMPLEMENTATION == "c":
+    with contextlib.suppress(ImportError):
+        _hot = importlib.import_module("pyglyn.node._hot")
+        _hot.of_runtime(Runtime)
+        _hot.use(True)
+
+
+class Inlet(Protocol):
+    """Takes what a read begins with.
+
+    Attributes:
+        taken: bytes that were taken last, also where that failed: then the last frame was taken.
+        frames, runs: how many that were; messages with one control message behind each other are one run.
+    """
+
+    taken: int
+    frames: int
+    runs: int
+
+    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int:
+        """Take frames off the front of so many bytes, at most so many runs; returns where the next begins."""
+        ...
+
+
+def inlet(
+    begins: bytes, known: dict[bytes, Any], runtime: Runtime, peer: str | None, named: dict[Any, Any]
+) -> Inlet | None:
+    """Make one; None where there is none in C.
+
+    Args:
+        begins: what every frame begins with.
+        known: what its bytes from there up to the end of the control message mean.
+        peer: the node that may send these; None where the other end is trusted.
+        named: references of monitors by name that were passed on to workers.
+    """
+    made: Inlet | None = None if _hot is None else _hot.Inlet(begins, known, runtime, peer, named)
+    return made
