@@ -33,6 +33,7 @@ ALONE = {
     "node/test_calls.py",
     "node/test_frames.py",
     "node/test_gen_server.py",
+    "node/test_hot.py",
     "node/test_hub.py",
     "node/test_inlet.py",
     "node/test_io_server.py",

@@ -19,8 +19,11 @@ def hot(request: pytest.FixtureRequest) -> Iterator[None]:
         require(request.param == "python", "pyglyn.node._hot was not built: it takes a C compiler")
         yield
         return
-    from pyglyn.node import _hot  # type: ignore[attr-defined]
+    from pyglyn.node import hot as module
 
-    _hot.use(request.param == "c")
+    built = module.c
+    built.use(request.param == "c")
+    module.c = built if request.param == "c" else None
     yield
-    _hot.use(True)
+    built.use(True)
+    module.c = built

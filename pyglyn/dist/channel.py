@@ -159,6 +159,8 @@ class Channel:
         local_node, peer_node: names; where given, pids in control messages are checked against them.
     """
 
+    __slots__ = ("__dict__", "__weakref__", "_ticker", "closed", "queue")  # C looks at these
+
     def __init__(
         self,
         flags: DistFlags,

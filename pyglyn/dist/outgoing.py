@@ -64,6 +64,8 @@ class OutgoingQueue:
         size: bytes in the queue, without the heads of fragments.
     """
 
+    __slots__ = ("_active", "_ready", "_share", "_streams", "_whole_packets", "size")
+
     def __init__(self, share: int) -> None:
         self.size = 0
         self._share = share

@@ -36,6 +36,18 @@ class Ticker:
         received, sent: to be changed whenever something is read or written.
     """
 
+    __slots__ = (
+        "_intensity",
+        "_interval",
+        "_received_before",
+        "_sent_at_tick",
+        "_sent_before",
+        "_silent",
+        "deadline",
+        "received",
+        "sent",
+    )
+
     def __init__(self, now: float, net_ticktime_s: float, intensity: int) -> None:
         self.received = 0
         self.sent = 0

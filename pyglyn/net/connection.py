@@ -282,6 +282,23 @@ class Connection(asyncio.BufferedProtocol):
         down_reason: why it was closed, in words; empty while it is up.
     """
 
+    # What `_hot` in C looks at has places of its own.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_busy_limit",
+        "_channel",
+        "_closed",
+        "_flush_due",
+        "_sent",
+        "_sent_bytes",
+        "_transport",
+        "_turn",
+        "_writable",
+        "_write_buffer",
+        "busy",
+    )
+
     def __init__(
         self,
         complete: HandshakeComplete,
@@ -301,7 +318,7 @@ class Connection(asyncio.BufferedProtocol):
         self.order = order
         self.busy = False
         self._settings = settings
-        self._busy_limit = settings.busy_limit
+        self._busy_limit, self._write_buffer = settings.busy_limit, settings.write_buffer
         self._on_message = on_message
         self._on_messages = on_messages
         self._on_down = on_down
@@ -646,7 +663,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         channel = self._channel
         while self._writable:
-            pieces = channel.data_to_send(self._settings.write_buffer)
+            pieces = channel.data_to_send(self._write_buffer)
             if not pieces:
                 break
             self._write(pieces)

@@ -12,19 +12,14 @@ Without ``_hot`` (no compiler, or ``PYGLYN_PURE=1``) there are no inlets.
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 from typing import Any, Protocol
 
-from pyglyn.etf import IMPLEMENTATION
+from pyglyn.node import hot
 from pyglyn.node.runtime import Runtime
 
-_hot: Any = None
-if IMPLEMENTATION == "c":
-    with contextlib.suppress(ImportError):
-        _hot = importlib.import_module("pyglyn.node._hot")
-        _hot.of_runtime(Runtime)
-        _hot.use(True)
+if hot.c is not None:
+    hot.c.of_runtime(Runtime)
+    hot.c.use(True)
 
 
 class Inlet(Protocol):
@@ -55,5 +50,5 @@ def inlet(
         peer: the node that may send these; None where the other end is trusted.
         named: references of monitors by name that were passed on to workers.
     """
-    made: Inlet | None = None if _hot is None else _hot.Inlet(begins, known, runtime, peer, named)
+    made: Inlet | None = None if hot.c is None else hot.c.Inlet(begins, known, runtime, peer, named)
     return made

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from pyglyn.etf import Pid, Term, normalise, pack_frame
+from pyglyn.node import hot
 
 Way: TypeAlias = Callable[[Term], bool]
 """Sends a message; False where it has not, and nothing was done."""
@@ -42,6 +43,8 @@ class Port(Protocol):
 
 def way_out(head: bytes, most: int, port: Port) -> Way:
     """The way through a connection or link, for messages of at most so many bytes with their head."""
+    if hot.c is not None:
+        return hot.c.Way(head, most, port, False)  # type: ignore[no-any-return]
     send_frame = port.send_frame
 
     def send(message: Term) -> bool:
@@ -57,6 +60,8 @@ def way_for_signals(head: bytes, most: int, port: Port) -> SignalWay:
     Args:
         head: what is in front of the control message.
     """
+    if hot.c is not None:
+        return hot.c.Way(head, most, port, True)  # type: ignore[no-any-return]
     send_frame = port.send_frame
 
     def send(control: tuple[Any, ...], term: Term) -> bool:

@@ -25,7 +25,11 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.node import Exit, Node
 from pyglyn.node.ways import way_by_name, way_here, way_out
 from pyglyn.testing import Beam, eventually
+from tests.hot import hot as hot
+from tests.hot import in_python_and_in_c
 from tests.node.runtimes import CREATION, NODE, NOPROC, PEER, REF, THEM, mailbox, noted
+
+pytestmark = in_python_and_in_c
 
 
 class Port:

@@ -20,8 +20,12 @@ int call_method(PyObject *object, PyObject *name)
 int wake(Hot *hot, PyObject *waiter)
 {
     if (Py_TYPE(waiter) != hot->waiter) return call_method(waiter, hot->names[WAKE]);
-    if (*field_at(waiter, hot->waiter_result) != hot->unsettled) return 0;
-    set_field(waiter, hot->waiter_result, Py_None);
+    return *field_at(waiter, hot->waiter_result) == hot->unsettled ? settle(hot, waiter, Py_None) : 0;
+}
+
+int settle(Hot *hot, PyObject *waiter, PyObject *result)
+{
+    set_field(waiter, hot->waiter_result, result);
     PyObject *callback = *field_at(waiter, hot->waiter_callback), *turn = *field_at(waiter, hot->waiter_turn);
     if (callback == NULL || callback == Py_None) return 0;
     PyObject *settled = turn == NULL || Py_TYPE(turn) != hot->turn ? NULL : *field_at(turn, hot->turn_settled);
@@ -81,6 +85,11 @@ static const struct {
     {"pyglyn.node.pending", "Pending", offsetof(Hot, pending)},
     {"pyglyn.dist.control", "Send", offsetof(Hot, send)},
     {"pyglyn.dist.control", "RegSend", offsetof(Hot, reg_send)},
+    {"pyglyn.net.connection", "Connection", offsetof(Hot, connection)},
+    {"pyglyn.dist.channel", "Channel", offsetof(Hot, channel)},
+    {"pyglyn.dist.outgoing", "OutgoingQueue", offsetof(Hot, queue)},
+    {"pyglyn.dist.ticks", "Ticker", offsetof(Hot, ticker)},
+    {"pyglyn.etf", "pack_frame", offsetof(Hot, pack_frame)},
     {"collections", "deque", offsetof(Hot, deque)},
 };
 
@@ -110,6 +119,24 @@ static const struct {
     {offsetof(Hot, mailbox), "_failure", offsetof(Hot, mailbox_failure)},
     {offsetof(Hot, mailbox), "_decode", offsetof(Hot, mailbox_decode)},
     {offsetof(Hot, plain), "message", offsetof(Hot, plain_message)},
+    {offsetof(Hot, connection), "_channel", offsetof(Hot, connection_channel)},
+    {offsetof(Hot, connection), "busy", offsetof(Hot, connection_busy)},
+    {offsetof(Hot, connection), "_busy_limit", offsetof(Hot, connection_busy_limit)},
+    {offsetof(Hot, connection), "_sent", offsetof(Hot, connection_sent)},
+    {offsetof(Hot, connection), "_sent_bytes", offsetof(Hot, connection_sent_bytes)},
+    {offsetof(Hot, connection), "_flush_due", offsetof(Hot, connection_flush_due)},
+    {offsetof(Hot, connection), "_writable", offsetof(Hot, connection_writable)},
+    {offsetof(Hot, connection), "_turn", offsetof(Hot, connection_turn)},
+    {offsetof(Hot, connection), "_closed", offsetof(Hot, connection_closed)},
+    {offsetof(Hot, connection), "_transport", offsetof(Hot, connection_transport)},
+    {offsetof(Hot, connection), "_write_buffer", offsetof(Hot, connection_write_buffer)},
+    {offsetof(Hot, channel), "closed", offsetof(Hot, channel_closed)},
+    {offsetof(Hot, channel), "queue", offsetof(Hot, channel_queue)},
+    {offsetof(Hot, channel), "_ticker", offsetof(Hot, channel_ticker)},
+    {offsetof(Hot, queue), "size", offsetof(Hot, queue_size)},
+    {offsetof(Hot, queue), "_ready", offsetof(Hot, queue_ready)},
+    {offsetof(Hot, queue), "_streams", offsetof(Hot, queue_streams)},
+    {offsetof(Hot, ticker), "sent", offsetof(Hot, ticker_sent)},
     {offsetof(Hot, signals), "watchers_at", offsetof(Hot, signals_watchers)},
     {offsetof(Hot, pending), "futures", offsetof(Hot, pending_futures)},
     {offsetof(Hot, send), "to", offsetof(Hot, send_to)},
@@ -119,6 +146,7 @@ static const struct {
 static const char *const names[NAME_COUNT] = {
     "handling", "source", "signals", "pending", "_mailbox", "told_source", "deaf", "answers_system_messages",
     "_soon", "wake", "on_monitor", "_receive_message", "_say", "go_on", "anew", "limits",
+    "_flush", "at_end", "_be_busy", "write", "appendleft", "clear", "send_frame",
 };
 
 static inline PyObject **object_of(Hot *hot, size_t field)
@@ -177,6 +205,11 @@ static int module_exec(PyObject *module)
     hot->not_found = PyTuple_Pack(2, Py_False, Py_None);
     hot->inlet = (PyTypeObject *)PyType_FromModuleAndSpec(module, &inlet_spec, NULL);
     hot->coming = (PyTypeObject *)PyType_FromModuleAndSpec(module, &coming_spec, NULL);
+    hot->awaiting = (PyTypeObject *)PyType_FromModuleAndSpec(module, &awaiting_spec, NULL);
+    hot->way = (PyTypeObject *)PyType_FromModuleAndSpec(module, &way_spec, NULL);
+    if (hot->awaiting == NULL || hot->way == NULL || PyModule_AddObjectRef(module, "Way", (PyObject *)hot->way) < 0) {
+        return -1;
+    }
     if (hot->append == NULL || hot->popleft == NULL || hot->not_found == NULL || hot->inlet == NULL ||
         hot->coming == NULL || remember_methods(hot) < 0) {
         return -1;
@@ -210,6 +243,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(hot->not_found);
     Py_VISIT(hot->inlet);
     Py_VISIT(hot->coming);
+    Py_VISIT(hot->awaiting);
+    Py_VISIT(hot->way);
     return 0;
 }
 
@@ -234,6 +269,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(hot->not_found);
     Py_CLEAR(hot->inlet);
     Py_CLEAR(hot->coming);
+    Py_CLEAR(hot->awaiting);
+    Py_CLEAR(hot->way);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* What a message and a call do with the objects of the package, in C: the twin of functions in Python.
  *
  * The definition is in Python: `connection.Connection.receive` and what that calls (inlet.c), methods of turns, waiters and
- * mailboxes (turn.c). Nothing is kept here but what those would look up anew: all state is in the objects of the package, in
+ * mailboxes (turn.c), ways and methods of connections (out.c). Nothing is kept here but what those would look up anew: all state is in the objects of the package, in
  * the same fields. What is not as it nearly always is, is left to Python, before anything of it was done.
  *
  * Threads, trust and memory: as codec.h has it.
@@ -14,10 +14,12 @@
 
 /* Names of attributes that are looked up. */
 enum Name { HANDLING, SOURCE, SIGNALS, PENDING, MAILBOX, TOLD_SOURCE, DEAF, ANSWERS, SOON, WAKE, ON_MONITOR,
-            RECEIVE_MESSAGE, SAY, GO_ON, ANEW, LIMITS, NAME_COUNT };
+            RECEIVE_MESSAGE, SAY, GO_ON, ANEW, LIMITS, FLUSH_NAME, AT_END_NAME, BE_BUSY, WRITE, APPENDLEFT, CLEAR,
+            SEND_FRAME_NAME, NAME_COUNT };
 
-/* Methods that are put into classes: of turns, then of waiters, then of mailboxes. */
-enum Method { BEGIN, END, AT_END, WAKE_METHOD, ADD_DONE_CALLBACK, RESULT, PUT_ENCODED, NEXT, NEXT_TO_COME, METHOD_COUNT };
+/* Methods that are put into classes: of turns, then of waiters, of mailboxes, of connections. */
+enum Method { BEGIN, END, AT_END, WAKE_METHOD, ADD_DONE_CALLBACK, RESULT, SET_RESULT, INIT, AWAIT, PUT_ENCODED, NEXT,
+              NEXT_TO_COME, SEND_FRAME, FLUSH, METHOD_COUNT };
 
 /* What this module uses of the package; see `imports`, `fields` and `names` in hot.c. */
 typedef struct {
@@ -26,12 +28,18 @@ typedef struct {
     PyObject *unsettled, *nothing;      /* loop_turn._PENDING, mailbox._NOTHING */
     PyObject *running, *as_it_came, *decode_error, *read_message;
     PyObject *deque, *append, *popleft;
+    PyObject *pack_frame;
     PyObject *not_found;                /* (False, None) */
-    PyTypeObject *turn, *waiter, *mailbox, *plain, *signals, *pending, *send, *reg_send, *inlet, *coming;
+    PyTypeObject *turn, *waiter, *mailbox, *plain, *signals, *pending, *send, *reg_send, *inlet, *coming, *awaiting, *way;
+    PyTypeObject *connection, *channel, *queue, *ticker;
     Py_ssize_t turn_settled, turn_open, turn_last, turn_loop;
     Py_ssize_t waiter_result, waiter_error, waiter_callback, waiter_context, waiter_more, waiter_blocking, waiter_turn;
     Py_ssize_t mailbox_fresh, mailbox_sleeps, mailbox_waits, mailbox_waiter, mailbox_remaining, mailbox_held,
         mailbox_streak, mailbox_failure, mailbox_decode, plain_message;
+    Py_ssize_t connection_channel, connection_busy, connection_busy_limit, connection_sent, connection_sent_bytes,
+        connection_flush_due, connection_writable, connection_turn, connection_closed, connection_transport,
+        connection_write_buffer;
+    Py_ssize_t channel_closed, channel_queue, channel_ticker, queue_size, queue_ready, queue_streams, ticker_sent;
     Py_ssize_t signals_watchers, pending_futures, send_to, reg_send_name;
     PyObject *names[NAME_COUNT];
     PyObject *of_python[METHOD_COUNT], *of_c[METHOD_COUNT];
@@ -57,6 +65,8 @@ static inline int are_equal(PyObject *one, PyObject *other)
 
 /* deque.append: 0, or -1 */
 int append_to(Hot *hot, PyObject *deque, PyObject *item);
+/* Waiter.set_result, of one that is not settled: with None it is what Waiter.wake does */
+int settle(Hot *hot, PyObject *waiter, PyObject *result);
 /* Waiter.wake */
 int wake(Hot *hot, PyObject *waiter);
 /* Mailbox.put_encoded */
@@ -68,12 +78,22 @@ int call_method(PyObject *object, PyObject *name);
 PyObject *take_error(void);
 void put_error_back(PyObject *error);
 
-extern PyType_Spec inlet_spec, coming_spec;
+extern PyType_Spec inlet_spec, coming_spec, awaiting_spec, way_spec;
 
 /* --- turn.c --- */
 
 int remember_methods(Hot *hot);
 void forget_methods(Hot *hot);
 PyObject *use(PyObject *module, PyObject *whether);
+/* The state of the one interpreter that has this module. */
+Hot *the_hot(void);
+/* A message as the codec reads it, with these bounds; NULL where Python has to, or with an exception. */
+PyObject *read_quickly(Hot *hot, PyObject *message);
+
+/* --- out.c --- */
+
+PyObject *connection_send_frame(PyObject *connection, PyObject *frame);
+PyObject *connection_flush(PyObject *connection, PyObject *ignored);
+
 
 #endif

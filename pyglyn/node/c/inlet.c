@@ -330,6 +330,45 @@ static Outcome answer(Inlet *self, PyObject *ref, const uint8_t *message, Py_ssi
     return done == NULL || failed < 0 ? FAILED : TAKEN;
 }
 
+/* Pending.answer, of what comes for a reference that a call here waits for. */
+static Outcome settle_call(Inlet *self, PyObject *ref, const uint8_t *bytes, Py_ssize_t size)
+{
+    Hot *hot = self->hot;
+    PyObject *process = PyDict_GetItemWithError(self->aliases, ref);
+    PyObject *limits = process == NULL ? NULL : PyObject_GetAttr(self->runtime, hot->names[LIMITS]);
+    if (limits == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    Py_DECREF(limits);
+    PyObject *pending = limits != hot->etf->default_limits ? NULL : part_of(hot, process, PENDING, hot->pending);
+    if (pending == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    Outcome outcome = OTHER;
+    PyObject *futures = *field_at(pending, hot->pending_futures), *message = NULL, *answered = NULL;
+    if (futures == NULL || !PyDict_CheckExact(futures)) goto exit;
+    PyObject *future = PyDict_GetItemWithError(futures, ref);
+    if (future == NULL || Py_TYPE(future) != hot->waiter) goto exit;
+    PyObject *payload = PyBytes_FromStringAndSize((const char *)bytes, size);
+    message = payload == NULL ? NULL : read_quickly(hot, payload);
+    Py_XDECREF(payload);
+    if (message == NULL || !PyTuple_CheckExact(message) || PyTuple_GET_SIZE(message) != 2) goto exit;
+    PyObject *tag = PyTuple_GET_ITEM(message, 0);
+    if (Py_TYPE(tag) == hot->etf->improper_list.type) tag = *slot(tag, &hot->etf->improper_list, 1);
+    if (tag == NULL || Py_TYPE(tag) != hot->etf->reference.type) goto exit;
+    future = PyDict_GetItemWithError(futures, tag);
+    if (future == NULL || Py_TYPE(future) != hot->waiter ||
+        *field_at(future, hot->waiter_result) != hot->unsettled) {
+        goto exit;
+    }
+    answered = PyTuple_Pack(2, Py_True, PyTuple_GET_ITEM(message, 1));
+    if (answered == NULL) goto exit;
+    Py_INCREF(future);
+    outcome = settle(hot, future, answered) < 0 ? FAILED : TAKEN;
+    Py_DECREF(future);
+exit:
+    Py_XDECREF(answered);
+    Py_XDECREF(message);
+    Py_DECREF(pending);
+    return PyErr_Occurred() ? FAILED : outcome;
+}
+
 /* ALIAS_SEND with its message, from its first field on. */
 static Outcome take_answer(Inlet *self, const uint8_t *at, const uint8_t *end)
 {
@@ -346,7 +385,8 @@ static Outcome take_answer(Inlet *self, const uint8_t *at, const uint8_t *end)
         PyObject *last = PyTuple_GET_ITEM(words, PyTuple_GET_SIZE(words) - 1);
         int here = is_here(self, *slot(ref, class, 0), *slot(ref, class, 1), last);
         if (here > 0) here = PyDict_Contains(self->aliases, ref);
-        outcome = here < 0 ? FAILED : here == 0 ? OTHER : answer(self, ref, at, end - at);
+        outcome = here < 0 ? FAILED : here == 0 ? OTHER : settle_call(self, ref, at, end - at);
+        if (here > 0 && outcome == OTHER) outcome = answer(self, ref, at, end - at);
     }
     Py_DECREF(ref);
     return outcome;

@@ -9,6 +9,11 @@ enum { FAIRNESS = 128 };        /* as in mailbox.py */
 
 static Hot *hot;                /* of the one interpreter that has this module */
 
+Hot *the_hot(void)
+{
+    return hot;
+}
+
 /* --- turns ----------------------------------------------------------------------------------------- */
 
 PyObject *take_error(void)
@@ -228,6 +233,171 @@ static PyObject *waiter_result(PyObject *waiter, PyObject *Py_UNUSED(ignored))
     return PyObject_CallOneArg(hot->of_python[RESULT], waiter);
 }
 
+/* Waiter.set_result */
+static PyObject *waiter_set_result(PyObject *waiter, PyObject *result)
+{
+    if (Py_TYPE(waiter) != hot->waiter || *field_at(waiter, hot->waiter_result) != hot->unsettled) {
+        PyObject *args[] = {waiter, result};
+        return PyObject_Vectorcall(hot->of_python[SET_RESULT], args, 2, NULL);
+    }
+    if (settle(hot, waiter, result) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Waiter.__init__, where the turn is known */
+static PyObject *waiter_init(PyObject *waiter, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 1 || Py_TYPE(args[0]) != hot->turn) {
+        PyObject *all[] = {waiter, nargs > 0 ? args[0] : NULL};
+        if (nargs > 1) {
+            PyErr_SetString(PyExc_TypeError, "Waiter() takes the turn that it goes on in");
+            return NULL;
+        }
+        return PyObject_Vectorcall(hot->of_python[INIT], all, (size_t)nargs + 1, NULL);
+    }
+    set_field(waiter, hot->waiter_turn, args[0]);
+    set_field(waiter, hot->waiter_blocking, Py_False);
+    set_field(waiter, hot->waiter_callback, Py_None);
+    set_field(waiter, hot->waiter_context, Py_None);
+    set_field(waiter, hot->waiter_more, Py_None);
+    set_field(waiter, hot->waiter_result, hot->unsettled);
+    set_field(waiter, hot->waiter_error, Py_None);
+    Py_RETURN_NONE;
+}
+
+/* Waiter.__await__ */
+typedef struct {
+    PyObject_HEAD
+    PyObject *waiter;           /* NULL at the end */
+    bool waits;
+} Awaiting;
+
+static PyObject *waiter_await(PyObject *waiter, PyObject *Py_UNUSED(ignored))
+{
+    Awaiting *awaiting = PyObject_GC_New(Awaiting, hot->awaiting);
+    if (awaiting == NULL) return NULL;
+    awaiting->waiter = Py_NewRef(waiter);
+    awaiting->waits = false;
+    PyObject_GC_Track(awaiting);
+    return (PyObject *)awaiting;
+}
+
+static PySendResult awaiting_send(Awaiting *awaiting, PyObject *Py_UNUSED(value), PyObject **result)
+{
+    PyObject *waiter = awaiting->waiter;
+    *result = NULL;
+    if (waiter == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse what was awaited already");
+        return PYGEN_ERROR;
+    }
+    if (*field_at(waiter, hot->waiter_result) == hot->unsettled && !awaiting->waits) {
+        set_field(waiter, hot->waiter_blocking, Py_True);
+        awaiting->waits = true;
+        *result = Py_NewRef(waiter);
+        return PYGEN_NEXT;
+    }
+    awaiting->waiter = NULL;
+    *result = waiter_result(waiter, NULL);  /* says what is wrong where it is not settled */
+    Py_DECREF(waiter);
+    return *result == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+}
+
+/* What a generator does that returns. */
+static PyObject *stop_with(PyObject *result)
+{
+    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    return NULL;
+}
+
+static PyObject *raise_given(PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
+        return NULL;
+    }
+    PyObject *type = args[0], *value = nargs > 1 ? args[1] : Py_None;
+    if (PyExceptionInstance_Check(type)) {
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    }
+    else if (PyExceptionClass_Check(type)) {
+        PyErr_SetObject(type, value == Py_None ? NULL : value);
+    }
+    else {
+        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException");
+    }
+    return NULL;
+}
+
+static PyObject *awaiting_next(Awaiting *awaiting)
+{
+    PyObject *result;
+    return awaiting_send(awaiting, Py_None, &result) == PYGEN_RETURN ? stop_with(result) : result;
+}
+
+static PyObject *awaiting_throw(Awaiting *awaiting, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_CLEAR(awaiting->waiter);
+    return raise_given(args, nargs);
+}
+
+static PyObject *awaiting_close(Awaiting *awaiting, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(awaiting->waiter);
+    Py_RETURN_NONE;
+}
+
+static int awaiting_traverse(Awaiting *awaiting, visitproc visit, void *arg)
+{
+    Py_VISIT(awaiting->waiter);
+    Py_VISIT(Py_TYPE(awaiting));
+    return 0;
+}
+
+static int awaiting_clear(Awaiting *awaiting)
+{
+    Py_CLEAR(awaiting->waiter);
+    return 0;
+}
+
+static void awaiting_dealloc(Awaiting *awaiting)
+{
+    PyTypeObject *type = Py_TYPE(awaiting);
+    PyObject_GC_UnTrack(awaiting);
+    Py_CLEAR(awaiting->waiter);
+    PyObject_GC_Del(awaiting);
+    Py_DECREF(type);
+}
+
+static PyMethodDef awaiting_methods[] = {
+    {"throw", (PyCFunction)(void (*)(void))awaiting_throw, METH_FASTCALL, NULL},
+    {"close", (PyCFunction)awaiting_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot awaiting_slots[] = {
+    {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, awaiting_send},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, awaiting_next},
+    {Py_tp_dealloc, awaiting_dealloc},
+    {Py_tp_traverse, awaiting_traverse},
+    {Py_tp_clear, awaiting_clear},
+    {Py_tp_methods, awaiting_methods},
+    {0, NULL},
+};
+
+PyType_Spec awaiting_spec = {
+    .name = "pyglyn.node._hot.Awaiting",
+    .basicsize = sizeof(Awaiting),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = awaiting_slots,
+};
+
 /* --- mailboxes ------------------------------------------------------------------------------------- */
 
 /* Mailbox.put_encoded */
@@ -235,6 +405,19 @@ static PyObject *mailbox_put_encoded(PyObject *mailbox, PyObject *message)
 {
     if (put_encoded(hot, mailbox, message) < 0) return NULL;
     Py_RETURN_NONE;
+}
+
+PyObject *read_quickly(Hot *of_this, PyObject *message)
+{
+    State *state = of_this->etf;
+    Reader reader;
+    state->begin_reading(&reader, state, (const uint8_t *)PyBytes_AS_STRING(message), 0, PyBytes_GET_SIZE(message));
+    PyObject *term = state->read_term(&reader);
+    state->end_reading(&reader);
+    if (term == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();  /* Python finds it again, and says what it is */
+    }
+    return term;
 }
 
 /* What a mailbox decodes with, of a message: Runtime._read_message, of what is not damaged, is done here. */
@@ -249,18 +432,8 @@ static PyObject *decode(PyObject *mailbox, PyObject *message)
         PyObject *limits = PyObject_GetAttr(PyMethod_GET_SELF(function), hot->names[LIMITS]);
         if (limits == NULL) return NULL;
         Py_DECREF(limits);
-        if (limits == hot->etf->default_limits) {
-            Reader reader;
-            hot->etf->begin_reading(
-                &reader, hot->etf, (const uint8_t *)PyBytes_AS_STRING(message), 0, PyBytes_GET_SIZE(message));
-            PyObject *term = hot->etf->read_term(&reader);
-            hot->etf->end_reading(&reader);
-            if (term != NULL) return term;
-            if (PyErr_Occurred()) {
-                if (!PyErr_ExceptionMatches(PyExc_Exception)) return NULL;
-                PyErr_Clear();  /* Python finds it again, and says what it is */
-            }
-        }
+        PyObject *term = limits == hot->etf->default_limits ? read_quickly(hot, message) : NULL;
+        if (term != NULL || PyErr_Occurred()) return term;
     }
     Py_INCREF(function);
     PyObject *term = PyObject_CallOneArg(function, message);
@@ -407,35 +580,13 @@ static PySendResult coming_send(Coming *coming, PyObject *Py_UNUSED(value), PyOb
 static PyObject *coming_next(Coming *coming)
 {
     PyObject *result;
-    PySendResult how = coming_send(coming, Py_None, &result);
-    if (how != PYGEN_RETURN) return result;
-    PyObject *stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-    Py_DECREF(result);
-    if (stop != NULL) {
-        PyErr_SetObject(PyExc_StopIteration, stop);
-        Py_DECREF(stop);
-    }
-    return NULL;
+    return coming_send(coming, Py_None, &result) == PYGEN_RETURN ? stop_with(result) : result;
 }
 
 static PyObject *coming_throw(Coming *coming, PyObject *const *args, Py_ssize_t nargs)
 {
     wait_no_more(coming);
-    if (nargs < 1 || nargs > 3) {
-        PyErr_SetString(PyExc_TypeError, "throw() takes an exception");
-        return NULL;
-    }
-    PyObject *type = args[0], *value = nargs > 1 ? args[1] : Py_None;
-    if (PyExceptionInstance_Check(type)) {
-        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
-    }
-    else if (PyExceptionClass_Check(type)) {
-        PyErr_SetObject(type, value == Py_None ? NULL : value);
-    }
-    else {
-        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException");
-    }
-    return NULL;
+    return raise_given(args, nargs);
 }
 
 static PyObject *coming_close(Coming *coming, PyObject *Py_UNUSED(ignored))
@@ -501,14 +652,20 @@ static PyMethodDef methods[METHOD_COUNT] = {
     [ADD_DONE_CALLBACK] = {"add_done_callback", (PyCFunction)(void (*)(void))waiter_add_done_callback,
                            METH_FASTCALL | METH_KEYWORDS, NULL},
     [RESULT] = {"result", waiter_result, METH_NOARGS, NULL},
+    [SET_RESULT] = {"set_result", waiter_set_result, METH_O, NULL},
+    [INIT] = {"__init__", (PyCFunction)(void (*)(void))waiter_init, METH_FASTCALL, NULL},
+    [AWAIT] = {"__await__", waiter_await, METH_NOARGS, NULL},
     [PUT_ENCODED] = {"put_encoded", mailbox_put_encoded, METH_O, NULL},
     [NEXT] = {"next", (PyCFunction)(void (*)(void))mailbox_next, METH_FASTCALL, NULL},
     [NEXT_TO_COME] = {"next_to_come", mailbox_next_to_come, METH_NOARGS, NULL},
+    [SEND_FRAME] = {"send_frame", connection_send_frame, METH_O, NULL},
+    [FLUSH] = {"_flush", connection_flush, METH_NOARGS, NULL},
 };
 
 static PyTypeObject *class_of(int method)
 {
-    return method < WAKE_METHOD ? hot->turn : method < PUT_ENCODED ? hot->waiter : hot->mailbox;
+    return method < WAKE_METHOD ? hot->turn : method < PUT_ENCODED ? hot->waiter
+        : method < SEND_FRAME ? hot->mailbox : hot->connection;
 }
 
 int remember_methods(Hot *of_this_interpreter)

@@ -1,0 +1,261 @@
+/* What is sent goes out: ways of ways.py, and methods of connection.Connection. */
+
+#include "hot.h"
+
+enum { COPY_BELOW = 16 * 1024 };        /* as in connection.py */
+
+/* A number in a slot: -1 where it is none, or too large. */
+static Py_ssize_t number_at(PyObject *object, Py_ssize_t at)
+{
+    PyObject *number = *field_at(object, at);
+    if (number == NULL || !PyLong_CheckExact(number)) return -1;
+    Py_ssize_t value = PyLong_AsSsize_t(number);
+    if (value == -1) PyErr_Clear();
+    return value;
+}
+
+static int add_to_number(PyObject *object, Py_ssize_t at, Py_ssize_t more)
+{
+    PyObject *number = *field_at(object, at), *by = PyLong_FromSsize_t(more);
+    PyObject *sum = number == NULL || by == NULL ? NULL : PyNumber_Add(number, by);
+    Py_XDECREF(by);
+    if (sum == NULL) {
+        if (number == NULL) PyErr_SetString(PyExc_AttributeError, "a number was deleted");
+        return -1;
+    }
+    set_field(object, at, sum);
+    Py_DECREF(sum);
+    return 0;
+}
+
+/* The queue of a connection, borrowed, where packets may be added to it at its end; NULL where they may not. */
+static PyObject *open_queue(Hot *hot, PyObject *connection, PyObject **channel)
+{
+    *channel = *field_at(connection, hot->connection_channel);
+    if (*field_at(connection, hot->connection_busy) != Py_False || *channel == NULL ||
+        Py_TYPE(*channel) != hot->channel || *field_at(*channel, hot->channel_closed) != Py_False) {
+        return NULL;
+    }
+    PyObject *queue = *field_at(*channel, hot->channel_queue);
+    if (queue == NULL || Py_TYPE(queue) != hot->queue) return NULL;
+    PyObject *streams = *field_at(queue, hot->queue_streams), *ready = *field_at(queue, hot->queue_ready);
+    if (streams == NULL || !PyDict_CheckExact(streams) || PyDict_GET_SIZE(streams) > 0 || ready == NULL) return NULL;
+    return queue;
+}
+
+/* Connection.send_frame: 1 if it was queued, 0 if not, -1 on failure */
+static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
+{
+    PyObject *channel, *queue = open_queue(hot, connection, &channel);
+    if (queue == NULL || !PyBytes_CheckExact(frame)) return 0;
+    Py_ssize_t size = number_at(queue, hot->queue_size), limit = number_at(connection, hot->connection_busy_limit);
+    if (size < 0 || limit < 0) return 0;
+    if (append_to(hot, *field_at(queue, hot->queue_ready), frame) < 0 ||
+        add_to_number(queue, hot->queue_size, PyBytes_GET_SIZE(frame)) < 0 ||
+        add_to_number(connection, hot->connection_sent, 1) < 0) {
+        return -1;
+    }
+    if (*field_at(connection, hot->connection_flush_due) == Py_False &&
+        *field_at(connection, hot->connection_writable) == Py_True) {
+        set_field(connection, hot->connection_flush_due, Py_True);
+        PyObject *flush = PyObject_GetAttr(connection, hot->names[FLUSH_NAME]);
+        PyObject *turn = *field_at(connection, hot->connection_turn);
+        PyObject *args[] = {turn, flush};
+        PyObject *done = flush == NULL || turn == NULL
+            ? NULL : PyObject_VectorcallMethod(hot->names[AT_END_NAME], args, 2, NULL);
+        Py_XDECREF(flush);
+        Py_XDECREF(done);
+        if (done == NULL) return -1;
+    }
+    if (size + PyBytes_GET_SIZE(frame) >= limit && call_method(connection, hot->names[BE_BUSY]) < 0) return -1;
+    return 1;
+}
+
+PyObject *connection_send_frame(PyObject *connection, PyObject *frame)
+{
+    Hot *hot = the_hot();
+    int queued = queue_frame(hot, connection, frame);
+    if (queued < 0) return NULL;
+    if (queued > 0) Py_RETURN_TRUE;
+    PyObject *args[] = {connection, frame};
+    return PyObject_Vectorcall(hot->of_python[SEND_FRAME], args, 2, NULL);
+}
+
+/* All that is ready in a queue of so many bytes, as one piece, taken off; NULL where it is not for us, or with an exception. */
+static PyObject *take_all(Hot *hot, PyObject *queue, Py_ssize_t size)
+{
+    PyObject *ready = *field_at(queue, hot->queue_ready);
+    Py_ssize_t count = PyObject_Size(ready);
+    if (count == 1) {
+        PyObject *piece = PyObject_CallOneArg(hot->popleft, ready);
+        if (piece == NULL || (PyBytes_CheckExact(piece) && PyBytes_GET_SIZE(piece) == size)) return piece;
+        PyObject *args[] = {ready, piece};
+        PyObject *back = PyObject_VectorcallMethod(hot->names[APPENDLEFT], args, 2, NULL);
+        Py_XDECREF(back);
+        Py_DECREF(piece);
+        return NULL;
+    }
+    PyObject *pieces = count < 1 ? NULL : PySequence_List(ready), *joined = NULL;
+    if (pieces == NULL) return NULL;
+    Py_ssize_t sum = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pieces); i++) {
+        PyObject *piece = PyList_GET_ITEM(pieces, i);
+        if (!PyBytes_CheckExact(piece)) goto exit;
+        sum += PyBytes_GET_SIZE(piece);
+    }
+    joined = sum == size ? PyBytes_FromStringAndSize(NULL, size) : NULL;
+    if (joined == NULL) goto exit;
+    char *to = PyBytes_AS_STRING(joined);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pieces); i++) {
+        PyObject *piece = PyList_GET_ITEM(pieces, i);
+        memcpy(to, PyBytes_AS_STRING(piece), (size_t)PyBytes_GET_SIZE(piece));
+        to += PyBytes_GET_SIZE(piece);
+    }
+    if (call_method(ready, hot->names[CLEAR]) < 0) Py_CLEAR(joined);
+exit:
+    Py_DECREF(pieces);
+    return joined;
+}
+
+/* Connection._flush, of a few small packets */
+PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
+{
+    Hot *hot = the_hot();
+    PyObject *channel, *queue = open_queue(hot, connection, &channel), *piece = NULL;
+    PyObject *transport = *field_at(connection, hot->connection_transport);
+    Py_ssize_t size = queue == NULL ? -1 : number_at(queue, hot->queue_size);
+    Py_ssize_t most = number_at(connection, hot->connection_write_buffer);
+
+    if (size <= 0 || size >= COPY_BELOW || size > most || transport == NULL || transport == Py_None ||
+        *field_at(connection, hot->connection_closed) != Py_False ||
+        *field_at(connection, hot->connection_writable) != Py_True) {
+        goto python;
+    }
+    PyObject *ticker = *field_at(channel, hot->channel_ticker);
+    if (ticker == NULL || Py_TYPE(ticker) != hot->ticker) goto python;
+    Py_INCREF(queue);
+    piece = take_all(hot, queue, size);
+    if (piece != NULL) set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
+    Py_DECREF(queue);
+    if (piece == NULL) {
+        if (PyErr_Occurred()) return NULL;
+        goto python;
+    }
+    set_field(connection, hot->connection_flush_due, Py_False);
+    Py_INCREF(transport);
+    PyObject *args[] = {transport, piece};
+    PyObject *written = add_to_number(ticker, hot->ticker_sent, 1) < 0 ||
+            add_to_number(connection, hot->connection_sent_bytes, size) < 0
+        ? NULL : PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
+    Py_DECREF(transport);
+    Py_DECREF(piece);
+    if (written == NULL) return NULL;
+    Py_DECREF(written);
+    queue = open_queue(hot, connection, &channel);  /* whatever the transport did meanwhile */
+    if (queue != NULL && number_at(queue, hot->queue_size) == 0) Py_RETURN_NONE;
+python:
+    return PyObject_CallOneArg(hot->of_python[FLUSH], connection);
+}
+
+/* --- ways ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc call;
+    Hot *hot;
+    PyObject *head, *most, *port;
+    bool for_signals;           /* a control message comes before the term */
+} Way;
+
+/* ways.way_out, ways.way_for_signals */
+static PyObject *way_call(Way *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
+{
+    Hot *hot = self->hot;
+    Py_ssize_t count = PyVectorcall_NARGS(nargsf);
+    if (count != (self->for_signals ? 2 : 1) || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "a way takes a term, one of signals a control message in front of it");
+        return NULL;
+    }
+    PyObject *of_frame[] = {self->head, args[count - 1], self->most, args[0]};
+    PyObject *frame = PyObject_Vectorcall(hot->pack_frame, of_frame, self->for_signals ? 4 : 3, NULL);
+    if (frame == NULL) return NULL;
+    PyObject *sent = NULL;
+    if (frame == Py_None) {
+        sent = Py_NewRef(Py_False);
+    }
+    else if (Py_TYPE(self->port) == hot->connection) {
+        sent = connection_send_frame(self->port, frame);
+    }
+    else {
+        PyObject *of_port[] = {self->port, frame};
+        sent = PyObject_VectorcallMethod(hot->names[SEND_FRAME_NAME], of_port, 2, NULL);
+    }
+    Py_DECREF(frame);
+    return sent;
+}
+
+static PyObject *way_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *head, *most, *port;
+    int for_signals;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Way() takes no keywords");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "SO!Op:Way", &head, &PyLong_Type, &most, &port, &for_signals)) return NULL;
+    Way *self = (Way *)type->tp_alloc(type, 0);
+    if (self == NULL) return NULL;
+    self->call = (vectorcallfunc)way_call;
+    self->hot = PyType_GetModuleState(type);
+    self->head = Py_NewRef(head);
+    self->most = Py_NewRef(most);
+    self->port = Py_NewRef(port);
+    self->for_signals = for_signals;
+    return (PyObject *)self;
+}
+
+static int way_traverse(Way *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->port);
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int way_clear(Way *self)
+{
+    Py_CLEAR(self->head);
+    Py_CLEAR(self->most);
+    Py_CLEAR(self->port);
+    return 0;
+}
+
+static void way_dealloc(Way *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    way_clear(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMemberDef way_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Way, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot way_slots[] = {
+    {Py_tp_new, way_new},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_dealloc, way_dealloc},
+    {Py_tp_traverse, way_traverse},
+    {Py_tp_clear, way_clear},
+    {Py_tp_members, way_members},
+    {0, NULL},
+};
+
+PyType_Spec way_spec = {
+    .name = "pyglyn.node._hot.Way",
+    .basicsize = sizeof(Way),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_HAVE_VECTORCALL,
+    .slots = way_slots,
+};
