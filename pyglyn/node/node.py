@@ -313,6 +313,7 @@ class Node:
         if tasks:
             await asyncio.wait(tasks, timeout=grace)
         self.runtime.kill_all(SHUTDOWN)
+        await self.runtime.aftermath.over(self.settings.last_words_s)
 
     async def run(self) -> None:
         """Serve until SIGINT, SIGTERM, SIGHUP or ``request_stop``. A second one ends the program at once.

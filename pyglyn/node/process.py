@@ -25,6 +25,7 @@ from pyglyn.dist.control import AliasSend, Control, Exit2, GroupLeader, Op, RegS
 from pyglyn.errors import DecodeError, EncodeError, NoProcess, PyglynError
 from pyglyn.etf import Atom, Limits, Pid, Reference, Term
 from pyglyn.node import calls, exits, heads
+from pyglyn.node.aftermath import Aftermath
 from pyglyn.node.backpressure import BusyNodes, Waits, WhenBusy
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import (
@@ -101,6 +102,7 @@ class Host(Protocol):
     group_leader: Pid | None
     busy: BusyNodes
     belongings: Belongings
+    aftermath: Aftermath
     readiness: Readiness
     ties: Ties[int]
     read_message: Callable[[bytes | memoryview], Term]

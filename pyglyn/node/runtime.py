@@ -49,6 +49,7 @@ from pyglyn.errors import DecodeError, NameTaken, ProcessError
 from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.etf.limits import DEFAULT_LIMITS
 from pyglyn.node import heads, signals
+from pyglyn.node.aftermath import Aftermath
 from pyglyn.node.backpressure import BusyNodes
 from pyglyn.node.belongings import Belongings
 from pyglyn.node.destinations import Destination, name_and_node, name_of, name_term
@@ -152,6 +153,7 @@ class Runtime:
         on_release: asked by ``tell_release``.
         busy: nodes with too much queued for them.
         belongings: what other parts of the package keep with this runtime.
+        aftermath: what is done when processes have ended.
         readiness: what has to be so here before the node counts as ready.
         ties: which processes have links or monitors across to which node.
         ends: those that are being told.
@@ -187,6 +189,7 @@ class Runtime:
         self.group_leader: Pid | None = None
         self.busy = BusyNodes()
         self.belongings = Belongings()
+        self.aftermath = Aftermath()
         self.readiness = Readiness(self.settings.check_timeout_s)
         self.ties: signals.Ties[int] = signals.Ties()
         self.source: str | None = None

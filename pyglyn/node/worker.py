@@ -325,4 +325,5 @@ async def run_worker(address: HubAddress, title: str, main: Main, on_hub_gone: C
         return await main(worker)
     finally:
         worker.runtime.kill_all(SHUTDOWN)
+        await worker.runtime.aftermath.over(worker.runtime.settings.last_words_s)
         await worker.close()

@@ -23,6 +23,7 @@ from pyglyn.testing.postgres import (
     system_programs,
     wheel_programs,
 )
+from tests.eventsourcing.opened import close_opened
 from tests.node.conftest import unique_name
 
 NAMED = "PYGLYN_TEST_POSTGRES"
@@ -104,6 +105,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, once of each kind."""
     return f"sqlite:{tmp_path}/bank.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
+
+
+@pytest_asyncio.fixture
+async def stores_closed() -> AsyncIterator[None]:
+    """See to it that what is opened by ``tests.eventsourcing.opened`` is closed behind the test."""
+    yield
+    await close_opened()
 
 
 @pytest_asyncio.fixture

@@ -1,12 +1,11 @@
 """Closing what a process had open after it has ended, whatever ended it. Layer: eventsourcing, cluster.
 
 A process that is killed runs no code of its own any more. What it had open (tasks, connections) is closed by
-a task of its runtime.
+a task of its runtime, for which a node or worker that stops waits.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,23 +13,11 @@ from pyglyn.etf import Term
 from pyglyn.node import Process
 
 
-class _Closing:
-    """The closing tasks of a runtime: asyncio itself does not keep tasks alive."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
 def close_after(me: Process, close: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
     """Have ``close`` run when a process has ended; returns what calls that off, for an orderly end."""
 
     def ended(_reason: Term) -> None:
-        me.runtime.belongings.get(_Closing).begin(close())
+        me.runtime.aftermath.begin(close())
 
     me.on_end.append(ended)
 

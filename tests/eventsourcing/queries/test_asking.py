@@ -13,7 +13,8 @@ from pyglyn.errors import DecodeErrors, EventStoreError, StoreUnavailable
 from pyglyn.etf import Atom, Term
 from pyglyn.eventsourcing.queries import asking
 from pyglyn.eventsourcing.queries.asking import Answers, read_value, selected_from, value_term
-from tests.eventsourcing.queries.totals import Totals, bank, close_opened, deposits
+from tests.eventsourcing.opened import close_opened
+from tests.eventsourcing.queries.totals import Totals, bank, deposits
 from tests.node.conftest import unique_name
 
 SELECT = "SELECT account, events FROM totals ORDER BY account"

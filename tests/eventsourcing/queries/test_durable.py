@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
@@ -29,7 +27,6 @@ from tests.eventsourcing.queries.totals import (
     QUICK,
     Totals,
     bank,
-    close_opened,
     deposits,
     has_state,
     parked,
@@ -37,11 +34,7 @@ from tests.eventsourcing.queries.totals import (
 )
 from tests.node.conftest import unique_name
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])

@@ -22,16 +22,12 @@ from pyglyn.node import Node, Process
 from pyglyn.node.signals import DownSignal
 from pyglyn.testing import eventually
 from pyglyn.testing.waiting import patiently
-from tests.eventsourcing.queries.totals import bank, close_opened, deposits, has_state, status
+from tests.eventsourcing.queries.totals import bank, deposits, has_state, status
 from tests.node.conftest import unique_name
 
 OK = Atom("ok")
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])

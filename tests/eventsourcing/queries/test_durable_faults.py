@@ -32,7 +32,6 @@ from tests.eventsourcing.queries.totals import (
     QUICK,
     Totals,
     bank,
-    close_opened,
     deposits,
     has_state,
     parked,
@@ -43,11 +42,7 @@ from tests.node.conftest import unique_name
 
 OK, ERROR = Atom("ok"), Atom("error")
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 async def filled(url: str, **accounts: int) -> tuple[es.EventStore[Any, Any], Totals]:

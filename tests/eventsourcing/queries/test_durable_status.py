@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.testing import eventually
-from tests.eventsourcing.queries.totals import QUICK, Totals, bank, close_opened, deposits, has_state, status
+from tests.eventsourcing.queries.totals import QUICK, Totals, bank, deposits, has_state, status
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 class Gate:

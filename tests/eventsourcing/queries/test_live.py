@@ -25,7 +25,10 @@ from pyglyn.eventsourcing.queries.parking import identity
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccountEvent
+from tests.eventsourcing.opened import open_store
 from tests.node.conftest import unique_name
+
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -33,8 +36,8 @@ def parking(request, tmp_path) -> es.EventStore[Any, Any] | None:
     if request.param == "memory":
         return None
     if request.param == "sqlite":
-        return es.open_store(f"sqlite:{tmp_path}/bank.db")
-    return es.open_store(request.getfixturevalue("postgres"))
+        return open_store(f"sqlite:{tmp_path}/bank.db")
+    return open_store(request.getfixturevalue("postgres"))
 
 
 class Seen:
@@ -163,7 +166,7 @@ async def test_later_events_of_an_aggregate_are_parked_behind_it_and_driven_in_o
 
 
 async def test_after_a_restart_what_is_parked_is_there_and_later_events_wait_behind_it(node, tmp_path):
-    parking = es.open_store(f"sqlite:{tmp_path}/bank.db")
+    parking = open_store(f"sqlite:{tmp_path}/bank.db")
     query = Seen("1")
     await start(node, query, parking=parking)
     node.send("query", message("a", 1, "1"))
@@ -181,7 +184,7 @@ async def test_after_a_restart_what_is_parked_is_there_and_later_events_wait_beh
 
 
 async def test_what_somebody_else_has_driven_holds_nothing_up(node, tmp_path):
-    parking = es.open_store(f"sqlite:{tmp_path}/bank.db")
+    parking = open_store(f"sqlite:{tmp_path}/bank.db")
     query = Seen("1")
     await start(node, query, parking=parking)
     node.send("query", message("a", 1, "1"))
@@ -368,8 +371,8 @@ async def test_a_function_that_ends_its_process_ends_it(node):
 
 
 async def test_a_query_spec_keeps_what_it_says_and_gets_the_rest(tmp_path):
-    store = es.open_store(f"sqlite:{tmp_path}/bank.db")
-    other = es.open_store(f"sqlite:{tmp_path}/other.db")
+    store = open_store(f"sqlite:{tmp_path}/bank.db")
+    other = open_store(f"sqlite:{tmp_path}/other.db")
     config = glyn.GlynConfig(pubsub_scope="scope", pubsub_group="group")
     said = es.QuerySpec(name="said", function=print, events=AccountOpened, group="mine", parking=other)
     found = glyn.query_specs(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn.errors import ActorTimeout, EntityNotFound, StoreUnavailable
@@ -16,13 +14,9 @@ from pyglyn.etf import Atom
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, DepositMoney, OpenAccount, apply, handle
-from tests.eventsourcing.queries.totals import bank, close_opened, deposits
+from tests.eventsourcing.queries.totals import bank, deposits
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 async def test_a_subscription_yields_what_is_there_and_what_comes_through_an_outage(url, monkeypatch):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import pytest
-import pytest_asyncio
 
 from pyglyn import eventsourcing as es
 from pyglyn import supervision
@@ -23,18 +22,13 @@ from tests.eventsourcing.queries.totals import (
     QUICK,
     Totals,
     bank,
-    close_opened,
     deposits,
     has_state,
     parked,
     status,
 )
 
-
-@pytest_asyncio.fixture(autouse=True)
-async def close_stores() -> AsyncIterator[None]:
-    yield
-    await close_opened()
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 def in_batches(totals: Totals, sizes: list[int]) -> Any:

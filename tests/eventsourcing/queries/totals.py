@@ -10,22 +10,13 @@ from pyglyn.etf import Atom
 from pyglyn.node import Node
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import BankAccount, BankAccountEvent, CustomerDepositedCash
+from tests.eventsourcing.opened import open_store
 
 QUICK = es.FailurePolicy(retries=2, first=0.001, longest=0.002)
 
-opened: list[es.EventStore[Any, Any]] = []
-
 
 def bank(url: str) -> es.EventStore[Any, Any]:
-    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
-    opened.append(store)
-    return store
-
-
-async def close_opened() -> None:
-    """Close the stores that a test has opened."""
-    while opened:
-        await opened.pop().close()
+    return open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
 
 
 async def deposits(store: es.EventStore[Any, Any], account: str, count: int, start: int = 0) -> None:

@@ -41,11 +41,14 @@ from pyglyn.testing.bank import (
     handle,
 )
 from tests.eventsourcing.handles import GatedStore, bank_at
+from tests.eventsourcing.opened import open_store
 from tests.node.conftest import unique_name
+
+pytestmark = pytest.mark.usefixtures("stores_closed")
 
 
 def bank(url: str = "memory:", **options: Any) -> es.ServiceSpec:
-    store = es.open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
+    store = open_store(url, events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount")
     return es.service(
         "bank", store, **{"handle": handle, "apply": apply, "empty_state": BankAccount(), **options}
     )
@@ -195,7 +198,7 @@ NOON = datetime.datetime(2024, 1, 1, 12, tzinfo=datetime.UTC)
 async def test_an_event_that_cannot_be_told_is_not_committed(node, url, event, complaint):
     """Neither does the caller get an error for what was done, nor do queries miss what happened."""
     told: list[Any] = []
-    store = es.open_store(url, events=Priced, aggregate_type="Priced")
+    store = open_store(url, events=Priced, aggregate_type="Priced")
     spec = es.service(
         "prices",
         store,
