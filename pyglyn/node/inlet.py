@@ -17,9 +17,7 @@ from typing import Any, Protocol
 from pyglyn.node import hot
 from pyglyn.node.runtime import Runtime
 
-if hot.c is not None:
-    hot.c.of_runtime(Runtime)
-    hot.c.use(True)
+hot.load(Runtime)
 
 
 class Inlet(Protocol):
@@ -40,7 +38,12 @@ class Inlet(Protocol):
 
 
 def inlet(
-    begins: bytes, known: dict[bytes, Any], runtime: Runtime, peer: str | None, named: dict[Any, Any]
+    begins: bytes,
+    known: dict[bytes, Any],
+    runtime: Runtime,
+    peer: str | None,
+    named: dict[Any, Any],
+    links: dict[int, Any],
 ) -> Inlet | None:
     """Make one; None where there is none in C.
 
@@ -48,7 +51,8 @@ def inlet(
         begins: what every frame begins with.
         known: what its bytes from there up to the end of the control message mean.
         peer: the node that may send these; None where the other end is trusted.
-        named: references of monitors by name that were passed on to workers.
+        named: references of monitors by name that were passed on to workers; see ``Workers``.
+        links: the workers; what is for one of them is passed on.
     """
-    made: Inlet | None = None if hot.c is None else hot.c.Inlet(begins, known, runtime, peer, named)
+    made: Inlet | None = None if hot.c is None else hot.c.Inlet(begins, known, runtime, peer, named, links)
     return made

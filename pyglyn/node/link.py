@@ -20,7 +20,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -170,10 +170,16 @@ class FrameReader:
         self._wanted = 0  # how many bytes make it complete, or tell its length
         self.body: memoryview | None = None  # of the large one that is under way
         self._filled = 0
-        self._known: dict[bytes, tuple[Send | RegSend, str | None]] = {}
+        self.known: dict[bytes, tuple[Send | RegSend, str | None]] = {}
+        """What the bytes of a header stand for."""
         self.unread: dict[bytes, UnreadWay] = {}
         self.borrower: shared.Borrower | None = None
         """Where the terms are that are not in their frames."""
+
+    @property
+    def is_between_frames(self) -> bool:
+        """Whether what is received next begins with a frame."""
+        return not self._rest and self.body is None
 
     def room(self) -> memoryview | None:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
@@ -217,7 +223,7 @@ class FrameReader:
         end = len(data)
         while end - at >= 4:
             at = etf.cut_frames(
-                data, at, LARGE, b"", self._known, frames, CALL_SIGNALS, sys.maxsize, self.unread
+                data, at, LARGE, b"", self.known, frames, CALL_SIGNALS, sys.maxsize, self.unread
             )
             if end - at < 4:
                 break
@@ -246,9 +252,9 @@ class FrameReader:
             and end <= LONGEST_HEAD
             and end < len(body)
         ):
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[bytes(body[:end])] = what
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[bytes(body[:end])] = what
         return run
 
     def _parse(self, body: bytes | memoryview) -> tuple[Run, int]:
@@ -292,6 +298,14 @@ def _nobody(*told: object) -> None:
     """Whom a link tells anything when it has ended."""
 
 
+class Inlet(Protocol):
+    """Takes what a read begins with, if it is what nearly all is; see ``inlet``."""
+
+    taken: int
+
+    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int: ...
+
+
 class LinkProtocol(asyncio.BufferedProtocol):
     """One end of the link: frames in, frames out, and how much is waiting.
 
@@ -313,6 +327,19 @@ class LinkProtocol(asyncio.BufferedProtocol):
             those that it does not take are given to ``on_signal``.
     """
 
+    # What `_hot` in C looks at has places of its own.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_flush_due",
+        "_high_water",
+        "_out",
+        "_out_size",
+        "_turn",
+        "_writable",
+        "busy",
+        "transport",
+    )
     _is_known = True
     """Whether the other end is known: what comes are frames."""
 
@@ -348,7 +375,12 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._closed = False
         self._waits = waits
         self._is_short = False
+        self._inlet: Inlet | None = None
         self.lend(memory)
+
+    def put_inlet(self, make: Callable[[bytes, dict[bytes, Any]], Inlet | None]) -> None:
+        """Have what each read begins with taken by what this makes: see ``inlet``."""
+        self._inlet = make(FROM_NOWHERE, self._reader.known)
 
     def lend(self, memory: int) -> None:
         """Have so many bytes for large messages on their way; before the first of them."""
@@ -379,7 +411,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self._into_frame:
             self._receive(self._reader.filled, nbytes)
         elif self._is_known:
-            self._receive(self._reader.receive_batch, bytes(self._buffer[:nbytes]))
+            if self._inlet is not None and self._reader.is_between_frames:
+                self._receive_by_inlet(self._inlet, nbytes)
+            else:
+                self._receive(self._reader.receive_batch, bytes(self._buffer[:nbytes]))
         else:
             self.data_received(bytes(self._buffer[:nbytes]))
 
@@ -411,6 +446,21 @@ class LinkProtocol(asyncio.BufferedProtocol):
         except PyglynError:
             self.close()
             raise
+        finally:
+            if began:
+                self._turn.end()
+
+    def _receive_by_inlet(self, inlet: Inlet, nbytes: int) -> None:
+        """Have the inlet take what was read, as far as it does, and take the rest."""
+        began = self._turn.begin()
+        try:
+            try:
+                at = inlet.take(self._buffer, nbytes, sys.maxsize)
+            except Exception:
+                logger.exception("what came over the link could not be handled")
+                at = inlet.taken
+            if at < nbytes:
+                self._receive(self._reader.receive_batch, bytes(self._buffer[at:nbytes]))
         finally:
             if began:
                 self._turn.end()
@@ -468,6 +518,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         """Refer to nobody any more: those whom it tells have this link, and it would be freed late."""
         self.on_signal, self.on_messages = _nobody, _one_by_one
         self._on_request, self._on_closed, self._on_busy = _nobody, _nobody, _nobody
+        self._inlet = None
         self.unread.clear()
         self._writer.lender = None
         self._out.clear()

@@ -286,8 +286,10 @@ class Router:
     def connected(self, connection: Connection) -> None:
         """A connection is up: send what waited for it."""
         connection.put_large_messages(self.room_for)
-        runtime, named = self.hub.runtime, self.workers.named
-        connection.put_inlet(lambda begins, known: inlet(begins, known, runtime, connection.name, named))
+        runtime, workers = self.hub.runtime, self.workers
+        connection.put_inlet(
+            lambda begins, known: inlet(begins, known, runtime, connection.name, workers.named, workers.links)
+        )
         pending = self._no_longer_pending(connection.name)
         for control, parts in pending.signals if pending else ():
             self.to_node(control, parts, connection.name)

@@ -44,7 +44,7 @@ class Port(Protocol):
 def way_out(head: bytes, most: int, port: Port) -> Way:
     """The way through a connection or link, for messages of at most so many bytes with their head."""
     if hot.c is not None:
-        return hot.c.Way(head, most, port, False)  # type: ignore[no-any-return]
+        return hot.c.Way(head, most, port, 0)  # type: ignore[no-any-return]
     send_frame = port.send_frame
 
     def send(message: Term) -> bool:
@@ -61,7 +61,7 @@ def way_for_signals(head: bytes, most: int, port: Port) -> SignalWay:
         head: what is in front of the control message.
     """
     if hot.c is not None:
-        return hot.c.Way(head, most, port, True)  # type: ignore[no-any-return]
+        return hot.c.Way(head, most, port, 1)  # type: ignore[no-any-return]
     send_frame = port.send_frame
 
     def send(control: tuple[Any, ...], term: Term) -> bool:
@@ -77,6 +77,8 @@ def way_unread(head: bytes, most: int, port: Port) -> UnreadWay:
     Args:
         head: what is in front of the control message.
     """
+    if hot.c is not None:
+        return hot.c.Way(head, most, port, 2)  # type: ignore[no-any-return]
     send_frame, size = port.send_frame, len(head)
 
     def send(rest: bytes) -> bool:

@@ -24,6 +24,7 @@ from pyglyn.etf import Atom, Pid, Reference, Term
 from pyglyn.net.transport import connect_here
 from pyglyn.node import allocator, garbage
 from pyglyn.node.backpressure import LINK_TO_HUB
+from pyglyn.node.inlet import inlet
 from pyglyn.node.link import HIGH_WATER, LinkProtocol
 from pyglyn.node.process import Process
 from pyglyn.node.reasons import OK, SHUTDOWN
@@ -178,6 +179,7 @@ class Worker:
             self._set_busy(name.name, True)
         self._protocol.on_signal = self.runtime.receive_encoded
         self._protocol.on_messages = self.runtime.receive_many_encoded
+        self._protocol.put_inlet(lambda begins, known: inlet(begins, known, self.runtime, None, {}, {}))
         self._welcome.set_result(None)
 
     def _say_what_is_required(self, names: list[str]) -> None:

@@ -60,22 +60,35 @@ def reads(data: bytes) -> list[bytes]:
     return [data[at : at + READ] for at in range(0, len(data), READ)]
 
 
-def taking(here: Channel, runtime: Runtime) -> Callable[[bytes], None]:
+def taking(
+    here: Channel, runtime: Runtime, of_workers: Any = None, router: Any = None, connection: Any = None
+) -> Callable[[bytes], None]:
     """Take what was read as a connection does: what it begins with by an inlet, if there is one, then the rest."""
     assert here.known is not None
-    first = inlet(*here.known, runtime, THERE, {})
+    named, links = ({}, {}) if of_workers is None else (of_workers.named, of_workers.links)
+    first = inlet(*here.known, runtime, THERE, named, links)
 
     def take(data: bytes) -> None:
         at = 0 if first is None else first.take(data, len(data), 64)
         for event in here.receive_batch(data, at) if at < len(data) else ():
             assert isinstance(event, tuple)
             control, payload = event
-            if isinstance(payload, list):
+            if router is not None and isinstance(payload, list):
+                assert router.messages_from_peer(connection, control, payload)
+            elif router is not None:
+                router.from_peer(connection, control, payload)
+            elif isinstance(payload, list):
                 assert runtime.receive_many_encoded(control, payload)  # type: ignore[arg-type]
             else:
                 runtime.receive_encoded(control, payload)
 
     return take
+
+
+def read(link: LinkProtocol, data: bytes) -> None:
+    """Have a link read so much."""
+    link.get_buffer(-1)[: len(data)] = data
+    link.buffer_updated(len(data))
 
 
 async def into_a_process(count: int) -> None:
@@ -280,20 +293,16 @@ async def through_a_worker(count: int) -> None:
         tag = ImproperList((Atom("alias"),), ref)
         peer.send(RegSend(FAR, name), encode_parts((Atom("$gen_call"), (FAR, tag), Atom("get"))))
         pieces.append(b"".join(peer.data_to_send(1 << 40)))
+    inside.put_inlet(lambda begins, known: inlet(begins, known, worker, None, {}, {}))
+    take = taking(here, hub_runtime, workers, router, connection)
     mark()
     for piece in pieces:
-        for event in here.receive_batch(piece):
-            assert isinstance(event, tuple)
-            control, payload = event
-            if isinstance(payload, list):
-                assert router.messages_from_peer(connection, control, payload)
-            else:
-                router.from_peer(connection, control, payload)
+        take(piece)
         for link, other, wire in ((outside, inside, ends[0]), (inside, outside, ends[1])):
             while not wire.written:
                 await asyncio.sleep(0)
                 link.flush()
-            other.data_received(b"".join(wire.written))
+            read(other, b"".join(wire.written))
             wire.written.clear()
         assert here.data_to_send(1 << 40)
     worker.kill_all(None)

@@ -15,9 +15,12 @@ from pyglyn.etf import Atom, ImproperList, Pid, Reference, encode_bare, encode_p
 from pyglyn.loop_turn import Waiter
 from pyglyn.net.connection import Connection
 from pyglyn.net.settings import NetSettings
-from pyglyn.node import Process
+from pyglyn.node import Process, hot
 from pyglyn.node.backpressure import Pauses
+from pyglyn.node.inlet import inlet
+from pyglyn.node.link import FrameWriter, LinkProtocol
 from pyglyn.node.router import Router
+from pyglyn.node.worker_link import WorkerLink
 from tests.node.runtimes import CREATION, NODE, PEER, Noted, noted
 
 pytest.importorskip("pyglyn.node._hot")
@@ -40,6 +43,9 @@ class Transport:
     def nothing(self, *_: object) -> None:
         pass
 
+    def is_closing(self) -> bool:
+        return False
+
     set_protocol = set_write_buffer_limits = pause_reading = resume_reading = close = abort = nothing
 
     def get_write_buffer_size(self) -> int:
@@ -49,11 +55,15 @@ class Transport:
 class Side:
     """A runtime behind a connection, with an inlet or without."""
 
-    def __init__(self, *, with_inlet: bool) -> None:
+    def __init__(self, *, with_inlet: bool, with_worker: bool = True, high_water: int = 1 << 20) -> None:
         self.noted: Noted = noted()
         self.named: dict[Any, Any] = {}
         runtime = self.noted.runtime
-        workers: Any = SimpleNamespace(links={}, named=self.named)
+        self.link = LinkProtocol(lambda _: None, lambda: None, high_water=high_water)
+        self.wire: Any = Transport()
+        self.link.transport = self.wire
+        self.worker = WorkerLink(1, 0, 0, "worker", self.link)
+        workers: Any = SimpleNamespace(links={1: self.worker} if with_worker else {}, named=self.named)
         hub: Any = SimpleNamespace(
             name=NODE, peers=SimpleNamespace(), runtime=runtime, settings=runtime.settings, pauses=Pauses()
         )
@@ -73,11 +83,12 @@ class Side:
         self.connection.start(self.transport)
         if with_inlet:
             router.connected(self.connection)
-            assert self.connection._inlet is not None
+            assert hot.c is None or self.connection._inlet is not None
         self.plain, self.server = self.noted.process("plain"), self.noted.process("server")
         self.server.answers_system_messages = True
         self.waits, self.told, self.deaf = (self.noted.process(name) for name in ("waits", "told", "deaf"))
         self.told.told_source = self.deaf.deaf = True
+        runtime.names["inside"] = Pid(NODE, 5, 1, CREATION)
         self.processes = [self.plain, self.server, self.waits, self.told, self.deaf]
         self.refs: list[Reference] = []
         self.futures: list[Waiter[Any]] = []
@@ -101,6 +112,9 @@ class Side:
             [each.signals.links for each in self.processes],
             [future.result() if future.done() else None for future in self.futures],
             runtime._named_monitors,
+            {ref: watcher for ref, (watcher, _) in self.named.items()},
+            self.worker.boundary.watchers,
+            b"".join(map(bytes, self.wire.written)),
             runtime.refused,
             runtime.source,
             dict(runtime.ties._tied),
@@ -122,22 +136,22 @@ def controls(side: Side) -> list[tuple[Control, Any]]:
     pids = [process.pid for process in side.processes]
     dead, elsewhere = Pid(NODE, 4_000, 0, CREATION), Pid(NODE, 1, 2, CREATION)
     before = Pid(NODE, pids[0].id, 0, CREATION - 1)
-    names = [Atom(name) for name in ("plain", "server", "told", "deaf", "nobody", "undefined")]
+    inside, old = Pid(NODE, 5, 1, CREATION), Pid(NODE, 5, 1, CREATION - 1)
+    names = [Atom(name) for name in ("plain", "inside", "server", "told", "deaf", "nobody", "undefined")]
     tag = ImproperList((Atom("alias"),), side.refs[0])
     sent: list[tuple[Control, Any]] = [
         (Send(who, to), what)
         for who in (THEM, OTHER)
-        for to in (*pids, dead, elsewhere, before)
-        for what in (1, b"bytes", SYSTEM)
+        for to in (*pids, dead, elsewhere, before, inside, old)
+        for what in (1, b"bytes", SYSTEM, bytes(30_000))
     ]
     sent += [(RegSend(THEM, name), what) for name in names for what in (2, SYSTEM, (Atom("system"), 1))]
     sent += [(RegSend(THEM, name), 3) for name in (True, None)]
     for kind in (MonitorP, DemonitorP):
         for ref in REFS:
             for who in (THEM, OTHER):
-                sent += [
-                    (kind(who, what, ref), None) for what in (*names, *pids[:2], dead, elsewhere, before)
-                ]
+                watched = (*names, *pids[:2], dead, elsewhere, before, inside, old)
+                sent += [(kind(who, what, ref), None) for what in watched]
     for to in (*side.refs, Reference(NODE, CREATION, (9, 9, 0)), Reference(NODE, CREATION, (1, 1, 2))):
         sent += [(AliasSend(THEM, to), (to, 4)), (AliasSend(THEM, to), (tag, 5)), (AliasSend(THEM, to), 6)]
     sent += [(Link(THEM, pids[0]), None), (Send(THEM, pids[0]), b"x" * 70_000)]
@@ -155,8 +169,8 @@ def frames_of(messages: list[tuple[Control, Any]]) -> list[bytes]:
     return frames
 
 
-def both() -> tuple[Side, Side]:
-    sides = Side(with_inlet=False), Side(with_inlet=True)
+def both(**options: Any) -> tuple[Side, Side]:
+    sides = Side(with_inlet=False, **options), Side(with_inlet=True, **options)
     assert sides[0].refs == sides[1].refs
     assert [each.pid for each in sides[0].processes] == [each.pid for each in sides[1].processes]
     return sides
@@ -179,7 +193,8 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(24))
 async def test_it_does_what_the_way_of_every_signal_does(seed: int) -> None:
-    chance, (plain, quick) = random.Random(seed), both()
+    chance = random.Random(seed)
+    plain, quick = both(with_worker=seed % 4 > 0, high_water=1_000 if seed % 4 == 1 else 1 << 20)
     choice = controls(plain)
     messages = [each for _ in range(150) for each in [chance.choice(choice)] * chance.choice((1, 1, 1, 3))]
     frames = frames_of(messages)
@@ -190,7 +205,10 @@ async def test_it_does_what_the_way_of_every_signal_does(seed: int) -> None:
         ]
     data, at = b"".join(frames), 0
     while at < len(data):
-        step = chance.choice((1, 3, 40, 400, 4_000, 16_000))
+        step, writable = chance.choice((1, 3, 40, 400, 4_000, 16_000)), seed % 4 != 1 or chance.random() < 0.5
+        for side in (plain, quick):
+            (side.link.resume_writing if writable else side.link.pause_writing)()
+            side.worker.paused.resume()
         for side in (plain, quick):
             room = len(side.connection.get_buffer(-1))
             side.feed(data[at : at + min(step, room)])
@@ -225,14 +243,36 @@ async def test_all_that_a_call_brings_is_taken() -> None:
             (DemonitorP(THEM, Atom("plain"), ref), None),
         ]
     )
-    inlet: Any = side.connection._inlet
+    first: Any = side.connection._inlet
     side.feed(frames[1])  # a control message is known once it has come
-    assert (inlet.taken, inlet.frames) == (0, 0)
+    assert (first.taken, first.frames) == (0, 0)
     data = b"".join(frames)
     side.feed(data)
-    assert (inlet.taken, inlet.frames, inlet.runs) == (len(data), 3, 3)
+    assert (first.taken, first.frames, first.runs) == (len(data), 3, 3)
     assert side.plain.waiting_messages == [call, call]
     assert side.plain.signals.watchers_at == {PEER: {}}
+    side.connection.close("over")
+
+
+async def test_all_that_a_call_into_a_worker_brings_is_passed_on() -> None:
+    side, ref, name = Side(with_inlet=True), REFS[0], Atom("inside")
+    call = (Atom("$gen_call"), (THEM, ImproperList((Atom("alias"),), ref)), Atom("get"))
+    signals: list[tuple[Control, Any]] = [
+        (MonitorP(THEM, name, ref), None), (RegSend(THEM, name), call), (DemonitorP(THEM, name, ref), None)
+    ]  # fmt: skip
+    first: Any = side.connection._inlet
+    side.feed(frames_of(signals)[1])
+    await settle(side)
+    side.wire.written.clear()
+    data = b"".join(frames_of(signals))
+    side.feed(data)
+    assert (first.taken, first.frames) == (len(data), 3)
+    await settle(side)
+    writer = FrameWriter()
+    expected = [
+        writer.write(control, None, None if body is None else encode_parts(body)) for control, body in signals
+    ]
+    assert side.wire.written == [b"".join(part for parts in expected for part in parts)]
     side.connection.close("over")
 
 
@@ -282,7 +322,7 @@ async def test_one_who_waits_is_woken_once_and_in_order() -> None:
 
 async def test_what_is_no_frame_is_left() -> None:
     side = Side(with_inlet=True)
-    inlet: Any = side.connection._inlet
+    first: Any = side.connection._inlet
     head = b"\x83D\0" + encode_bare((22, THEM, side.plain.pid))
     for data in (
         b"",
@@ -293,10 +333,42 @@ async def test_what_is_no_frame_is_left() -> None:
         b"\0\0\0\4\x83D\0h",
         (len(head)).to_bytes(4) + head,
     ):
-        assert inlet.take(data, len(data), 64) == 0
-    assert inlet.take(b"", 100, 64) == 0
+        assert first.take(data, len(data), 64) == 0
+    assert first.take(b"", 100, 64) == 0
     with pytest.raises(TypeError):
-        inlet.take(b"")
+        first.take(b"")
     with pytest.raises(TypeError):
-        inlet.take("text", 4, 64)
+        first.take("text", 4, 64)
     side.connection.close("over")
+
+
+@pytest.mark.parametrize("seed", range(16))
+async def test_a_worker_takes_from_the_hub_what_it_would_take_one_by_one(seed: int) -> None:
+    chance, sides = random.Random(seed), both(with_worker=False)
+    choice = controls(sides[0])
+    messages = [each for _ in range(150) for each in [chance.choice(choice)] * chance.choice((1, 1, 1, 3))]
+    writer = FrameWriter()
+    data, at = b"", 0
+    for control, body in messages:
+        with_term = not isinstance(control, MonitorP | DemonitorP | Link)
+        node = chance.choice((None, None, None, NODE, PEER)) if isinstance(control, RegSend) else None
+        data += b"".join(writer.write(control, node, encode_parts(body) if with_term else None))
+    links = []
+    for side, with_inlet in zip(sides, (False, True), strict=True):
+        runtime = side.noted.runtime
+        link = LinkProtocol(lambda _: None, lambda: None)
+        link.transport = Transport()  # type: ignore[assignment]
+        link.on_signal, link.on_messages = runtime.receive_encoded, runtime.receive_many_encoded
+        if with_inlet:
+            link.put_inlet(lambda begins, known, of=runtime: inlet(begins, known, of, None, {}, {}))  # type: ignore[misc]
+        links.append(link)
+    while at < len(data):
+        step = chance.choice((1, 3, 40, 400, 4_000, 16_000))
+        for link in links:
+            room = link.get_buffer(-1)
+            some = data[at : at + min(step, len(room))]
+            room[: len(some)] = some
+            link.buffer_updated(len(some))
+        at += len(some)
+        await asyncio.sleep(0)
+        assert sides[1].state() == sides[0].state()

@@ -32,8 +32,8 @@ BOUNDS = {
     "within": 14_900,
     "served": 95_000,
     "called": 84_000,
-    "through_a_worker": 230_000,
-    "asked": 210_000,
+    "through_a_worker": 164_000,
+    "asked": 200_000,
 }
 """Instructions for each message."""
 

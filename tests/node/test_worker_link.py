@@ -140,7 +140,7 @@ def test_headers_that_are_known_read_and_write_the_same_as_new_ones() -> None:
         assert data == b"".join(FrameWriter().write(control, node, None if payload is None else (payload,)))
         [frame] = reader.receive_data(data)
         assert (frame.control, frame.node, bytes(frame.payload or b"")) == (control, node, payload or b"")
-    assert max(len(writer._known), len(reader._known)) <= 512
+    assert max(len(writer._known), len(reader.known)) <= 512
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ static const struct {
     {"pyglyn.dist.channel", "Channel", offsetof(Hot, channel)},
     {"pyglyn.dist.outgoing", "OutgoingQueue", offsetof(Hot, queue)},
     {"pyglyn.dist.ticks", "Ticker", offsetof(Hot, ticker)},
+    {"pyglyn.node.link", "LinkProtocol", offsetof(Hot, link)},
     {"pyglyn.etf", "pack_frame", offsetof(Hot, pack_frame)},
     {"collections", "deque", offsetof(Hot, deque)},
 };
@@ -137,6 +138,14 @@ static const struct {
     {offsetof(Hot, queue), "_ready", offsetof(Hot, queue_ready)},
     {offsetof(Hot, queue), "_streams", offsetof(Hot, queue_streams)},
     {offsetof(Hot, ticker), "sent", offsetof(Hot, ticker_sent)},
+    {offsetof(Hot, link), "transport", offsetof(Hot, link_transport)},
+    {offsetof(Hot, link), "busy", offsetof(Hot, link_busy)},
+    {offsetof(Hot, link), "_out", offsetof(Hot, link_out)},
+    {offsetof(Hot, link), "_out_size", offsetof(Hot, link_out_size)},
+    {offsetof(Hot, link), "_high_water", offsetof(Hot, link_high_water)},
+    {offsetof(Hot, link), "_flush_due", offsetof(Hot, link_flush_due)},
+    {offsetof(Hot, link), "_turn", offsetof(Hot, link_turn)},
+    {offsetof(Hot, link), "_writable", offsetof(Hot, link_writable)},
     {offsetof(Hot, signals), "watchers_at", offsetof(Hot, signals_watchers)},
     {offsetof(Hot, pending), "futures", offsetof(Hot, pending_futures)},
     {offsetof(Hot, send), "to", offsetof(Hot, send_to)},
@@ -146,7 +155,8 @@ static const struct {
 static const char *const names[NAME_COUNT] = {
     "handling", "source", "signals", "pending", "_mailbox", "told_source", "deaf", "answers_system_messages",
     "_soon", "wake", "on_monitor", "_receive_message", "_say", "go_on", "anew", "limits",
-    "_flush", "at_end", "_be_busy", "write", "appendleft", "clear", "send_frame",
+    "_flush", "at_end", "_be_busy", "write", "appendleft", "clear", "send_frame", "flush", "is_closing", "protocol",
+    "boundary", "watchers",
 };
 
 static inline PyObject **object_of(Hot *hot, size_t field)

@@ -15,11 +15,11 @@
 /* Names of attributes that are looked up. */
 enum Name { HANDLING, SOURCE, SIGNALS, PENDING, MAILBOX, TOLD_SOURCE, DEAF, ANSWERS, SOON, WAKE, ON_MONITOR,
             RECEIVE_MESSAGE, SAY, GO_ON, ANEW, LIMITS, FLUSH_NAME, AT_END_NAME, BE_BUSY, WRITE, APPENDLEFT, CLEAR,
-            SEND_FRAME_NAME, NAME_COUNT };
+            SEND_FRAME_NAME, FLUSH_LINK_NAME, IS_CLOSING, PROTOCOL, BOUNDARY, WATCHERS, NAME_COUNT };
 
-/* Methods that are put into classes: of turns, then of waiters, of mailboxes, of connections. */
+/* Methods that are put into classes: of turns, then of waiters, of mailboxes, of connections, of links. */
 enum Method { BEGIN, END, AT_END, WAKE_METHOD, ADD_DONE_CALLBACK, RESULT, SET_RESULT, INIT, AWAIT, PUT_ENCODED, NEXT,
-              NEXT_TO_COME, SEND_FRAME, FLUSH, METHOD_COUNT };
+              NEXT_TO_COME, SEND_FRAME, FLUSH, SEND_FRAME_ON_LINK, FLUSH_LINK, METHOD_COUNT };
 
 /* What this module uses of the package; see `imports`, `fields` and `names` in hot.c. */
 typedef struct {
@@ -31,7 +31,7 @@ typedef struct {
     PyObject *pack_frame;
     PyObject *not_found;                /* (False, None) */
     PyTypeObject *turn, *waiter, *mailbox, *plain, *signals, *pending, *send, *reg_send, *inlet, *coming, *awaiting, *way;
-    PyTypeObject *connection, *channel, *queue, *ticker;
+    PyTypeObject *connection, *channel, *queue, *ticker, *link;
     Py_ssize_t turn_settled, turn_open, turn_last, turn_loop;
     Py_ssize_t waiter_result, waiter_error, waiter_callback, waiter_context, waiter_more, waiter_blocking, waiter_turn;
     Py_ssize_t mailbox_fresh, mailbox_sleeps, mailbox_waits, mailbox_waiter, mailbox_remaining, mailbox_held,
@@ -40,6 +40,7 @@ typedef struct {
         connection_flush_due, connection_writable, connection_turn, connection_closed, connection_transport,
         connection_write_buffer;
     Py_ssize_t channel_closed, channel_queue, channel_ticker, queue_size, queue_ready, queue_streams, ticker_sent;
+    Py_ssize_t link_transport, link_busy, link_out, link_out_size, link_high_water, link_flush_due, link_turn, link_writable;
     Py_ssize_t signals_watchers, pending_futures, send_to, reg_send_name;
     PyObject *names[NAME_COUNT];
     PyObject *of_python[METHOD_COUNT], *of_c[METHOD_COUNT];
@@ -94,6 +95,14 @@ PyObject *read_quickly(Hot *hot, PyObject *message);
 
 PyObject *connection_send_frame(PyObject *connection, PyObject *frame);
 PyObject *connection_flush(PyObject *connection, PyObject *ignored);
+PyObject *link_send_frame(PyObject *link, PyObject *frame);
+PyObject *link_flush(PyObject *link, PyObject *ignored);
+/* Whether `put_on_link` would do it. */
+bool is_link_open(Hot *hot, PyObject *link);
+/* LinkProtocol.send_frame: 1 if it will be sent, 0 if it is for Python, -1 on failure */
+int put_on_link(Hot *hot, PyObject *link, PyObject *frame);
+/* A frame of both, with its length in front. */
+PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size);
 
 
 #endif

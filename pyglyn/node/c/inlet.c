@@ -5,12 +5,13 @@
  * are for Python. So the order is that of the frames.
  *
  * Whoever sends these bytes may be hostile: no length is used before it was held against what is there. Identifiers
- * are read by the codec.
+ * are read by the codec. What is for a worker goes there with the bytes it came in.
  */
 
 #include "hot.h"
 
 enum { LARGE = 65536 };         /* as in framing.py */
+enum { LEAST = 24 * 1024 };     /* as in shared.py */
 enum { SEND_SENDER = 22, REG_SEND = 6, MONITOR_P = 19, DEMONITOR_P = 20, ALIAS_SEND = 33 };
 
 typedef struct {
@@ -19,18 +20,48 @@ typedef struct {
     PyObject *begins;           /* what every frame begins with, bytes */
     PyObject *known;            /* control message by the bytes up to its end */
     PyObject *runtime, *peer;   /* `peer`: the name of the node that may send these, None for no matter whose */
-    PyObject *named;            /* references of monitors that workers have */
+    PyObject *named;            /* references of monitors by name that workers have: who watches, and the worker */
+    PyObject *links;            /* workers by serial number */
     PyObject *names, *processes, *aliases, *named_monitors, *node, *serial, *creation;  /* of the runtime */
     Py_ssize_t taken, frames;
     /* While frames are taken: */
     const uint8_t *head;        /* of the run under way, or NULL */
     Py_ssize_t head_size;
-    PyObject *mailbox;          /* where that goes, strong */
+    PyObject *mailbox;          /* where that goes, strong; or NULL, and */
+    PyObject *link;             /* the link that it goes to, strong, or NULL */
     bool sees_system;           /* whether messages of `sys` go there as well */
     Py_ssize_t runs, most;
 } Inlet;
 
 typedef enum { FAILED = -1, OTHER = 0, TAKEN = 1 } Outcome;
+
+/* The link of a worker, see `link_of`. */
+static PyObject *link_of_worker(Inlet *self, PyObject *found, PyObject **worker)
+{
+    Hot *hot = self->hot;
+    PyObject *link = PyObject_GetAttr(found, hot->names[PROTOCOL]);
+    if (link == NULL) return NULL;
+    if (!PyObject_TypeCheck(link, hot->link) || *field_at(link, hot->link_busy) != Py_False || !is_link_open(hot, link)) {
+        Py_DECREF(link);
+        return NULL;
+    }
+    if (worker != NULL) *worker = Py_NewRef(found);
+    return link;
+}
+
+/* The link of the worker that a pid is in, where nothing is in its way, a new reference; NULL with or without an
+ * exception. With `worker`, what the hub knows of that as well: Router._link_of */
+static PyObject *link_of(Inlet *self, PyObject *pid, bool named, PyObject **worker)
+{
+    Hot *hot = self->hot;
+    const Class *class = &hot->etf->pid;
+    if (PyDict_GET_SIZE(self->links) == 0 || Py_TYPE(pid) != class->type) return NULL;
+    PyObject *node = *slot(pid, class, 0), *serial = *slot(pid, class, 2), *creation = *slot(pid, class, 3);
+    if (node == NULL || serial == NULL || creation == NULL) return NULL;
+    if (!named && (are_equal(creation, self->creation) <= 0 || are_equal(node, self->node) <= 0)) return NULL;
+    PyObject *found = PyDict_GetItemWithError(self->links, serial);
+    return found == NULL ? NULL : link_of_worker(self, found, worker);
+}
 
 /* Runtime.is_here, of a pid or the last word of a reference */
 static int is_here(Inlet *self, PyObject *node, PyObject *creation, PyObject *serial)
@@ -124,6 +155,14 @@ static Outcome find_mailbox(Inlet *self, PyObject *control)
     PyObject *to = *field_at(control, named ? hot->reg_send_name : hot->send_to);
     if (to != NULL && named) to = pid_of_name(self, to);
     if (to == NULL) goto exit;
+    PyObject *link = link_of(self, to, named, NULL);
+    if (link != NULL) {
+        Py_XSETREF(self->link, link);
+        outcome = TAKEN;
+        goto exit;
+    }
+    Py_CLEAR(self->link);
+    if (PyErr_Occurred()) goto exit;
     process = process_of_pid(self, to, named);
     if (process == NULL) goto exit;
     pending = part_of(hot, process, PENDING, hot->pending);
@@ -141,8 +180,23 @@ exit:
     return PyErr_Occurred() ? FAILED : outcome;
 }
 
-static Outcome put(Inlet *self, const uint8_t *message, Py_ssize_t size)
+/* Pass a frame on to a worker as it is, but for what is in front of the control message: link.FrameWriter.write */
+static Outcome forward(Inlet *self, PyObject *link, const uint8_t *body, Py_ssize_t size)
 {
+    static const char from_nowhere[] = "h\2w\3nil";
+    Py_ssize_t begin = PyBytes_GET_SIZE(self->begins);
+    if (size >= LEAST) return OTHER;
+    PyObject *frame = frame_from(from_nowhere, sizeof(from_nowhere) - 1, (const char *)body + begin, size - begin);
+    int sent = frame == NULL ? -1 : put_on_link(self->hot, link, frame);
+    Py_XDECREF(frame);
+    return sent < 0 ? FAILED : sent > 0 ? TAKEN : OTHER;
+}
+
+static Outcome put(Inlet *self, const uint8_t *body, Py_ssize_t head_size, Py_ssize_t whole)
+{
+    if (self->link != NULL) return forward(self, self->link, body, whole);
+    const uint8_t *message = body + head_size;
+    Py_ssize_t size = whole - head_size;
     if (!self->sees_system && may_be_system(message, size)) return OTHER;
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)message, size);
     int failed = bytes == NULL ? -1 : put_encoded(self->hot, self->mailbox, bytes);
@@ -161,7 +215,7 @@ static Outcome begin_run(Inlet *self, const uint8_t *body, Py_ssize_t head_size,
     Py_INCREF(control);
     Outcome outcome = find_mailbox(self, control);
     Py_DECREF(control);
-    if (outcome == TAKEN) outcome = put(self, body + head_size, size - head_size);
+    if (outcome == TAKEN) outcome = put(self, body, head_size, size);
     if (outcome == TAKEN) {
         self->head = body;
         self->head_size = head_size;
@@ -241,6 +295,77 @@ static int forget(Inlet *self, PyObject *process, PyObject *watcher, PyObject *r
     return failed;
 }
 
+/* Boundary.watched, Boundary.unwatched: 0, or -1 */
+static int note_for_worker(Inlet *self, PyObject *worker, bool begins, PyObject *watcher, PyObject *watched, PyObject *ref)
+{
+    Hot *hot = self->hot;
+    PyObject *boundary = PyObject_GetAttr(worker, hot->names[BOUNDARY]);
+    PyObject *watchers = boundary == NULL ? NULL : PyObject_GetAttr(boundary, hot->names[WATCHERS]);
+    Py_XDECREF(boundary);
+    if (watchers == NULL) return -1;
+    int failed = -1;
+    PyObject *node = *slot(watcher, &hot->etf->pid, 0), *of_node = NULL;
+    if (!PyDict_CheckExact(watchers)) {
+        PyErr_SetString(PyExc_TypeError, "watchers of a boundary are in a dict");
+        goto exit;
+    }
+    of_node = Py_XNewRef(PyDict_GetItemWithError(watchers, node));
+    if (of_node == NULL && PyErr_Occurred()) goto exit;
+    if (of_node == NULL && begins) {
+        of_node = PyDict_New();
+        if (of_node == NULL || PyDict_SetItem(watchers, node, of_node) < 0) goto exit;
+    }
+    if (of_node == NULL) {
+        failed = 0;
+    }
+    else if (begins) {
+        PyObject *pair = PyTuple_Pack(2, watcher, watched);
+        failed = pair == NULL ? -1 : PyDict_SetItem(of_node, ref, pair);
+        Py_XDECREF(pair);
+    }
+    else {
+        int known = PyDict_Contains(of_node, ref);
+        failed = known <= 0 ? known : PyDict_DelItem(of_node, ref);
+    }
+exit:
+    Py_XDECREF(of_node);
+    Py_DECREF(watchers);
+    return failed;
+}
+
+/* Router._link_of_watched, WorkerLink.watch, of a process of a worker */
+static Outcome watch_in_worker(
+    Inlet *self, bool begins, PyObject *watcher, PyObject *watched, PyObject *ref, const uint8_t *body, Py_ssize_t size)
+{
+    bool by_pid = Py_TYPE(watched) == self->hot->etf->pid.type;
+    PyObject *worker = NULL, *link = NULL;
+    int failed = 0;
+
+    PyObject *known = PyDict_GetItemWithError(self->named, ref);
+    if (by_pid || begins) {
+        PyObject *pid = known != NULL || PyErr_Occurred() ? NULL : by_pid ? watched : pid_of_name(self, watched);
+        link = pid == NULL ? NULL : link_of(self, pid, !by_pid, &worker);
+    }
+    else if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2 &&
+             are_equal(PyTuple_GET_ITEM(known, 0), watcher) > 0) {
+        link = link_of_worker(self, PyTuple_GET_ITEM(known, 1), &worker);
+    }
+    if (link == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    if (!by_pid && begins) {
+        PyObject *pair = PyTuple_Pack(2, watcher, worker);
+        failed = pair == NULL ? -1 : PyDict_SetItem(self->named, ref, pair);
+        Py_XDECREF(pair);
+    }
+    else if (!by_pid) {
+        failed = PyDict_DelItem(self->named, ref);
+    }
+    if (!failed) failed = note_for_worker(self, worker, begins, watcher, watched, ref);
+    Outcome outcome = failed ? FAILED : forward(self, link, body, size);
+    Py_DECREF(worker);
+    Py_DECREF(link);
+    return outcome;
+}
+
 /* Router._link_of_watched, Runtime._note_watcher, of a process of this runtime */
 static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watched, PyObject *ref)
 {
@@ -287,7 +412,7 @@ static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watc
 }
 
 /* MONITOR_P or DEMONITOR_P, from its first field on. */
-static Outcome take_watch(Inlet *self, bool begins, const uint8_t *at, const uint8_t *end)
+static Outcome take_watch(Inlet *self, bool begins, const uint8_t *at, const uint8_t *end, const uint8_t *body)
 {
     State *etf = self->hot->etf;
     PyObject *watched = NULL, *ref = NULL;
@@ -303,7 +428,11 @@ static Outcome take_watch(Inlet *self, bool begins, const uint8_t *at, const uin
         Py_TYPE(watched) == (by_pid ? etf->pid.type : etf->atom.type);
     if (right > 0) right = is_peers(self, *slot(watcher, &etf->pid, 0));
     if (right > 0) right = is_peers(self, *slot(ref, &etf->reference, 0));
-    outcome = right < 0 ? FAILED : right == 0 ? OTHER : watch(self, begins, watcher, watched, ref);
+    outcome = right < 0 ? FAILED : OTHER;
+    if (right > 0) outcome = watch(self, begins, watcher, watched, ref);
+    if (right > 0 && outcome == OTHER && PyDict_GET_SIZE(self->links) > 0) {
+        outcome = watch_in_worker(self, begins, watcher, watched, ref, body, end - body);
+    }
 exit:
     Py_DECREF(watcher);
     Py_XDECREF(watched);
@@ -397,7 +526,7 @@ static Outcome take_answer(Inlet *self, const uint8_t *at, const uint8_t *end)
 static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
 {
     if (self->head != NULL && size > self->head_size && memcmp(body, self->head, (size_t)self->head_size) == 0) {
-        return put(self, body + self->head_size, size - self->head_size);
+        return put(self, body, self->head_size, size);
     }
     Py_ssize_t begin = PyBytes_GET_SIZE(self->begins);
     if (size < begin + 4 || memcmp(body, PyBytes_AS_STRING(self->begins), (size_t)begin) != 0) return OTHER;
@@ -421,7 +550,7 @@ static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
         return begin_run(self, body, at + sender + cookie + name - body, size);
     }
     self->head = NULL;
-    if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return take_watch(self, op == MONITOR_P, at, end);
+    if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return take_watch(self, op == MONITOR_P, at, end, body);
     if (arity == 3 && op == ALIAS_SEND) return take_answer(self, at, end);
     return OTHER;
 }
@@ -461,6 +590,7 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
     self->head = NULL;
     self->taken = at;
     Py_CLEAR(self->mailbox);
+    Py_CLEAR(self->link);
     PyBuffer_Release(&view);
     return outcome == FAILED ? NULL : PyLong_FromSsize_t(at);
 }
@@ -468,7 +598,7 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
 /* --- the type -------------------------------------------------------------------------------------- */
 
 #define EACH(what) \
-    what(begins); what(known); what(runtime); what(peer); what(named); what(names); what(processes); what(aliases); \
+    what(begins); what(known); what(runtime); what(peer); what(named); what(links); what(link); what(names); what(processes); what(aliases); \
     what(named_monitors); what(node); what(serial); what(creation); what(mailbox)
 
 static int inlet_traverse(Inlet *self, visitproc visit, void *arg)
@@ -507,13 +637,14 @@ static PyObject *attribute_of(PyObject *object, const char *name, PyTypeObject *
 
 static PyObject *inlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *begins, *known, *runtime, *peer, *named;
+    PyObject *begins, *known, *runtime, *peer, *named, *links;
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "Inlet() takes no keywords");
         return NULL;
     }
     if (!PyArg_ParseTuple(
-            args, "SO!OOO!:Inlet", &begins, &PyDict_Type, &known, &runtime, &peer, &PyDict_Type, &named)) {
+            args, "SO!OOO!O!:Inlet", &begins, &PyDict_Type, &known, &runtime, &peer, &PyDict_Type, &named, &PyDict_Type,
+            &links)) {
         return NULL;
     }
     Inlet *self = (Inlet *)type->tp_alloc(type, 0);
@@ -524,6 +655,7 @@ static PyObject *inlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->runtime = Py_NewRef(runtime);
     self->peer = Py_NewRef(peer);
     self->named = Py_NewRef(named);
+    self->links = Py_NewRef(links);
     self->names = attribute_of(runtime, "names", &PyDict_Type);
     self->processes = attribute_of(runtime, "processes", &PyDict_Type);
     self->aliases = attribute_of(runtime, "aliases", &PyDict_Type);

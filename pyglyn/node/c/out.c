@@ -1,4 +1,4 @@
-/* What is sent goes out: ways of ways.py, and methods of connection.Connection. */
+/* What is sent goes out: ways of ways.py, and methods of connection.Connection and link.LinkProtocol. */
 
 #include "hot.h"
 
@@ -26,6 +26,33 @@ static int add_to_number(PyObject *object, Py_ssize_t at, Py_ssize_t more)
     set_field(object, at, sum);
     Py_DECREF(sum);
     return 0;
+}
+
+PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size)
+{
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, 4 + head_size + size);
+    if (frame == NULL) return NULL;
+    uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
+    uint32_t length = (uint32_t)(head_size + size);
+    to[0] = (uint8_t)(length >> 24);
+    to[1] = (uint8_t)(length >> 16);
+    to[2] = (uint8_t)(length >> 8);
+    to[3] = (uint8_t)length;
+    memcpy(to + 4, head, (size_t)head_size);
+    memcpy(to + 4 + head_size, rest, (size_t)size);
+    return frame;
+}
+
+/* Have it flushed at the end of the turn. */
+static int flush_later(Hot *hot, PyObject *port, Py_ssize_t turn_at, enum Name name)
+{
+    PyObject *flush = PyObject_GetAttr(port, hot->names[name]), *turn = *field_at(port, turn_at);
+    PyObject *args[] = {turn, flush};
+    PyObject *done = flush == NULL || turn == NULL
+        ? NULL : PyObject_VectorcallMethod(hot->names[AT_END_NAME], args, 2, NULL);
+    Py_XDECREF(flush);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
 }
 
 /* The queue of a connection, borrowed, where packets may be added to it at its end; NULL where they may not. */
@@ -58,14 +85,7 @@ static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
     if (*field_at(connection, hot->connection_flush_due) == Py_False &&
         *field_at(connection, hot->connection_writable) == Py_True) {
         set_field(connection, hot->connection_flush_due, Py_True);
-        PyObject *flush = PyObject_GetAttr(connection, hot->names[FLUSH_NAME]);
-        PyObject *turn = *field_at(connection, hot->connection_turn);
-        PyObject *args[] = {turn, flush};
-        PyObject *done = flush == NULL || turn == NULL
-            ? NULL : PyObject_VectorcallMethod(hot->names[AT_END_NAME], args, 2, NULL);
-        Py_XDECREF(flush);
-        Py_XDECREF(done);
-        if (done == NULL) return -1;
+        if (flush_later(hot, connection, hot->connection_turn, FLUSH_NAME) < 0) return -1;
     }
     if (size + PyBytes_GET_SIZE(frame) >= limit && call_method(connection, hot->names[BE_BUSY]) < 0) return -1;
     return 1;
@@ -81,10 +101,9 @@ PyObject *connection_send_frame(PyObject *connection, PyObject *frame)
     return PyObject_Vectorcall(hot->of_python[SEND_FRAME], args, 2, NULL);
 }
 
-/* All that is ready in a queue of so many bytes, as one piece, taken off; NULL where it is not for us, or with an exception. */
-static PyObject *take_all(Hot *hot, PyObject *queue, Py_ssize_t size)
+/* All of a deque with so many bytes, as one piece, taken off; NULL where it is not for us, or with an exception. */
+static PyObject *take_all(Hot *hot, PyObject *ready, Py_ssize_t size)
 {
-    PyObject *ready = *field_at(queue, hot->queue_ready);
     Py_ssize_t count = PyObject_Size(ready);
     if (count == 1) {
         PyObject *piece = PyObject_CallOneArg(hot->popleft, ready);
@@ -134,7 +153,7 @@ PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
     PyObject *ticker = *field_at(channel, hot->channel_ticker);
     if (ticker == NULL || Py_TYPE(ticker) != hot->ticker) goto python;
     Py_INCREF(queue);
-    piece = take_all(hot, queue, size);
+    piece = take_all(hot, *field_at(queue, hot->queue_ready), size);
     if (piece != NULL) set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
     Py_DECREF(queue);
     if (piece == NULL) {
@@ -157,27 +176,112 @@ python:
     return PyObject_CallOneArg(hot->of_python[FLUSH], connection);
 }
 
+/* --- links ----------------------------------------------------------------------------------------- */
+
+bool is_link_open(Hot *hot, PyObject *link)
+{
+    PyObject *transport = *field_at(link, hot->link_transport);
+    Py_ssize_t size = number_at(link, hot->link_out_size);
+    return transport != NULL && transport != Py_None && size >= 0 && *field_at(link, hot->link_out) != NULL &&
+        size <= number_at(link, hot->link_high_water);
+}
+
+int put_on_link(Hot *hot, PyObject *link, PyObject *frame)
+{
+    if (!PyBytes_CheckExact(frame) || !is_link_open(hot, link)) return 0;
+    if (*field_at(link, hot->link_flush_due) == Py_False) {
+        set_field(link, hot->link_flush_due, Py_True);
+        if (flush_later(hot, link, hot->link_turn, FLUSH_LINK_NAME) < 0) return -1;
+    }
+    if (append_to(hot, *field_at(link, hot->link_out), frame) < 0 ||
+        add_to_number(link, hot->link_out_size, PyBytes_GET_SIZE(frame)) < 0) {
+        return -1;
+    }
+    return 1;
+}
+
+/* LinkProtocol.send_frame */
+PyObject *link_send_frame(PyObject *link, PyObject *frame)
+{
+    Hot *hot = the_hot();
+    int queued = put_on_link(hot, link, frame);
+    if (queued < 0) return NULL;
+    if (queued > 0) Py_RETURN_TRUE;
+    PyObject *args[] = {link, frame};
+    return PyObject_Vectorcall(hot->of_python[SEND_FRAME_ON_LINK], args, 2, NULL);
+}
+
+/* LinkProtocol.flush, of a few small frames */
+PyObject *link_flush(PyObject *link, PyObject *Py_UNUSED(ignored))
+{
+    Hot *hot = the_hot();
+    PyObject *transport = *field_at(link, hot->link_transport), *out = *field_at(link, hot->link_out);
+    Py_ssize_t size = number_at(link, hot->link_out_size);
+
+    if (transport == NULL || transport == Py_None || out == NULL || size <= 0 || size >= COPY_BELOW ||
+        *field_at(link, hot->link_busy) != Py_False || *field_at(link, hot->link_writable) != Py_True) {
+        goto python;
+    }
+    PyObject *closing = PyObject_CallMethodNoArgs(transport, hot->names[IS_CLOSING]);
+    if (closing == NULL) return NULL;
+    Py_DECREF(closing);
+    if (closing != Py_False) goto python;
+    PyObject *piece = take_all(hot, out, size);
+    if (piece == NULL) {
+        if (PyErr_Occurred()) return NULL;
+        goto python;
+    }
+    set_field(link, hot->link_out_size, hot->etf->bytes_of[0]);
+    set_field(link, hot->link_flush_due, Py_False);
+    Py_INCREF(transport);
+    PyObject *args[] = {transport, piece};
+    PyObject *written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
+    Py_DECREF(transport);
+    Py_DECREF(piece);
+    if (written == NULL) return NULL;
+    Py_DECREF(written);
+    if (*field_at(link, hot->link_busy) == Py_False && number_at(link, hot->link_out_size) == 0) Py_RETURN_NONE;
+python:
+    return PyObject_CallOneArg(hot->of_python[FLUSH_LINK], link);
+}
+
 /* --- ways ------------------------------------------------------------------------------------------ */
+
+/* See `ways.way_out`, `way_for_signals`, `way_unread`. */
+enum Kind { OF_TERMS, OF_SIGNALS, OF_THE_UNREAD };
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc call;
     Hot *hot;
     PyObject *head, *most, *port;
-    bool for_signals;           /* a control message comes before the term */
+    int kind;
 } Way;
 
-/* ways.way_out, ways.way_for_signals */
+/* ways.way_unread: the frame, or None */
+static PyObject *frame_of_unread(Way *self, PyObject *rest)
+{
+    if (!PyBytes_CheckExact(rest)) {
+        PyErr_SetString(PyExc_TypeError, "what is not read is bytes");
+        return NULL;
+    }
+    Py_ssize_t head = PyBytes_GET_SIZE(self->head), size = head + PyBytes_GET_SIZE(rest);
+    if (size > PyLong_AsSsize_t(self->most)) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    return frame_from(
+        PyBytes_AS_STRING(self->head), head, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest));
+}
+
 static PyObject *way_call(Way *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)
 {
     Hot *hot = self->hot;
     Py_ssize_t count = PyVectorcall_NARGS(nargsf);
-    if (count != (self->for_signals ? 2 : 1) || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0)) {
+    if (count != (self->kind == OF_SIGNALS ? 2 : 1) || (kwnames != NULL && PyTuple_GET_SIZE(kwnames) > 0)) {
         PyErr_SetString(PyExc_TypeError, "a way takes a term, one of signals a control message in front of it");
         return NULL;
     }
     PyObject *of_frame[] = {self->head, args[count - 1], self->most, args[0]};
-    PyObject *frame = PyObject_Vectorcall(hot->pack_frame, of_frame, self->for_signals ? 4 : 3, NULL);
+    PyObject *frame = self->kind == OF_THE_UNREAD ? frame_of_unread(self, args[0])
+        : PyObject_Vectorcall(hot->pack_frame, of_frame, self->kind == OF_SIGNALS ? 4 : 3, NULL);
     if (frame == NULL) return NULL;
     PyObject *sent = NULL;
     if (frame == Py_None) {
@@ -185,6 +289,9 @@ static PyObject *way_call(Way *self, PyObject *const *args, size_t nargsf, PyObj
     }
     else if (Py_TYPE(self->port) == hot->connection) {
         sent = connection_send_frame(self->port, frame);
+    }
+    else if (Py_TYPE(self->port) == hot->link) {
+        sent = link_send_frame(self->port, frame);
     }
     else {
         PyObject *of_port[] = {self->port, frame};
@@ -197,12 +304,12 @@ static PyObject *way_call(Way *self, PyObject *const *args, size_t nargsf, PyObj
 static PyObject *way_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *head, *most, *port;
-    int for_signals;
+    int kind;
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "Way() takes no keywords");
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "SO!Op:Way", &head, &PyLong_Type, &most, &port, &for_signals)) return NULL;
+    if (!PyArg_ParseTuple(args, "SO!Oi:Way", &head, &PyLong_Type, &most, &port, &kind)) return NULL;
     Way *self = (Way *)type->tp_alloc(type, 0);
     if (self == NULL) return NULL;
     self->call = (vectorcallfunc)way_call;
@@ -210,7 +317,7 @@ static PyObject *way_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->head = Py_NewRef(head);
     self->most = Py_NewRef(most);
     self->port = Py_NewRef(port);
-    self->for_signals = for_signals;
+    self->kind = kind;
     return (PyObject *)self;
 }
 

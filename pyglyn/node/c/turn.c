@@ -660,12 +660,14 @@ static PyMethodDef methods[METHOD_COUNT] = {
     [NEXT_TO_COME] = {"next_to_come", mailbox_next_to_come, METH_NOARGS, NULL},
     [SEND_FRAME] = {"send_frame", connection_send_frame, METH_O, NULL},
     [FLUSH] = {"_flush", connection_flush, METH_NOARGS, NULL},
+    [SEND_FRAME_ON_LINK] = {"send_frame", link_send_frame, METH_O, NULL},
+    [FLUSH_LINK] = {"flush", link_flush, METH_NOARGS, NULL},
 };
 
 static PyTypeObject *class_of(int method)
 {
     return method < WAKE_METHOD ? hot->turn : method < PUT_ENCODED ? hot->waiter
-        : method < SEND_FRAME ? hot->mailbox : hot->connection;
+        : method < SEND_FRAME ? hot->mailbox : method < SEND_FRAME_ON_LINK ? hot->connection : hot->link;
 }
 
 int remember_methods(Hot *of_this_interpreter)
