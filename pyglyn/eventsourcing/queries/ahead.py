@@ -1,9 +1,12 @@
-"""Reading ahead: while one batch of events is worked on, the next one is read and decoded.
+"""Reading ahead: while one batch of events is worked on, the next one is read.
 
 Events never change and positions are never used again, so what was read is right still; only who forgets
 what he knew of the store (after a conflict, a reset, a store that was away) forgets what was read ahead too.
 That there was no more is another thing: it held when it was read, and is asked anew when somebody wants
 to know.
+
+Between its answer and the next question a database has nothing to do, for as long as it takes to decode
+many events. So where events are small several batches are read at once; each is decoded when it is asked for.
 
 Layer: eventsourcing, queries.
 """
@@ -11,21 +14,49 @@ Layer: eventsourcing, queries.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
+import attrs
+
+from pyglyn.errors import EventStoreError, StoreUnavailable
 from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, Page, RecordedEvent
 
 PROBE = 1
 """Who asks for no more events than that looks at something, and does not read on."""
 
+SEVERAL = 4
+"""Batches that are read at once."""
+
+MOST = 500
+"""Events that several batches have at most."""
+
+
+@attrs.frozen
+class _Asked:
+    """What is read ahead.
+
+    Attributes:
+        after, limit: where the next batch begins, and how large batches are.
+        size: how many events are read: one batch, or several.
+        page: comes to have them.
+    """
+
+    after: int
+    limit: int
+    size: int
+    page: asyncio.Task[Page[Any]]
+
 
 class ReadAhead:
-    """A source that reads the next batch once it has read a full one, before it decodes that."""
+    """A source that reads what comes next once it has what it asked for, and before it decodes that."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._next: tuple[int, int, asyncio.Task[Page[Any]]] | None = None
+        self._next: _Asked | None = None
+        self._rest: deque[Page[Any]] = deque()  # whole batches that are there
+        self._place = 0, 0  # where they begin, and how large they are
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
@@ -35,27 +66,47 @@ class ReadAhead:
             return await self._source.read(after, limit=limit, aggregate_id=aggregate_id)
         while True:
             page = await self._take(after, limit)
-            if page.rows >= limit:
-                task = asyncio.ensure_future(self._page(page.last, limit))
-                task.add_done_callback(
-                    lambda done: done.cancelled() or done.exception()
-                )  # seen, if not raised
-                self._next = page.last, limit, task
-                await asyncio.sleep(0)  # so that the database is asked before we decode
             events = page.decode()
             if events or page.rows < limit:
                 return events
             after = page.last
 
     async def _take(self, after: int, limit: int) -> Page[Any]:
-        ahead, self._next = self._next, None
-        if ahead is not None and ahead[:2] == (after, limit):
-            page = await _result(ahead[2])
-            if page.rows >= limit:
+        if self._rest and self._place == (after, limit):
+            await asyncio.sleep(0)  # others have their turn between any two batches
+        else:
+            self._rest.clear()
+            size, page = await self._several(after, limit)
+            if page.rows < limit:
                 return page
+            if page.rows >= size:
+                self._ask(page, limit)
+                await asyncio.sleep(0)  # so that the database is asked before we decode
+            parts = page.parts(limit) if page.parts is not None and page.rows > limit else [page]
+            self._rest.extend(part for part in parts if part.rows >= limit)
+        page = self._rest.popleft()
+        self._place = page.last, limit
+        return page
+
+    async def _several(self, after: int, limit: int) -> tuple[int, Page[Any]]:
+        """Return what was read ahead, or what is read now; and how many events were asked for."""
+        ahead, self._next = self._next, None
+        if ahead is not None and (ahead.after, ahead.limit) == (after, limit):
+            page = await _result(ahead)
+            if page is not None and page.rows >= limit and (page.rows == limit or page.parts is not None):
+                return ahead.size, page
         else:
             await _call_off(ahead)
-        return await self._page(after, limit)
+        return limit, await self._page(after, limit)
+
+    def _ask(self, page: Page[Any], limit: int) -> None:
+        size = limit * max(1, min(SEVERAL, MOST // limit)) if page.is_small else limit
+        task = asyncio.ensure_future(self._behind(page, size))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if not raised
+        self._next = _Asked(page.last, limit, size, task)
+
+    async def _behind(self, page: Page[Any], size: int) -> Page[Any]:
+        return await (page.behind(size) if page.behind is not None else self._page(page.last, size))
 
     async def _page(self, after: int, limit: int) -> Page[Any]:
         if isinstance(self._source, EventStore):
@@ -73,21 +124,29 @@ class ReadAhead:
 
     async def forget(self) -> None:
         """Forget what was read ahead."""
+        self._rest.clear()
         ahead, self._next = self._next, None
         await _call_off(ahead)
 
 
-async def _result(task: asyncio.Task[Page[Any]]) -> Page[Any]:
+async def _result(ahead: _Asked) -> Page[Any] | None:
+    """Return what was read ahead; None if that was too much for the store."""
     try:
-        return await task
+        return await ahead.page
+    except StoreUnavailable:
+        raise
+    except EventStoreError:  # a text of all their payloads can be larger than a database can make it
+        if ahead.size == ahead.limit:
+            raise
+        return None
     except BaseException:
-        task.cancel()
+        ahead.page.cancel()
         raise
 
 
-async def _call_off(ahead: tuple[int, int, asyncio.Task[Any]] | None) -> None:
+async def _call_off(ahead: _Asked | None) -> None:
     if ahead is not None:
         # Python 3.11's wait_for can lose a cancellation that meets its result: ask again.
-        while not ahead[2].done():
-            ahead[2].cancel()
-            await asyncio.wait((ahead[2],), timeout=0.1)
+        while not ahead.page.done():
+            ahead.page.cancel()
+            await asyncio.wait((ahead.page,), timeout=0.1)

@@ -13,13 +13,16 @@ Layer: eventsourcing, stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
 from pyglyn.eventsourcing.stores.json.columns import integers
+from pyglyn.eventsourcing.stores.store import Page, RecordedEvent
 
+E = TypeVar("E")
 T = TypeVar("T")
 
 Row = tuple[Any, ...]
@@ -62,6 +65,9 @@ class Packed:
     def __iter__(self) -> Iterator[Row]:
         return zip(self.positions, *self.others, strict=True)
 
+    def __getitem__(self, part: slice) -> Packed:
+        return Packed(self.positions[part], tuple(column[part] for column in self.others))
+
     @property
     def is_large(self) -> bool:
         """Whether it were better read row by row."""
@@ -69,6 +75,12 @@ class Packed:
 
 
 Rows: TypeAlias = "list[Row] | Packed"
+
+
+def parts(rows: Rows, size: int, decode: Callable[[Rows], list[RecordedEvent[E]]]) -> list[Page[E]]:
+    """Return rows, of which there are some, as pages of so many."""
+    several = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [Page(len(part), last_position(part, 0), partial(decode, part)) for part in several]
 
 
 def last_position(rows: Rows, after: int) -> int:

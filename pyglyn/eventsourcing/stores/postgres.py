@@ -51,6 +51,7 @@ from pyglyn.eventsourcing.stores.packed import (
     Rows,
     last_position,
     packed_statement,
+    parts,
     unpacked,
 )
 from pyglyn.eventsourcing.stores.postgres_database import (
@@ -616,7 +617,14 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
         keys, by_id = read_keys(self.aggregate_type, aggregate_id), aggregate_id is not None
         rows = await self._rows_behind(after, keys, limit, by_id=by_id)
-        return Page(len(rows), last_position(rows, after), partial(self._codec.recorded_rows, rows))
+        decode = self._codec.recorded_rows
+        return Page(
+            len(rows),
+            last_position(rows, after),
+            partial(decode, rows),
+            is_small=isinstance(rows, Packed) and not rows.is_large,
+            parts=lambda size: parts(rows, size, decode),
+        )
 
     async def _rows_behind(self, after: int, keys: Sequence[str], limit: int, *, by_id: bool) -> Rows:
         """Return rows behind a position: all that were committed when this was called, or ``limit``.

@@ -270,8 +270,7 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
 
     async def _page(self, after: int, limit: int, aggregate_id: str | None) -> Page[E]:
         pages, keys = self._pages[aggregate_id is not None], read_keys(self.aggregate_type, aggregate_id)
-        found = await self.database().read(partial(pages.read, after=after, limit=limit, keys=keys))
-        return pages.page(found)
+        return await pages.page(self.database, after, limit, keys)
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         by_type, names = self.aggregate_type is not None, self._codec.names_of(selection.types)

@@ -173,10 +173,16 @@ class SqliteDatabase:
         if connection is not None:
             connection.close()
 
-    async def read(self, operation: Operation[T]) -> T:
-        """Run a function that only reads, in the reader's thread; each of its statements by itself."""
+    async def read(self, operation: Operation[T], then: Operation[None] | None = None) -> T:
+        """Run a function that only reads, in the reader's thread; each of its statements by itself.
+
+        Args:
+            operation: the function.
+            then: what its thread goes on with, with the same connection, without anybody waiting for it.
+                What it raises is lost.
+        """
         await self.start()
-        return await self._in_thread(self._reader, operation)
+        return await self._in_thread(self._reader, operation, then)
 
     async def data_version(self) -> int:
         """Return a number that changes whenever another connection has committed; costs microseconds."""
@@ -314,12 +320,20 @@ class SqliteDatabase:
         self.grown.set()
         self.grown = asyncio.Event()
 
-    async def _in_thread(self, thread: WorkerThread, operation: Operation[T]) -> T:
+    async def _in_thread(
+        self, thread: WorkerThread, operation: Operation[T], then: Operation[None] | None = None
+    ) -> T:
         def call() -> T:
             with ours(self.path):
                 return operation(self._connection(thread))
 
-        return await thread.call(call)
+        return await thread.call(call, partial(self._go_on, thread, then) if then is not None else None)
+
+    def _go_on(self, thread: WorkerThread, operation: Operation[None]) -> None:
+        connection = self._connections.get(thread)
+        if connection is not None:  # which is not closed yet
+            with contextlib.suppress(Exception):
+                operation(connection)
 
     def _connection(self, thread: WorkerThread) -> sqlite3.Connection:
         connection = self._connections.get(thread)

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import attrs
 
 from pyglyn.eventsourcing.stores.json.columns import integers, texts
-from pyglyn.eventsourcing.stores.packed import LARGE, Packed
+from pyglyn.eventsourcing.stores.packed import LARGE, Packed, Rows, parts
 from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, Usual
 from pyglyn.eventsourcing.stores.sql import positioned_statement
-from pyglyn.eventsourcing.stores.sqlite_database import fetch, is_no_text
+from pyglyn.eventsourcing.stores.sqlite_database import SqliteDatabase, fetch, is_no_text
 from pyglyn.eventsourcing.stores.store import Page, RecordedEvent
 
 _WORTH_A_LOOK = 8
@@ -35,8 +36,8 @@ _WORTH_A_LOOK = 8
 
 _COMMON = ("aggregate_type", "event_type", "event_version", "metadata")
 _OWN = ("recorded_at", "sequence", "aggregate_id", "payload")
-_INTEGER_COLUMNS, _PAYLOADS = 3, 4
-"""Of the position and these, how many are integers, and which are the payloads."""
+_INTEGER_COLUMNS, _PAYLOADS = 3, 3
+"""Of the position and these, how many are integers; which of these are the payloads."""
 _INTEGERS = re.compile(r"\[[-0-9,nul]*\]")
 """Neither texts nor floats, of which infinity is none in JSON."""
 
@@ -60,6 +61,36 @@ class _Found:
     usual: Usual = NOTHING_USUAL
     is_uniform: bool = False
 
+    @property
+    def is_small(self) -> bool:
+        """Whether several of such pages can be read at once."""
+        return self.packed is not None and not _is_large(*self.packed)
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether each row is an event."""
+        return self.packed is not None or len(self.events) == self.rows
+
+
+@attrs.define
+class _Begun:
+    """A page that the database's thread reads by itself, because the one before it was asked for.
+
+    Attributes:
+        limit: how many events it is to have.
+        after: behind which position; None if there is nothing to read.
+        connection, found: where it was found, and what; None as long as it was not.
+    """
+
+    limit: int
+    after: int | None = None
+    connection: sqlite3.Connection | None = None
+    found: _Found | None = None
+
+    def take(self, connection: sqlite3.Connection, limit: int) -> _Found | None:
+        """Return what was found, if that is what is asked for."""
+        return self.found if self.connection is connection and self.limit == limit else None
+
 
 class SqlitePages:
     """Reads the pages of one store, all its events or those of one aggregate."""
@@ -68,6 +99,7 @@ class SqlitePages:
         self._codec = codec
         self._usual = NOTHING_USUAL
         self._is_uniform = False  # the last page had nothing but what is usual
+        self._is_at: int | None = None  # rowids less positions, as of the last page
         self._is_packed = True  # and could be had in one row, and was small enough for that
         by_type = codec.aggregate_type is not None
         conditions = " AND aggregate_type = ?" if by_type else ""
@@ -111,9 +143,15 @@ class SqlitePages:
             keys: the aggregate type and id that it is limited to, if it is.
         """
         if limit >= _WORTH_A_LOOK:
-            distance, _ = fetch(connection, self._distance, (after, *keys))
-            if distance:
-                parameters = (distance[0][0], after, *keys, limit)
+            if self._is_packed and self._is_at is not None:
+                found = self._read_packed(connection, (self._is_at, after, *keys, limit))
+                if found is not None:
+                    return found
+                self._is_packed = True  # as far as is known: they may be elsewhere
+            rows, _ = fetch(connection, self._distance, (after, *keys))
+            self._is_at = rows[0][0] if rows else None
+            if rows:
+                parameters = (self._is_at, after, *keys, limit)
                 found = self._read_packed(connection, parameters) if self._is_packed else None
                 if found is None:
                     found = self._read_by_rowid(connection, parameters)
@@ -136,11 +174,14 @@ class SqlitePages:
             self._is_uniform = False
             return self._read_packed(connection, parameters)
         positions = integers(columns[0])
-        if not positions or positions != sorted(positions):
+        if not positions:  # wherever events are
+            self._is_packed = True
+            return _Found(0, parameters[1], [])
+        if positions != sorted(positions):
             return None
         self._is_uniform = not unusual
-        self._is_packed = len(columns[_PAYLOADS]) <= LARGE * len(positions)
         packed = positions, columns[1:]
+        self._is_packed = not _is_large(*packed)
         return _Found(len(positions), positions[-1], [], packed, usual, is_uniform)
 
     def _read_by_rowid(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> _Found | None:
@@ -157,17 +198,74 @@ class SqlitePages:
         self._is_packed = sum(len(event.raw) for event in events) <= LARGE * len(events)
         return _Found(len(events), events[-1].position, events)
 
-    def page(self, found: _Found) -> Page[Any]:
-        """Return what was read as a page, in the event loop's thread."""
-        return Page(found.rows, found.last, lambda: self._decoded(found))
+    async def page(
+        self,
+        database: Callable[[], SqliteDatabase],
+        after: int,
+        limit: int,
+        keys: Sequence[str],
+        begun: _Begun | None = None,
+    ) -> Page[Any]:
+        """Read a page; called in the event loop's thread.
+
+        Args:
+            database: returns what it is read from, now.
+            after, limit, keys: as of `read`.
+            begun: the same page, which the thread may have read already. Then the thread reads on by itself.
+        """
+        ahead = _Begun(limit)
+
+        def read(connection: sqlite3.Connection) -> _Found:
+            found = begun.take(connection, limit) if begun is not None else None
+            if found is None:
+                found = self.read(connection, after, limit, keys)
+            if found.rows >= limit and found.is_small:
+                ahead.after = found.last
+            return found
+
+        def read_on(connection: sqlite3.Connection) -> None:
+            if ahead.after is not None:
+                ahead.found = self.read(connection, ahead.after, limit, keys)
+                ahead.connection = connection
+
+        found = await database().read(read, read_on if begun is not None else None)
+        last = found.last
+        return Page(
+            found.rows,
+            last,
+            partial(self._decoded, found),
+            is_small=found.is_small,
+            parts=partial(self._parts, found) if found.is_divisible else None,
+            behind=lambda size: self.page(database, last, size, keys, ahead),
+        )
 
     def _decoded(self, found: _Found) -> list[RecordedEvent[Any]]:
         events = found.events
         if found.packed is not None:
             events = self._codec.recorded_rows(_unpacked(*found.packed, found.usual))
+        self._learn(found, events)
+        return events
+
+    def _parts(self, found: _Found, size: int) -> list[Page[Any]]:
+        if found.packed is not None:
+            rows = _unpacked(*found.packed, found.usual)
+            return parts(rows, size, partial(self._part, found))
+        several = [found.events[start : start + size] for start in range(0, found.rows, size)]
+        return [Page(len(part), part[-1].position, partial(list, part)) for part in several]
+
+    def _part(self, found: _Found, rows: Rows) -> list[RecordedEvent[Any]]:
+        events = self._codec.recorded_rows(rows)
+        self._learn(found, events)
+        return events
+
+    def _learn(self, found: _Found, events: list[RecordedEvent[Any]]) -> None:
+        """Expect of the next events what these have."""
         if events and not found.is_uniform:
             self._usual = self._codec.usual(events[-1])
-        return events
+
+
+def _is_large(positions: list[int], columns: Sequence[str]) -> bool:
+    return len(columns[_PAYLOADS]) > LARGE * len(positions)
 
 
 def _values(usual: Usual) -> tuple[str | None, ...]:

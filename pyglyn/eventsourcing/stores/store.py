@@ -184,11 +184,19 @@ class Page(Generic[E]):
         rows: how many; as many as were asked for if there may be more.
         last: the position of the last one; that after which was read if there is none.
         decode: returns the events, without those that are gone.
+        is_small: whether several of such pages can be read at once without taking much memory, as one that
+            has `parts`.
+        parts: divides it into pages of so many events; the last one may have fewer.
+        behind: reads the page behind this one, of so many events. Who calls it reads on, so the store may
+            begin with the page behind that one before it is asked for it. None: `read_page` does it.
     """
 
     rows: int
     last: int
     decode: Callable[[], list[RecordedEvent[E]]]
+    is_small: bool = False
+    parts: Callable[[int], list[Page[E]]] | None = None
+    behind: Callable[[int], Awaitable[Page[E]]] | None = None
 
 
 class SideTables(abc.ABC):

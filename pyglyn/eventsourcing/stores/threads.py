@@ -14,13 +14,13 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-_Call: TypeAlias = "tuple[Callable[[], Any], asyncio.Future[Any]]"
-_Calls: TypeAlias = "SimpleQueue[_Call | None]"
+_Calls: TypeAlias = "SimpleQueue[Callable[[], None] | None]"
 
 
 class WorkerThread:
@@ -42,14 +42,20 @@ class WorkerThread:
         """Whether it has been given a call."""
         return self._end is not None
 
-    def call(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Have a function called. One that has begun runs to its end, also where the caller is cancelled."""
+    def call(self, function: Callable[[], T], then: Callable[[], None] | None = None) -> asyncio.Future[T]:
+        """Have a function called. One that has begun runs to its end, also where the caller is cancelled.
+
+        Args:
+            function: what is called.
+            then: what the thread goes on with once that has returned, after those who wait for their turn,
+                and if its result is still waited for. It begins without the loop, whose thread may be busy
+                and not let go of the interpreter's lock. It must not raise.
+        """
         if self._end is None:
             self._end = weakref.finalize(self, self._calls.put, None)
-            arguments = (self._loop, self._calls)
-            threading.Thread(target=_work, args=arguments, name=self._name, daemon=True).start()
+            threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._calls.put((function, future))
+        self._calls.put(partial(_carry_out, self._loop, self._calls, function, future, then))
         return future
 
     def stop(self) -> None:
@@ -58,22 +64,28 @@ class WorkerThread:
             self._end()
 
 
-def _work(loop: asyncio.AbstractEventLoop, calls: _Calls) -> None:
+def _work(calls: _Calls) -> None:
     while (call := calls.get()) is not None:
-        function, future = call
-        if not future.cancelled():
-            _carry_out(loop, function, future)
-        del call, function, future  # nothing is kept while nothing is done
+        call()
+        del call  # nothing is kept while nothing is done
 
 
 def _carry_out(
-    loop: asyncio.AbstractEventLoop, function: Callable[[], Any], future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop,
+    calls: _Calls,
+    function: Callable[[], Any],
+    future: asyncio.Future[Any],
+    then: Callable[[], None] | None,
 ) -> None:
+    if future.cancelled():
+        return
     result, error = None, None
     try:
         result = function()
     except BaseException as raised:
         error = RuntimeError("a function raised StopIteration") if _is_stop(raised) else raised
+    if then is not None and error is None and not future.cancelled():
+        calls.put(then)
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know
         loop.call_soon_threadsafe(_settle, future, result, error)
     error = None

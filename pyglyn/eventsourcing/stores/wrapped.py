@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
+import attrs
+
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.managing import PAGE, IssuedCommand, ManagerReads, Outlook, Status, Timer
@@ -322,7 +324,8 @@ class WrappedStore(_WrappedManagerReads, WrappedSideTables, EventStore[E, S]):
         return await self.underlying.read(after, limit=limit, aggregate_id=aggregate_id)
 
     async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
-        return await self.underlying.read_page(after, limit=limit)
+        page = await self.underlying.read_page(after, limit=limit)
+        return attrs.evolve(page, behind=None)  # which would go past a wrapper's own `read_page`
 
     async def scan(self, selection: Selection, after: int = 0, *, limit: int = BATCH) -> Scanned:
         return await self.underlying.scan(selection, after, limit=limit)

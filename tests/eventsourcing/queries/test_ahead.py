@@ -151,3 +151,149 @@ async def test_who_stops_waiting_leaves_nothing_behind():
     store.may.set()
     assert await positions(ahead, 10, limit=10) == list(range(11, 21))
     await ahead.forget()
+
+
+class Small(Told):
+    """Says of its pages that they are small, and notes how large those are that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[int, int]] = []
+        self.decoded: list[int] = []
+        self.is_small = True
+        self.has_parts = True
+        self.too_much = 1000
+
+    async def read_page(self, after: int = 0, *, limit: int = 500) -> Page[Any]:
+        self.sizes.append((after, limit))
+        if limit > self.too_much:
+            raise es.EventStoreError("too much for one text")
+        return self.page(await self.read(after, limit=limit), after)
+
+    def page(self, events: list[Any], after: int) -> Page[Any]:
+        def decode() -> list[Any]:
+            self.decoded.append(len(events))
+            return events
+
+        def parts(size: int) -> list[Page[Any]]:
+            return [self.page(events[at : at + size], after) for at in range(0, len(events), size)]
+
+        last = events[-1].position if events else after
+        return Page(len(events), last, decode, self.is_small, parts if self.has_parts else None)
+
+
+async def small(events: int) -> Small:
+    store = Small()
+    await deposits(store, "a", events)
+    return store
+
+
+async def all_of(ahead: ReadAhead, limit: int = 10) -> list[int]:
+    found: list[int] = []
+    while batch := await positions(ahead, found[-1] if found else 0, limit=limit):
+        assert len(batch) <= limit
+        found += batch
+    return found
+
+
+async def test_several_small_batches_are_read_at_once_and_decoded_one_by_one():
+    store = await small(103)
+    assert await all_of(ReadAhead(store)) == list(range(1, 104))
+    assert store.sizes == [(0, 10), (10, 40), (50, 40), (90, 40), (100, 10), (103, 10)]
+    assert store.decoded == [*[10] * 10, 3, 0]
+
+
+@pytest.mark.parametrize(("limit", "size"), [(500, 500), (300, 300), (200, 400), (125, 500), (600, 600)])
+async def test_there_is_a_most_that_is_read_at_once(limit, size):
+    store = await small(limit + 1)
+    ahead = ReadAhead(store)
+    assert await positions(ahead, 0, limit=limit) == list(range(1, limit + 1))
+    await eventually(lambda: store.sizes == [(0, limit), (limit, size)])
+    await ahead.forget()
+
+
+async def test_of_what_is_large_one_batch_is_read_at_a_time():
+    store = await small(60)
+    ahead = ReadAhead(store)
+    assert await positions(ahead, 0, limit=10) == list(range(1, 11))
+    await eventually(lambda: store.sizes == [(0, 10), (10, 40)])
+    store.is_small = False
+    assert await all_of(ahead) == list(range(1, 61))
+    assert all(limit == 10 for _, limit in store.sizes[2:])
+
+
+async def test_batches_that_cannot_be_told_apart_are_read_one_by_one():
+    """As where an event is gone: who asks for so many never gets more."""
+    store = await small(45)
+    store.has_parts = False
+    assert await all_of(ReadAhead(store)) == list(range(1, 46))
+    assert (10, 40) in store.sizes
+    assert (10, 10) in store.sizes
+
+
+async def test_what_is_too_much_at_once_is_read_batch_by_batch():
+    store = await small(45)
+    store.too_much = 20
+    assert await all_of(ReadAhead(store)) == list(range(1, 46))
+    store.too_much = 5
+    with pytest.raises(es.EventStoreError, match="too much"):
+        await all_of(ReadAhead(store))
+
+
+async def test_batches_that_are_there_are_forgotten_with_the_rest():
+    store = await small(60)
+    ahead = ReadAhead(store)
+    for after in (0, 10):
+        await ahead.read(after, limit=10)
+    await ahead.forget()
+    del store.sizes[:]
+    assert await positions(ahead, 20, limit=10) == list(range(21, 31))
+    assert store.sizes[0] == (20, 10)
+    await ahead.read(30, limit=10)
+    assert await positions(ahead, 32, limit=10) == list(range(33, 43))  # elsewhere
+    assert await positions(ahead, 42, limit=4) == list(range(43, 47))  # another size
+    await ahead.forget()
+
+
+async def test_the_end_of_several_batches_is_not_the_end_any_more():
+    store = await small(33)
+    ahead = ReadAhead(store)
+    assert await positions(ahead, 0, limit=10) == list(range(1, 11))
+    await eventually(lambda: store.sizes == [(0, 10), (10, 40)])
+    await deposits(store, "b", 5)
+    for after in (10, 20):
+        assert await positions(ahead, after, limit=10) == list(range(after + 1, after + 11))
+    assert await positions(ahead, 30, limit=10) == list(range(31, 39))
+
+
+async def test_who_stops_between_two_batches_gets_each_again():
+    store = await small(60)
+    ahead = ReadAhead(store)
+    for after in (0, 10):
+        await ahead.read(after, limit=10)
+    waiting = asyncio.create_task(positions(ahead, 20, limit=10))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await positions(ahead, 20, limit=10) == list(range(21, 31))
+    assert await positions(ahead, 30, limit=10) == list(range(31, 41))
+    await ahead.forget()
+
+
+async def test_a_page_says_itself_what_is_behind_it():
+    store, asked = await small(60), list[int]()
+    page = store.page
+
+    def telling(events: list[Any], after: int) -> Page[Any]:
+        made = page(events, after)
+
+        async def behind(size: int) -> Page[Any]:
+            asked.append(size)
+            return await store.read_page(made.last, limit=size)
+
+        return Page(made.rows, made.last, made.decode, True, made.parts, behind)
+
+    store.page = telling  # type: ignore[method-assign]
+    assert await all_of(ReadAhead(store)) == list(range(1, 61))
+    assert asked == [40, 40]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.eventsourcing.stores.packed import LARGE, Packed, Packing, last_position, unpacked
+from pyglyn.eventsourcing.stores.packed import LARGE, Packed, Packing, last_position, parts, unpacked
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent
 from tests.eventsourcing.stores.foreign import Foreign, deposited
 
@@ -46,6 +46,16 @@ def test_rows_are_made_of_columns():
     assert of_any is not None
     assert [row[2] for row in of_any] == ["T", "U"]
     assert unpacked((2, 2, *RIGHT[:2], *texts("T,T"), *RIGHT[2:]), "T") == found
+
+
+def test_parts_are_pages_of_so_many():
+    columns = texts("3,7,9", "5000,,8", "a,b,c", "1,2,3", "E,E,E", "1.0,1.0,1.0", "{},[],[]", "[],[],[]")
+    found = unpacked((3, 3, *columns), "T")
+    assert found is not None
+    for rows in (found, list(found)):
+        pages = parts(rows, 2, list)  # type: ignore[arg-type]
+        assert [(page.rows, page.last) for page in pages] == [(2, 7), (1, 9)]
+        assert [row for page in pages for row in page.decode()] == list(found)
 
 
 def test_a_page_without_rows_ends_where_it_began():

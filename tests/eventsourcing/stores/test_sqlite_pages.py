@@ -11,6 +11,7 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing.stores.packed import LARGE
 from pyglyn.eventsourcing.stores.sqlite_pages import SqlitePages
+from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent
 
 COUNT = 30
@@ -186,3 +187,138 @@ async def test_another_page_is_read_before_one_is_decoded(path: Path) -> None:
         assert sorted(
             [event for page in pages for event in page], key=lambda event: event.position
         ) == await store.read(0, limit=30)
+
+
+def positions(page: Any) -> list[int]:
+    return [event.position for event in page.decode()]
+
+
+@pytest.fixture
+def read_behind(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Behind which positions pages were read."""
+    found: list[int] = []
+    read = SqlitePages.read
+
+    def note(self: SqlitePages, connection: Any, after: int, limit: int, keys: Any) -> Any:
+        page = read(self, connection, after, limit, keys)
+        found.append(after)
+        return page
+
+    monkeypatch.setattr(SqlitePages, "read", note)
+    return found
+
+
+async def test_who_reads_on_finds_that_the_thread_has_gone_on_by_itself(
+    path: Path, read_behind: list[int]
+) -> None:
+    async with bank(path) as store:
+        first = await store.read_page(0, limit=10)
+        assert first.is_small
+        assert read_behind == [0]
+        second = await first.behind(10)
+        await eventually(lambda: read_behind == [0, 10, 20])
+        third = await second.behind(10)
+        assert [positions(page) for page in (first, second, third)] == [
+            list(range(start, start + 10)) for start in (1, 11, 21)
+        ]
+        await eventually(lambda: read_behind == [0, 10, 20, 30])
+        await store.append("a0", [AccountOpened("x")], expected=8)
+        assert positions(await third.behind(10)) == []  # as it was: who wants to know asks anew
+        assert positions(await store.read_page(30, limit=10)) == [31]
+
+
+async def test_who_reads_on_with_another_size_gets_that(path: Path, read_behind: list[int]) -> None:
+    async with bank(path) as store:
+        second = await (await store.read_page(0, limit=8)).behind(8)
+        await eventually(lambda: read_behind == [0, 8, 16])
+        assert positions(await second.behind(12)) == list(range(17, 29))
+        assert read_behind[:4] == [0, 8, 16, 16]
+
+
+async def test_nothing_is_read_on_behind_the_end_or_what_is_large(path: Path, read_behind: list[int]) -> None:
+    async with bank(path) as store:
+        page = await (await store.read_page(0, limit=20)).behind(20)
+        assert positions(page) == list(range(21, 31))
+        assert positions(await page.behind(20)) == []
+        for n in range(40):
+            await store.append(f"b{n}", [AccountOpened("x" * LARGE)], expected=0)
+        del read_behind[:]
+        page = await (await store.read_page(30, limit=10)).behind(10)
+        assert not page.is_small
+        assert positions(await page.behind(10)) == list(range(51, 61))
+        assert read_behind == [30, 40, 50]
+
+
+async def test_what_the_thread_has_read_of_a_file_that_was_replaced_is_not_handed_out(
+    path: Path, tmp_path: Path, read_behind: list[int]
+) -> None:
+    async with bank(path) as store:
+        second = await (await store.read_page(0, limit=10)).behind(10)
+        await eventually(lambda: read_behind == [0, 10, 20])
+        async with bank(tmp_path / "other.db") as other:
+            for n in range(25):
+                await other.append(f"o{n}", [AccountOpened("other")], expected=0)
+        for end in ("", "-wal", "-shm"):
+            (tmp_path / f"bank.db{end}").unlink(missing_ok=True)
+        (tmp_path / "other.db").rename(path)
+        with pytest.raises(es.StoreUnavailable, match="deleted or replaced"):
+            await second.behind(10)
+        found = (await second.behind(10)).decode()
+        assert [event.aggregate_id for event in found] == [f"o{n}" for n in range(20, 25)]
+
+
+async def test_a_failure_of_what_the_thread_reads_by_itself_comes_to_who_asks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, read = [], SqlitePages.read
+
+    def fail(self: SqlitePages, connection: Any, after: int, limit: int, keys: Any) -> Any:
+        asked.append(after)
+        if after == 20 and asked.count(20) < 3:
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(self, connection, after, limit, keys)
+
+    monkeypatch.setattr(SqlitePages, "read", fail)
+    async with bank(path) as store:
+        second = await (await store.read_page(0, limit=10)).behind(10)
+        await eventually(lambda: asked == [0, 10, 20])
+        with pytest.raises(es.EventStoreError, match="disk I/O error"):
+            await second.behind(10)
+        assert positions(await second.behind(10)) == list(range(21, 31))
+
+
+async def test_a_store_is_closed_while_its_thread_reads_on_and_is_used_again(path: Path) -> None:
+    async with bank(path) as store:
+        second = await (await store.read_page(0, limit=10)).behind(10)
+    async with store:
+        assert positions(await second.behind(10)) == list(range(21, 31))
+    await all_ways(path)
+
+
+@pytest.mark.parametrize("size", [8, 10, 30])
+async def test_parts_of_a_page_have_its_events(path: Path, size: int) -> None:
+    async with bank(path) as store:
+        for _ in range(2):  # once nothing is known of what is usual
+            page = await store.read_page(0, limit=30)
+            parts = page.parts(size)
+            assert [part.rows for part in parts][:-1] == [size] * (len(parts) - 1)
+            found = [event for part in parts for event in part.decode()]
+            assert list(map(shown, found)) == list(map(shown, page.decode()))
+            assert [part.last for part in parts] == [*range(size, 30, size), 30]
+
+
+async def test_a_page_that_is_read_row_by_row_has_parts_unless_an_event_is_gone(path: Path) -> None:
+    async with bank(path) as store:
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE event SET payload = CAST(payload AS blob) WHERE rowid = 12")
+        page = await store.read_page(0, limit=30)
+        assert not page.is_small
+        parts = page.parts(10)
+        assert [event for part in parts for event in part.decode()] == page.decode()
+        assert [(part.rows, part.last) for part in parts] == [(10, 10), (10, 20), (10, 30)]
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TRIGGER pyglyn_event_deleted")
+            connection.execute("DELETE FROM event WHERE rowid = 5")
+        page = await store.read_page(0, limit=30)
+        assert (page.rows, page.parts) == (30, None)
+        assert len(page.decode()) == 29

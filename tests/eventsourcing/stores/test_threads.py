@@ -74,6 +74,47 @@ async def test_one_that_has_begun_runs_to_its_end_and_its_result_is_dropped() ->
     thread.stop()
 
 
+async def test_a_thread_goes_on_by_itself_after_those_who_wait_for_their_turn() -> None:
+    thread, begun, go, made = worker("on"), threading.Event(), threading.Event(), list[str]()
+
+    def work() -> str:
+        begun.set()
+        go.wait()
+        return "first"
+
+    first = thread.call(work, lambda: made.append("on"))
+    second = thread.call(lambda: made.append("second"))
+    await eventually(begun.is_set)
+    go.set()
+    assert await first == "first"
+    await second
+    await thread.call(lambda: made.append("third"))
+    assert made == ["second", "on", "third"]
+    thread.stop()
+
+
+async def test_a_thread_does_not_go_on_from_what_failed_or_nobody_waits_for() -> None:
+    thread, begun, go, made = worker("off"), threading.Event(), threading.Event(), list[str]()
+
+    def fail() -> None:
+        raise LookupError("none")
+
+    def work() -> None:
+        begun.set()
+        go.wait()
+
+    with pytest.raises(LookupError):
+        await thread.call(fail, lambda: made.append("failed"))
+    call = thread.call(work, lambda: made.append("dropped"))
+    await eventually(begun.is_set)
+    call.cancel()
+    go.set()
+    await thread.call(lambda: None)
+    await thread.call(lambda: None)
+    assert made == []
+    thread.stop()
+
+
 async def test_a_thread_ends_when_it_is_stopped_and_when_nobody_has_it_any_more() -> None:
     thread = worker("ends")
     done = thread.call(lambda: 1)
