@@ -121,6 +121,7 @@ class SqliteDatabase:
         self.loop = asyncio.get_running_loop()
         self.grown = asyncio.Event()  # replaced after each commit of ours, and when somebody wrote
         self.watch = FileWatch(self.loop, path, self.wake)
+        self.calls = 0  # how often one of the threads was asked for something
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._connections: dict[WorkerThread, sqlite3.Connection] = {}
@@ -327,6 +328,7 @@ class SqliteDatabase:
             with ours(self.path):
                 return operation(self._connection(thread))
 
+        self.calls += 1
         return await thread.call(call, partial(self._go_on, thread, then) if then is not None else None)
 
     def _go_on(self, thread: WorkerThread, operation: Operation[None]) -> None:

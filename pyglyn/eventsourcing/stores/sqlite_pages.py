@@ -34,6 +34,12 @@ from pyglyn.eventsourcing.stores.store import Page, RecordedEvent
 _WORTH_A_LOOK = 8
 """Rows from which on it is worth while to find out where events are, and to have them in one row."""
 
+_ALONE = 16
+"""Pages that a reader has to have read without anybody else before it reads several at once.
+
+Others would have to wait for these, and then until they are decoded, as their thread has to get the lock.
+"""
+
 _COMMON = ("aggregate_type", "event_type", "event_version", "metadata")
 _OWN = ("recorded_at", "sequence", "aggregate_id", "payload")
 _INTEGER_COLUMNS, _PAYLOADS = 3, 3
@@ -63,7 +69,7 @@ class _Found:
 
     @property
     def is_small(self) -> bool:
-        """Whether several of such pages can be read at once."""
+        """Whether there may be another one in memory."""
         return self.packed is not None and not _is_large(*self.packed)
 
     @property
@@ -80,12 +86,16 @@ class _Begun:
         limit: how many events it is to have.
         after: behind which position; None if there is nothing to read.
         connection, found: where it was found, and what; None as long as it was not.
+        calls: how often the database was asked for something until then.
+        alone: how many pages were read before it without anybody else asking for something.
     """
 
     limit: int
     after: int | None = None
     connection: sqlite3.Connection | None = None
     found: _Found | None = None
+    calls: int = 0
+    alone: int = 0
 
     def take(self, connection: sqlite3.Connection, limit: int) -> _Found | None:
         """Return what was found, if that is what is asked for."""
@@ -228,13 +238,16 @@ class SqlitePages:
                 ahead.found = self.read(connection, ahead.after, limit, keys)
                 ahead.connection = connection
 
-        found = await database().read(read, read_on if begun is not None else None)
-        last = found.last
+        used = database()
+        found = await used.read(read, read_on if begun is not None else None)
+        ahead.calls, last = used.calls, found.last
+        if begun is not None and begun.calls + 1 == ahead.calls:
+            ahead.alone = begun.alone + 1
         return Page(
             found.rows,
             last,
             partial(self._decoded, found),
-            is_small=found.is_small,
+            is_small=found.is_small and ahead.alone >= _ALONE,
             parts=partial(self._parts, found) if found.is_divisible else None,
             behind=lambda size: self.page(database, last, size, keys, ahead),
         )
