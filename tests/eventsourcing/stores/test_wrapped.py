@@ -13,7 +13,9 @@ import pytest
 from pyglyn import eventsourcing as es
 from pyglyn.eventsourcing import glyn
 from pyglyn.eventsourcing.domain import wire
+from pyglyn.eventsourcing.queries.ahead import ReadAhead
 from pyglyn.eventsourcing.stores.sqlite_database import SqliteDatabase
+from pyglyn.eventsourcing.stores.store import Page
 from pyglyn.eventsourcing.stores.wrapped import WrappedStore, WrappedTransaction
 from pyglyn.node import Node
 from pyglyn.testing.bank import AccountOpened, BankAccount, BankAccountEvent, OpenAccount, apply, handle
@@ -38,14 +40,17 @@ class Recorder:
         def call(*arguments: Any, **options: Any) -> Any:
             self.calls.append((name, arguments, options))
             if inspect.iscoroutinefunction(function):
-                return _answer()
+                return _answer(name)
             return _batches() if inspect.isasyncgenfunction(function) else None
 
         return call
 
 
-async def _answer() -> object:
-    return "the answer"
+PAGE: Page[Any] = Page(0, 0, list)
+
+
+async def _answer(name: str) -> object:
+    return PAGE if name == "read_page" else "the answer"
 
 
 async def _batches() -> AsyncIterator[object]:
@@ -98,10 +103,30 @@ async def test_every_method_is_passed_on_with_all_its_arguments(
     arguments, options = arguments_for(function)
     answer = getattr(wrapped(inside), name)(*arguments, **options)
     if isinstance(answer, Awaitable):
-        assert await answer in ("the answer", None)
+        assert await answer in ("the answer", None, PAGE)
     elif isinstance(answer, AsyncIterator):
         assert [each async for each in answer] == ["the answer"]
     assert given(inside.calls, interface) == given([(name, arguments, options)], interface)
+
+
+async def test_who_reads_on_asks_the_wrapper_for_each_page(tmp_path: Path) -> None:
+    """Which may change what it gets of the store inside."""
+    asked: list[int] = []
+
+    class Asked(WrappedStore[Any, Any]):
+        async def read_page(self, after: int = 0, *, limit: int = 500) -> Page[Any]:
+            asked.append(after)
+            return await super().read_page(after, limit=limit)
+
+    async with es.open_store(
+        f"sqlite:{tmp_path}/a.db", events=BankAccountEvent, state=BankAccount, aggregate_type="BankAccount"
+    ) as store:
+        await store.append("a", [AccountOpened("a")] * 50, expected=0)
+        ahead = ReadAhead(Asked(store))
+        for after in (0, 10, 20, 30, 40):
+            assert len(await ahead.read(after, limit=10)) == 10
+        await ahead.forget()
+    assert asked[:4] == [0, 10, 20, 30]
 
 
 def test_nothing_of_the_interface_is_left_to_its_defaults() -> None:
