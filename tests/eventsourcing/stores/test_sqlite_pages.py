@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pyglyn import eventsourcing as es
-from pyglyn.eventsourcing.stores import sqlite_pages
 from pyglyn.eventsourcing.stores.packed import LARGE
 from pyglyn.eventsourcing.stores.sqlite_pages import SqlitePages
 from pyglyn.testing import eventually
@@ -235,20 +234,17 @@ async def test_who_reads_on_with_another_size_gets_that(path: Path, read_behind:
         assert read_behind[:4] == [0, 8, 16, 16]
 
 
-async def test_several_pages_at_once_are_for_who_reads_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_several_pages_at_once_are_for_who_reads_alone(path: Path) -> None:
     """Others would wait for them, and then for their being decoded."""
-    monkeypatch.setattr(sqlite_pages, "_ALONE", 2)
     async with bank(path) as store:
-        await store.append("b", [AccountOpened("b")] * COUNT, expected=0)
+        await store.append("b", [AccountOpened("b")] * 300, expected=0)
         page, alone = await store.read_page(0, limit=8), list[bool]()
-        for n in range(6):
-            if n == 3:
+        for n in range(35):
+            if n == 17:
                 await store.append("c", [AccountOpened("c")], expected=0)
             page = await page.behind(8)
             alone.append(page.is_small)
-    assert alone == [False, True, True, False, False, True]
+    assert alone == [*[False] * 15, True, True, *[False] * 16, True, True]
 
 
 async def test_nothing_is_read_on_behind_the_end_or_what_is_large(path: Path, read_behind: list[int]) -> None:
