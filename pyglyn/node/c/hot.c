@@ -224,7 +224,9 @@ static int module_exec(PyObject *module)
         hot->coming == NULL || remember_methods(hot) < 0) {
         return -1;
     }
-    return PyModule_AddObjectRef(module, "Inlet", (PyObject *)hot->inlet);
+    if (PyModule_AddObjectRef(module, "Inlet", (PyObject *)hot->inlet) < 0) return -1;
+    Py_INCREF(module);  /* for good: what outlives all modules, at the very end, has these methods still */
+    return 0;
 }
 
 /* of_runtime(class): its `_read_message` is known by that. */
