@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from pyglyn.node.backpressure import Pauses
 from pyglyn.node.inlet import inlet
 from pyglyn.node.link import FrameWriter, LinkProtocol
 from pyglyn.node.router import Router
+from pyglyn.node.runtime import Identity, Runtime
 from pyglyn.node.worker_link import WorkerLink
 from tests.node.runtimes import CREATION, NODE, PEER, Noted, noted
 
@@ -318,6 +320,41 @@ async def test_one_who_waits_is_woken_once_and_in_order() -> None:
     assert turns == [4]
     assert got[2:] == [("server", 1), ("plain", 2)]
     side.connection.close("over")
+
+
+@pytest.mark.parametrize("name", [b"erl@\xff", b"\xc3", b"", b"true", "größe".encode(), b"a" * 255])
+async def test_a_sender_with_any_name_is_read_or_refused(name: bytes) -> None:
+    sender = b"Xw" + bytes((len(name),)) + name + bytes(12)
+    for index in (0, 2):
+        plain, quick = both()
+        ref = plain.refs[index]
+        frame = b"\x83D\0h\3a\x21" + sender + encode_bare(ref) + encode_bare((ref, 1))
+        for side in (plain, quick):
+            side.feed(len(frame).to_bytes(4) + frame)
+        assert quick.state() == plain.state()
+        plain.connection.close("over")
+        quick.connection.close("over")
+
+
+class Named(enum.StrEnum):
+    """Nodes may be named so."""
+
+    HERE = NODE
+
+
+async def test_a_runtime_may_be_named_by_an_enumeration() -> None:
+    runtime = Runtime(Identity(Named.HERE, CREATION), lambda *_: None)
+    process, known = runtime.attach("test"), {}  # type: ignore[var-annotated]
+    made: Any = inlet(b"\x83D\0", known, runtime, PEER, {}, {})
+    (data,) = frames_of([(MonitorP(THEM, Pid(NODE, process.pid.id, 0, CREATION), REFS[0]), None)])
+    assert made.take(data, len(data), 64) == len(data)
+    assert REFS[0] in process.signals.watchers
+
+
+async def test_a_runtime_that_is_none_is_refused() -> None:
+    none: Any = SimpleNamespace(names={}, processes=[], aliases={})
+    with pytest.raises(TypeError, match="processes of a runtime is no dict"):
+        inlet(b"", {}, none, PEER, {}, {})
 
 
 async def test_what_is_no_frame_is_left() -> None:

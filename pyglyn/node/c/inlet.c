@@ -122,6 +122,15 @@ static Py_ssize_t size_of_pid(const uint8_t *at, Py_ssize_t left)
     return size <= left ? size : 0;
 }
 
+/* Whether its node has a name that any reader takes for one: what is not ASCII may be no UTF-8. */
+static bool is_plainly_named(const uint8_t *pid)
+{
+    for (int i = 0; i < pid[2]; i++) {
+        if (pid[3 + i] & 0x80) return false;
+    }
+    return true;
+}
+
 static Py_ssize_t size_of_atom(const uint8_t *at, Py_ssize_t left)
 {
     if (left < 2 || at[0] != SMALL_ATOM_UTF8_EXT) return 0;
@@ -259,9 +268,11 @@ static int note(Inlet *self, PyObject *process, PyObject *watcher, PyObject *wat
     PyObject *of_node = at == NULL || !PyDict_CheckExact(at)
         ? NULL : PyDict_GetItemWithError(at, *slot(watcher, &hot->etf->pid, 0));
     if (of_node != NULL && PyDict_CheckExact(of_node)) {
+        Py_INCREF(of_node);  /* the garbage collector may run, and so anything */
         PyObject *pair = PyTuple_Pack(2, watcher, watched);
         failed = pair == NULL ? -1 : PyDict_SetItem(of_node, ref, pair);
         Py_XDECREF(pair);
+        Py_DECREF(of_node);
     }
     else if (!PyErr_Occurred()) {
         PyObject *args[] = {signals, watcher, watched, ref};
@@ -390,8 +401,12 @@ static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watc
             pid = same ? PyTuple_GET_ITEM(known, 0) : NULL;
         }
     }
+    Py_XINCREF(pid);
     process = pid == NULL ? NULL : process_of_pid(self, pid, !by_pid);
-    if (process == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    if (process == NULL) {
+        Py_XDECREF(pid);
+        return PyErr_Occurred() ? FAILED : OTHER;
+    }
     if (by_pid && PyDict_GET_SIZE(self->named_monitors) > 0) {
         int known = PyDict_Contains(self->named_monitors, ref);
         failed = known <= 0 ? known : PyDict_DelItem(self->named_monitors, ref);
@@ -408,6 +423,7 @@ static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watc
         failed = begins ? note(self, process, watcher, watched, ref) : forget(self, process, watcher, ref);
     }
     Py_DECREF(process);
+    Py_DECREF(pid);
     return failed < 0 ? FAILED : TAKEN;
 }
 
@@ -505,7 +521,7 @@ static Outcome take_answer(Inlet *self, const uint8_t *at, const uint8_t *end)
     Outcome outcome = OTHER;
 
     Py_ssize_t size = size_of_pid(at, end - at);
-    if (size == 0) return OTHER;
+    if (size == 0 || !is_plainly_named(at)) return OTHER;
     at += size;
     PyObject *ref = read_one(self, &at, end, NEWER_REFERENCE_EXT);
     if (ref == NULL) return OTHER;
@@ -625,10 +641,13 @@ static void inlet_dealloc(Inlet *self)
     Py_DECREF(type);
 }
 
+/* An attribute that is of this type, or of one made of it as an enumeration's strings are; a new reference. After a failure
+ * there are no further ones. */
 static PyObject *attribute_of(PyObject *object, const char *name, PyTypeObject *type)
 {
+    if (PyErr_Occurred()) return NULL;
     PyObject *value = PyObject_GetAttrString(object, name);
-    if (value != NULL && !Py_IS_TYPE(value, type)) {
+    if (value != NULL && !PyObject_TypeCheck(value, type)) {
         PyErr_Format(PyExc_TypeError, "%s of a runtime is no %s", name, type->tp_name);
         Py_CLEAR(value);
     }
