@@ -60,28 +60,29 @@ async def subscribe(
     source: Source = store
     if select is not None:
         source = SelectedEvents(store, Selection(tuple(select), None, tag_key_of(store)))
-    ahead = source = ReadAhead(source)
+    ahead = ReadAhead(source)
     try:
-        async for event in _events(store, source, after, aggregate_id, batch):
+        async for event in _events(store, ahead, after, aggregate_id, batch):
             yield event
     finally:
         await ahead.forget()
 
 
 async def _events(
-    store: EventStore[E, Any], source: Source, after: int, aggregate_id: str | None, batch: int
+    store: EventStore[E, Any], ahead: ReadAhead, after: int, aggregate_id: str | None, batch: int
 ) -> AsyncIterator[RecordedEvent[E]]:
     complaints, attempts = Complaints(), 0
     while True:
         try:
             end = await store.last_position()
-            events = await source.read(after, limit=batch, aggregate_id=aggregate_id)
+            events = await ahead.read(after, limit=batch, aggregate_id=aggregate_id)
             if not events:
                 after = max(after, end)  # whatever there is up to here is another aggregate's
-                await source.wait(after)
+                await ahead.wait(after)
         except (StoreUnavailable, TransactionRolledBack) as error:
             attempts += 1
             complaints.log(logger, str(error), start="a subscription waits for its store: ")
+            await ahead.forget()  # it may be another one, or was restored
             await asyncio.sleep(_AGAIN.pause(attempts) or 0.0)
             continue
         attempts = 0

@@ -133,6 +133,7 @@ class SqliteDatabase:
         self._queue: deque[tuple[Operation[Any], asyncio.Future[Any]]] = deque()
         self._committer: asyncio.Task[None] | None = None
         self._prepared = False
+        self._is_closed = False
         self._is_noted = False  # which WAL belongs to the file
         _databases.add(self)
 
@@ -150,7 +151,8 @@ class SqliteDatabase:
                 try:
                     await self._in_thread(self._writer, _create_tables)
                 except BaseException:  # nobody closes what did not begin
-                    await asyncio.shield(self._writer.call(partial(self._close_connection, self._writer)))
+                    if not self._is_closed:
+                        await asyncio.shield(self._writer.call(partial(self._close_connection, self._writer)))
                     raise
                 self._is_noted = sqlite_wal.note(self.path)
                 self._prepared = True
@@ -162,6 +164,7 @@ class SqliteDatabase:
         """
         if self._committer is not None:
             await self._committer
+        self._is_closed = True  # before anything else is awaited: a thread that has ended answers nobody
         for thread in (self._reader, self._writer):
             if thread.is_used:
                 await thread.call(partial(self._close_connection, thread))
@@ -311,7 +314,8 @@ class SqliteDatabase:
                 yield run
                 await run(self._finish)
             except BaseException:
-                await asyncio.shield(run(roll_back))
+                if not self._is_closed:  # else it was undone with that
+                    await asyncio.shield(run(roll_back))
                 raise
             finally:
                 self.wake()  # it may be committed also where the caller was cancelled
@@ -328,6 +332,8 @@ class SqliteDatabase:
             with ours(self.path):
                 return operation(self._connection(thread))
 
+        if self._is_closed:
+            raise StoreUnavailable(f"{self.path}: the store was closed")
         self.calls += 1
         return await thread.call(call, partial(self._go_on, thread, then) if then is not None else None)
 

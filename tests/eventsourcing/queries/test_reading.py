@@ -52,6 +52,24 @@ async def test_a_subscription_yields_what_is_there_and_what_comes_through_an_out
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_a_subscription_yields_nothing_that_was_read_ahead_of_a_file_that_was_replaced(tmp_path):
+    path, restored = tmp_path / "bank.db", tmp_path / "restored.db"
+    async with bank(f"sqlite:{restored}") as other:
+        await deposits(other, "new", 60)
+    async with bank(f"sqlite:{path}") as store:
+        await deposits(store, "old", 60)
+        events = es.subscribe(store, batch=10)
+        for position in range(1, 11):
+            assert (await anext(events)).position == position
+        await store.read(0, limit=1)  # the thread has read the next ones before
+        for end in ("", "-wal", "-shm"):
+            path.with_name(f"bank.db{end}").unlink(missing_ok=True)
+        restored.rename(path)
+        after = await anext(events)
+        assert (after.aggregate_id, after.position) == ("new", 11)
+        await events.aclose()
+
+
 async def test_one_waits_until_a_query_has_done_what_was_written(node, url):
     store = bank(url)
     await deposits(store, "a", 2)

@@ -339,6 +339,41 @@ async def test_readers_notice_that_the_file_was_replaced_and_go_on_with_the_new_
         assert (await executor.execute("a", OpenAccount("a"))).aggregate.sequence == 1
 
 
+async def test_who_is_at_work_in_a_store_that_is_closed_is_told_so(tmp_path: Path) -> None:
+    """Its threads have ended: nobody would ever answer."""
+    store = bank(tmp_path / "bank.db")
+    await store.append("a", [AccountOpened("a")], expected=0)
+
+    async def append_and_close() -> None:
+        async with store.transaction() as tx:
+            await tx.append("a", [AccountOpened("b")], expected=1)
+            await store.close()
+            await tx.append("a", [AccountOpened("c")], expected=2)
+
+    async def close_and_give_up() -> None:
+        async with store.transaction():
+            await store.close()
+            raise LookupError
+
+    async with asyncio.timeout(20):
+        with pytest.raises(es.StoreUnavailable, match="was closed"):
+            await append_and_close()
+        with pytest.raises(LookupError):
+            await close_and_give_up()
+        assert len(await store.read()) == 1
+        await store.close()
+
+
+async def test_who_is_opening_a_store_that_is_closed_leaves_nothing_open(tmp_path: Path) -> None:
+    store = bank(tmp_path / "bank.db")
+    reading = asyncio.create_task(store.read())
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(es.StoreUnavailable, match="was closed"):
+        await reading
+    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("pyglyn-sqlite")])
+
+
 async def test_rows_that_are_no_text_are_reported_and_such_snapshots_are_not_used(tmp_path: Path) -> None:
     path = tmp_path / "bank.db"
     async with bank(path) as store:
