@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from pyglyn import Atom, Node, Settings
 from pyglyn.errors import HandshakeError, LocalProtocolError
 from pyglyn.net import NetSettings
+from pyglyn.net.epmd_client import lookup
 from pyglyn.net.settings import dist_port_from_environment
 from pyglyn.net.transport import resolve
 from pyglyn.node import Reconnect
@@ -44,10 +46,15 @@ async def test_a_node_speaks_ipv6_with_otp_both_ways(beams, ipv6):
 
 
 async def test_a_node_of_ipv6_is_not_reached_over_ipv4(beams, ipv6):
-    beam = await beams.start(args=ipv6)
-    async with Node(unique_name(), cookie=beam.cookie) as node:
-        with pytest.raises(HandshakeError, match="connection refused"):
-            await node.connect(beam.name)
+    with socket.socket() as taken:  # at its port of IPv4 nobody listens, nor begins to
+        while taken.getsockname()[1] == 0:
+            beam = await beams.start(args=ipv6)
+            entry = await lookup(beam.name.partition("@")[0], "127.0.0.1", beam.epmd_port)
+            with contextlib.suppress(OSError):
+                taken.bind(("127.0.0.1", entry.port))
+        async with Node(unique_name(), cookie=beam.cookie) as node:
+            with pytest.raises(HandshakeError, match="connection refused"):
+                await node.connect(beam.name)
 
 
 async def test_commands_speak_ipv6_too(beams, ipv6):
