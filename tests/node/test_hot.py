@@ -15,6 +15,7 @@ from pyglyn.etf import Atom, Pid, encode_parts
 from pyglyn.net.connection import Connection
 from pyglyn.net.settings import NetSettings
 from pyglyn.node import hot
+from pyglyn.node.link import LinkProtocol
 from pyglyn.node.ways import way_for_signals, way_out
 from tests.node.runtimes import NODE, PEER
 from tests.node.test_inlet import OTHER, THEM, Transport
@@ -134,3 +135,26 @@ async def test_a_way_takes_terms_and_says_no_to_what_is_none() -> None:
 
     plain, quick = await in_both(run)
     assert quick == plain == [False, False, True, False, True]
+
+
+async def test_a_link_that_could_not_be_flushed_once_is_flushed_with_what_is_sent_next() -> None:
+    class Failing(Transport):
+        fails = True
+
+        def is_closing(self) -> bool:
+            if self.fails:
+                raise OSError("not now")
+            return False
+
+    async def run() -> list[bytes]:
+        link, transport = LinkProtocol(lambda _: None, lambda: None), Failing()
+        link.transport = transport  # type: ignore[assignment]
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        link.send_frame(b"one")
+        await asyncio.sleep(0)
+        transport.fails = False
+        link.send_frame(b"two")
+        await asyncio.sleep(0)
+        return transport.written
+
+    assert await in_both(run) == ([b"onetwo"], [b"onetwo"])

@@ -152,6 +152,7 @@ PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
     }
     PyObject *ticker = *field_at(channel, hot->channel_ticker);
     if (ticker == NULL || Py_TYPE(ticker) != hot->ticker) goto python;
+    set_field(connection, hot->connection_flush_due, Py_False);  /* also where this fails, as that of a link */
     Py_INCREF(queue);
     piece = take_all(hot, *field_at(queue, hot->queue_ready), size);
     if (piece != NULL) set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
@@ -160,7 +161,6 @@ PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
         if (PyErr_Occurred()) return NULL;
         goto python;
     }
-    set_field(connection, hot->connection_flush_due, Py_False);
     Py_INCREF(transport);
     PyObject *args[] = {transport, piece};
     PyObject *written = add_to_number(ticker, hot->ticker_sent, 1) < 0 ||
@@ -222,6 +222,7 @@ PyObject *link_flush(PyObject *link, PyObject *Py_UNUSED(ignored))
         *field_at(link, hot->link_busy) != Py_False || *field_at(link, hot->link_writable) != Py_True) {
         goto python;
     }
+    set_field(link, hot->link_flush_due, Py_False);  /* also where this fails: the next frame has it flushed */
     PyObject *closing = PyObject_CallMethodNoArgs(transport, hot->names[IS_CLOSING]);
     if (closing == NULL) return NULL;
     Py_DECREF(closing);
@@ -232,7 +233,6 @@ PyObject *link_flush(PyObject *link, PyObject *Py_UNUSED(ignored))
         goto python;
     }
     set_field(link, hot->link_out_size, hot->etf->bytes_of[0]);
-    set_field(link, hot->link_flush_due, Py_False);
     Py_INCREF(transport);
     PyObject *args[] = {transport, piece};
     PyObject *written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
