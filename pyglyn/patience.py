@@ -13,6 +13,8 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
+_AGAIN_S: Final = 0.1
+
 STEPS: Final = 8
 """How many steps a deadline has. One in which this OS process was stopped counts like any other."""
 
@@ -93,6 +95,13 @@ def is_called_off() -> bool:
     """Tell whether somebody asked the running task to end; a CancelledError may be raised by anybody."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+async def call_off(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended: code in it may lose a cancellation, as `cancellable` says."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=_AGAIN_S)
 
 
 @contextlib.contextmanager

@@ -118,3 +118,23 @@ async def test_what_nobody_has_cancelled_ends_as_it_does() -> None:
     with pytest.raises(TimeoutError), patience.cancellable():
         async with asyncio.timeout(0):
             await asyncio.Event().wait()
+
+
+async def test_a_task_that_loses_a_cancellation_is_called_off_all_the_same() -> None:
+    lost = 0
+
+    async def deaf() -> None:
+        nonlocal lost
+        while lost < 2:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await patience.call_off(task)
+    assert task.cancelled()
+    assert lost == 2
+    await patience.call_off(task)  # which has ended

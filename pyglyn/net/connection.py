@@ -256,13 +256,20 @@ OnMessages: TypeAlias = "Callable[[Connection, Send | RegSend, list[bytes]], boo
 
 
 class Inlet(Protocol):
-    """Takes what a read begins with, if it is what nearly all is; see ``pyglyn.node.inlet``."""
+    """Takes what a read begins with, if it is what nearly all is; see ``pyglyn.node.inlet``.
+
+    Attributes:
+        taken: bytes that were taken last, also where that failed: then the last frame was taken.
+        frames, runs: how many that were; messages with one control message behind each other are one run.
+    """
 
     taken: int
     frames: int
     runs: int
 
-    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int: ...
+    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int:
+        """Take frames off the front of so many bytes, at most so many runs; returns where the next begins."""
+        ...
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -12,29 +12,13 @@ Without ``_hot`` (no compiler, or ``PYGLYN_PURE=1``) there are no inlets.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+from pyglyn.net.connection import Inlet
 from pyglyn.node import hot
 from pyglyn.node.runtime import Runtime
 
 hot.load(Runtime)
-
-
-class Inlet(Protocol):
-    """Takes what a read begins with.
-
-    Attributes:
-        taken: bytes that were taken last, also where that failed: then the last frame was taken.
-        frames, runs: how many that were; messages with one control message behind each other are one run.
-    """
-
-    taken: int
-    frames: int
-    runs: int
-
-    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int:
-        """Take frames off the front of so many bytes, at most so many runs; returns where the next begins."""
-        ...
 
 
 def inlet(

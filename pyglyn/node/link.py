@@ -20,7 +20,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -35,6 +35,9 @@ from pyglyn.net.transport import READ_SIZE
 from pyglyn.node import shared
 from pyglyn.node.exits import atom_of
 from pyglyn.node.ways import Port, UnreadWay
+
+if TYPE_CHECKING:
+    from pyglyn.net.connection import Inlet
 
 logger = logging.getLogger("pyglyn.node")
 
@@ -296,14 +299,6 @@ def _one_by_one(control: Control, payloads: list[bytes], node: str | None) -> bo
 
 def _nobody(*told: object) -> None:
     """Whom a link tells anything when it has ended."""
-
-
-class Inlet(Protocol):
-    """Takes what a read begins with, if it is what nearly all is; see ``inlet``."""
-
-    taken: int
-
-    def take(self, data: bytes | bytearray | memoryview, size: int, most: int, /) -> int: ...
 
 
 class LinkProtocol(asyncio.BufferedProtocol):

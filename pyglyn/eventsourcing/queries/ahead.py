@@ -22,6 +22,7 @@ import attrs
 from pyglyn.errors import EventStoreError, StoreUnavailable
 from pyglyn.eventsourcing.cluster.sources import Source
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, Page, RecordedEvent
+from pyglyn.patience import call_off
 
 PROBE = 1
 """Who asks for no more events than that looks at something, and does not read on."""
@@ -146,7 +147,4 @@ async def _result(ahead: _Asked) -> Page[Any] | None:
 
 async def _call_off(ahead: _Asked | None) -> None:
     if ahead is not None:
-        # Python 3.11's wait_for can lose a cancellation that meets its result: ask again.
-        while not ahead.page.done():
-            ahead.page.cancel()
-            await asyncio.wait((ahead.page,), timeout=0.1)
+        await call_off(ahead.page)

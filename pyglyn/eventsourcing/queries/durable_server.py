@@ -86,6 +86,7 @@ from pyglyn.eventsourcing.stores.store import (
 from pyglyn.groups import syn
 from pyglyn.node import Caller, NoReply, Stop
 from pyglyn.node.signals import DownSignal
+from pyglyn.patience import call_off
 
 logger = logging.getLogger("pyglyn.eventsourcing")
 
@@ -441,10 +442,7 @@ class DurableServer(QueryServer):
             done, _ = await asyncio.wait((store, order), return_when=asyncio.FIRST_COMPLETED)
         finally:
             order.cancel()
-            # Python 3.11's wait_for can lose a cancellation that meets its result: ask again.
-            while not store.done():
-                store.cancel()
-                await asyncio.wait((store,), timeout=0.1)
+            await call_off(store)
         self.awake.clear()
         self.held_s = max(0.0, self.held_s - (time.monotonic() - began))
         if store in done:

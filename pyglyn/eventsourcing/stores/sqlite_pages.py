@@ -253,11 +253,10 @@ class SqlitePages:
         )
 
     def _decoded(self, found: _Found) -> list[RecordedEvent[Any]]:
-        events = found.events
         if found.packed is not None:
-            events = self._codec.recorded_rows(_unpacked(*found.packed, found.usual))
-        self._learn(found, events)
-        return events
+            return self._part(found, _unpacked(*found.packed, found.usual))
+        self._learn(found, found.events)
+        return found.events
 
     def _parts(self, found: _Found, size: int) -> list[Page[Any]]:
         if found.packed is not None:
