@@ -29,13 +29,14 @@ typedef struct {
     Py_ssize_t head_size;
     PyObject *mailbox;          /* where that goes, strong; or NULL, and */
     PyObject *link;             /* the link that it goes to, strong, or NULL */
+    bool takes;                 /* and nothing else is taken meanwhile */
     bool sees_system;           /* whether messages of `sys` go there as well */
     Py_ssize_t runs, most;
 } Inlet;
 
 typedef enum { FAILED = -1, OTHER = 0, TAKEN = 1 } Outcome;
 
-/* The link of a worker, see `link_of`. */
+/* The link of a worker, which the caller holds; see `link_of`. */
 static PyObject *link_of_worker(Inlet *self, PyObject *found, PyObject **worker)
 {
     Hot *hot = self->hot;
@@ -59,8 +60,10 @@ static PyObject *link_of(Inlet *self, PyObject *pid, bool named, PyObject **work
     PyObject *node = *slot(pid, class, 0), *serial = *slot(pid, class, 2), *creation = *slot(pid, class, 3);
     if (node == NULL || serial == NULL || creation == NULL) return NULL;
     if (!named && (are_equal(creation, self->creation) <= 0 || are_equal(node, self->node) <= 0)) return NULL;
-    PyObject *found = PyDict_GetItemWithError(self->links, serial);
-    return found == NULL ? NULL : link_of_worker(self, found, worker);
+    PyObject *found = Py_XNewRef(PyDict_GetItemWithError(self->links, serial));
+    PyObject *link = found == NULL ? NULL : link_of_worker(self, found, worker);
+    Py_XDECREF(found);
+    return link;
 }
 
 /* Runtime.is_here, of a pid or the last word of a reference */
@@ -88,12 +91,12 @@ static PyObject *process_of_pid(Inlet *self, PyObject *pid, bool named)
     return Py_XNewRef(PyDict_GetItemWithError(self->processes, *slot(pid, class, 1)));
 }
 
-/* The pid that the name in an atom stands for, borrowed; NULL for none, or with an exception. */
+/* The pid that the name in an atom stands for, a new reference; NULL for none, or with an exception. */
 static PyObject *pid_of_name(Inlet *self, PyObject *atom)
 {
     const Class *class = &self->hot->etf->atom;
     if (Py_TYPE(atom) != class->type || *slot(atom, class, 0) == NULL) return NULL;
-    return PyDict_GetItemWithError(self->names, *slot(atom, class, 0));
+    return Py_XNewRef(PyDict_GetItemWithError(self->names, *slot(atom, class, 0)));
 }
 
 /* An attribute that has to be there and of this type, a new reference; NULL with or without an exception. */
@@ -161,8 +164,8 @@ static Outcome find_mailbox(Inlet *self, PyObject *control)
     }
     bool named = Py_TYPE(control) == hot->reg_send;
     if (!named && Py_TYPE(control) != hot->send) return OTHER;
-    PyObject *to = *field_at(control, named ? hot->reg_send_name : hot->send_to);
-    if (to != NULL && named) to = pid_of_name(self, to);
+    PyObject *to = Py_XNewRef(*field_at(control, named ? hot->reg_send_name : hot->send_to));
+    if (to != NULL && named) Py_SETREF(to, pid_of_name(self, to));
     if (to == NULL) goto exit;
     PyObject *link = link_of(self, to, named, NULL);
     if (link != NULL) {
@@ -179,11 +182,13 @@ static Outcome find_mailbox(Inlet *self, PyObject *control)
     if (futures == NULL || !PyDict_CheckExact(futures) || PyDict_GET_SIZE(futures) > 0) goto exit;
     if (!is_false(hot, process, TOLD_SOURCE) || !is_false(hot, process, DEAF)) goto exit;
     self->sees_system = !is_false(hot, process, ANSWERS);
+    if (PyErr_Occurred()) goto exit;
     PyObject *mailbox = part_of(hot, process, MAILBOX, hot->mailbox);
     if (mailbox == NULL) goto exit;
     Py_XSETREF(self->mailbox, mailbox);
     outcome = TAKEN;
 exit:
+    Py_XDECREF(to);
     Py_XDECREF(process);
     Py_XDECREF(pending);
     return PyErr_Occurred() ? FAILED : outcome;
@@ -293,8 +298,9 @@ static int forget(Inlet *self, PyObject *process, PyObject *watcher, PyObject *r
     int failed = 0;
     PyObject *at = *field_at(signals, hot->signals_watchers);
     PyObject *of_node = at == NULL || !PyDict_CheckExact(at)
-        ? NULL : PyDict_GetItemWithError(at, *slot(watcher, &hot->etf->pid, 0));
-    PyObject *known = of_node == NULL || !PyDict_CheckExact(of_node) ? NULL : PyDict_GetItemWithError(of_node, ref);
+        ? NULL : Py_XNewRef(PyDict_GetItemWithError(at, *slot(watcher, &hot->etf->pid, 0)));
+    PyObject *known =
+        of_node == NULL || !PyDict_CheckExact(of_node) ? NULL : Py_XNewRef(PyDict_GetItemWithError(of_node, ref));
     if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2) {
         int same = are_equal(PyTuple_GET_ITEM(known, 0), watcher);
         failed = same <= 0 ? same : PyDict_DelItem(of_node, ref);
@@ -302,6 +308,8 @@ static int forget(Inlet *self, PyObject *process, PyObject *watcher, PyObject *r
     else if (PyErr_Occurred()) {
         failed = -1;
     }
+    Py_XDECREF(known);
+    Py_XDECREF(of_node);
     Py_DECREF(signals);
     return failed;
 }
@@ -352,15 +360,18 @@ static Outcome watch_in_worker(
     PyObject *worker = NULL, *link = NULL;
     int failed = 0;
 
-    PyObject *known = PyDict_GetItemWithError(self->named, ref);
+    PyObject *known = Py_XNewRef(PyDict_GetItemWithError(self->named, ref));
     if (by_pid || begins) {
-        PyObject *pid = known != NULL || PyErr_Occurred() ? NULL : by_pid ? watched : pid_of_name(self, watched);
+        PyObject *pid = known != NULL || PyErr_Occurred() ? NULL
+            : by_pid ? Py_NewRef(watched) : pid_of_name(self, watched);
         link = pid == NULL ? NULL : link_of(self, pid, !by_pid, &worker);
+        Py_XDECREF(pid);
     }
     else if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2 &&
              are_equal(PyTuple_GET_ITEM(known, 0), watcher) > 0) {
         link = link_of_worker(self, PyTuple_GET_ITEM(known, 1), &worker);
     }
+    Py_XDECREF(known);
     if (link == NULL) return PyErr_Occurred() ? FAILED : OTHER;
     if (!by_pid && begins) {
         PyObject *pair = PyTuple_Pack(2, watcher, worker);
@@ -382,26 +393,27 @@ static Outcome watch(Inlet *self, bool begins, PyObject *watcher, PyObject *watc
 {
     Hot *hot = self->hot;
     bool by_pid = Py_TYPE(watched) == hot->etf->pid.type;
-    PyObject *pid = watched, *process = NULL;
+    PyObject *pid = NULL, *process = NULL;
     int failed = 0;
 
     if (PyDict_GET_SIZE(self->named) > 0) {
         int known = PyDict_Contains(self->named, ref);
         if (known != 0) return known < 0 ? FAILED : OTHER;
     }
-    if (!by_pid && begins) {
+    if (by_pid) {
+        pid = Py_NewRef(watched);
+    }
+    else if (begins) {
         pid = pid_of_name(self, watched);
     }
-    else if (!by_pid) {
-        PyObject *known = PyDict_GetItemWithError(self->named_monitors, ref);
-        pid = NULL;
-        if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2) {
-            int same = are_equal(PyTuple_GET_ITEM(known, 1), watcher);
-            if (same < 0) return FAILED;
-            pid = same ? PyTuple_GET_ITEM(known, 0) : NULL;
+    else {
+        PyObject *known = Py_XNewRef(PyDict_GetItemWithError(self->named_monitors, ref));
+        if (known != NULL && PyTuple_CheckExact(known) && PyTuple_GET_SIZE(known) == 2 &&
+            are_equal(PyTuple_GET_ITEM(known, 1), watcher) > 0) {
+            pid = Py_NewRef(PyTuple_GET_ITEM(known, 0));
         }
+        Py_XDECREF(known);
     }
-    Py_XINCREF(pid);
     process = pid == NULL ? NULL : process_of_pid(self, pid, !by_pid);
     if (process == NULL) {
         Py_XDECREF(pid);
@@ -479,17 +491,20 @@ static Outcome answer(Inlet *self, PyObject *ref, const uint8_t *message, Py_ssi
 static Outcome settle_call(Inlet *self, PyObject *ref, const uint8_t *bytes, Py_ssize_t size)
 {
     Hot *hot = self->hot;
-    PyObject *process = PyDict_GetItemWithError(self->aliases, ref);
-    PyObject *limits = process == NULL ? NULL : PyObject_GetAttr(self->runtime, hot->names[LIMITS]);
-    if (limits == NULL) return PyErr_Occurred() ? FAILED : OTHER;
+    PyObject *limits = PyObject_GetAttr(self->runtime, hot->names[LIMITS]);
+    if (limits == NULL) return FAILED;
     Py_DECREF(limits);
-    PyObject *pending = limits != hot->etf->default_limits ? NULL : part_of(hot, process, PENDING, hot->pending);
+    if (limits != hot->etf->default_limits) return OTHER;
+    PyObject *process = Py_XNewRef(PyDict_GetItemWithError(self->aliases, ref));
+    PyObject *pending = process == NULL ? NULL : part_of(hot, process, PENDING, hot->pending);
+    Py_XDECREF(process);
     if (pending == NULL) return PyErr_Occurred() ? FAILED : OTHER;
     Outcome outcome = OTHER;
     PyObject *futures = *field_at(pending, hot->pending_futures), *message = NULL, *answered = NULL;
+    PyObject *future = NULL;
     if (futures == NULL || !PyDict_CheckExact(futures)) goto exit;
-    PyObject *future = PyDict_GetItemWithError(futures, ref);
-    if (future == NULL || Py_TYPE(future) != hot->waiter) goto exit;
+    PyObject *one = PyDict_GetItemWithError(futures, ref);
+    if (one == NULL || Py_TYPE(one) != hot->waiter) goto exit;
     PyObject *payload = PyBytes_FromStringAndSize((const char *)bytes, size);
     message = payload == NULL ? NULL : read_quickly(hot, payload);
     Py_XDECREF(payload);
@@ -497,17 +512,16 @@ static Outcome settle_call(Inlet *self, PyObject *ref, const uint8_t *bytes, Py_
     PyObject *tag = PyTuple_GET_ITEM(message, 0);
     if (Py_TYPE(tag) == hot->etf->improper_list.type) tag = *slot(tag, &hot->etf->improper_list, 1);
     if (tag == NULL || Py_TYPE(tag) != hot->etf->reference.type) goto exit;
-    future = PyDict_GetItemWithError(futures, tag);
+    future = Py_XNewRef(PyDict_GetItemWithError(futures, tag));
     if (future == NULL || Py_TYPE(future) != hot->waiter ||
         *field_at(future, hot->waiter_result) != hot->unsettled) {
         goto exit;
     }
     answered = PyTuple_Pack(2, Py_True, PyTuple_GET_ITEM(message, 1));
-    if (answered == NULL) goto exit;
-    Py_INCREF(future);
+    if (answered == NULL || *field_at(future, hot->waiter_result) != hot->unsettled) goto exit;
     outcome = settle(hot, future, answered) < 0 ? FAILED : TAKEN;
-    Py_DECREF(future);
 exit:
+    Py_XDECREF(future);
     Py_XDECREF(answered);
     Py_XDECREF(message);
     Py_DECREF(pending);
@@ -585,6 +599,7 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
     Py_ssize_t end = PyLong_AsSsize_t(args[1]);
     self->most = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred()) return NULL;
+    if (self->takes) return PyLong_FromLong(0);  /* whatever calls this while frames are taken: it is for Python */
     self->taken = self->frames = self->runs = 0;
     PyObject *handling = PyObject_GetAttr(self->runtime, self->hot->names[HANDLING]);
     Py_XDECREF(handling);
@@ -593,6 +608,7 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
     if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
     end = Py_MIN(end, view.len);
     const uint8_t *data = view.buf;
+    self->takes = true;
     while (end - at >= 4) {
         Py_ssize_t size = u32_of(data + at);
         if (size >= LARGE || size > end - at - 4) break;
@@ -603,6 +619,7 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
         self->frames++;
         if (outcome == FAILED) break;
     }
+    self->takes = false;
     self->head = NULL;
     self->taken = at;
     Py_CLEAR(self->mailbox);

@@ -14,18 +14,14 @@ static Py_ssize_t number_at(PyObject *object, Py_ssize_t at)
     return value;
 }
 
-static int add_to_number(PyObject *object, Py_ssize_t at, Py_ssize_t more)
+/* What a number in a slot and this make, a new reference: made before anything is done, as there may be no memory. */
+static PyObject *sum_of(PyObject *object, Py_ssize_t at, Py_ssize_t more)
 {
     PyObject *number = *field_at(object, at), *by = PyLong_FromSsize_t(more);
     PyObject *sum = number == NULL || by == NULL ? NULL : PyNumber_Add(number, by);
     Py_XDECREF(by);
-    if (sum == NULL) {
-        if (number == NULL) PyErr_SetString(PyExc_AttributeError, "a number was deleted");
-        return -1;
-    }
-    set_field(object, at, sum);
-    Py_DECREF(sum);
-    return 0;
+    if (number == NULL && !PyErr_Occurred()) PyErr_SetString(PyExc_AttributeError, "a number was deleted");
+    return sum;
 }
 
 PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size)
@@ -46,10 +42,12 @@ PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, P
 /* Have it flushed at the end of the turn. */
 static int flush_later(Hot *hot, PyObject *port, Py_ssize_t turn_at, enum Name name)
 {
-    PyObject *flush = PyObject_GetAttr(port, hot->names[name]), *turn = *field_at(port, turn_at);
+    PyObject *flush = PyObject_GetAttr(port, hot->names[name]), *turn = Py_XNewRef(*field_at(port, turn_at));
     PyObject *args[] = {turn, flush};
     PyObject *done = flush == NULL || turn == NULL
         ? NULL : PyObject_VectorcallMethod(hot->names[AT_END_NAME], args, 2, NULL);
+    if (turn == NULL && !PyErr_Occurred()) PyErr_SetString(PyExc_AttributeError, "_turn");
+    Py_XDECREF(turn);
     Py_XDECREF(flush);
     Py_XDECREF(done);
     return done == NULL ? -1 : 0;
@@ -77,11 +75,16 @@ static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
     if (queue == NULL || !PyBytes_CheckExact(frame)) return 0;
     Py_ssize_t size = number_at(queue, hot->queue_size), limit = number_at(connection, hot->connection_busy_limit);
     if (size < 0 || limit < 0) return 0;
-    if (append_to(hot, *field_at(queue, hot->queue_ready), frame) < 0 ||
-        add_to_number(queue, hot->queue_size, PyBytes_GET_SIZE(frame)) < 0 ||
-        add_to_number(connection, hot->connection_sent, 1) < 0) {
-        return -1;
+    PyObject *more = sum_of(queue, hot->queue_size, PyBytes_GET_SIZE(frame));
+    PyObject *sent = more == NULL ? NULL : sum_of(connection, hot->connection_sent, 1);
+    int failed = sent == NULL ? -1 : append_to(hot, *field_at(queue, hot->queue_ready), frame);
+    if (!failed) {
+        set_field(queue, hot->queue_size, more);
+        set_field(connection, hot->connection_sent, sent);
     }
+    Py_XDECREF(more);
+    Py_XDECREF(sent);
+    if (failed) return -1;
     if (*field_at(connection, hot->connection_flush_due) == Py_False &&
         *field_at(connection, hot->connection_writable) == Py_True) {
         set_field(connection, hot->connection_flush_due, Py_True);
@@ -153,19 +156,23 @@ PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
     PyObject *ticker = *field_at(channel, hot->channel_ticker);
     if (ticker == NULL || Py_TYPE(ticker) != hot->ticker) goto python;
     set_field(connection, hot->connection_flush_due, Py_False);  /* also where this fails, as that of a link */
-    Py_INCREF(queue);
-    piece = take_all(hot, *field_at(queue, hot->queue_ready), size);
-    if (piece != NULL) set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
-    Py_DECREF(queue);
+    PyObject *writes = sum_of(ticker, hot->ticker_sent, 1);
+    PyObject *bytes = writes == NULL ? NULL : sum_of(connection, hot->connection_sent_bytes, size);
+    piece = bytes == NULL ? NULL : take_all(hot, *field_at(queue, hot->queue_ready), size);
+    if (piece != NULL) {
+        set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
+        set_field(ticker, hot->ticker_sent, writes);
+        set_field(connection, hot->connection_sent_bytes, bytes);
+    }
+    Py_XDECREF(writes);
+    Py_XDECREF(bytes);
     if (piece == NULL) {
         if (PyErr_Occurred()) return NULL;
         goto python;
     }
     Py_INCREF(transport);
     PyObject *args[] = {transport, piece};
-    PyObject *written = add_to_number(ticker, hot->ticker_sent, 1) < 0 ||
-            add_to_number(connection, hot->connection_sent_bytes, size) < 0
-        ? NULL : PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
+    PyObject *written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
     Py_DECREF(transport);
     Py_DECREF(piece);
     if (written == NULL) return NULL;
@@ -193,11 +200,14 @@ int put_on_link(Hot *hot, PyObject *link, PyObject *frame)
         set_field(link, hot->link_flush_due, Py_True);
         if (flush_later(hot, link, hot->link_turn, FLUSH_LINK_NAME) < 0) return -1;
     }
-    if (append_to(hot, *field_at(link, hot->link_out), frame) < 0 ||
-        add_to_number(link, hot->link_out_size, PyBytes_GET_SIZE(frame)) < 0) {
-        return -1;
-    }
-    return 1;
+    PyObject *out = Py_XNewRef(*field_at(link, hot->link_out));
+    PyObject *more = out == NULL ? NULL : sum_of(link, hot->link_out_size, PyBytes_GET_SIZE(frame));
+    int failed = more == NULL ? -1 : append_to(hot, out, frame);
+    if (!failed) set_field(link, hot->link_out_size, more);
+    if (out == NULL) PyErr_SetString(PyExc_AttributeError, "_out");
+    Py_XDECREF(more);
+    Py_XDECREF(out);
+    return failed ? -1 : 1;
 }
 
 /* LinkProtocol.send_frame */
@@ -223,22 +233,23 @@ PyObject *link_flush(PyObject *link, PyObject *Py_UNUSED(ignored))
         goto python;
     }
     set_field(link, hot->link_flush_due, Py_False);  /* also where this fails: the next frame has it flushed */
-    PyObject *closing = PyObject_CallMethodNoArgs(transport, hot->names[IS_CLOSING]);
-    if (closing == NULL) return NULL;
-    Py_DECREF(closing);
-    if (closing != Py_False) goto python;
-    PyObject *piece = take_all(hot, out, size);
-    if (piece == NULL) {
+    Py_INCREF(transport);
+    Py_INCREF(out);
+    PyObject *closing = PyObject_CallMethodNoArgs(transport, hot->names[IS_CLOSING]), *written = NULL;
+    Py_XDECREF(closing);
+    PyObject *piece = closing != Py_False ? NULL : take_all(hot, out, size);
+    if (piece != NULL) {
+        set_field(link, hot->link_out_size, hot->etf->bytes_of[0]);
+        PyObject *args[] = {transport, piece};
+        written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
+        Py_DECREF(piece);
+    }
+    Py_DECREF(transport);
+    Py_DECREF(out);
+    if (written == NULL) {
         if (PyErr_Occurred()) return NULL;
         goto python;
     }
-    set_field(link, hot->link_out_size, hot->etf->bytes_of[0]);
-    Py_INCREF(transport);
-    PyObject *args[] = {transport, piece};
-    PyObject *written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
-    Py_DECREF(transport);
-    Py_DECREF(piece);
-    if (written == NULL) return NULL;
     Py_DECREF(written);
     if (*field_at(link, hot->link_busy) == Py_False && number_at(link, hot->link_out_size) == 0) Py_RETURN_NONE;
 python:

@@ -142,9 +142,9 @@ static PyObject *turn_end(PyObject *turn, PyObject *Py_UNUSED(ignored))
     if (!failed) {
         set_field(turn, hot->turn_open, Py_False);
         PyObject *last = *field_at(turn, hot->turn_last);
-        bool more = (settled != NULL && PyObject_Size(settled) > 0) ||
-            (last != NULL && PyList_CheckExact(last) && PyList_GET_SIZE(last) > 0);
-        if (more) failed = soon(turn);
+        Py_ssize_t left = settled == NULL ? 0 : PyObject_Size(settled);
+        bool more = left > 0 || (last != NULL && PyList_CheckExact(last) && PyList_GET_SIZE(last) > 0);
+        failed = left < 0 ? -1 : more ? soon(turn) : 0;
     }
     Py_XDECREF(settled);
     if (error != NULL) {
@@ -423,20 +423,17 @@ PyObject *read_quickly(Hot *of_this, PyObject *message)
 /* What a mailbox decodes with, of a message: Runtime._read_message, of what is not damaged, is done here. */
 static PyObject *decode(PyObject *mailbox, PyObject *message)
 {
-    PyObject *function = *field_at(mailbox, hot->mailbox_decode);
+    PyObject *function = Py_XNewRef(*field_at(mailbox, hot->mailbox_decode)), *term = NULL;
     if (function == NULL) {
         PyErr_SetString(PyExc_AttributeError, "_decode");
         return NULL;
     }
     if (PyMethod_Check(function) && PyMethod_GET_FUNCTION(function) == hot->read_message && PyBytes_CheckExact(message)) {
         PyObject *limits = PyObject_GetAttr(PyMethod_GET_SELF(function), hot->names[LIMITS]);
-        if (limits == NULL) return NULL;
-        Py_DECREF(limits);
-        PyObject *term = limits == hot->etf->default_limits ? read_quickly(hot, message) : NULL;
-        if (term != NULL || PyErr_Occurred()) return term;
+        if (limits == hot->etf->default_limits) term = read_quickly(hot, message);
+        Py_XDECREF(limits);
     }
-    Py_INCREF(function);
-    PyObject *term = PyObject_CallOneArg(function, message);
+    if (term == NULL && !PyErr_Occurred()) term = PyObject_CallOneArg(function, message);
     Py_DECREF(function);
     return term;
 }
