@@ -14,6 +14,7 @@ import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn.errors import VersionConflict
+from pyglyn.eventsourcing.stores.postgres_appends import PostgresAppends
 from pyglyn.eventsourcing.stores.postgres_database import LISTENER_LOCK
 from pyglyn.testing import eventually
 from pyglyn.testing.bank import AccountOpened, BankAccount
@@ -165,7 +166,7 @@ async def test_what_nobody_knows_the_outcome_of_is_told_too(
             listening(postgres) as heard,
             late(database, f"SELECT pg_advisory_xact_lock({POSITION_LOCK})") as numbering,
         ):
-            monkeypatch.setattr(store, "_insert", cancelled_after(store._insert))  # type: ignore[attr-defined]
+            monkeypatch.setattr(PostgresAppends, "_insert", cancelled_after(PostgresAppends._insert))
             with pytest.raises(asyncio.CancelledError):
                 await store.append("a", [AccountOpened("a")], expected=0, command_id="once")
             await heard.reaches(schema, 1)
