@@ -172,14 +172,15 @@ async def test_services_of_either_language_take_each_others_place(service_beams,
 
 
 async def test_the_gleam_services_answer_as_recorded(service_beams):
+    """The inventory stays: the query of an order that nobody hears ends, and the whole service at the third."""
     answered = []
     async with Node(unique_name(), cookie=service_beams.cookie) as node:
-        for app in ("inventory_service", "order_service"):
-            beam = await service_beams.start(app)
+        for app in ("inventory", "order"):
+            beam = await service_beams.start(f"{app}_service", f"{app}@localhost")
             await eventually(lambda beam=beam: "Demo" in beam.log(), 20)
             names: Any = await beam.eval("registered()")
-            [name] = [str(name) for name in names if str(name).startswith(f"{app}$")]
-            answered += await transcript(node, {app: name}, beam.name)
+            [name] = [str(name) for name in names if str(name).startswith(f"{app}_service$")]
+            answered += await transcript(node, {f"{app}_service": name}, beam.name)
     assert answered == RECORDED.read_text().splitlines()
 
 
