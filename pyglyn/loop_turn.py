@@ -66,15 +66,20 @@ class Turn:
             for _ in range(len(settled)):
                 settled.popleft().go_on()
         finally:
-            last, self._last = self._last, []
-            for function in last:
-                try:
-                    function()
-                except Exception as error:  # its own affair, not that of whoever began the batch
-                    self._say(function, error)
-            self._open = False
-            if settled or self._last:
-                self._soon()
+            try:
+                self._do_last()
+            finally:  # one that stays open ends all turns of the loop
+                self._open = False
+                if settled or self._last:
+                    self._soon()
+
+    def _do_last(self) -> None:
+        last, self._last = self._last, []
+        for function in last:
+            try:
+                function()
+            except Exception as error:  # its own affair, not that of whoever began the batch
+                self._say(function, error)
 
     def _say(self, function: object, error: BaseException) -> None:
         self.loop.call_exception_handler(
@@ -96,7 +101,11 @@ class Turn:
     def _soon(self) -> None:
         if not self._due:
             self._due = True
-            self.loop.call_soon(self._run)
+            try:
+                self.loop.call_soon(self._run)
+            except MemoryError:
+                self._due = False  # else nobody asks again
+                raise
 
     def _run(self) -> None:
         self._due = False
@@ -230,19 +239,21 @@ class Waiter(Generic[T]):
         """
         if self._result is not _PENDING:
             raise asyncio.InvalidStateError("settled already")
+        turn = None if self._callback is None else self.turn
+        if turn is not None:
+            turn._settled.append(self)  # before it is settled: there may be no memory for that
         self._result = result
-        if self._callback is not None:
-            self.turn.settle(self)
+        if turn is not None and not turn._open:
+            turn._soon()
 
     def wake(self) -> None:
         """Settle it with None, unless it is settled."""
         if self._result is _PENDING:
-            self._result = None
             if self._callback is not None:
-                turn = self.turn
-                turn._settled.append(self)
-                if not turn._open:
-                    turn._soon()
+                self.turn._settled.append(self)
+            self._result = None
+        if self._callback is not None and not self.turn._open:
+            self.turn._soon()  # also where it was settled already: there may have been no memory for this
 
     def set_exception(self, error: BaseException) -> None:
         """Have whoever waits get an exception.

@@ -462,8 +462,8 @@ class Connection(asyncio.BufferedProtocol):
             return False
         self._sent += 1
         if not self._flush_due and self._writable:
-            self._flush_due = True
             self._turn.at_end(self._flush)
+            self._flush_due = True
         if queue.size >= self._busy_limit:
             self._be_busy()
         return True
@@ -660,8 +660,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _flush_soon(self) -> None:
         if not self._flush_due and self._writable:
-            self._flush_due = True
             self._turn.at_end(self._flush)
+            self._flush_due = True
 
     def _flush(self) -> None:
         """Write what is queued, as far as the socket takes it."""

@@ -578,8 +578,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self.transport is None or self._out_size > self._high_water:
             return False
         if not self._flush_due:
-            self._flush_due = True
             self._turn.at_end(self.flush)
+            self._flush_due = True
         self._out.append(frame)
         self._out_size += len(frame)
         return True
@@ -598,8 +598,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self.transport is None:
             return
         if not self._flush_due:
-            self._flush_due = True
             self._turn.at_end(self.flush)
+            self._flush_due = True
         self._out += pieces
         self._out_size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if not self.busy and (self._is_short or self._out_size > self._high_water):

@@ -117,8 +117,8 @@ class Mailbox:
             self.fresh = deque()
         self.fresh.append(message)
         if self._sleeps:
-            self._sleeps = False
             self._waiter.wake()  # type: ignore[union-attr]
+            self._sleeps = False
 
     def put_many_encoded(self, messages: Iterable[bytes]) -> None:
         """Append messages as `put_encoded` does each."""
@@ -126,8 +126,8 @@ class Mailbox:
             self.fresh = deque()
         self.fresh.extend(messages)
         if self._sleeps:
-            self._sleeps = False
             self._waiter.wake()  # type: ignore[union-attr]
+            self._sleeps = False
 
     def _wake(self) -> None:
         self._sleeps = False

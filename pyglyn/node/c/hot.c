@@ -20,21 +20,33 @@ int call_method(PyObject *object, PyObject *name)
 int wake(Hot *hot, PyObject *waiter)
 {
     if (Py_TYPE(waiter) != hot->waiter) return call_method(waiter, hot->names[WAKE]);
-    return *field_at(waiter, hot->waiter_result) == hot->unsettled ? settle(hot, waiter, Py_None) : 0;
+    if (*field_at(waiter, hot->waiter_result) == hot->unsettled) return settle(hot, waiter, Py_None);
+    PyObject *callback = *field_at(waiter, hot->waiter_callback), *turn = *field_at(waiter, hot->waiter_turn);
+    if (callback == NULL || callback == Py_None || turn == NULL || Py_TYPE(turn) != hot->turn ||
+        *field_at(turn, hot->turn_open) == Py_True) {
+        return 0;
+    }
+    Py_INCREF(turn);
+    int failed = call_method(turn, hot->names[SOON]);  /* there may have been no memory for this */
+    Py_DECREF(turn);
+    return failed;
 }
 
 int settle(Hot *hot, PyObject *waiter, PyObject *result)
 {
-    set_field(waiter, hot->waiter_result, result);
     PyObject *callback = *field_at(waiter, hot->waiter_callback), *turn = *field_at(waiter, hot->waiter_turn);
-    if (callback == NULL || callback == Py_None) return 0;
+    if (callback == NULL || callback == Py_None) {
+        set_field(waiter, hot->waiter_result, result);
+        return 0;
+    }
     PyObject *settled = turn == NULL || Py_TYPE(turn) != hot->turn ? NULL : *field_at(turn, hot->turn_settled);
     if (settled == NULL) {
         PyErr_SetString(PyExc_TypeError, "a waiter without its turn");
         return -1;
     }
     Py_INCREF(turn);
-    int failed = append_to(hot, settled, waiter);
+    int failed = append_to(hot, settled, waiter);  /* before it is settled: there may be no memory for that */
+    if (!failed) set_field(waiter, hot->waiter_result, result);
     if (!failed && *field_at(turn, hot->turn_open) != Py_True) {
         failed = call_method(turn, hot->names[SOON]);
     }
@@ -57,11 +69,11 @@ int put_encoded(Hot *hot, PyObject *mailbox, PyObject *message)
     }
     if (append_to(hot, fresh, message) < 0) return -1;
     if (*field_at(mailbox, hot->mailbox_sleeps) != Py_True) return 0;
-    set_field(mailbox, hot->mailbox_sleeps, Py_False);
     PyObject *waiter = *field_at(mailbox, hot->mailbox_waiter);
     if (waiter == NULL) return 0;
     Py_INCREF(waiter);
     int failed = wake(hot, waiter);
+    if (!failed) set_field(mailbox, hot->mailbox_sleeps, Py_False);
     Py_DECREF(waiter);
     return failed;
 }

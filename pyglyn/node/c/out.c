@@ -87,8 +87,8 @@ static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
     if (failed) return -1;
     if (*field_at(connection, hot->connection_flush_due) == Py_False &&
         *field_at(connection, hot->connection_writable) == Py_True) {
-        set_field(connection, hot->connection_flush_due, Py_True);
         if (flush_later(hot, connection, hot->connection_turn, FLUSH_NAME) < 0) return -1;
+        set_field(connection, hot->connection_flush_due, Py_True);
     }
     if (size + PyBytes_GET_SIZE(frame) >= limit && call_method(connection, hot->names[BE_BUSY]) < 0) return -1;
     return 1;
@@ -197,8 +197,8 @@ int put_on_link(Hot *hot, PyObject *link, PyObject *frame)
 {
     if (!PyBytes_CheckExact(frame) || !is_link_open(hot, link)) return 0;
     if (*field_at(link, hot->link_flush_due) == Py_False) {
-        set_field(link, hot->link_flush_due, Py_True);
         if (flush_later(hot, link, hot->link_turn, FLUSH_LINK_NAME) < 0) return -1;
+        set_field(link, hot->link_flush_due, Py_True);
     }
     PyObject *out = Py_XNewRef(*field_at(link, hot->link_out));
     PyObject *more = out == NULL ? NULL : sum_of(link, hot->link_out_size, PyBytes_GET_SIZE(frame));

@@ -138,22 +138,22 @@ static PyObject *turn_end(PyObject *turn, PyObject *Py_UNUSED(ignored))
         Py_XDECREF(waiter);
     }
     PyObject *error = failed ? take_error() : NULL;
-    failed = do_last(turn);
-    if (!failed) {
-        set_field(turn, hot->turn_open, Py_False);
-        PyObject *last = *field_at(turn, hot->turn_last);
-        Py_ssize_t left = settled == NULL ? 0 : PyObject_Size(settled);
-        bool more = left > 0 || (last != NULL && PyList_CheckExact(last) && PyList_GET_SIZE(last) > 0);
-        failed = left < 0 ? -1 : more ? soon(turn) : 0;
-    }
+    PyObject *second = do_last(turn) < 0 ? take_error() : NULL;
+    set_field(turn, hot->turn_open, Py_False);  /* whatever happened: one that stays open ends all turns of the loop */
+    PyObject *last = *field_at(turn, hot->turn_last);
+    Py_ssize_t left = settled == NULL ? 0 : PyObject_Size(settled);
+    bool more = left > 0 || (last != NULL && PyList_CheckExact(last) && PyList_GET_SIZE(last) > 0);
+    failed = left < 0 || (more && soon(turn) < 0);
     Py_XDECREF(settled);
-    if (error != NULL) {
-        if (failed) Py_XDECREF(take_error());
-        put_error_back(error);
-        return NULL;
+    PyObject *third = failed ? take_error() : NULL;
+    if (third != NULL || second != NULL) {  /* the last one, as in Python */
+        Py_XSETREF(error, third != NULL ? Py_NewRef(third) : Py_NewRef(second));
     }
-    if (failed) return NULL;
-    Py_RETURN_NONE;
+    Py_XDECREF(second);
+    Py_XDECREF(third);
+    if (error == NULL) Py_RETURN_NONE;
+    put_error_back(error);
+    return NULL;
 }
 
 /* Turn.begin */
