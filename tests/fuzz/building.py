@@ -5,6 +5,11 @@
         PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:malloc_context_size=1:quarantine_size_mb=16 \\
         FOLDER/codec -runs=100000000 -timeout=10 -rss_limit_mb=2048 -max_len=512 FOLDER/corpus
 
+    ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=... FOLDER/node -max_len=16384 FOLDER/choices
+    ... FOLDER/python -m tests.fuzz.structured node --seconds 3600   # or any other program, such as pytest
+
+``codec`` is of the codec and of Gleam's values; ``node`` and ``python`` have the codec and ``pyglyn.node._hot``.
+
 The first command also writes a corpus of generated terms to begin with. Each process does some 50,000 inputs of up to
 512 bytes a second of processor time, a third of that with ``-max_len=4096``. Where there is no clang, the suite runs
 such terms through the same code built by the C compiler there is (``test_fuzz.py``).
@@ -13,6 +18,7 @@ such terms through the same code built by the C compiler there is (``test_fuzz.p
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -33,17 +39,31 @@ def build(folder: Path, compiler: str, *, libfuzzer: bool) -> Path:
     Raises:
         subprocess.CalledProcessError: it could not be compiled.
     """
-    program = folder / "codec"
-    library, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
     plans = ("plans.c", "by_terms.c", "from_bytes.c", "to_bytes.c", "decoders.c")
-    sources = sorted(map(str, (ROOT / "pyglyn" / "etf" / "c").glob("*.c")))
-    sources += [str(ROOT / "pyglyn" / "gleam" / "c" / name) for name in plans]
-    sources.append(str(ROOT / "pyglyn" / "eventsourcing" / "stores" / "json" / "c" / "reading.c"))
+    sources = [ROOT / "pyglyn" / "gleam" / "c" / name for name in plans]
+    sources.append(ROOT / "pyglyn" / "eventsourcing" / "stores" / "json" / "c" / "reading.c")
+    return _compile(folder / "codec", compiler, "harness.c", sources, libfuzzer=libfuzzer)
+
+
+def build_interpreter(folder: Path, compiler: str, *, libfuzzer: bool) -> Path:
+    """Compile the codec and ``_hot`` with sanitizers into a Python that has them built in.
+
+    Raises:
+        subprocess.CalledProcessError: it could not be compiled.
+    """
+    program = folder / ("node" if libfuzzer else "python")
+    sources = sorted((ROOT / "pyglyn" / "node" / "c").glob("*.c"))
+    return _compile(program, compiler, "interpreter.c", sources, libfuzzer=libfuzzer)
+
+
+def _compile(program: Path, compiler: str, main: str, sources: list[Path], *, libfuzzer: bool) -> Path:
+    library, version = sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LDVERSION")
+    sources = [*sorted((ROOT / "pyglyn" / "etf" / "c").glob("*.c")), *sources]
     command = [
         compiler, "-g", "-O2", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined",
         f"-fsanitize={'fuzzer,' if libfuzzer else ''}{SANITIZERS}", *([] if libfuzzer else ["-DWITH_MAIN"]),
         "-I", sysconfig.get_path("include"), "-I", str(ROOT / "pyglyn" / "etf" / "c"),
-        str(Path(__file__).parent / "harness.c"), *sources,
+        str(Path(__file__).parent / main), *map(str, sources),
         f"-L{library}", f"-Wl,-rpath,{library}", f"-lpython{version}", "-lm", "-o", str(program),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -68,6 +88,11 @@ def main(folder: Path) -> None:
         sys.exit("clang is not installed")
     (folder / "corpus").mkdir(parents=True, exist_ok=True)
     build(folder, compiler, libfuzzer=True)
+    build_interpreter(folder, compiler, libfuzzer=True)
+    build_interpreter(folder, compiler, libfuzzer=False)
+    (folder / "choices").mkdir(exist_ok=True)
+    for number in range(100):
+        (folder / "choices" / f"{number:05}").write_bytes(random.Random(number).randbytes(100 * number))
     for number, data in enumerate(inputs(2_000, seed=1)):
         (folder / "corpus" / f"{number:05}").write_bytes(data)
 

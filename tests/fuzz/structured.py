@@ -10,6 +10,7 @@ Each machine is fed what its own protocol has, damaged in one place, cut or repe
 from __future__ import annotations
 
 import argparse
+import random
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -390,6 +391,13 @@ def messages(inputs: Inputs) -> Feed:
     return feed
 
 
+def node(inputs: Inputs) -> Feed:
+    """What peers, workers and processes do, to methods in Python and in C; see ``tests.fuzz.hot``."""
+    from tests.fuzz import hot
+
+    return hot.node(inputs)
+
+
 MACHINES: dict[str, Callable[[Inputs], Feed]] = {
     "channel": channel,
     "handshake": handshake,
@@ -399,7 +407,10 @@ MACHINES: dict[str, Callable[[Inputs], Feed]] = {
     "syn_groups": syn_groups,
     "syn_registry": syn_registry,
     "messages": messages,
+    "node": node,
 }
+IN_C: Final = ("node",)
+"""Those that take ``pyglyn.node._hot``."""
 
 
 def run(name: str, seed: int, count: int, seconds: float | None = None) -> tuple[int, int]:
@@ -426,6 +437,37 @@ def run(name: str, seed: int, count: int, seconds: float | None = None) -> tuple
             fed += FACTOR * taken - given  # what waited for its rest comes with that
             assert fed >= 0, f"{name}, seed {seed}, input {done}: {given} for {taken}"
     return done, refused
+
+
+class Given(random.Random):
+    """Chance that was given, as bytes; zeros behind them."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(0)
+        self.data, self.at = data, 0
+
+    def getrandbits(self, k: int, /) -> int:
+        size = (k + 7) // 8
+        piece = self.data[self.at : self.at + size].ljust(size, b"\0")
+        self.at += size
+        return int.from_bytes(piece) >> (8 * size - k)
+
+    def random(self) -> float:
+        return self.getrandbits(16) / 65536
+
+
+def once(name: str, data: bytes) -> None:
+    """Feed a machine as bytes choose, for libFuzzer."""
+    inputs = Inputs(0)
+    chance = inputs.rng = inputs.terms.rng = Given(data)
+    feed = MACHINES[name](inputs)
+    for _ in range(CHAINED):
+        try:
+            feed()
+        except PyglynError:
+            break
+        if chance.at > len(data):
+            break
 
 
 def main() -> None:
