@@ -1,12 +1,13 @@
 %% The BEAM side of the benchmarks. A peer runs the same roles that the Python side runs, so that both are measured alike.
 %%
 %% Roles: a server is anything that answers gen_server calls with the request; a sink gets {start, From, Count}, then
-%% Count messages of any kind, and sends From the atom done; an echo answers a pid with any message.
+%% Count messages of any kind, and sends From the atom done; an echo answers a pid with any message; a flooder gets
+%% {flood, From, Sink, Count, Message}, sends them, and then From the microseconds until the sink has got them.
 -module(pyglyn_bench).
 -behaviour(gen_server).
 
--export([start_server/1, start_sink/1, start_echo/1, calls/2, flood/3]).
--export([call_times/2, echo_times/2, streams/3, flood_beside_echo/4]).
+-export([start_server/1, start_sink/1, start_echo/1, start_flooder/1, calls/2, flood/3]).
+-export([call_times/2, echo_times/2, streams/3, beside_echo/2, flooded/4, callers/3]).
 -export([init/1, handle_call/3, handle_cast/2]).
 
 start_server(Name) ->
@@ -22,6 +23,14 @@ start_echo(Name) ->
     Pid = spawn(fun echo/0),
     register(Name, Pid),
     Pid.
+
+start_flooder(Name) ->
+    Pid = spawn(fun flooder/0),
+    register(Name, Pid),
+    Pid.
+
+flooder() ->
+    receive {flood, From, Sink, Count, Message} -> From ! {flooded, flood(Sink, Count, Message)}, flooder() end.
 
 echo() -> receive From when is_pid(From) -> From ! self(), echo() end.
 
@@ -54,13 +63,18 @@ streams(Sinks, Count, Message) ->
     end),
     Micros.
 
-%% Microseconds of a flood, and nanoseconds of the echoes meanwhile.
-flood_beside_echo(Sink, Count, Message, Echo) ->
+%% Microseconds that a flooder's flood takes.
+flooded(Flooder, Sink, Count, Message) ->
+    Flooder ! {flood, self(), Sink, Count, Message},
+    receive {flooded, Micros} -> Micros end.
+
+%% What a function gives, and nanoseconds of the echoes meanwhile.
+beside_echo(Do, Echo) ->
     Self = self(),
     Asker = spawn_link(fun() -> ask_until_stopped(Self, Echo, []) end),
-    Micros = flood(Sink, Count, Message),
+    Given = Do(),
     Asker ! stop,
-    receive {Asker, Times} -> {Micros, lists:sort(Times)} end.
+    receive {Asker, Times} -> {Given, lists:sort(Times)} end.
 
 ask_until_stopped(Parent, Echo, Times) ->
     receive stop -> Parent ! {self(), Times}
@@ -76,6 +90,15 @@ call_again(_Server, 0) -> ok;
 call_again(Server, Count) ->
     Count = gen_server:call(Server, Count, infinity),
     call_again(Server, Count - 1).
+
+%% Microseconds that so many callers take together for Count calls each.
+callers(Server, Callers, Count) ->
+    Self = self(),
+    {Micros, _} = timer:tc(fun() ->
+        Each = [spawn_link(fun() -> calls(Server, Count), Self ! {self(), served} end) || _ <- lists:seq(1, Callers)],
+        [receive {Caller, served} -> ok end || Caller <- Each]
+    end),
+    Micros.
 
 %% Microseconds until a sink has said that it got Count messages.
 flood(Sink, Count, Message) ->

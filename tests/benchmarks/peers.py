@@ -35,11 +35,16 @@ from tests.benchmarks.python_peer import SINKS
 BEAM, PYGLYN, WORKER, JINTERFACE, CLIENT = "BEAM", "pyglyn", "pyglyn worker", "jinterface", "erldistpy"
 ON_UVLOOP, WORKER_ON_UVLOOP = "uvloop", "worker, uvloop"
 OURS = (PYGLYN, ON_UVLOOP)
+FLOODERS = (BEAM, PYGLYN, WORKER, ON_UVLOOP, WORKER_ON_UVLOOP)
+ALL = (*FLOODERS, JINTERFACE)
 ROOT = Path(__file__).parents[2]
 ROLES = ("bench_", "worker_")
 """In front of the names of what is in the hub, and in workers."""
 SMALL: Term = (Atom("ok"), 1)
-MIB = 1 << 20
+CALLERS = 50
+BLOB = f"M = binary:copy(<<0>>, {1 << 20})"
+INTO, OUT = "pyglyn_bench:flood(Sink, N, M)", "pyglyn_bench:flooded(Flooder, Here, N, M)"
+MEDIAN = "lists:nth(length(T) div 2 + 1, T)"
 
 
 @attrs.frozen
@@ -163,7 +168,7 @@ class Rows:
         measure: Callable[[Peer], Awaitable[float]],
         *,
         less_is_better: bool = False,
-        of: Sequence[str] = (BEAM, PYGLYN, WORKER, ON_UVLOOP, WORKER_ON_UVLOOP, JINTERFACE),
+        of: Sequence[str] = ALL,
     ) -> Compared:
         peers = [peer for peer in self._peers if peer.name in of]
         found: dict[str, list[float]] = {peer.name: [] for peer in peers}
@@ -178,7 +183,7 @@ class Rows:
     async def every(self) -> AsyncIterator[Compared]:
         """All of them."""
         count = self._bench.scale.count
-        calls, blobs = max(10, count(4e-4)), max(3, count(2e-3))
+        calls, blobs = max(10, count(4e-4)), max(3, count(3e-3))
 
         def flood(message: Term, each_s: float) -> Callable[[Peer], Awaitable[float]]:
             number = count(each_s)
@@ -204,20 +209,37 @@ class Rows:
             micros = await self._ask(code, Node=Atom(peer.node), Sink=sink, N=number, M=EVENT)
             return float(number / micros * 1e6)
 
-        async def blob(peer: Peer) -> float:
-            code = "pyglyn_bench:flood(Sink, N, binary:copy(<<0>>, 1048576))"
-            return float(blobs / (await self._ask(code, Sink=peer.role("sink"), N=blobs)) * 1e6)
+        def blob(code: str) -> Callable[[Peer], Awaitable[float]]:
+            """MiB a second."""
 
-        async def beside(peer: Peer) -> float:
-            code = (
-                "{_, T} = pyglyn_bench:flood_beside_echo(Sink, N, binary:copy(<<0>>, 1048576), Echo), "
-                "lists:nth(length(T) div 2 + 1, T)"
+            async def measure(peer: Peer) -> float:
+                return float(blobs / (await self._ask(f"{BLOB}, {code}", N=blobs, **ends(peer))) * 1e6)
+
+            return measure
+
+        def beside(code: str) -> Callable[[Peer], Awaitable[float]]:
+            """Milliseconds of the echoes meanwhile."""
+
+            async def measure(peer: Peer) -> float:
+                asked = f"{BLOB}, {{_, T}} = pyglyn_bench:beside_echo(fun() -> {code} end, Echo), {MEDIAN}"
+                return float(await self._ask(asked, N=blobs, Echo=peer.role("echo"), **ends(peer))) / 1e6
+
+            return measure
+
+        def ends(peer: Peer) -> dict[str, Term]:
+            here = (Atom("bench_sink"), Atom(self._by.name))
+            return {"Sink": peer.role("sink"), "Flooder": peer.role("flooder"), "Here": here}
+
+        async def served(peer: Peer) -> float:
+            number = count(1.2e-4 * CALLERS)
+            micros = await self._ask(
+                "pyglyn_bench:callers(To, Callers, N)", To=peer.role("server"), Callers=CALLERS, N=number
             )
-            return float(await self._ask(code, Sink=peer.role("sink"), N=blobs, Echo=peer.role("echo"))) / 1e6
+            return float(CALLERS * number / micros * 1e6)
 
         def times(function: str, role: str) -> Callable[[Peer], Awaitable[float]]:
             async def measure(peer: Peer) -> float:
-                code = f"T = pyglyn_bench:{function}(To, N), lists:nth(length(T) div 2 + 1, T)"
+                code = f"T = pyglyn_bench:{function}(To, N), {MEDIAN}"
                 with pinned(peer.os_pid, self._by.os_pid):
                     return float(await self._ask(code, To=peer.role(role), N=calls)) / 1e3
 
@@ -227,7 +249,7 @@ class Rows:
             server = (Atom("bench_server"), Atom(self._by.name))
             if peer.name == CLIENT:
                 return await asyncio.to_thread(self._client, calls)
-            code = "T = erpc:call(Node, pyglyn_bench, call_times, [To, N]), lists:nth(length(T) div 2 + 1, T)"
+            code = f"T = erpc:call(Node, pyglyn_bench, call_times, [To, N]), {MEDIAN}"
             with pinned(peer.os_pid, self._by.os_pid):
                 return float(await self._ask(code, Node=Atom(peer.node), To=server, N=calls)) / 1e3
 
@@ -235,8 +257,10 @@ class Rows:
         yield await self._row("event messages in /s", flood(EVENT, 1e-5))
         yield await self._row("8 senders to 8 processes /s", streams, of=(BEAM, *OURS, JINTERFACE))
         yield await self._row("event messages out /s", out, of=(BEAM, *OURS))
-        yield await self._row("1 MiB messages in, MiB/s", blob)
-        yield await self._row("echo meanwhile, p50 ms", beside, less_is_better=True)
+        for way, code, of in ((" in", INTO, ALL), (" out", OUT, FLOODERS)):
+            yield await self._row(f"1 MiB messages{way}, MiB/s", blob(code), of=of)
+            yield await self._row(f"echo meanwhile{way}, p50 ms", beside(code), less_is_better=True, of=of)
+        yield await self._row(f"{CALLERS} callers, calls served /s", served)
         yield await self._row(
             "round trip, p50 µs, one core", times("echo_times", "echo"), less_is_better=True
         )
@@ -294,7 +318,8 @@ async def measure(bench: Bench) -> AsyncIterator[Compared]:
     hidden, by = bench.hidden, bench.peer
     for node in (hidden, by):
         await node.eval(
-            "pyglyn_bench:start_echo(bench_echo), [pyglyn_bench:start_sink(Name) || Name <- Names], ok",
+            "pyglyn_bench:start_echo(bench_echo), pyglyn_bench:start_flooder(bench_flooder), "
+            "[pyglyn_bench:start_sink(Name) || Name <- Names], ok",
             Names=[Atom(name) for name in SINKS],
         )
     with ExitStack() as stack:

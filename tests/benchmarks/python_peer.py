@@ -32,6 +32,14 @@ async def echo(me: Process) -> None:
                 me.send(asker, me.pid)
 
 
+async def flooder(me: Process) -> None:
+    """Floods a sink, and says how long that took."""
+    while True:
+        match await me.receive():
+            case (Atom("flood"), Pid() as asker, sink, int() as count, message):
+                me.send(asker, (Atom("flooded"), await flood(me, sink, count, message)))
+
+
 def target(to: Term) -> tuple[str, str]:
     """``{Name, Node}`` of Erlang."""
     match to:
@@ -69,12 +77,13 @@ async def main(name: str, cookie: str) -> None:
     async with Node(name, cookie=cookie) as node:
         await node.start(Server, name="bench_server")
         node.spawn(echo, name="bench_echo")
+        node.spawn(flooder, name="bench_flooder")
         for sink in ("bench_sink", *SINKS):
             node.spawn(roles.sink, name=sink)
         tree = Supervisor(name="bench_tree").add(worker(Server, name="worker_server"))
-        await start(
-            node, tree.add(worker(echo, name="worker_echo")).add(worker(roles.sink, name="worker_sink"))
-        )
+        for what, role in (("echo", echo), ("sink", roles.sink), ("flooder", flooder)):
+            tree.add(worker(role, name=f"worker_{what}"))
+        await start(node, tree)
         print("ready", flush=True)  # noqa: T201
         await node.run()
 
