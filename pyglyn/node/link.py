@@ -61,6 +61,8 @@ _MOST_READS = 1024
 _REST_SIZE = 256 * 1024
 _WRITE_SIZE: Final = 128 * 1024
 """Bytes handed to the socket at once, and of those that it has not taken: it copies them."""
+_JOINED: Final = 4096
+"""Pieces smaller than this are joined while they wait."""
 _SOCKET_SIZE: Final = 512 * 1024
 """What is asked of the kernel as the place for bytes on their way; Linux's own is some 160 KiB of them.
 
@@ -359,7 +361,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self.unread = self._reader.unread
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._into_frame = False
-        self._out: deque[bytes | memoryview] = deque()
+        self._out: deque[bytes | bytearray | memoryview] = deque()
         self._out_size = 0
         self._flush_due = False
         self._writable = True
@@ -580,7 +582,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if not self._flush_due:
             self._turn.at_end(self.flush)
             self._flush_due = True
-        self._out.append(frame)
+        self._add(frame)
         self._out_size += len(frame)
         return True
 
@@ -600,10 +602,21 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if not self._flush_due:
             self._turn.at_end(self.flush)
             self._flush_due = True
-        self._out += pieces
+        for piece in pieces:
+            self._add(piece)
         self._out_size += len(pieces[0]) if len(pieces) == 1 else sum(map(len, pieces))
         if not self.busy and (self._is_short or self._out_size > self._high_water):
             self._judge()
+
+    def _add(self, piece: bytes | memoryview) -> None:
+        """Queue a piece; small ones that have to wait are joined: each would cost twice its bytes."""
+        out = self._out
+        if self._writable or len(piece) >= _JOINED:
+            out.append(piece)
+        elif out and type(out[-1]) is bytearray and len(out[-1]) < _WRITE_SIZE:
+            out[-1] += piece
+        else:
+            out.append(bytearray(piece))
 
     def _judge(self) -> None:
         """Say whether it is busy, where that is not as it was."""
@@ -635,7 +648,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self.busy or out:  # what is written and not taken yet is less than makes it busy
             self._judge()
 
-    def _take(self, limit: int) -> bytes | memoryview:
+    def _take(self, limit: int) -> bytes | bytearray | memoryview:
         """Take about so many bytes off a longer queue: small pieces joined, of a large one a view."""
         out = self._out
         if len(out[0]) >= limit or len(out) == 1:

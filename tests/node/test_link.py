@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import tracemalloc
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from pyglyn import etf
 from pyglyn.dist.control import AliasSend, Link, RegSend, Send
 from pyglyn.errors import DecodeError, PyglynError, RemoteProtocolError
-from pyglyn.etf import Atom, Reference
+from pyglyn.etf import Atom, Reference, decode_bare, encode_bare
 from pyglyn.node.link import Frame, FrameReader, FrameWriter, LinkProtocol, encode_request, frames_of
+from pyglyn.node.ways import way_out
 from pyglyn.testing import eventually
 from tests.node.runtimes import NODE, REF, THEM
 
@@ -187,6 +189,46 @@ async def test_large_terms_wait_uncopied_for_an_end_that_reads_slowly() -> None:
         found += reader.receive_data(data)
     assert [bytes(frame.payload or b"") for frame in found] == blobs
     assert link.queued_bytes == 0
+    link.abort()
+    theirs.close()
+
+
+async def test_small_frames_that_nobody_takes_cost_little_more_than_their_bytes() -> None:
+    """By whatever way they come: each by itself, in runs, or by the short way in C."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    link = LinkProtocol(lambda request: None, lambda: None, high_water=64 << 20)
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=ours)
+    link.send(Send(THEM, THEM), None, [bytes(4 << 20)])
+    link.flush()
+    assert not link._writable
+    way = link.way(Send(THEM, THEM), None)
+    assert way is not None
+    short, sent = way_out(*way), 1
+    for number in range(20_000):
+        match number % 4:
+            case 0:
+                assert short(number)
+            case 1:
+                link.send(Send(THEM, THEM), None, [encode_bare(number)])
+            case 2:
+                link.send(Link(THEM, THEM), None, None)
+            case 3:
+                link.send_many(Send(THEM, THEM), None, [encode_bare(number), encode_bare(-number)])
+                sent += 1
+        sent += 1
+    small = [piece for piece in link._out if len(piece) < 1 << 20]
+    assert sum(map(sys.getsizeof, small)) <= 1.2 * sum(map(len, small))
+    assert len(small) <= 2 + sum(map(len, small)) // (100 << 10)
+    reader, found = FrameReader(), []
+    while len(found) < sent:
+        found += reader.receive_data(await asyncio.get_running_loop().sock_recv(theirs, 1 << 20))
+    terms = [decode_bare(frame.payload)[0] for frame in found[1:] if frame.payload is not None]
+    numbers = [
+        [number, -number] if number % 4 == 3 else [number] for number in range(20_000) if number % 4 != 2
+    ]
+    assert terms == [each for some in numbers for each in some]
+    await link.written()
     link.abort()
     theirs.close()
 

@@ -190,7 +190,8 @@ bool is_link_open(Hot *hot, PyObject *link)
     PyObject *transport = *field_at(link, hot->link_transport);
     Py_ssize_t size = number_at(link, hot->link_out_size);
     return transport != NULL && transport != Py_None && size >= 0 && *field_at(link, hot->link_out) != NULL &&
-        size <= number_at(link, hot->link_high_water);
+        size <= number_at(link, hot->link_high_water) &&
+        *field_at(link, hot->link_writable) == Py_True;  /* else small frames are joined: LinkProtocol._add */
 }
 
 int put_on_link(Hot *hot, PyObject *link, PyObject *frame)
