@@ -136,7 +136,6 @@ ELSEWHERE = {
     "net/listener.py": "net/test_peers.py",
     "net/registrar.py": "net/test_epmd_server.py net/test_real_nodes.py",
     "net/settings.py": "net/test_epmd_server.py node/test_settings.py",
-    "net/transport.py": "net/test_peers.py net/test_wire.py",
     "node/admission.py": "node/test_worker_socket.py",
     "node/census.py": "supervision/test_process_info.py",
     "node/garbage.py": "node/test_collector.py",

@@ -252,20 +252,47 @@ class FragmentedMessage:
         self._number = 1 + max(0, -(-(total - self._room) // size))
         self.remaining = len(control) + total
 
-    def next_fragment(self) -> list[Buffer]:
-        """Cut the next packet: a small head, then views of the payload. Empty ``remaining`` ends it."""
+    def cut(self, pieces: list[Buffer], least: int = 1) -> int:
+        """Cut packets of so many bytes together, or all that is left: of each a head, then views of the payload.
+
+        Empty ``remaining`` ends it.
+
+        Args:
+            pieces: gets them.
+
+        Returns:
+            How many bytes that were, heads included.
+        """
+        size, sequence, pack = self._size, self._sequence, _NEXT_HEAD.pack
+        number, begun, before = self._number, len(pieces), self.remaining
         if self._control:
-            head = _FRAGMENT.pack(VERSION_MAGIC, DIST_FRAG_HEADER, self._sequence, self._number)
-            views, size = self._cut(self._room)
-            head += b"\0" + self._control
-            self.remaining -= len(self._control)
-            self._control = b""
-        else:
-            head = _FRAGMENT.pack(VERSION_MAGIC, DIST_FRAG_CONT, self._sequence, self._number)
-            views, size = self._cut(self._size)
-        self._number -= 1
-        self.remaining -= size
-        return [_LENGTH.pack(len(head) + size) + head, *views]
+            pieces += self._first_fragment()
+            number -= 1
+            least -= before - self.remaining
+        while number and least > 0:
+            part, at = self._parts[self._part], self._at
+            stop = at + size
+            if stop < len(part):  # nearly all are: in one piece, and not the end of it
+                pieces.append(pack(FRAGMENT_HEADER_SIZE + size, VERSION_MAGIC, DIST_FRAG_CONT, sequence, number))
+                pieces.append(part[at:stop])
+                self._at, taken = stop, size
+            else:
+                views, taken = self._cut(size)
+                pieces.append(pack(FRAGMENT_HEADER_SIZE + taken, VERSION_MAGIC, DIST_FRAG_CONT, sequence, number))
+                pieces += views
+            number -= 1
+            self.remaining -= taken
+            least -= taken
+        self._number = number
+        return sum(map(len, pieces[begun:]))
+
+    def _first_fragment(self) -> list[Buffer]:
+        views, taken = self._cut(self._room)
+        length = FRAGMENT_HEADER_SIZE + 1 + len(self._control) + taken
+        head = _NEXT_HEAD.pack(length, VERSION_MAGIC, DIST_FRAG_HEADER, self._sequence, self._number)
+        self.remaining -= len(self._control) + taken
+        control, self._control = self._control, b""
+        return [b"".join((head, b"\0", control)), *views]
 
     def _cut(self, size: int) -> tuple[list[memoryview], int]:
         """Take up to ``size`` bytes of the payload."""

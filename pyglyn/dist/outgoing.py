@@ -139,7 +139,8 @@ class OutgoingQueue:
         while taken < limit and (self._ready or self._active):
             taken += self._ready_turn(pieces, self._share if self._streams else limit - taken)
             if self._active:
-                taken += self._stream_turn(pieces)
+                alone = len(self._active) == 1 and not self._ready
+                taken += self._stream_turn(pieces, limit - taken if alone else 0)
         return pieces
 
     def clear(self) -> None:
@@ -166,15 +167,20 @@ class OutgoingQueue:
         self.size -= taken
         return taken
 
-    def _stream_turn(self, pieces: list[Buffer]) -> int:
-        """Let the next sender of a large message write; return how many bytes it wrote."""
+    def _stream_turn(self, pieces: list[Buffer], room: int) -> int:
+        """Let the next sender of a large message write; return how many bytes it wrote.
+
+        Args:
+            room: where nobody else has anything to write, so many bytes; one fragment at least.
+        """
         stream = self._active.popleft()
         message: Any = stream.messages[0]
+        least = max(room, 1)
+        if room > 0 and message.remaining <= room + self._share // 4:  # a small rest is not left for another write
+            least = message.remaining
         self.size -= message.remaining
-        fragment = message.next_fragment()
+        written: int = message.cut(pieces, least)
         self.size += message.remaining
-        pieces += fragment
-        written = sum(map(len, fragment))
         if not message.remaining:
             stream.messages.popleft()
             written += self._release(stream, pieces)

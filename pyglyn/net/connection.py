@@ -36,7 +36,7 @@ from pyglyn.net.transport import (
     no_delay,
     number_for_writing,
     read_in_small_pieces,
-    write_at_once,
+    write_through,
 )
 from pyglyn.patience import Patience, after_reading
 
@@ -58,10 +58,15 @@ A_TURN = 64
 """Packets of a peer that are taken in one turn of the event loop; messages alike are one. A read brings some
 two hundred: monitors, links or calls, of some microseconds each."""
 
+WRITTEN_A_TURN = 1024 * 1024
+"""Bytes written to a peer in one turn of the event loop: some tenths of a millisecond."""
+
 _FEW_PACKETS = 4
 
 _COPY_BELOW = 16 * 1024
 """Pieces smaller than this are joined before they are written, larger ones are written as they are."""
+_MANY_PIECES = 64
+"""Fewer are written in one system call without being joined."""
 
 
 @attrs.frozen(kw_only=True)
@@ -347,7 +352,8 @@ class Connection(asyncio.BufferedProtocol):
             self._send = wire.logging_sent(self.name, self._send)
         self._trailing = complete.trailing_data
         self._transport: asyncio.Transport | None = None
-        self._number = -1
+        self._number = -1  # of the socket, where it is written to without the transport
+        self._left: list[Buffer] = []  # what it has not taken; then the transport has what is before that
         self._gone = asyncio.Event()
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._writable = True
@@ -376,7 +382,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         transport.set_protocol(self)
         self._number = number_for_writing(transport)
-        transport.set_write_buffer_limits(self._settings.write_buffer)
+        transport.set_write_buffer_limits(self._settings.write_buffer if self._number < 0 else 0)
         self._schedule_tick()
         if self._trailing:
             trailing, self._trailing = self._trailing, b""
@@ -400,7 +406,9 @@ class Connection(asyncio.BufferedProtocol):
         return self._channel.queued_bytes + self._unwritten_bytes()
 
     def _unwritten_bytes(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + sum(map(len, self._left))
 
     @property
     def traffic(self) -> Traffic:
@@ -509,6 +517,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         if self._transport is not None and not self._channel.closed:
+            left, self._left, self._number = self._left, [], -1  # from now on all waits in the transport
+            for piece in left:
+                self._transport.write(piece)
             self._write(self._channel.data_to_send(self._settings.busy_limit))
             self._transport.close()
             self._loop.call_later(LINGER_S, self._transport.abort)
@@ -664,11 +675,11 @@ class Connection(asyncio.BufferedProtocol):
             self._flush_due = True
 
     def _flush(self) -> None:
-        """Write what is queued, as far as the socket takes it."""
+        """Write what is queued, as far as the socket takes it; of much the rest in the next turn."""
         self._flush_due = False
         if self._closed:
             return
-        channel = self._channel
+        channel, before = self._channel, self._sent_bytes
         while self._writable:
             pieces = channel.data_to_send(self._write_buffer)
             if not pieces:
@@ -676,19 +687,27 @@ class Connection(asyncio.BufferedProtocol):
             self._write(pieces)
             if not channel.queue.size:
                 break
+            if self._sent_bytes - before >= WRITTEN_A_TURN:
+                self._loop.call_soon(self._flush)
+                self._flush_due = True
+                break
         if self.busy:
             self._check_idle_queue()
 
     def _write(self, pieces: list[Buffer]) -> None:
-        transport = self._transport
+        transport, size = self._transport, sum(map(len, pieces))
         assert transport is not None
-        if len(pieces) > 1:
-            pieces = _few(pieces)
-        self._sent_bytes += sum(map(len, pieces))
-        if len(pieces) > 1 and self._number >= 0:
-            pieces = write_at_once(transport, self._number, pieces)
-        for piece in pieces:
-            transport.write(piece)
+        self._sent_bytes += size
+        if size < _COPY_BELOW:
+            if size:
+                transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        elif self._number >= 0:
+            if len(pieces) > _MANY_PIECES:
+                pieces = _few(pieces)
+            self._left = write_through(transport, self._number, pieces, size)
+        else:
+            for piece in _few(pieces):
+                transport.write(piece)
 
     def _check_idle_queue(self) -> None:
         if self.busy and self.queued_bytes <= self._settings.busy_limit // 2:
@@ -700,6 +719,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        if self._left and self._transport is not None:
+            self._left = write_through(self._transport, self._number, self._left, sum(map(len, self._left)))
         self._flush()
 
     def eof_received(self) -> bool:
@@ -756,6 +777,7 @@ class Connection(asyncio.BufferedProtocol):
         self.down_reason = reason
         self._channel.close()
         self._held.clear()
+        self._left.clear()
         self._rest = None
         if self._timer is not None:
             self._timer.cancel()
@@ -766,8 +788,6 @@ class Connection(asyncio.BufferedProtocol):
 
 def _few(pieces: list[Buffer]) -> list[Buffer]:
     """The same bytes, small pieces joined."""
-    if sum(map(len, pieces)) < _COPY_BELOW:
-        return [b"".join(pieces)]
     few: list[Buffer] = []
     small: list[Buffer] = []
     for piece in pieces:

@@ -21,6 +21,9 @@ from pyglyn.errors import HandshakeError
 READ_SIZE = 16 * 1024
 """Bytes read from a socket at once; about a hundred messages."""
 
+HANDED_OVER = 4 * 1024
+"""Bytes of what a socket does not take that wait in the transport: the event loop then looks after it."""
+
 ACCEPTED_A_TURN = 8
 """Connections that are accepted in one turn of the event loop: each costs a fraction of a millisecond."""
 BACKLOG = 128
@@ -151,26 +154,46 @@ def read_in_small_pieces(transport: asyncio.BaseTransport) -> None:
 
 
 def number_for_writing(transport: asyncio.Transport) -> int:
-    """The descriptor for `write_at_once`; -1 where all goes through the transport, as with TLS or uvloop."""
+    """The descriptor for `write_through`; -1 where all goes through the transport, as with TLS."""
     sock = transport.get_extra_info("socket")
-    return sock.fileno() if sock is not None and hasattr(transport, "max_size") else -1
+    return -1 if sock is None or transport.get_extra_info("sslcontext") is not None else sock.fileno()
 
 
-def write_at_once(transport: asyncio.Transport, number: int, pieces: list[Buffer]) -> list[Buffer]:
-    """Write several pieces in one system call, if nothing waits to be written; returns what is left.
+def write_through(transport: asyncio.Transport, number: int, pieces: list[Buffer], size: int) -> list[Buffer]:
+    """Write several pieces in one system call; returns what the socket does not take now, uncopied.
 
-    asyncio has a call for each, or joins them before. Errors are left to its own attempt, which sees to them.
+    asyncio's transports have a call for each, or join them before, and copy what the socket does not take;
+    those of Python 3.11 move it as well, whenever it takes some of it. So a transport gets only the first
+    bytes of that: it then says when the socket takes more. It has to have a limit of 0 for what it buffers,
+    and the rest is for this when ``resume_writing`` is called, before anything else. Errors are left to its
+    own attempt, which sees to them.
+
+    Args:
+        number: of the socket; see `number_for_writing`.
+        pieces: what to write.
+        size: bytes in them.
     """
-    if transport.get_write_buffer_size() or transport.is_closing():
-        return pieces
-    try:
-        written = os.writev(number, pieces)
-    except OSError:
-        return pieces
+    while size and not transport.get_write_buffer_size() and not transport.is_closing():
+        try:
+            written = os.writev(number, pieces)
+        except OSError:
+            written = 0
+        if written == size:
+            return []
+        pieces = _behind(pieces, written)
+        first = pieces[0][:HANDED_OVER]
+        transport.write(first)
+        size -= written + len(first)
+        pieces = _behind(pieces, len(first))
+    return pieces if size else []
+
+
+def _behind(pieces: list[Buffer], count: int) -> list[Buffer]:
+    """The rest of pieces that are more than so many bytes."""
     for index, piece in enumerate(pieces):
-        if written < len(piece):
-            return [memoryview(piece)[written:], *pieces[index + 1 :]]
-        written -= len(piece)
+        if count < len(piece):
+            return [memoryview(piece)[count:], *pieces[index + 1 :]]
+        count -= len(piece)
     return []
 
 

@@ -69,6 +69,10 @@ _SOCKET_SIZE: Final = 512 * 1024
 A large message is then given to the socket in few turns of both event loops, and is hardly ever copied to
 wait for it.
 """
+_PROMPT: Final = 512 * 1024
+"""Bytes of large messages of which the other end is told before the turn of this one ends."""
+_A_TURN: Final = 4 << 20
+"""Bytes of those after which who sends them waits for the next turn, so that others have theirs."""
 _ZEROED: Final = 16 << 20
 """Bytes that are taken at once for a frame that has announced them."""
 _LENGTH = struct.Struct(">I")
@@ -313,7 +317,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         on_busy: called with True when ``busy`` begins, with False when a quarter of that is left.
         memory: bytes for large messages on their way (see ``shared``); 0 for none.
         waits: whether ``busy`` is also true while more than half of that is in use, until the other end has
-            read what was sent; else what finds no room goes through the socket.
+            read what was sent, and until others had their turn after so much (`_A_TURN`); else what finds no
+            room goes through the socket.
 
     Attributes:
         on_signal: called with each signal, and all calls are in order: the control message, its undecoded
@@ -371,7 +376,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._turn = loop_turn.current()
         self._closed = False
         self._waits = waits
-        self._is_short = False
+        self._is_short = self._rests = False
+        self._prompted = 0  # bytes of large messages, since others had their turn
         self._inlet: Inlet | None = None
         self.lend(memory)
 
@@ -550,10 +556,25 @@ class LinkProtocol(asyncio.BufferedProtocol):
         the frames.
         """
         self._put(self._writer.write(control, node, parts))
-        lender = self._writer.lender if self._waits else None
-        if lender is not None and lender.in_use and lender.is_short and not self._is_short:
+        lender = self._writer.lender
+        if lender is None or not lender.in_use:
+            return
+        if self._waits and lender.is_short and not self._is_short:
             self._is_short = True
             self.request(WANTED)
+        if lender.unsaid >= _PROMPT:
+            self._prompted += lender.unsaid
+            lender.unsaid = 0
+            self.flush()
+            if self._waits and self._prompted >= _A_TURN and not self._rests:
+                self._turn.loop.call_soon(self._go_on)
+                self._rests = True
+                self._judge()
+
+    def _go_on(self) -> None:
+        """Others had their turn."""
+        self._prompted, self._rests = 0, False
+        self._judge()
 
     def room_for(self, size: int) -> memoryview | None:
         """Where to put a large message together that will be sent: it is not copied then."""
@@ -621,7 +642,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
     def _judge(self) -> None:
         """Say whether it is busy, where that is not as it was."""
         least = self._high_water // 4 if self.busy else self._high_water
-        if self.busy is not (self._is_short or self.queued_bytes > least):
+        if self.busy is not (self._is_short or self._rests or self.queued_bytes > least):
             self.busy = not self.busy
             self._on_busy(self.busy)
 

@@ -32,6 +32,7 @@ from typing import Final
 
 import attrs
 
+from pyglyn import loop_turn
 from pyglyn.dist.control import (
     AliasSend,
     Control,
@@ -107,6 +108,7 @@ class Router:
         self.pending: dict[str, _Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting_bytes = 0
+        self._to_tell: set[tuple[WorkerLink, str]] = set()
         self._said_that_many_wait = False
         self._begun = FewATurn(callers.A_TURN, hub.pauses)
         hub.peers.on_message, hub.peers.on_messages = self.from_peer, self.messages_from_peer
@@ -302,7 +304,8 @@ class Router:
     def busy(self, node: str, busy: bool) -> None:
         """Much, or no longer much, is queued for a node: tell who sends, in the hub and in the workers.
 
-        A worker is told when it sends there: with large messages this begins and ends with each of them.
+        A worker is told when it sends there, and it was not written in the same turn (``_tell_busy``): with
+        large messages this begins and ends with each of them.
         """
         if busy:
             self.hub.runtime.busy.begin(node)
@@ -428,7 +431,7 @@ class Router:
             except NodeBusy as error:
                 logger.error("dropped a message of %s: %s", link.title, error)
         if node in self.hub.runtime.busy.nodes:
-            link.tell_busy(node)
+            self._tell_busy(link, node)
 
     def _answer_out(self, link: WorkerLink, control: AliasSend, payload: Payload, node: str) -> bool:
         """Pass a worker's answer to a call on by the short way; False where it is for ``to_node``.
@@ -460,8 +463,20 @@ class Router:
             return False
         sent = connection.send_many(control, payloads)
         if node in self.hub.runtime.busy.nodes:
-            link.tell_busy(node)
+            self._tell_busy(link, node)
         return sent
+
+    def _tell_busy(self, link: WorkerLink, node: str) -> None:
+        """Tell a worker that much is queued for a node, if it still is when what can be has been written."""
+        if not self._to_tell:
+            loop_turn.current().at_end(self._tell_who_sends)
+        self._to_tell.add((link, node))
+
+    def _tell_who_sends(self) -> None:
+        told, self._to_tell = self._to_tell, set()
+        for link, node in told:
+            if node in self.hub.runtime.busy.nodes:
+                link.tell_busy(node)
 
     def _spawn_request(self, request: SpawnRequest, payload: bytes | memoryview | None) -> None:
         handler = self.hub.runtime.on_spawn_request

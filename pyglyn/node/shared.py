@@ -52,6 +52,7 @@ class Lender:
     Attributes:
         name: what the memory is called in ``/proc``; empty while there is none.
         in_use: pieces that are reserved, or that the other end has not given back, as far as is known.
+        unsaid: bytes of what was put there; for who tells the other end.
     """
 
     def __init__(self, size: int, offer: Callable[[str, str], None]) -> None:
@@ -62,7 +63,7 @@ class Lender:
         self._accepted = False
         self._taken = bytearray(self._pieces)
         self.name = ""
-        self.in_use = 0
+        self.in_use = self.unsaid = 0
         self._lent: dict[int, int] = {}  # first piece -> how many
         self._reserved: dict[int, tuple[int, int, weakref.ref[Any]]] = {}  # the same, by the id of the place
 
@@ -136,6 +137,7 @@ class Lender:
         assert self._memory is not None
         self._memory[first] = _TAKEN
         self._lent[first] = count
+        self.unsaid += count * PIECE
 
     def _give_back(self, first: int, count: int) -> None:
         self._taken[first : first + count] = bytes(count)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import tracemalloc
 
 import attrs
 import pytest
@@ -23,6 +24,7 @@ from pyglyn.errors import (
 )
 from pyglyn.etf import encode_parts
 from pyglyn.net import Connection, LocalNode, NetSettings, Peers, transport
+from pyglyn.net.connection import WRITTEN_A_TURN
 from pyglyn.testing import eventually, free_port, no_leaks
 from tests.net.conftest import Recorder, StartNode
 
@@ -456,6 +458,41 @@ class TestFlow:
             if round_ % 2:
                 await b.has_received(len(sent), 30)
         assert await b.has_received(len(sent), 30) == sent
+
+    async def test_a_large_message_that_is_not_taken_is_not_copied(self, start_node: StartNode) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        connection = await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+        b.ups[0].pause_reading()
+        blobs = [os.urandom(1 << 20) for _ in range(40)]
+        tracemalloc.start(1)
+        try:
+            for blob in blobs:
+                a.send("b@localhost", b.pid(), blob)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert connection.queued_bytes > 20 << 20
+        assert peak < 200_000
+        b.ups[0].resume_reading()
+        assert await b.has_received(len(blobs), 30) == blobs
+
+    async def test_of_much_a_part_is_written_in_a_turn_and_others_have_theirs(
+        self, start_node: StartNode
+    ) -> None:
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        connection = await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+        connection.send(Send(a.pid(), b.pid()), encode_parts(bytes(20 << 20)))
+        before = connection.traffic.sent_bytes
+        while connection.traffic.queued_bytes:
+            await asyncio.sleep(0)
+            sent = connection.traffic.sent_bytes
+            assert sent - before <= 2 * (WRITTEN_A_TURN + 2 * NetSettings().write_buffer)
+            before = sent
+        assert await b.has_received(1, 30) == [bytes(20 << 20)]
 
     async def test_a_connection_that_is_not_read_becomes_busy(self, start_node: StartNode) -> None:
         """At 1 MiB queued, as OTP; and it says when there is room again."""

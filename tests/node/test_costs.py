@@ -44,11 +44,15 @@ def frequent_in(log: Path) -> dict[str, float]:
 
 
 async def of_each_call(beam: Beam, pid: Pid, os_pid: int, log: Path) -> dict[str, float]:
-    """The system calls of an OS process for each call of a server that a BEAM makes, counted by ``strace``."""
+    """The system calls of an OS process for each call of a server that a BEAM makes."""
+    return await counted(beam, "[ok = gen_server:call(P, ok) || _ <- lists:seq(1, N)]", os_pid, log, P=pid)
+
+
+async def counted(beam: Beam, code: str, os_pid: int, log: Path, **bindings: Term) -> dict[str, float]:
+    """The system calls of an OS process for each time that code does something ``N`` times; ``strace`` counts."""
     strace = shutil.which("strace")
     require(strace, "counting system calls takes strace (the Debian package of that name)")
-    code = "[ok = gen_server:call(Pid, ok) || _ <- lists:seq(1, N)], ok"
-    await beam.eval(code, Pid=pid, N=1)
+    await beam.eval(f"{code}, ok", N=1, **bindings)
     tracing = await asyncio.create_subprocess_exec(
         str(strace), "-c", "-o", str(log), "-p", str(os_pid), stderr=subprocess.DEVNULL
     )
@@ -57,7 +61,7 @@ async def of_each_call(beam: Beam, pid: Pid, os_pid: int, log: Path) -> dict[str
         untraced = "TracerPid:\t0\n"
         await eventually(lambda: untraced not in status.read_text() or tracing.returncode is not None)
         require(tracing.returncode is None, f"the OS process {os_pid} may not be traced")
-        await beam.eval(code, Pid=pid, N=CALLS)
+        await beam.eval(f"{code}, ok", N=CALLS, timeout=60, **bindings)
     finally:
         if tracing.returncode is None:
             tracing.terminate()
@@ -92,6 +96,33 @@ async def test_a_call_of_a_process_in_a_worker_takes_a_write_for_each_way_and_no
         assert per_call["epoll_wait"] <= per_call["recvfrom"] + 0.2, per_call
     assert of_hub["sendto"] <= of_hub["recvfrom"] + 0.2, of_hub
     assert of_worker["sendto"] <= 1.2, of_worker
+
+
+async def test_a_mebibyte_goes_out_in_few_system_calls(beam: Beam, node: Node, tmp_path: Path) -> None:
+    """Of the hub, also where a worker sends it: four writes, and what waiting for a full socket takes."""
+    await start(node, Supervisor().add(worker(flooder, name="flooder")))
+    sink = await beam.eval(
+        "spawn(fun Loop() -> receive stop -> ok; {F, N} -> F ! N, Loop(); _ -> Loop() end end)"
+    )
+    inside = await eventually(lambda: node.whereis("flooder"))
+    assert isinstance(inside, Pid)
+    for name, pid, calls in (("hub", node.spawn(flooder), 14.0), ("of worker", inside, 14.0)):
+        code = "P ! {S, self(), N}, receive {P, N} -> ok end"
+        per_mib = await counted(beam, code, os.getpid(), tmp_path / name, P=pid, S=sink)
+        assert per_mib.get("writev", 0.0) <= 6, (name, per_mib)
+        assert sum(per_mib.values()) <= calls, (name, per_mib)
+
+
+async def flooder(me: Process) -> None:
+    """Sends a process so many mebibytes, waits until it has got them and then says so."""
+    while True:
+        sink, asker, count = await me.receive()
+        for _ in range(count):
+            me.send(sink, bytes(1 << 20))
+            await me.drain()
+        me.send(sink, (me.pid, count))
+        await me.receive(lambda answer: type(answer) is int)
+        me.send(asker, (me.pid, count))
 
 
 def blocks(runtime: Runtime, process: Process, count: int, message: Callable[[], bytes]) -> float:

@@ -22,6 +22,7 @@ from pyglyn.net import NetSettings
 from pyglyn.node import Node, Process, Settings
 from pyglyn.node.link import LinkProtocol
 from pyglyn.node.shared import FRONT, LEAST, PIECE, Borrower, Lender
+from pyglyn.node.worker_link import BUSY
 from pyglyn.supervision import Supervisor, start, worker
 from pyglyn.testing import eventually
 from tests.node.conftest import unique_name
@@ -342,7 +343,7 @@ async def test_messages_that_are_kept_where_they_are_come_to_no_harm(ends: Ends)
 
 
 async def test_an_end_that_waits_is_busy_while_most_of_the_memory_is_in_use(ends: Ends) -> None:
-    await ends.connect(8 * MIB, waits=True)
+    await ends.connect(6 * MIB, waits=True)
     await ends.accepted()
     assert ends.other.transport is not None
     ends.other.transport.pause_reading()
@@ -350,12 +351,33 @@ async def test_an_end_that_waits_is_busy_while_most_of_the_memory_is_in_use(ends
     while not ends.one.busy:
         ends.one.send(TO_THEM, None, [bytes(MIB)])
         sent += 1
-    assert sent == 5
+    assert sent == 4
     assert ends.one.queued_bytes < 1000
     ends.other.transport.resume_reading()
     await eventually(lambda: not ends.one.busy)
     assert len(ends.got) == sent
     assert ends.busy == [True, False]
+
+
+async def test_the_other_end_hears_of_large_messages_at_once_and_who_sends_many_lets_others_have_a_turn(
+    ends: Ends,
+) -> None:
+    await ends.connect(32 * MIB, waits=True)
+    await ends.accepted()
+    assert ends.one.transport is not None
+    sent = 0
+    while not ends.one.busy:
+        ends.one.send(TO_THEM, None, [bytes(MIB)])
+        sent += 1
+        assert not ends.one._out
+    assert sent == 4
+    turns = 0
+    while ends.one.busy:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns == 1
+    assert ends.busy == [True, False]
+    await eventually(lambda: len(ends.got) == sent)
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -439,6 +461,31 @@ async def test_blobs_go_through_the_hub_in_their_order_with_small_messages_betwe
         for link in (here.link(first), here.link(second)):
             assert link.protocol._writer.lender is not None
             assert link.protocol._writer.lender.in_use
+
+
+async def test_a_worker_is_told_that_a_node_is_busy_only_if_it_still_is_when_what_can_be_is_written() -> None:
+    async with joined() as here:
+        peer, worker_ = await here.peer(), await here.worker()
+        inside, link = worker_.runtime.attach("inside"), here.link(worker_)
+        told: list[Any] = []
+        request = link.protocol.request
+
+        def noting(what: Any) -> None:
+            told.append(what)
+            request(what)
+
+        link.protocol.request = noting  # type: ignore[method-assign]
+        for number in range(5):
+            inside.send(("sink", peer.name), bytes(MIB + number))
+            await eventually(lambda number=number: len(peer.received()) == number + 1)
+        assert not [each for each in told if type(each) is tuple and each[0] is BUSY]
+        peer.ups[0].pause_reading()
+        while not worker_.runtime.busy.nodes:
+            inside.send(("sink", peer.name), bytes(MIB))
+            await asyncio.sleep(0)
+        await eventually(lambda: peer.name in worker_.runtime.busy.nodes)
+        peer.ups[0].resume_reading()
+        await eventually(lambda: not worker_.runtime.busy.nodes)
 
 
 async def test_who_sends_blobs_to_a_worker_that_takes_nothing_is_not_read_until_it_has_caught_up() -> None:
