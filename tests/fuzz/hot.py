@@ -8,6 +8,7 @@ done the same, at random; after each step all that can be seen has to be the sam
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any, Final
@@ -496,17 +497,11 @@ def difference(one: Any, other: Any, path: str = "") -> str:
     return f"{path}: {str(one)[:600]} in Python, {str(other)[:600]} in C"
 
 
-_worlds: list[World] = []  # of the last machine
-
-
 def node(inputs: Any) -> Callable[[], tuple[int, int]]:
     """Reads of a connection and of a link, processes, transports: with methods in Python and in C."""
     rng = inputs.rng
     options = {"with_worker": rng.random() < 0.8}
-    while _worlds:
-        _worlds.pop().end()
     worlds = [World(in_c=in_c, options=options) for in_c in (False, True)]
-    _worlds[:] = worlds
     stream = Stream(inputs, worlds[0])
 
     def choose() -> tuple[int, Callable[[World], object]]:
@@ -580,4 +575,77 @@ def node(inputs: Any) -> Callable[[], tuple[int, int]]:
             raise RemoteProtocolError("the connection was closed")
         return size, 0
 
+    def end() -> None:
+        for world in worlds:
+            world.end()
+
+    feed.end = end  # type: ignore[attr-defined]
+    return feed
+
+
+def collected(inputs: Any) -> Callable[[], tuple[int, int]]:
+    """Reads of a connection and a link in C, while the garbage collector runs at each chance, and others with it.
+
+    They take away whatever is looked at: nothing is to be compared, it is for the sanitizers.
+    """
+    rng = inputs.rng
+    world = World(in_c=True, options={"high_water": rng.choice((1 << 20, 1_000))})
+    stream = Stream(inputs, world)
+    side, runtime = world.side, world.runtime
+
+    def meddle(phase: str, _: Any) -> None:
+        if phase != "start" or rng.random() < 0.9:
+            return
+        process = rng.choice(world.everyone)
+        match rng.randrange(12):
+            case 0:
+                side.named.clear()
+            case 1:
+                runtime._named_monitors.clear()
+            case 2:
+                side.worker.boundary.watchers.clear()
+            case 3:
+                process.signals.watchers_at.clear()
+            case 4:
+                process.pending.futures.clear()
+                side.futures.clear()
+            case 5:
+                process._mailbox.fresh.clear()
+            case 6 if rng.random() < 0.2:
+                process.die(Atom("shot"), at_once=True)
+            case 7:
+                process._mailbox = type(process._mailbox)(runtime.read_message)
+            case 8:
+                runtime.names["a9"] = process.pid
+            case 9:
+                runtime.names.pop("a9", None)
+            case 10:
+                process.pending = type(process.pending)()
+            case _:
+                side.link._out.clear()
+                side.link._out_size = 0
+
+    def feed() -> tuple[int, int]:
+        over = rng.choice(("connection", "hub"))
+        data = stream.some(over)
+        threshold = gc.get_threshold()
+        world.log.clear()
+
+        def read() -> None:
+            gc.callbacks.append(meddle)
+            gc.set_threshold(rng.choice((1, 2, 7)))
+            try:
+                world.read(data, side.connection if over == "connection" else world.hub)
+            finally:
+                gc.set_threshold(*threshold)
+                gc.callbacks.remove(meddle)
+
+        world.do(read)
+        world.do(lambda: None)
+        assert not any("SystemError" in str(each) for each in world.log), world.log
+        if side.connection.closed:
+            raise RemoteProtocolError("the connection was closed")
+        return len(data), 0
+
+    feed.end = world.end  # type: ignore[attr-defined]
     return feed

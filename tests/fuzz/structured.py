@@ -398,6 +398,20 @@ def node(inputs: Inputs) -> Feed:
     return hot.node(inputs)
 
 
+def collected(inputs: Inputs) -> Feed:
+    """The same in C, while the garbage collector takes away whatever is looked at."""
+    from tests.fuzz import hot
+
+    return hot.collected(inputs)
+
+
+def turns(inputs: Inputs) -> Feed:
+    """Calls of turns, waiters and mailboxes, in Python and in C; see ``tests.fuzz.turns``."""
+    from tests.fuzz import turns as calls
+
+    return calls.turns(inputs)
+
+
 MACHINES: dict[str, Callable[[Inputs], Feed]] = {
     "channel": channel,
     "handshake": handshake,
@@ -408,8 +422,10 @@ MACHINES: dict[str, Callable[[Inputs], Feed]] = {
     "syn_registry": syn_registry,
     "messages": messages,
     "node": node,
+    "collected": collected,
+    "turns": turns,
 }
-IN_C: Final = ("node",)
+IN_C: Final = ("node", "collected", "turns")
 """Those that take ``pyglyn.node._hot``."""
 
 
@@ -436,7 +452,15 @@ def run(name: str, seed: int, count: int, seconds: float | None = None) -> tuple
                 raise AssertionError(f"{name}, seed {seed}, input {done}: {error!r}") from error
             fed += FACTOR * taken - given  # what waited for its rest comes with that
             assert fed >= 0, f"{name}, seed {seed}, input {done}: {given} for {taken}"
+        _end(feed)
     return done, refused
+
+
+def _end(feed: Feed) -> None:
+    """Have a machine let go of what it has, if it has anything."""
+    end = getattr(feed, "end", None)
+    if end is not None:
+        end()
 
 
 class Given(random.Random):
@@ -468,6 +492,7 @@ def once(name: str, data: bytes) -> None:
             break
         if chance.at > len(data):
             break
+    _end(feed)
 
 
 def main() -> None:

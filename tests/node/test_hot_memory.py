@@ -23,6 +23,8 @@ from tests.node.test_inlet import REFS, THEM, Side, frames_of
 
 _testcapi = pytest.importorskip("_testcapi")
 pytest.importorskip("pyglyn.node._hot")
+# What Python itself could not do is told by Python 3.12, from where nobody can be told.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 MOST = 400
 
