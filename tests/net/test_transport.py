@@ -7,10 +7,13 @@ import os
 import random
 import socket
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyglyn import certificates, loops
+from pyglyn.net.tls import Contexts, read_option_file
 from pyglyn.net.transport import HANDED_OVER, Buffer, number_for_writing, write_through
 from pyglyn.testing import eventually
 
@@ -97,3 +100,31 @@ async def test_a_socket_that_nobody_reads_any_more_ends_the_connection() -> None
     writes.left = write_through(writes.transport, writes.number, [bytes(1 << 20)], 1 << 20)
     await eventually(lambda: writes.lost)
     assert write_through(writes.transport, writes.number, [b"more"], 4) == [b"more"]
+
+
+@pytest.mark.parametrize("kind", loops.KINDS)
+def test_past_tls_nothing_is_written(kind: loops.Kind, tmp_path: Path) -> None:
+    """Whichever event loop it is of: what is written there would go out as it is."""
+    if kind == "uvloop":
+        pytest.importorskip("uvloop")
+    options = certificates.for_node(certificates.authority(tmp_path), "any@localhost")
+    contexts = Contexts(read_option_file(str(options)))
+
+    async def number_of(**options: Any) -> int:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server_side = contexts.server if options else None
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=server_side)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            _, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+            number = number_for_writing(writer.transport)
+            writer.close()
+            await writer.wait_closed()
+        return number
+
+    with asyncio.Runner(loop_factory=loops.maker(kind)) as runner:
+        assert runner.run(number_of()) >= 0
+        assert runner.run(number_of(ssl=contexts.client, server_hostname="localhost")) == -1
