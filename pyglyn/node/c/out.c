@@ -156,26 +156,29 @@ PyObject *connection_flush(PyObject *connection, PyObject *Py_UNUSED(ignored))
     PyObject *ticker = *field_at(channel, hot->channel_ticker);
     if (ticker == NULL || Py_TYPE(ticker) != hot->ticker) goto python;
     set_field(connection, hot->connection_flush_due, Py_False);  /* also where this fails, as that of a link */
-    PyObject *writes = sum_of(ticker, hot->ticker_sent, 1);
+    Py_INCREF(queue);  /* the garbage collector may run, and so anything */
+    Py_INCREF(ticker);
+    Py_INCREF(transport);
+    PyObject *writes = sum_of(ticker, hot->ticker_sent, 1), *written = NULL;
     PyObject *bytes = writes == NULL ? NULL : sum_of(connection, hot->connection_sent_bytes, size);
     piece = bytes == NULL ? NULL : take_all(hot, *field_at(queue, hot->queue_ready), size);
     if (piece != NULL) {
         set_field(queue, hot->queue_size, hot->etf->bytes_of[0]);
         set_field(ticker, hot->ticker_sent, writes);
         set_field(connection, hot->connection_sent_bytes, bytes);
+        PyObject *args[] = {transport, piece};
+        written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
+        Py_DECREF(piece);
     }
     Py_XDECREF(writes);
     Py_XDECREF(bytes);
-    if (piece == NULL) {
+    Py_DECREF(queue);
+    Py_DECREF(ticker);
+    Py_DECREF(transport);
+    if (written == NULL) {
         if (PyErr_Occurred()) return NULL;
         goto python;
     }
-    Py_INCREF(transport);
-    PyObject *args[] = {transport, piece};
-    PyObject *written = PyObject_VectorcallMethod(hot->names[WRITE], args, 2, NULL);
-    Py_DECREF(transport);
-    Py_DECREF(piece);
-    if (written == NULL) return NULL;
     Py_DECREF(written);
     queue = open_queue(hot, connection, &channel);  /* whatever the transport did meanwhile */
     if (queue != NULL && number_at(queue, hot->queue_size) == 0) Py_RETURN_NONE;
