@@ -38,6 +38,7 @@ ALONE = {
     "node/test_inlet.py",
     "node/test_io_server.py",
     "node/test_link.py",
+    "node/test_onward.py",
     "node/test_readiness.py",
     "node/test_reasons.py",
     "node/test_rpc.py",

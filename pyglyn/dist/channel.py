@@ -159,7 +159,7 @@ class Channel:
         local_node, peer_node: names; where given, pids in control messages are checked against them.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_ticker", "closed", "queue")  # C looks at these
+    __slots__ = ("__dict__", "__weakref__", "_ticker", "closed", "packets", "queue")  # C looks at these
 
     def __init__(
         self,

@@ -298,10 +298,14 @@ class Connection(asyncio.BufferedProtocol):
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_buffer",
         "_busy_limit",
         "_channel",
         "_closed",
         "_flush_due",
+        "_in_order",
+        "_inlet",
+        "_received_bytes",
         "_sent",
         "_sent_bytes",
         "_transport",
@@ -544,10 +548,7 @@ class Connection(asyncio.BufferedProtocol):
             inlet = self._inlet
             at = 0 if inlet is None or not self._in_order else self._take_first(inlet, nbytes)
             if at < nbytes:
-                data = self._buffer[at:nbytes]
-                most = A_TURN - inlet.runs if at and inlet is not None else A_TURN
-                # Cutting bytes is the quicker thing.
-                self.receive(data if nbytes > READ_SIZE else bytes(data), most=most)
+                self._receive_rest(at, nbytes)
         finally:
             if began:
                 self._turn.end()
@@ -562,11 +563,19 @@ class Connection(asyncio.BufferedProtocol):
         """Have the inlet take what was read, as far as it does; returns where to go on in the buffer."""
         try:
             at = inlet.take(self._buffer, nbytes, A_TURN - 1)
-        except Exception:
-            self._say_not_handled()
+        except Exception as error:
+            self._say_not_handled(error)
             at = inlet.taken
         self._channel.count(inlet.frames)
         return at
+
+    def _receive_rest(self, at: int, nbytes: int) -> None:
+        """Take what was read from there on, which is not for the inlet."""
+        data, inlet = self._buffer[at:nbytes], self._inlet
+        most = A_TURN - inlet.runs if at and inlet is not None else A_TURN
+        self.receive(
+            data if nbytes > READ_SIZE else bytes(data), most=most
+        )  # cutting bytes is the quicker thing
 
     def receive(self, data: bytes | memoryview, at: int = 0, most: int = A_TURN) -> None:
         """Dispatch what came from the peer; others have their turn before what is more than so many packets.
@@ -592,8 +601,8 @@ class Connection(asyncio.BufferedProtocol):
                         self._on_message(self, control, payload)
                     elif self._on_messages is None or not self._on_messages(self, control, payload):  # type: ignore[arg-type]
                         self._dispatch_each(control, payload)
-                except Exception:
-                    self._say_not_handled()
+                except Exception as error:
+                    self._say_not_handled(error)
             elif isinstance(event, ProtocolBroken):
                 logger.warning("closing the connection to %s: %s", self.name, event.error)
                 self._abort(f"protocol error: {event.error}")
@@ -620,8 +629,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if self._on_messages is not None and self._on_messages(self, control, payload):  # type: ignore[arg-type]
                 return
-        except Exception:
-            self._say_not_handled()
+        except Exception as error:
+            self._say_not_handled(error)
             return
         self._dispatch_each(control, payload)
 
@@ -636,8 +645,8 @@ class Connection(asyncio.BufferedProtocol):
                 return
             self._dispatch(control, each)
 
-    def _say_not_handled(self) -> None:
-        logger.exception("what came from %s could not be handled", self.name)
+    def _say_not_handled(self, error: Exception) -> None:
+        logger.error("what came from %s could not be handled", self.name, exc_info=error)
 
     def _go_on_next_turn(self) -> None:
         """Let others have their turn before the rest of what was read, and read nothing before that."""

@@ -174,6 +174,8 @@ class FrameReader:
     large frame is read straight into its place (``room``), where the caller can do that.
     """
 
+    __slots__ = ("__dict__", "_rest", "body")  # C looks at these
+
     def __init__(self) -> None:
         self._rest = bytearray()  # of a frame that is not complete, and not known to be large
         self._wanted = 0  # how many bytes make it complete, or tell its length
@@ -189,6 +191,13 @@ class FrameReader:
     def is_between_frames(self) -> bool:
         """Whether what is received next begins with a frame."""
         return not self._rest and self.body is None
+
+    @property
+    def missing(self) -> int:
+        """How many bytes complete the frame that is under way, or tell its length; 0 where none is."""
+        if self.body is not None:
+            return len(self.body) - self._filled
+        return self._wanted - len(self._rest) if self._rest else 0
 
     def room(self) -> memoryview | None:
         """Where the rest of a large frame belongs: read into it, and say so with ``filled``."""
@@ -327,16 +336,21 @@ class LinkProtocol(asyncio.BufferedProtocol):
             of them to be given to ``on_signal``.
         unread: name of another node, in UTF-8 -> the way that messages to its aliases go without being read;
             those that it does not take are given to ``on_signal``.
+        ways: those that an inlet at the hub's end has found, by headers and names of nodes.
     """
 
     # What `_hot` in C looks at has places of its own.
     __slots__ = (
         "__dict__",
         "__weakref__",
+        "_buffer",
         "_flush_due",
         "_high_water",
+        "_inlet",
+        "_into_frame",
         "_out",
         "_out_size",
+        "_reader",
         "_turn",
         "_writable",
         "busy",
@@ -364,6 +378,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._reader = FrameReader()
         self._writer = FrameWriter()
         self.unread = self._reader.unread
+        self.ways: dict[bytes, UnreadWay] = {}
         self._buffer = memoryview(bytearray(READ_SIZE))
         self._into_frame = False
         self._out: deque[bytes | bytearray | memoryview] = deque()
@@ -414,10 +429,10 @@ class LinkProtocol(asyncio.BufferedProtocol):
         if self._into_frame:
             self._receive(self._reader.filled, nbytes)
         elif self._is_known:
-            if self._inlet is not None and self._reader.is_between_frames:
+            if self._inlet is not None:
                 self._receive_by_inlet(self._inlet, nbytes)
             else:
-                self._receive(self._reader.receive_batch, bytes(self._buffer[:nbytes]))
+                self._receive_rest(0, nbytes)
         else:
             self.data_received(bytes(self._buffer[:nbytes]))
 
@@ -444,8 +459,8 @@ class LinkProtocol(asyncio.BufferedProtocol):
                     elif not self.on_messages(control, payload, node):
                         for each in payload:
                             self._signal(control, each, node)
-                except Exception:
-                    logger.exception("what came over the link could not be handled")
+                except Exception as error:
+                    self._say_not_handled(error)
         except PyglynError:
             self.close()
             raise
@@ -454,19 +469,32 @@ class LinkProtocol(asyncio.BufferedProtocol):
                 self._turn.end()
 
     def _receive_by_inlet(self, inlet: Inlet, nbytes: int) -> None:
-        """Have the inlet take what was read, as far as it does, and take the rest."""
+        """Complete a frame that is under way; have the inlet take what is behind it; take the rest."""
         began = self._turn.begin()
         try:
-            try:
-                at = inlet.take(self._buffer, nbytes, sys.maxsize)
-            except Exception:
-                logger.exception("what came over the link could not be handled")
-                at = inlet.taken
+            at = 0
+            while at < nbytes and (missing := self._reader.missing):
+                end = min(at + missing, nbytes)
+                self._receive_rest(at, end)
+                at = end
             if at < nbytes:
-                self._receive(self._reader.receive_batch, bytes(self._buffer[at:nbytes]))
+                try:
+                    at += inlet.take(self._buffer[at:] if at else self._buffer, nbytes - at, sys.maxsize)
+                except Exception as error:
+                    self._say_not_handled(error)
+                    at += inlet.taken
+            if at < nbytes:
+                self._receive_rest(at, nbytes)
         finally:
             if began:
                 self._turn.end()
+
+    def _receive_rest(self, at: int, nbytes: int) -> None:
+        """Take what was read from there on, which is not for the inlet."""
+        self._receive(self._reader.receive_batch, bytes(self._buffer[at:nbytes]))
+
+    def _say_not_handled(self, error: Exception) -> None:
+        logger.error("what came over the link could not be handled", exc_info=error)
 
     def _read_unread(self, rest: bytes) -> None:
         """Read what was to be passed on unread, and take it as every signal."""
@@ -523,6 +551,7 @@ class LinkProtocol(asyncio.BufferedProtocol):
         self._on_request, self._on_closed, self._on_busy = _nobody, _nobody, _nobody
         self._inlet = None
         self.unread.clear()
+        self.ways.clear()
         self._writer.lender = None
         self._out.clear()
         self._out_size = 0

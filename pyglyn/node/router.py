@@ -61,11 +61,11 @@ from pyglyn.node import callers
 from pyglyn.node.backpressure import FewATurn
 from pyglyn.node.destinations import name_of
 from pyglyn.node.hub import Hub
-from pyglyn.node.inlet import inlet
+from pyglyn.node.inlet import Onward, inlet
 from pyglyn.node.link import Payload
 from pyglyn.node.runtime import MESSAGES, Parts, destination
 from pyglyn.node.signals import answer_for_the_unreachable, target_node
-from pyglyn.node.ways import Port, way_unread
+from pyglyn.node.ways import Port, UnreadWay, way_unread
 from pyglyn.node.worker_link import WorkerLink
 from pyglyn.node.workers import Workers
 
@@ -113,6 +113,7 @@ class Router:
         self._begun = FewATurn(callers.A_TURN, hub.pauses)
         hub.peers.on_message, hub.peers.on_messages = self.from_peer, self.messages_from_peer
         workers.on_signal, workers.on_messages = self.from_worker, self.messages_from_worker
+        workers.on_welcome = self.welcome
 
     # --- from the hub's own processes -------------------------------------------------------------
 
@@ -405,6 +406,19 @@ class Router:
         return None
 
     # --- from workers -----------------------------------------------------------------------------
+
+    def welcome(self, link: WorkerLink) -> None:
+        """Have what each read of a worker's link begins with taken by an inlet, if there is one."""
+        runtime, workers, protocol = self.hub.runtime, self.workers, link.protocol
+        onward = Onward(protocol.unread, protocol.ways, self._way_on, link.boundary, link.lost)
+        protocol.put_inlet(
+            lambda _, known: inlet(b"", known, runtime, None, workers.named, workers.links, onward)
+        )
+
+    def _way_on(self, control: Send | RegSend | None, node: str) -> UnreadWay | None:
+        """The way of what a worker sends to another node; None where each is for ``from_worker``."""
+        found = None if control is not None and control.token is not None else self.way(control, node)
+        return None if found is None else way_unread(*found)
 
     def from_worker(self, link: WorkerLink, control: Control, payload: Payload, of: str | None) -> None:
         """Pass on what a worker sent.

@@ -53,6 +53,7 @@ class Workers:
         on_signal: called with each worker and signal of it, in order (see `LinkProtocol`).
         on_messages: called with messages of a worker that have the same header; False for each of them to be
             given to ``on_signal``.
+        on_welcome: called with each worker that is part of the node now, before any signal of it.
         address: the path workers connect to.
         token: what they must show.
         admission: the connections that have not shown it yet.
@@ -63,6 +64,7 @@ class Workers:
 
     on_signal: Callable[[WorkerLink, Control, Payload, str | None], None]
     on_messages: Callable[[WorkerLink, Any, list[bytes], str | None], bool]
+    on_welcome: Callable[[WorkerLink], None]
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -162,6 +164,7 @@ class Workers:
         self._by_os_pid[os_pid] = link
         protocol.on_signal = functools.partial(self.on_signal, link)
         protocol.on_messages = functools.partial(self.on_messages, link)
+        self.on_welcome(link)
         hub = self.hub
         link.busy = {*hub.runtime.busy}
         busy: list[Term] = [Atom(name) for name in link.busy]
@@ -320,6 +323,7 @@ class Workers:
         """Tell every worker that the connection to a node is gone."""
         for link in self.links.values():
             link.protocol.unread.pop(node.encode(), None)
+            link.protocol.ways.clear()
             for ref in link.boundary.node_down(node):
                 self.named.pop(ref, None)
             link.lost[node] += 1

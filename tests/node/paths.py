@@ -15,9 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from pyglyn import etf
-from pyglyn.dist import RECOMMENDED, Channel
+from pyglyn.dist import RECOMMENDED, Channel, HandshakeComplete
 from pyglyn.dist.control import AliasSend, Control, DemonitorP, MonitorP, RegSend, Send
 from pyglyn.etf import Atom, ImproperList, Pid, Reference, Term, encode_bare, encode_parts
+from pyglyn.net.connection import Connection
+from pyglyn.net.settings import NetSettings
 from pyglyn.node.backpressure import Pauses
 from pyglyn.node.gen_server import GenServer, start_server
 from pyglyn.node.inlet import inlet
@@ -247,43 +249,79 @@ class Wire:
     def is_closing(self) -> bool:
         return False
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def nothing(self, *_: object) -> None:
+        """It is no real one."""
+
+    set_protocol = set_write_buffer_limits = close = abort = nothing
+
     def get_write_buffer_size(self) -> int:
         return 0
 
 
-class Peer:
-    """What the router needs of a connection, without a socket."""
+def peer_of(node: str) -> tuple[Connection, Wire]:
+    """A connection without a socket."""
+    wire: Any = Wire()
+    connection = Connection(
+        HandshakeComplete(THERE, 7, RECOMMENDED), 1, node, NetSettings(), *[lambda *_: None] * 3
+    )
+    connection.start(wire)
+    return connection, wire
 
-    name, closed, busy, longest_frame = THERE, False, False, READ
 
-    def __init__(self, here: Channel) -> None:
-        self.head_of, self.send_frame = here.head_of, here.send_frame
+class Through:
+    """A hub and a worker, the link between them, and a connection to a peer."""
+
+    def __init__(self) -> None:
+        self.connection, self.sent = peer_of(HERE)
+        self.inside, self.outside = LinkProtocol(print, lambda: None), LinkProtocol(print, lambda: None)
+        self.to_worker, self.to_hub = Wire(), Wire()
+        self.outside.transport, self.inside.transport = self.to_worker, self.to_hub  # type: ignore[assignment]
+        self.worker = Runtime(
+            Identity(HERE, 1, 1), lambda control, parts, node: self.inside.send(control, node, parts)
+        )
+        self.worker.on_way = self.inside.way
+        self.inside.on_signal, self.inside.on_messages = (
+            self.worker.receive_encoded, self.worker.receive_many_encoded,
+        )  # fmt: skip
+        self.hub = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
+        link = WorkerLink(1, 0, 0, "worker", self.outside)
+        self.workers: Any = SimpleNamespace(links={1: link}, named={})
+        hub: Any = SimpleNamespace(
+            name=HERE, peers=SimpleNamespace(get=lambda name: self.connection), runtime=self.hub,
+            settings=self.hub.settings, pauses=Pauses(),
+        )  # fmt: skip
+        self.router: Any = Router(hub, self.workers)
+        self.outside.on_signal = functools.partial(self.router.from_worker, link)
+        self.outside.on_messages = functools.partial(self.router.messages_from_worker, link)
+        self.router.welcome(link)
+        self.inside.put_inlet(lambda begins, known: inlet(begins, known, self.worker, None, {}, {}))
+
+    async def pass_on(self, link: LinkProtocol, wire: Wire, other: LinkProtocol) -> None:
+        """Have the other end of the link read what this one writes."""
+        link.flush()
+        while not wire.written:
+            await asyncio.sleep(0)
+            link.flush()
+        read(other, b"".join(wire.written))
+        wire.written.clear()
+
+    async def out(self) -> None:
+        """From the worker to the bytes for the peer."""
+        await self.pass_on(self.inside, self.to_hub, self.outside)
+        self.connection._flush()
+        assert self.sent.written
+        self.sent.written.clear()
 
 
 async def through_a_worker(count: int) -> None:
     """As `called`, of a process of a worker: through the hub to the worker's runtime, and the reply back."""
-    here, peer, ref = channel(), Channel(RECOMMENDED, 0.0), None
-    connection, inside, outside = (
-        Peer(here),
-        LinkProtocol(print, lambda: None),
-        LinkProtocol(print, lambda: None),
-    )
-    ends = Wire(), Wire()
-    outside.transport, inside.transport = ends  # type: ignore[assignment]
-    worker = Runtime(Identity(HERE, 1, 1), lambda control, parts, node: inside.send(control, node, parts))
-    worker.on_way = inside.way
-    inside.on_signal, inside.on_messages = worker.receive_encoded, worker.receive_many_encoded
-    server = await start_server(worker, Echo, name="echo")
+    here, peer, ref, through = channel(), Channel(RECOMMENDED, 0.0), None, Through()
+    server = await start_server(through.worker, Echo, name="echo")
     assert server is not None
-    hub_runtime = Runtime(Identity(HERE, 1), lambda control, parts, node: None)
-    hub_runtime.names["echo"] = server
-    workers: Any = SimpleNamespace(links={1: WorkerLink(1, 0, 0, "worker", outside)}, named={})
-    peers = SimpleNamespace(get=lambda name: connection)
-    hub: Any = SimpleNamespace(
-        name=HERE, peers=peers, runtime=hub_runtime, settings=hub_runtime.settings, pauses=Pauses()
-    )
-    router: Any = Router(hub, workers)
-    outside.on_signal = functools.partial(router.from_worker, workers.links[1])
+    through.hub.names["echo"] = server
     name, pieces = Atom("echo"), []
     for number in range(count):
         if ref is not None:
@@ -293,19 +331,28 @@ async def through_a_worker(count: int) -> None:
         tag = ImproperList((Atom("alias"),), ref)
         peer.send(RegSend(FAR, name), encode_parts((Atom("$gen_call"), (FAR, tag), Atom("get"))))
         pieces.append(b"".join(peer.data_to_send(1 << 40)))
-    inside.put_inlet(lambda begins, known: inlet(begins, known, worker, None, {}, {}))
-    take = taking(here, hub_runtime, workers, router, connection)
+    take = taking(here, through.hub, through.workers, through.router, through.connection)
     mark()
     for piece in pieces:
         take(piece)
-        for link, other, wire in ((outside, inside, ends[0]), (inside, outside, ends[1])):
-            while not wire.written:
-                await asyncio.sleep(0)
-                link.flush()
-            read(other, b"".join(wire.written))
-            wire.written.clear()
-        assert here.data_to_send(1 << 40)
-    worker.kill_all(None)
+        await through.pass_on(through.outside, through.to_worker, through.inside)
+        await through.out()
+    through.connection.close("over")
+    through.worker.kill_all(None)
+
+
+async def out_of_a_worker(count: int) -> None:
+    """From ``send`` in a worker to the bytes that the hub writes to a peer."""
+    through = Through()
+    me = through.worker.attach("sender")
+    me.send(FAR, EVENT)
+    await through.out()
+    mark()
+    for _ in range(count):
+        me.send(FAR, EVENT)
+        await through.out()
+    through.connection.close("over")
+    through.worker.kill_all(None)
 
 
 PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
@@ -318,6 +365,7 @@ PATHS: dict[str, Callable[[int], Awaitable[None]]] = {
         served,
         called,
         through_a_worker,
+        out_of_a_worker,
         asked,
     )
 }

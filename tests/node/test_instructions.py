@@ -32,8 +32,9 @@ BOUNDS = {
     "within": 14_900,
     "served": 95_000,
     "called": 84_000,
-    "through_a_worker": 164_000,
-    "asked": 200_000,
+    "through_a_worker": 128_000,
+    "out_of_a_worker": 19_000,
+    "asked": 208_000,
 }
 """Instructions for each message."""
 

@@ -17,7 +17,10 @@ static inline PyObject *field(PyObject *self, Py_ssize_t at)
 static bool pack(PyObject *number, uint8_t **to, int width)
 {
     if (number == NULL || !PyLong_Check(number)) return false;
-    uint64_t value = PyLong_AsUnsignedLongLong(number);
+    int overflow;
+    long long low = PyLong_AsLongLongAndOverflow(number, &overflow);  /* the quick way of more than 30 bits */
+    if (overflow == 0 && low < 0) return false;
+    uint64_t value = overflow == 0 ? (uint64_t)low : PyLong_AsUnsignedLongLong(number);
     if (value == UINT64_MAX && PyErr_Occurred()) return false;
     if (width == 4 && value >> 32) return false;
     for (int i = width - 1; i >= 0; i--) {

@@ -8,33 +8,9 @@
  * are read by the codec. What is for a worker goes there with the bytes it came in.
  */
 
-#include "hot.h"
+#include "inlet.h"
 
-enum { LARGE = 65536 };         /* as in framing.py */
 enum { LEAST = 24 * 1024 };     /* as in shared.py */
-enum { SEND_SENDER = 22, REG_SEND = 6, MONITOR_P = 19, DEMONITOR_P = 20, ALIAS_SEND = 33 };
-
-typedef struct {
-    PyObject_HEAD
-    Hot *hot;
-    PyObject *begins;           /* what every frame begins with, bytes */
-    PyObject *known;            /* control message by the bytes up to its end */
-    PyObject *runtime, *peer;   /* `peer`: the name of the node that may send these, None for no matter whose */
-    PyObject *named;            /* references of monitors by name that workers have: who watches, and the worker */
-    PyObject *links;            /* workers by serial number */
-    PyObject *names, *processes, *aliases, *named_monitors, *node, *serial, *creation;  /* of the runtime */
-    Py_ssize_t taken, frames;
-    /* While frames are taken: */
-    const uint8_t *head;        /* of the run under way, or NULL */
-    Py_ssize_t head_size;
-    PyObject *mailbox;          /* where that goes, strong; or NULL, and */
-    PyObject *link;             /* the link that it goes to, strong, or NULL */
-    bool takes;                 /* and nothing else is taken meanwhile */
-    bool sees_system;           /* whether messages of `sys` go there as well */
-    Py_ssize_t runs, most;
-} Inlet;
-
-typedef enum { FAILED = -1, OTHER = 0, TAKEN = 1 } Outcome;
 
 /* The link of a worker, which the caller holds; see `link_of`. */
 static PyObject *link_of_worker(Inlet *self, PyObject *found, PyObject **worker)
@@ -117,8 +93,7 @@ static bool is_false(Hot *hot, PyObject *object, enum Name name)
 
 /* --- messages -------------------------------------------------------------------------------------- */
 
-/* How many bytes a pid takes here, 0 where there is none of the usual form. */
-static Py_ssize_t size_of_pid(const uint8_t *at, Py_ssize_t left)
+Py_ssize_t size_of_pid(const uint8_t *at, Py_ssize_t left)
 {
     if (left < 3 || at[0] != NEW_PID_EXT || at[1] != SMALL_ATOM_UTF8_EXT) return 0;
     Py_ssize_t size = 3 + at[2] + 12;
@@ -168,6 +143,7 @@ static Outcome find_mailbox(Inlet *self, PyObject *control)
     if (to != NULL && named) Py_SETREF(to, pid_of_name(self, to));
     if (to == NULL) goto exit;
     PyObject *link = link_of(self, to, named, NULL);
+    Py_CLEAR(self->way);
     if (link != NULL) {
         Py_XSETREF(self->link, link);
         outcome = TAKEN;
@@ -198,7 +174,7 @@ exit:
 static Outcome forward(Inlet *self, PyObject *link, const uint8_t *body, Py_ssize_t size)
 {
     static const char from_nowhere[] = "h\2w\3nil";
-    Py_ssize_t begin = PyBytes_GET_SIZE(self->begins);
+    Py_ssize_t begin = self->begin;
     if (size >= LEAST) return OTHER;
     PyObject *frame = frame_from(from_nowhere, sizeof(from_nowhere) - 1, (const char *)body + begin, size - begin);
     int sent = frame == NULL ? -1 : put_on_link(self->hot, link, frame);
@@ -209,6 +185,7 @@ static Outcome forward(Inlet *self, PyObject *link, const uint8_t *body, Py_ssiz
 static Outcome put(Inlet *self, const uint8_t *body, Py_ssize_t head_size, Py_ssize_t whole)
 {
     if (self->link != NULL) return forward(self, self->link, body, whole);
+    if (self->way != NULL) return send_on(self, body, head_size, whole);
     const uint8_t *message = body + head_size;
     Py_ssize_t size = whole - head_size;
     if (!self->sees_system && may_be_system(message, size)) return OTHER;
@@ -223,13 +200,17 @@ static Outcome begin_run(Inlet *self, const uint8_t *body, Py_ssize_t head_size,
 {
     self->head = NULL;
     PyObject *head = PyBytes_FromStringAndSize((const char *)body, head_size);
-    PyObject *control = head == NULL ? NULL : PyDict_GetItemWithError(self->known, head);
-    Py_XDECREF(head);
-    if (control == NULL) return PyErr_Occurred() ? FAILED : OTHER;
-    Py_INCREF(control);
-    Outcome outcome = find_mailbox(self, control);
+    PyObject *control = head == NULL ? NULL : Py_XNewRef(PyDict_GetItemWithError(self->known, head));
+    if (control == NULL) {
+        Py_XDECREF(head);
+        return PyErr_Occurred() ? FAILED : OTHER;
+    }
+    bool on = self->ways != NULL && goes_on(self, control);
+    Outcome outcome = PyErr_Occurred() ? FAILED : on ? find_way_on(self, head, control) : find_mailbox(self, control);
     Py_DECREF(control);
     if (outcome == TAKEN) outcome = put(self, body, head_size, size);
+    if (outcome == OTHER && on && forget_way(self, head) < 0) outcome = FAILED;
+    Py_DECREF(head);
     if (outcome == TAKEN) {
         self->head = body;
         self->head_size = head_size;
@@ -239,8 +220,7 @@ static Outcome begin_run(Inlet *self, const uint8_t *body, Py_ssize_t head_size,
 
 /* --- what calls bring ------------------------------------------------------------------------------ */
 
-/* Read one term with this tag, a new reference; NULL where it is another, or damaged. */
-static PyObject *read_one(Inlet *self, const uint8_t **at, const uint8_t *end, int tag)
+PyObject *read_one(Inlet *self, const uint8_t **at, const uint8_t *end, int tag)
 {
     State *state = self->hot->etf;
     Reader reader;
@@ -559,7 +539,15 @@ static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
         return put(self, body, self->head_size, size);
     }
     Py_ssize_t begin = PyBytes_GET_SIZE(self->begins);
-    if (size < begin + 4 || memcmp(body, PyBytes_AS_STRING(self->begins), (size_t)begin) != 0) return OTHER;
+    if (self->ways != NULL) {
+        if (size < 4 || body[0] != SMALL_TUPLE_EXT || body[1] != 2 || body[2] != SMALL_ATOM_UTF8_EXT) return OTHER;
+        begin = 4 + body[3];
+    }
+    else if (size < begin || memcmp(body, PyBytes_AS_STRING(self->begins), (size_t)begin) != 0) {
+        return OTHER;
+    }
+    if (size < begin + 4) return OTHER;
+    self->begin = begin;
     const uint8_t *at = body + begin, *end = body + size;
     if (at[0] != SMALL_TUPLE_EXT || at[2] != SMALL_INTEGER_EXT) return OTHER;
     int arity = at[1], op = at[3];
@@ -580,43 +568,44 @@ static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
         return begin_run(self, body, at + sender + cookie + name - body, size);
     }
     self->head = NULL;
+    if (self->ways != NULL) {
+        if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return watch_on(self, op == MONITOR_P, body, at, end);
+        Outcome outcome = arity == 3 && op == ALIAS_SEND ? answer_on(self, body, at, end) : OTHER;
+        return outcome != OTHER || op != ALIAS_SEND || arity != 3 ? outcome : take_answer(self, at, end);
+    }
     if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return take_watch(self, op == MONITOR_P, at, end, body);
     if (arity == 3 && op == ALIAS_SEND) return take_answer(self, at, end);
     return OTHER;
 }
 
-/* take(data, size, most): see inlet.py */
-static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs)
+Py_ssize_t take_frames(PyObject *inlet, PyObject *read, Py_ssize_t end, Py_ssize_t most)
 {
+    Inlet *self = (Inlet *)inlet;
     Py_buffer view;
     Py_ssize_t at = 0;
     Outcome outcome = TAKEN;
 
-    if (nargs != 3) {
-        PyErr_SetString(PyExc_TypeError, "take() takes what was received, its size, and how many runs");
-        return NULL;
-    }
-    Py_ssize_t end = PyLong_AsSsize_t(args[1]);
-    self->most = PyLong_AsSsize_t(args[2]);
-    if (PyErr_Occurred()) return NULL;
-    if (self->takes) return PyLong_FromLong(0);  /* whatever calls this while frames are taken: it is for Python */
+    if (self->takes) return 0;  /* whatever calls this while frames are taken: it is for Python */
+    self->most = most;
     self->taken = self->frames = self->runs = 0;
     PyObject *handling = PyObject_GetAttr(self->runtime, self->hot->names[HANDLING]);
     Py_XDECREF(handling);
-    if (handling == NULL) return NULL;
-    if (handling != Py_False) return PyLong_FromLong(0);
-    if (PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) return NULL;
+    if (handling == NULL) return -1;
+    if (handling != Py_False) return 0;
+    if (PyObject_GetBuffer(read, &view, PyBUF_SIMPLE) < 0) return -1;
     end = Py_MIN(end, view.len);
     const uint8_t *data = view.buf;
+    self->end = data + end;
     self->takes = true;
     while (end - at >= 4) {
         Py_ssize_t size = u32_of(data + at);
         if (size >= LARGE || size > end - at - 4) break;
+        self->more = 0;
         outcome = take_frame(self, data + at + 4, size);
         if (outcome == OTHER && PyErr_Occurred()) outcome = FAILED;
         if (outcome == OTHER) break;
-        at += 4 + size;
-        self->frames++;
+        at = self->more > 0 ? self->behind - data : at + 4 + size;
+        self->frames += 1 + self->more;
         if (outcome == FAILED) break;
     }
     self->takes = false;
@@ -624,14 +613,39 @@ static PyObject *inlet_take(Inlet *self, PyObject *const *args, Py_ssize_t nargs
     self->taken = at;
     Py_CLEAR(self->mailbox);
     Py_CLEAR(self->link);
+    Py_CLEAR(self->way);
     PyBuffer_Release(&view);
-    return outcome == FAILED ? NULL : PyLong_FromSsize_t(at);
+    return outcome == FAILED ? -1 : at;
+}
+
+/* take(data, size, most): see inlet.py */
+static PyObject *inlet_take(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "take() takes what was received, its size, and how many runs");
+        return NULL;
+    }
+    Py_ssize_t end = PyLong_AsSsize_t(args[1]), most = PyLong_AsSsize_t(args[2]);
+    if (PyErr_Occurred()) return NULL;
+    Py_ssize_t at = take_frames(self, args[0], end, most);
+    return at < 0 ? NULL : PyLong_FromSsize_t(at);
+}
+
+Py_ssize_t frames_taken(PyObject *inlet)
+{
+    return ((Inlet *)inlet)->frames;
+}
+
+Py_ssize_t taken_bytes(PyObject *inlet)
+{
+    return ((Inlet *)inlet)->taken;
 }
 
 /* --- the type -------------------------------------------------------------------------------------- */
 
 #define EACH(what) \
     what(begins); what(known); what(runtime); what(peer); what(named); what(links); what(link); what(names); what(processes); what(aliases); \
+    what(unread); what(ways); what(find_way); what(boundary); what(lost); what(way); \
     what(named_monitors); what(node); what(serial); what(creation); what(mailbox)
 
 static int inlet_traverse(Inlet *self, visitproc visit, void *arg)
@@ -673,14 +687,15 @@ static PyObject *attribute_of(PyObject *object, const char *name, PyTypeObject *
 
 static PyObject *inlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    PyObject *begins, *known, *runtime, *peer, *named, *links;
+    PyObject *begins, *known, *runtime, *peer, *named, *links, *unread = NULL, *ways = NULL, *find_way = NULL;
+    PyObject *boundary = NULL, *lost = NULL;
     if (kwargs != NULL && PyDict_GET_SIZE(kwargs) > 0) {
         PyErr_SetString(PyExc_TypeError, "Inlet() takes no keywords");
         return NULL;
     }
     if (!PyArg_ParseTuple(
-            args, "SO!OOO!O!:Inlet", &begins, &PyDict_Type, &known, &runtime, &peer, &PyDict_Type, &named, &PyDict_Type,
-            &links)) {
+            args, "SO!OOO!O!|(O!O!OOO!):Inlet", &begins, &PyDict_Type, &known, &runtime, &peer, &PyDict_Type, &named,
+            &PyDict_Type, &links, &PyDict_Type, &unread, &PyDict_Type, &ways, &find_way, &boundary, &PyDict_Type, &lost)) {
         return NULL;
     }
     Inlet *self = (Inlet *)type->tp_alloc(type, 0);
@@ -692,6 +707,11 @@ static PyObject *inlet_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->peer = Py_NewRef(peer);
     self->named = Py_NewRef(named);
     self->links = Py_NewRef(links);
+    self->unread = Py_XNewRef(unread);
+    self->ways = Py_XNewRef(ways);
+    self->find_way = Py_XNewRef(find_way);
+    self->boundary = Py_XNewRef(boundary);
+    self->lost = Py_XNewRef(lost);
     self->names = attribute_of(runtime, "names", &PyDict_Type);
     self->processes = attribute_of(runtime, "processes", &PyDict_Type);
     self->aliases = attribute_of(runtime, "aliases", &PyDict_Type);

@@ -14,8 +14,7 @@ static Py_ssize_t number_at(PyObject *object, Py_ssize_t at)
     return value;
 }
 
-/* What a number in a slot and this make, a new reference: made before anything is done, as there may be no memory. */
-static PyObject *sum_of(PyObject *object, Py_ssize_t at, Py_ssize_t more)
+PyObject *sum_of(PyObject *object, Py_ssize_t at, Py_ssize_t more)
 {
     PyObject *number = *field_at(object, at), *by = PyLong_FromSsize_t(more);
     PyObject *sum = number == NULL || by == NULL ? NULL : PyNumber_Add(number, by);
@@ -24,11 +23,9 @@ static PyObject *sum_of(PyObject *object, Py_ssize_t at, Py_ssize_t more)
     return sum;
 }
 
-PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size)
+/* Write a frame of both there; where it ends. */
+static uint8_t *put_frame(uint8_t *to, const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size)
 {
-    PyObject *frame = PyBytes_FromStringAndSize(NULL, 4 + head_size + size);
-    if (frame == NULL) return NULL;
-    uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
     uint32_t length = (uint32_t)(head_size + size);
     to[0] = (uint8_t)(length >> 24);
     to[1] = (uint8_t)(length >> 16);
@@ -36,6 +33,13 @@ PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, P
     to[3] = (uint8_t)length;
     memcpy(to + 4, head, (size_t)head_size);
     memcpy(to + 4 + head_size, rest, (size_t)size);
+    return to + 4 + head_size + size;
+}
+
+PyObject *frame_from(const char *head, Py_ssize_t head_size, const char *rest, Py_ssize_t size)
+{
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, 4 + head_size + size);
+    if (frame != NULL) put_frame((uint8_t *)PyBytes_AS_STRING(frame), head, head_size, rest, size);
     return frame;
 }
 
@@ -68,15 +72,15 @@ static PyObject *open_queue(Hot *hot, PyObject *connection, PyObject **channel)
     return queue;
 }
 
-/* Connection.send_frame: 1 if it was queued, 0 if not, -1 on failure */
-static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
+/* Connection.send_frame, of bytes that are so many frames: 1 if they were queued, 0 if not, -1 on failure */
+static int queue_frames(Hot *hot, PyObject *connection, PyObject *frame, Py_ssize_t count)
 {
     PyObject *channel, *queue = open_queue(hot, connection, &channel);
     if (queue == NULL || !PyBytes_CheckExact(frame)) return 0;
     Py_ssize_t size = number_at(queue, hot->queue_size), limit = number_at(connection, hot->connection_busy_limit);
     if (size < 0 || limit < 0) return 0;
     PyObject *more = sum_of(queue, hot->queue_size, PyBytes_GET_SIZE(frame));
-    PyObject *sent = more == NULL ? NULL : sum_of(connection, hot->connection_sent, 1);
+    PyObject *sent = more == NULL ? NULL : sum_of(connection, hot->connection_sent, count);
     int failed = sent == NULL ? -1 : append_to(hot, *field_at(queue, hot->queue_ready), frame);
     if (!failed) {
         set_field(queue, hot->queue_size, more);
@@ -97,7 +101,7 @@ static int queue_frame(Hot *hot, PyObject *connection, PyObject *frame)
 PyObject *connection_send_frame(PyObject *connection, PyObject *frame)
 {
     Hot *hot = the_hot();
-    int queued = queue_frame(hot, connection, frame);
+    int queued = queue_frames(hot, connection, frame, 1);
     if (queued < 0) return NULL;
     if (queued > 0) Py_RETURN_TRUE;
     PyObject *args[] = {connection, frame};
@@ -284,6 +288,63 @@ static PyObject *frame_of_unread(Way *self, PyObject *rest)
     if (size > PyLong_AsSsize_t(self->most)) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     return frame_from(
         PyBytes_AS_STRING(self->head), head, PyBytes_AS_STRING(rest), PyBytes_GET_SIZE(rest));
+}
+
+/* The way through a connection that this is, NULL where it is none. */
+static Way *way_unread(Hot *hot, PyObject *way)
+{
+    Way *self = (Way *)way;
+    bool is_one = Py_TYPE(way) == hot->way && self->kind == OF_THE_UNREAD && Py_TYPE(self->port) == hot->connection;
+    return is_one ? self : NULL;
+}
+
+int pass_on(Hot *hot, PyObject *way, const uint8_t *rest, Py_ssize_t size)
+{
+    Way *self = way_unread(hot, way);
+    Py_ssize_t most = self == NULL ? 0 : PyLong_AsSsize_t(self->most);
+    if (most == -1 && PyErr_Occurred()) return -1;
+    if (self == NULL || PyBytes_GET_SIZE(self->head) + size > most) return 0;
+    PyObject *frame =
+        frame_from(PyBytes_AS_STRING(self->head), PyBytes_GET_SIZE(self->head), (const char *)rest, size);
+    int sent = frame == NULL ? -1 : queue_frames(hot, self->port, frame, 1);
+    Py_XDECREF(frame);
+    return sent;
+}
+
+/* How many of these fit: each no longer than a frame may be, and together no more than leaves the connection idle. */
+static Py_ssize_t how_many_fit(Py_ssize_t head, const Rests *rests, Py_ssize_t most, Py_ssize_t room, Py_ssize_t *total)
+{
+    Py_ssize_t count = 0;
+    for (*total = 0; count < rests->count; count++) {
+        Py_ssize_t size = 4 + head + rests->sizes[count];
+        if (size - 4 > most || size >= room - *total) break;
+        *total += size;
+    }
+    return count;
+}
+
+Py_ssize_t pass_many_on(Hot *hot, PyObject *way, const Rests *rests)
+{
+    PyObject *channel;
+    Py_ssize_t total;
+    Way *self = way_unread(hot, way);
+    PyObject *queue = self == NULL ? NULL : open_queue(hot, self->port, &channel);
+    Py_ssize_t queued = queue == NULL ? -1 : number_at(queue, hot->queue_size);
+    Py_ssize_t limit = queued < 0 ? -1 : number_at(self->port, hot->connection_busy_limit);
+    if (limit < 0) return 0;
+    Py_ssize_t most = PyLong_AsSsize_t(self->most), head = PyBytes_GET_SIZE(self->head);
+    if (most == -1 && PyErr_Occurred()) return -1;
+    Py_ssize_t count = how_many_fit(head, rests, most, limit - queued, &total);
+    if (count == 0) return 0;
+    PyObject *frames = PyBytes_FromStringAndSize(NULL, total);
+    if (frames == NULL) return -1;
+    uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frames);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        to = put_frame(to, PyBytes_AS_STRING(self->head), head, (const char *)rests->at[i], rests->sizes[i]);
+    }
+    int sent = queue_frames(hot, self->port, frames, count);
+    Py_DECREF(frames);
+    return sent <= 0 ? sent : count;
 }
 
 static PyObject *way_call(Way *self, PyObject *const *args, size_t nargsf, PyObject *kwnames)

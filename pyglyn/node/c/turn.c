@@ -182,6 +182,20 @@ static PyObject *turn_at_end(PyObject *turn, PyObject *function)
     Py_RETURN_NONE;
 }
 
+int begin_turn(PyObject *turn)
+{
+    PyObject *begun = Py_TYPE(turn) == hot->turn ? turn_begin(turn, NULL) : PyObject_CallMethod(turn, "begin", NULL);
+    Py_XDECREF(begun);
+    return begun == NULL ? -1 : begun == Py_True;
+}
+
+int end_turn(PyObject *turn)
+{
+    PyObject *ended = Py_TYPE(turn) == hot->turn ? turn_end(turn, NULL) : PyObject_CallMethod(turn, "end", NULL);
+    Py_XDECREF(ended);
+    return ended == NULL ? -1 : 0;
+}
+
 /* --- waiters --------------------------------------------------------------------------------------- */
 
 /* Waiter.wake */
@@ -659,12 +673,17 @@ static PyMethodDef methods[METHOD_COUNT] = {
     [FLUSH] = {"_flush", connection_flush, METH_NOARGS, NULL},
     [SEND_FRAME_ON_LINK] = {"send_frame", link_send_frame, METH_O, NULL},
     [FLUSH_LINK] = {"flush", link_flush, METH_NOARGS, NULL},
+    [GET_BUFFER] = {"get_buffer", connection_get_buffer, METH_O, NULL},
+    [BUFFER_UPDATED] = {"buffer_updated", connection_buffer_updated, METH_O, NULL},
+    [GET_BUFFER_OF_LINK] = {"get_buffer", link_get_buffer, METH_O, NULL},
+    [BUFFER_OF_LINK_UPDATED] = {"buffer_updated", link_buffer_updated, METH_O, NULL},
 };
 
 static PyTypeObject *class_of(int method)
 {
     return method < WAKE_METHOD ? hot->turn : method < PUT_ENCODED ? hot->waiter
-        : method < SEND_FRAME ? hot->mailbox : method < SEND_FRAME_ON_LINK ? hot->connection : hot->link;
+        : method < SEND_FRAME ? hot->mailbox : method < SEND_FRAME_ON_LINK ? hot->connection
+        : method < GET_BUFFER ? hot->link : method < GET_BUFFER_OF_LINK ? hot->connection : hot->link;
 }
 
 int remember_methods(Hot *of_this_interpreter)
