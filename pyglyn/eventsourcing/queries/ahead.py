@@ -21,6 +21,7 @@ import attrs
 
 from pyglyn.errors import EventStoreError, StoreUnavailable
 from pyglyn.eventsourcing.cluster.sources import Source
+from pyglyn.eventsourcing.queries.selected import Passing
 from pyglyn.eventsourcing.stores.store import BATCH, EventStore, Page, RecordedEvent
 from pyglyn.patience import call_off
 
@@ -124,10 +125,12 @@ class ReadAhead:
         return await self._source.wait(after, timeout=timeout)
 
     async def forget(self) -> None:
-        """Forget what was read ahead."""
+        """Forget what is known of the source: what was read ahead, and what was passed by."""
         self._rest.clear()
         ahead, self._next = self._next, None
         await _call_off(ahead)
+        if isinstance(self._source, Passing):
+            self._source.forget()
 
 
 async def _result(ahead: _Asked) -> Page[Any] | None:

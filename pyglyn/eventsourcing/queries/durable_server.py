@@ -322,8 +322,6 @@ class DurableServer(QueryServer):
             await self.ahead.forget()
         await self._prepare()
         if self.selected is not None:
-            if self.projection.is_loading:
-                self.selected.forget()
             await self.selected.look()
         checkpoint = await self.database.load_checkpoint(name)
         if checkpoint.version == 0:

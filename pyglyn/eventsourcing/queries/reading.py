@@ -71,10 +71,13 @@ async def subscribe(
 async def _events(
     store: EventStore[E, Any], ahead: ReadAhead, after: int, aggregate_id: str | None, batch: int
 ) -> AsyncIterator[RecordedEvent[E]]:
-    complaints, attempts = Complaints(), 0
+    complaints, attempts, before = Complaints(), 0, 0
     while True:
         try:
             end = await store.last_position()
+            if end < before:  # and its store has told somebody else
+                await ahead.forget()
+            before = end
             events = await ahead.read(after, limit=batch, aggregate_id=aggregate_id)
             if not events:
                 after = max(after, end)  # whatever there is up to here is another aggregate's

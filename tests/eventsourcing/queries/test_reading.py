@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from pyglyn.errors import ActorTimeout, EntityNotFound, StoreUnavailable
 from pyglyn.etf import Atom
 from pyglyn.eventsourcing.queries.durable_server import DurableServer
 from pyglyn.testing import eventually
-from pyglyn.testing.bank import BankAccount, DepositMoney, OpenAccount, apply, handle
+from pyglyn.testing.bank import AccountOpened, BankAccount, DepositMoney, OpenAccount, apply, handle
+from pyglyn.testing.waiting import patiently
 from tests.eventsourcing.queries.totals import bank, deposits
 
 pytestmark = pytest.mark.usefixtures("stores_closed")
@@ -62,12 +64,36 @@ async def test_a_subscription_yields_nothing_that_was_read_ahead_of_a_file_that_
         for position in range(1, 11):
             assert (await anext(events)).position == position
         await store.read(0, limit=1)  # the thread has read the next ones before
-        for end in ("", "-wal", "-shm"):
-            path.with_name(f"bank.db{end}").unlink(missing_ok=True)
-        restored.rename(path)
+        move(restored, path)
         after = await anext(events)
         assert (after.aggregate_id, after.position) == ("new", 11)
         await events.aclose()
+
+
+def move(restored: Path, path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
+    restored.rename(path)
+
+
+async def test_subscriptions_pass_by_nothing_that_was_none_of_theirs_in_a_file_that_was_replaced(tmp_path):
+    """The store tells whoever asks it first; to another one it shows by where the new file ends."""
+    path, restored = tmp_path / "bank.db", tmp_path / "restored.db"
+    async with bank(f"sqlite:{restored}") as other:
+        for id in ("b", "c", "d"):
+            await other.append(id, [AccountOpened(id)], expected=0)
+            await deposits(other, id, 19, start=1)
+    async with bank(f"sqlite:{path}") as store:
+        await store.append("old", [AccountOpened("old")], expected=0)
+        await deposits(store, "old", 69, start=1)
+        several = [es.subscribe(store, select=[AccountOpened]) for _ in range(2)]
+        for events in several:
+            assert (await anext(events)).position == 1
+        move(restored, path)
+        for events in several:
+            async with asyncio.timeout(patiently(5)):
+                assert (await anext(events)).position == 21
+            await events.aclose()
 
 
 async def test_one_waits_until_a_query_has_done_what_was_written(node, url):
