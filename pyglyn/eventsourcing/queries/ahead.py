@@ -7,6 +7,7 @@ to know.
 
 Between its answer and the next question a database has nothing to do, for as long as it takes to decode
 many events. So where events are small several batches are read at once; each is decoded when it is asked for.
+Whoever reads them finds out whether they are small, and else has one, or as much of it as there is room for.
 
 Layer: eventsourcing, queries.
 """
@@ -34,6 +35,9 @@ SEVERAL = 4
 MOST = 500
 """Events that several batches have at most."""
 
+SINGLE = 16
+"""Batches that are read one by one where several could not be had, because of large events or the end."""
+
 
 @attrs.frozen
 class _Asked:
@@ -59,6 +63,7 @@ class ReadAhead:
         self._next: _Asked | None = None
         self._rest: deque[Page[Any]] = deque()  # whole batches that are there
         self._place = 0, 0  # where they begin, and how large they are
+        self._single = 0  # so many batches are still read one by one
 
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
@@ -69,7 +74,7 @@ class ReadAhead:
         while True:
             page = await self._take(after, limit)
             events = page.decode()
-            if events or page.rows < limit:
+            if events or (page.rows < limit and not page.is_cut):
                 return events
             after = page.last
 
@@ -79,13 +84,13 @@ class ReadAhead:
         else:
             self._rest.clear()
             size, page = await self._several(after, limit)
-            if page.rows < limit:
+            if page.rows < limit and not page.is_cut:
                 return page
-            if page.rows >= size:
+            if page.rows >= size or page.is_cut:
                 self._ask(page, limit)
                 await asyncio.sleep(0)  # so that the database is asked before we decode
             parts = page.parts(limit) if page.parts is not None and page.rows > limit else [page]
-            self._rest.extend(part for part in parts if part.rows >= limit)
+            self._rest.extend(part for part in parts if part.rows >= limit or page.is_cut)
         page = self._rest.popleft()
         self._place = page.last, limit
         return page
@@ -95,14 +100,20 @@ class ReadAhead:
         ahead, self._next = self._next, None
         if ahead is not None and (ahead.after, ahead.limit) == (after, limit):
             page = await _result(ahead)
-            if page is not None and page.rows >= limit and (page.rows == limit or page.parts is not None):
+            if page is None or page.rows < ahead.size > limit:
+                self._single = SINGLE
+            if page is not None and _is_whole(page, limit):
                 return ahead.size, page
         else:
             await _call_off(ahead)
         return limit, await self._page(after, limit)
 
     def _ask(self, page: Page[Any], limit: int) -> None:
-        size = limit * max(1, min(SEVERAL, MOST // limit)) if page.is_small else limit
+        size = limit
+        if self._single:
+            self._single -= 1
+        elif page.is_small:
+            size *= max(1, min(SEVERAL, MOST // limit))
         task = asyncio.ensure_future(self._behind(page, size))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen, if not raised
         self._next = _Asked(page.last, limit, size, task)
@@ -131,6 +142,13 @@ class ReadAhead:
         await _call_off(ahead)
         if isinstance(self._source, Passing):
             self._source.forget()
+
+
+def _is_whole(page: Page[Any], limit: int) -> bool:
+    """Whether these are batches that were read, and not the end, which may be none by now."""
+    if page.rows > limit and page.parts is None:
+        return False
+    return page.rows >= limit or page.is_cut
 
 
 async def _result(ahead: _Asked) -> Page[Any] | None:

@@ -13,7 +13,7 @@ Layer: eventsourcing, stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -32,6 +32,9 @@ _SEPARATOR = "\x1f"
 LARGE = 1024
 """Characters of an event from which on packing gains nothing, and costs memory."""
 
+ROOM = 16 * 2**20
+"""Characters of payloads that are in memory at once, for each page; larger is one with a single event."""
+
 WORTH_IT = 8
 """Rows from which on it is worth while."""
 
@@ -39,11 +42,27 @@ _PAYLOADS = 6
 """Which of the other columns they are."""
 
 
-def packed_statement(rows: str, *, by_type: bool) -> str:
-    """Return the statement that packs what a statement of a reader by position finds; same parameters."""
+def share(limit: int) -> int:
+    """Return how large an event may be where so many of them are packed.
+
+    A larger one would not be packed for long, but for a while it would be there twice or three times.
+    """
+    return max(ROOM // limit, 16 * LARGE)
+
+
+def packed_statement(rows: str, limit: int, *, by_type: bool) -> str:
+    """Return the statement that packs what a statement of a reader by position finds; same parameters.
+
+    Args:
+        rows: that statement.
+        limit: how many rows it finds at most.
+        by_type: whether it finds those of one aggregate type.
+    """
     columns = ("position", "coalesce(recorded_at::text, '')", *_rest(by_type), "metadata")
+    small = f"CASE WHEN octet_length(payload::text) <= {share(limit)} THEN payload END"
+    columns = tuple(small if column == "payload" else column for column in columns)
     counts = ", ".join(f"count({column})" for column in columns)
-    packed = ", ".join(f"string_agg({column}::text, '{_SEPARATOR}')" for column in columns)
+    packed = ", ".join(f"string_agg(({column})::text, '{_SEPARATOR}')" for column in columns)
     return f"SELECT count(*), least({counts}), {packed} FROM ({rows}) AS page"
 
 
@@ -69,9 +88,14 @@ class Packed:
         return Packed(self.positions[part], tuple(column[part] for column in self.others))
 
     @property
+    def size(self) -> int:
+        """Characters of all payloads."""
+        return sum(map(len, self.others[_PAYLOADS]))
+
+    @property
     def is_large(self) -> bool:
         """Whether it were better read row by row."""
-        return sum(map(len, self.others[_PAYLOADS])) > LARGE * len(self)
+        return self.size > LARGE * len(self)
 
 
 Rows: TypeAlias = "list[Row] | Packed"
@@ -81,6 +105,22 @@ def parts(rows: Rows, size: int, decode: Callable[[Rows], list[RecordedEvent[E]]
     """Return rows, of which there are some, as pages of so many."""
     several = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [Page(len(part), last_position(part, 0), partial(decode, part)) for part in several]
+
+
+async def read_pages(
+    page_behind: Callable[[int, int], Awaitable[Page[E]]], after: int, limit: int
+) -> list[RecordedEvent[E]]:
+    """Read as `EventStore.read` does what comes in pages, by a function from a position and how many."""
+    found = list[RecordedEvent[E]]()
+    while limit > 0:
+        page = await page_behind(after, limit)
+        found += page.decode()
+        if not page.is_cut and (found or page.rows < limit):
+            break
+        after = page.last
+        if page.is_cut:
+            limit -= page.rows
+    return found
 
 
 def last_position(rows: Rows, after: int) -> int:
@@ -141,15 +181,25 @@ def _of_size(parts: list[T], count: int) -> list[T]:
 
 
 class Packing:
-    """Whether the pages of a store are worth packing: not where one was not, or where events are large."""
+    """Whether the pages of a store are worth packing: not where one was not, or where events are large.
+
+    Attributes:
+        is_worth_it: that.
+        most: how many events as large as those of the page before there is `ROOM` for.
+    """
 
     def __init__(self) -> None:
         self.is_worth_it = True
+        self.most = ROOM
 
     def seen(self, rows: Rows | None) -> None:
         """Learn from the page before; None for one that could not be unpacked."""
-        if rows is None or isinstance(rows, Packed):
-            self.is_worth_it = rows is not None and not rows.is_large
+        if rows is None:
+            self.is_worth_it = False
+            return
+        if isinstance(rows, Packed):
+            size = rows.size
         else:
-            sizes = sum(len(row[7]) for row in rows if isinstance(row[7], str | bytes))
-            self.is_worth_it = sizes <= LARGE * len(rows)
+            size = sum(len(row[7]) for row in rows if isinstance(row[7], str | bytes))
+        self.is_worth_it = size <= LARGE * len(rows)
+        self.most = max(1, ROOM * len(rows) // size) if size else ROOM

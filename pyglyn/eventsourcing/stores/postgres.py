@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ import attrs
 from pyglyn.errors import StoreUnavailable
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
+from pyglyn.eventsourcing.stores.packed import read_pages
 from pyglyn.eventsourcing.stores.postgres_appends import New, PostgresAppends
 from pyglyn.eventsourcing.stores.postgres_database import REPAIR_S, PostgresDatabase, import_psycopg
 from pyglyn.eventsourcing.stores.postgres_pages import PostgresPages
@@ -230,14 +231,10 @@ class PostgresStore(SqlManagerReads, EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
-        if limit <= 0:
-            return []
-        while True:
-            page = await self._opened().pages.page(after, limit, aggregate_id)
-            found = page.decode()
-            if found or page.rows < limit:
-                return found
-            after = page.last
+        def behind(after: int, limit: int) -> Awaitable[Page[E]]:
+            return self._opened().pages.page(after, limit, aggregate_id)
+
+        return await read_pages(behind, after, limit)
 
     async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
         return await self._opened().pages.page(after, limit)

@@ -37,7 +37,7 @@ from pyglyn.eventsourcing.stores.sql import (
     scanned,
     selected_statement,
 )
-from pyglyn.eventsourcing.stores.store import Page
+from pyglyn.eventsourcing.stores.store import BATCH, Page
 
 _POSITIONS_AT_ONCE = 10_000
 
@@ -75,7 +75,7 @@ class _Behind:
 
     @property
     def packed(self) -> str:
-        return packed_statement(self.statement, by_type=self.aggregate_type is not None)
+        return packed_statement(self.statement, self.limit, by_type=self.aggregate_type is not None)
 
 
 class PostgresPages:
@@ -91,8 +91,11 @@ class PostgresPages:
 
     async def page(self, after: int, limit: int, aggregate_id: str | None = None) -> Page[Any]:
         """As `EventStore.read_page`, of all events or those of one aggregate."""
-        keys, by_id = read_keys(self._aggregate_type, aggregate_id), aggregate_id is not None
-        rows = await self._rows_behind(after, keys, limit, by_id=by_id)
+        keys, by_id, most = read_keys(self._aggregate_type, aggregate_id), aggregate_id is not None, limit
+        rows = await self._many_behind(after, keys, limit) if limit > BATCH and not by_id else None
+        if rows is None:
+            most = limit if by_id else min(limit, BATCH, self._packing.most)
+            rows = await self._rows_behind(after, keys, most, by_id=by_id)
         decode = self._codec.recorded_rows
         return Page(
             len(rows),
@@ -100,7 +103,22 @@ class PostgresPages:
             partial(decode, rows),
             is_small=isinstance(rows, Packed) and not rows.is_large,
             parts=lambda size: parts(rows, size, decode),
+            is_cut=len(rows) >= most < limit,
         )
+
+    async def _many_behind(self, after: int, keys: Sequence[str], limit: int) -> Rows | None:
+        """Return as many rows as are asked for; None where they may not all be small, or there."""
+        if self._end is None:
+            await self.last_position()
+        until = after + limit * self._apart
+        if self._end is None or until > self._end or not self._packing.is_worth_it:
+            return None
+        behind = _Behind(self._aggregate_type, (after, until, *keys), limit, until=True)
+        rows = self._unpacked(await self._database.query(behind.packed, behind.parameters))
+        if rows is None or len(rows) < limit:
+            return None
+        self._note_distance(after, rows)
+        return rows
 
     async def _rows_behind(self, after: int, keys: Sequence[str], limit: int, *, by_id: bool) -> Rows:
         """Return rows behind a position: all that were committed when this was called, or ``limit``.

@@ -25,6 +25,7 @@ from pyglyn.errors import CommandRepeated, EventStoreError, StoreUnavailable, Ve
 from pyglyn.eventsourcing.domain.envelope import EventEnvelope
 from pyglyn.eventsourcing.domain.snapshot import Snapshot
 from pyglyn.eventsourcing.stores.later import Later
+from pyglyn.eventsourcing.stores.packed import read_pages
 from pyglyn.eventsourcing.stores.rows import RowCodec, SnapshotRow, storable_text
 from pyglyn.eventsourcing.stores.selection import (
     PART_IN_SQLITE,
@@ -256,14 +257,7 @@ class SqliteStore(SqlManagerReads, EventStore[E, S]):
     async def read(
         self, after: int = 0, *, limit: int = BATCH, aggregate_id: str | None = None
     ) -> list[RecordedEvent[E]]:
-        if limit <= 0:
-            return []
-        while True:
-            page = await self._page(after, limit, aggregate_id)
-            found = page.decode()
-            if found or page.rows < limit:
-                return found
-            after = page.last
+        return await read_pages(lambda after, limit: self._page(after, limit, aggregate_id), after, limit)
 
     async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
         return await self._page(after, limit, None)

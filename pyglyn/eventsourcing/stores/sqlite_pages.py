@@ -18,18 +18,18 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import attrs
 
 from pyglyn.eventsourcing.stores.json.columns import integers, texts
-from pyglyn.eventsourcing.stores.packed import LARGE, Packed, Rows, parts
+from pyglyn.eventsourcing.stores.packed import LARGE, ROOM, Packed, Row, Rows, parts, share
 from pyglyn.eventsourcing.stores.rows import NOTHING_USUAL, RowCodec, Usual
 from pyglyn.eventsourcing.stores.sql import positioned_statement
 from pyglyn.eventsourcing.stores.sqlite_database import SqliteDatabase, fetch, is_no_text
-from pyglyn.eventsourcing.stores.store import Page, RecordedEvent
+from pyglyn.eventsourcing.stores.store import BATCH, Page, RecordedEvent
 
 _WORTH_A_LOOK = 8
 """Rows from which on it is worth while to find out where events are, and to have them in one row."""
@@ -44,6 +44,8 @@ _COMMON = ("aggregate_type", "event_type", "event_version", "metadata")
 _OWN = ("recorded_at", "sequence", "aggregate_id", "payload")
 _INTEGER_COLUMNS, _PAYLOADS = 3, 3
 """Of the position and these, how many are integers; which of these are the payloads."""
+_PAYLOAD = 7
+"""Which column of a row it is."""
 _INTEGERS = re.compile(r"\[[-0-9,nul]*\]")
 """Neither texts nor floats, of which infinity is none in JSON."""
 
@@ -58,6 +60,7 @@ class _Found:
         packed: or the positions and the texts of the other columns.
         usual: what these leave out.
         is_uniform: whether there was nothing else.
+        is_cut: as of `Page`.
     """
 
     rows: int
@@ -66,6 +69,7 @@ class _Found:
     packed: tuple[list[int], Sequence[str]] | None = None
     usual: Usual = NOTHING_USUAL
     is_uniform: bool = False
+    is_cut: bool = False
 
     @property
     def is_small(self) -> bool:
@@ -102,6 +106,33 @@ class _Begun:
         return self.found if self.connection is connection and self.limit == limit else None
 
 
+class _Fitting:
+    """Rows, one at least, as long as there is room for their payloads.
+
+    Attributes:
+        size: how many characters these have that were asked for.
+        is_cut: whether there are more rows.
+    """
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = rows
+        self.size = 0
+        self.is_cut = False
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self._rows:
+            if self.size >= ROOM:
+                self.is_cut = True
+                return
+            yield row
+            self.size += _size(row)
+
+
+def _size(row: Row) -> int:
+    payload = row[_PAYLOAD]
+    return len(payload) if isinstance(payload, str | bytes) else 0
+
+
 class SqlitePages:
     """Reads the pages of one store, all its events or those of one aggregate."""
 
@@ -111,6 +142,7 @@ class SqlitePages:
         self._is_uniform = False  # the last page had nothing but what is usual
         self._is_at: int | None = None  # rowids less positions, as of the last page
         self._is_packed = True  # and could be had in one row, and was small enough for that
+        self._most = ROOM  # and there is room for so many events as large as those of the last one
         by_type = codec.aggregate_type is not None
         conditions = " AND aggregate_type = ?" if by_type else ""
         conditions += " AND aggregate_id = ?" if by_id else ""
@@ -121,31 +153,40 @@ class SqlitePages:
         JOIN event AS e USING (aggregate_type, aggregate_id, sequence)
         """
         conditions = conditions.replace("aggregate", "p.aggregate")
-        self._by_rowid = f"""
+        self._by_rowid = self._rows("e.payload", conditions)
+        small = "CASE WHEN length(e.payload) <= ? THEN e.payload END AS payload"
+        self._packed = {of: self._packing(of, self._rows(small, conditions)) for of in (False, True)}
+
+    def _rows(self, payload: str, conditions: str) -> str:
+        return f"""
         SELECT p.position, p.recorded_at, nullif(e.aggregate_type, ?) AS aggregate_type, e.aggregate_id,
           e.sequence, nullif(e.event_type, ?) AS event_type, nullif(e.event_version, ?) AS event_version,
-          e.payload, nullif(coalesce(e.metadata, '[]'), ?) AS metadata
+          {payload}, nullif(coalesce(e.metadata, '[]'), ?) AS metadata
         FROM pyglyn_position AS p LEFT JOIN event AS e
         ON e.rowid = p.position + ? AND e.sequence = p.sequence AND e.aggregate_id = p.aggregate_id
         AND e.aggregate_type = p.aggregate_type
         WHERE p.position > ?{conditions} ORDER BY p.position LIMIT ?
         """
-        self._packed = {is_uniform: self._packing(is_uniform) for is_uniform in (False, True)}
 
-    def _packing(self, is_uniform: bool) -> str:
+    def _packing(self, is_uniform: bool, rows: str) -> str:
         others = () if is_uniform else _COMMON
         arrays = ", ".join(f"json_group_array({column})" for column in ("position", *_OWN, *others))
+        whole = " AND ".join(f"count(*) = count({column})" for column in ("aggregate_id", "payload"))
         # Numbers are less than texts.
         least = " AND ".join(
             f"typeof(min({column})) IN ('text', 'null')" for column in ("aggregate_id", "payload", *others)
         )
         return f"""
-        SELECT count(*) = count(aggregate_id) AND {least}, count(coalesce({", ".join(_COMMON)})), {arrays}
-        FROM ({self._by_rowid})
+        SELECT {whole} AND {least}, count(coalesce({", ".join(_COMMON)})), {arrays}
+        FROM ({rows})
         """
 
     def read(self, connection: sqlite3.Connection, after: int, limit: int, keys: Sequence[str]) -> _Found:
         """Read what is behind a position, in the database's thread.
+
+        Events that are packed are so small that there is room for many more than anybody asks for. Of others
+        are read as many as there is room for, or where all have to be read before their size is known, would
+        be if they were as large as the last ones.
 
         Args:
             connection: to read from.
@@ -167,14 +208,18 @@ class SqlitePages:
                     found = self._read_by_rowid(connection, parameters)
                 if found is not None:
                     return found
-        rows, _ = fetch(connection, self._by_columns, (after, *keys, limit))
-        events = self._codec.recorded_rows(rows)
-        return _Found(len(rows), rows[-1][0] if rows else after, events)
+        most = min(limit, BATCH, self._most)
+        rows, _ = fetch(connection, self._by_columns, (after, *keys, most))
+        events, size = self._codec.recorded_rows(rows), sum(map(_size, rows))
+        self._most = max(1, ROOM * len(rows) // size) if size else ROOM
+        return _Found(len(rows), rows[-1][0] if rows else after, events, is_cut=len(rows) >= most < limit)
 
     def _read_packed(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> _Found | None:
         usual, is_uniform, self._is_packed = self._usual, self._is_uniform, False
         try:
-            row = connection.execute(self._packed[is_uniform], (*_values(usual), *parameters)).fetchone()
+            of, kind, version, metadata = _values(usual)
+            values = of, kind, version, share(parameters[-1]), metadata
+            row = connection.execute(self._packed[is_uniform], (*values, *parameters)).fetchone()
         except sqlite3.Error:  # rows have it as well, or can show what is there
             return None
         is_right, unusual, *columns = row
@@ -196,17 +241,17 @@ class SqlitePages:
 
     def _read_by_rowid(self, connection: sqlite3.Connection, parameters: Sequence[Any]) -> _Found | None:
         usual, gaps = self._usual, list[int]()
-        rows = connection.execute(self._by_rowid, (*_values(usual), *parameters))
+        fitting = _Fitting(connection.execute(self._by_rowid, (*_values(usual), *parameters)))
         try:
-            events = self._codec.recorded_rows(rows, usual, gaps)
+            events = self._codec.recorded_rows(fitting, usual, gaps)
         except sqlite3.OperationalError as error:
             if not is_no_text(error):
                 raise
             return None
         if gaps or not events:
             return None
-        self._is_packed = sum(len(event.raw) for event in events) <= LARGE * len(events)
-        return _Found(len(events), events[-1].position, events)
+        self._is_packed = fitting.size <= LARGE * len(events)
+        return _Found(len(events), events[-1].position, events, is_cut=fitting.is_cut)
 
     async def page(
         self,
@@ -249,6 +294,7 @@ class SqlitePages:
             partial(self._decoded, found),
             is_small=found.is_small and ahead.alone >= _ALONE,
             parts=partial(self._parts, found) if found.is_divisible else None,
+            is_cut=found.is_cut,
             behind=lambda size: self.page(database, last, size, keys, ahead),
         )
 

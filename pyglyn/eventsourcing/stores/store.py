@@ -181,7 +181,7 @@ class Page(Generic[E]):
     """Events that were read and are not decoded yet.
 
     Attributes:
-        rows: how many; as many as were asked for if there may be more.
+        rows: how many; as many as were asked for if there may be more, unless it is cut.
         last: the position of the last one; that after which was read if there is none.
         decode: returns the events, without those that are gone.
         is_small: whether several of such pages can be read at once without taking much memory, as one that
@@ -189,6 +189,7 @@ class Page(Generic[E]):
         parts: divides it into pages of so many events; the last one may have fewer.
         behind: reads the page behind this one, of so many events. Who calls it reads on, so the store may
             begin with the page behind that one before it is asked for it. None: `read_page` does it.
+        is_cut: whether it has fewer than were asked for because of their size, so that there may be more.
     """
 
     rows: int
@@ -197,6 +198,7 @@ class Page(Generic[E]):
     is_small: bool = False
     parts: Callable[[int], list[Page[E]]] | None = None
     behind: Callable[[int], Awaitable[Page[E]]] | None = None
+    is_cut: bool = False
 
 
 class SideTables(abc.ABC):
@@ -587,7 +589,10 @@ class EventStore(SideTables, ManagerReads, Generic[E, S]):
         """
 
     async def read_page(self, after: int = 0, *, limit: int = BATCH) -> Page[E]:
-        """As `read`, but not decoded yet: another page can be read meanwhile."""
+        """As `read`, but not decoded yet: another page can be read meanwhile.
+
+        Of large events it may have fewer, one at least, and then says so: where they take much memory.
+        """
         events = await self.read(after, limit=limit)
         return Page(len(events), events[-1].position if events else after, lambda: events)
 

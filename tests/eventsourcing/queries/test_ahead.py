@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
+import attrs
 import pytest
 
 from pyglyn import eventsourcing as es
 from pyglyn.errors import StoreUnavailable
-from pyglyn.eventsourcing.queries.ahead import ReadAhead
-from pyglyn.eventsourcing.stores.store import Page
+from pyglyn.eventsourcing.queries.ahead import MOST, SINGLE, ReadAhead
+from pyglyn.eventsourcing.stores.packed import ROOM
+from pyglyn.eventsourcing.stores.store import BATCH, Page
 from pyglyn.testing import eventually
 from tests.eventsourcing.queries.totals import deposits
 
@@ -238,6 +241,71 @@ async def test_what_is_too_much_at_once_is_read_batch_by_batch():
     store.too_much = 5
     with pytest.raises(es.EventStoreError, match="too much"):
         await all_of(ReadAhead(store))
+
+
+async def test_large_events_behind_small_ones_are_read_as_there_is_room_for_them(url, monkeypatch):
+    """Nobody knows of a page how large it is before it is read. Of PostgreSQL one batch is."""
+    large, pages = 1 << 20, list[Page[Any]]()
+    read = ReadAhead._behind
+
+    async def note(self: ReadAhead, page: Page[Any], size: int) -> Page[Any]:
+        pages.append(await read(self, page, size))
+        return pages[-1]
+
+    monkeypatch.setattr(ReadAhead, "_behind", note)
+    async with es.open_store(url, aggregate_type="t") as store:
+        await store.append("small", [{}] * (30 * BATCH), expected=0)
+        for n in range(40):
+            await store.append(f"large{n}", [{"text": "x" * large}], expected=0)
+        await store.append("end", [{}] * (3 * BATCH), expected=0)
+        ahead, found = ReadAhead(store), list[int]()
+        while batch := await positions(ahead, found[-1] if found else 0):
+            assert len(batch) <= BATCH
+            found += batch
+        whole = len(await store.read(30 * BATCH, limit=200)), len(await store.read(0, limit=3000))
+    assert found == list(range(1, 33 * BATCH + 41))
+    assert whole == (200, 3000)
+    sizes = [sum(len(event.raw) for event in page.decode()) for page in pages]
+    above = [size for size in sizes if size > ROOM + large + 20]
+    assert above == [] if url.startswith("sqlite") else all(size <= BATCH * (large + 20) for size in above)
+    assert len(above) <= 1
+    assert MOST in [page.rows for page in pages]
+
+
+async def test_what_was_packed_is_no_more_in_memory_than_what_is_read_row_by_row(tmp_path):
+    async with es.open_store(f"sqlite:{tmp_path}/a.db", aggregate_type="t") as store:
+        await store.append("small", [{}] * 250, expected=0)
+        for n in range(64):
+            await store.append(f"large{n}", [{"text": "x" * (1 << 20)}], expected=0)
+        ahead, after = ReadAhead(store), 0
+        tracemalloc.start()
+        try:
+            while batch := await positions(ahead, after, limit=250):
+                after = batch[-1]
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert after == 314
+    assert most < 8 * ROOM
+
+
+async def test_a_page_that_is_cut_is_not_the_end():
+    store = await small(25)
+    read_page = store.read_page
+
+    async def cut(after: int = 0, *, limit: int = 500) -> Page[Any]:
+        page = await read_page(after, limit=min(limit, 7))
+        return attrs.evolve(page, is_cut=page.rows == 7 < limit)
+
+    store.read_page = cut  # type: ignore[method-assign]
+    assert await all_of(ReadAhead(store)) == list(range(1, 26))
+
+
+async def test_after_several_that_could_not_be_had_there_is_one_at_a_time_for_a_while():
+    store = await small(40 * 20 + 1)
+    store.too_much = 20
+    assert len(await all_of(ReadAhead(store))) == 801
+    assert 3 <= [limit for _, limit in store.sizes].count(40) <= 80 // SINGLE + 1
 
 
 async def test_batches_that_are_there_are_forgotten_with_the_rest():
