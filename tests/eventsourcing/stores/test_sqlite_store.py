@@ -365,13 +365,19 @@ async def test_who_is_at_work_in_a_store_that_is_closed_is_told_so(tmp_path: Pat
 
 
 async def test_who_is_opening_a_store_that_is_closed_leaves_nothing_open(tmp_path: Path) -> None:
+    before = set(threading.enumerate())  # those of stores that the garbage collector has not found yet, too
     store = bank(tmp_path / "bank.db")
     reading = asyncio.create_task(store.read())
     await asyncio.sleep(0)
     await store.close()
     with pytest.raises(es.StoreUnavailable, match="was closed"):
         await reading
-    await eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("pyglyn-sqlite")])
+
+    def left() -> list[threading.Thread]:
+        new = set(threading.enumerate()) - before
+        return [thread for thread in new if thread.name.startswith("pyglyn-sqlite")]
+
+    await eventually(lambda: not left())
 
 
 async def test_rows_that_are_no_text_are_reported_and_such_snapshots_are_not_used(tmp_path: Path) -> None:
