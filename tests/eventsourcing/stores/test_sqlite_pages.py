@@ -323,6 +323,7 @@ async def test_a_page_that_is_read_row_by_row_has_parts_unless_an_event_is_gone(
     async with bank(path) as store:
         with sqlite3.connect(path) as connection:
             connection.execute("UPDATE event SET payload = CAST(payload AS blob) WHERE rowid = 12")
+        connection.close()
         page = await store.read_page(0, limit=30)
         assert not page.is_small
         parts = page.parts(10)
@@ -331,6 +332,7 @@ async def test_a_page_that_is_read_row_by_row_has_parts_unless_an_event_is_gone(
         with sqlite3.connect(path) as connection:
             connection.execute("DROP TRIGGER pyglyn_event_deleted")
             connection.execute("DELETE FROM event WHERE rowid = 5")
+        connection.close()
         page = await store.read_page(0, limit=30)
         assert (page.rows, page.parts) == (30, None)
         assert len(page.decode()) == 29
