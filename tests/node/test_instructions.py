@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 BOUNDS = {
     "into_a_process": 14_900,
     "out_of_a_process": 13_400,
-    "to_a_worker": 5_300,
+    "to_a_worker": 5_500,
     "within": 14_900,
     "served": 95_000,
     "called": 84_000,
