@@ -7,6 +7,7 @@ second, until there is no further one.
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -23,10 +24,19 @@ from tests.node.test_inlet import REFS, THEM, Side, frames_of
 
 _testcapi = pytest.importorskip("_testcapi")
 pytest.importorskip("pyglyn.node._hot")
-# What Python itself could not do is told by Python 3.12, from where nobody can be told.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 MOST = 400
+
+
+@pytest.fixture(autouse=True)
+def collected_often() -> Iterator[None]:
+    """As in a run that is long and had Hypothesis in it, which is called at each collection."""
+    before, threshold = list(gc.callbacks), gc.get_threshold()
+    gc.callbacks.append(lambda phase, info: None)
+    gc.set_threshold(30)
+    yield
+    gc.set_threshold(*threshold)
+    gc.callbacks[:] = before
 
 
 class Wire(io.BytesIO):
@@ -41,9 +51,13 @@ class Wire(io.BytesIO):
 
 
 def without_memory(step: int, function: Callable[[], object]) -> BaseException | None:
-    """Call it, with one allocation failing; what it raised."""
+    """Call it, with one allocation failing; what it raised.
+
+    Nothing is collected meanwhile: were the allocation one for `gc.callbacks`, Python would have nobody to raise that to.
+    """
     raised = None
     fail, over = _testcapi.set_nomemory, _testcapi.remove_mem_hooks
+    gc.disable()
     try:
         fail(step, step + 1)
         function()
@@ -52,6 +66,7 @@ def without_memory(step: int, function: Callable[[], object]) -> BaseException |
         raised = error
     finally:
         over()
+        gc.enable()
     if raised is not None and not isinstance(raised, MemoryError):
         raise AssertionError(f"step {step}") from raised
     return raised
