@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
@@ -520,14 +521,25 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._closed:
             return
-        if self._transport is not None and not self._channel.closed:
-            left, self._left, self._number = self._left, [], -1  # from now on all waits in the transport
-            for piece in left:
-                self._transport.write(piece)
+        transport = self._transport
+        if transport is None or self._channel.closed:
+            self._down(reason)
+            return
+        self._loop.call_later(LINGER_S, transport.abort)
+        if self._number < 0:
+            self._write_queued(sys.maxsize)
             self._write(self._channel.data_to_send(self._settings.busy_limit))
-            self._transport.close()
-            self._loop.call_later(LINGER_S, self._transport.abort)
+            transport.close()
+            self._down(reason)
+            return
+        queued = _few(self._channel.data_to_send(sys.maxsize))
+        self._sent_bytes += sum(map(len, queued))
+        left = [*self._left, *queued]
+        transport.pause_reading()
         self._down(reason)
+        self._left = left
+        if self._writable:
+            self._write_left()  # else when the socket takes more
 
     async def wait_closed(self) -> None:
         """Wait until the socket is closed, after ``close``."""
@@ -688,6 +700,14 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         if self._closed:
             return
+        if self._write_queued(WRITTEN_A_TURN):
+            self._loop.call_soon(self._flush)
+            self._flush_due = True
+        if self.busy:
+            self._check_idle_queue()
+
+    def _write_queued(self, most: int) -> bool:
+        """Write about so many bytes, as far as the socket takes them; whether there are more for it."""
         channel, before = self._channel, self._sent_bytes
         while self._writable:
             pieces = channel.data_to_send(self._write_buffer)
@@ -696,12 +716,9 @@ class Connection(asyncio.BufferedProtocol):
             self._write(pieces)
             if not channel.queue.size:
                 break
-            if self._sent_bytes - before >= WRITTEN_A_TURN:
-                self._loop.call_soon(self._flush)
-                self._flush_due = True
-                break
-        if self.busy:
-            self._check_idle_queue()
+            if self._sent_bytes - before >= most:
+                return True
+        return False
 
     def _write(self, pieces: list[Buffer]) -> None:
         transport, size = self._transport, sum(map(len, pieces))
@@ -728,9 +745,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writable = True
-        if self._left and self._transport is not None:
-            self._left = write_through(self._transport, self._number, self._left, sum(map(len, self._left)))
+        if self._left:
+            self._write_left()
         self._flush()
+
+    def _write_left(self) -> None:
+        """Write what is left, as far as the socket takes it; the last of it, where this was closed."""
+        if self._transport is not None:
+            self._left = write_through(self._transport, self._number, self._left, sum(map(len, self._left)))
+            if self._closed and not self._left:
+                self._loop.call_soon(self._transport.close)  # asyncio's must not be closed by whom it resumes
 
     def eof_received(self) -> bool:
         return False
@@ -738,6 +762,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         forks.shut_down_transport(self._transport)
         self._gone.set()
+        self._left = []
         self._take_the_rest()
         if isinstance(exc, OSError):
             self._down(f"connection lost: {explain(exc)}")

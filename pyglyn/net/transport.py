@@ -29,6 +29,9 @@ ACCEPTED_A_TURN = 8
 BACKLOG = 128
 """Connections that wait for that in the kernel."""
 
+_AT_ONCE = 512
+"""Pieces that one system call writes; Linux takes 1024."""
+
 CONNECT_AGAIN_S = 0.002
 """When to try a Unix socket again that as many wait for as can: anybody on the machine may be among them."""
 
@@ -175,7 +178,7 @@ def write_through(transport: asyncio.Transport, number: int, pieces: list[Buffer
     """
     while size and not transport.get_write_buffer_size() and not transport.is_closing():
         try:
-            written = os.writev(number, pieces)
+            written = os.writev(number, pieces if len(pieces) <= _AT_ONCE else pieces[:_AT_ONCE])
         except OSError:
             written = 0
         if written == size:

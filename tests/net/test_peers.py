@@ -479,6 +479,30 @@ class TestFlow:
         b.ups[0].resume_reading()
         assert await b.has_received(len(blobs), 30) == blobs
 
+    @pytest.mark.parametrize("turns", [0, 1, 5])
+    async def test_all_that_was_sent_before_a_connection_is_closed_arrives(
+        self, start_node: StartNode, turns: int
+    ) -> None:
+        """Also more than a turn writes, and more than makes it busy, if the peer takes it soon; uncopied."""
+        a, b = await start_node("a@localhost"), await start_node("b@localhost")
+        connection = await a.peers.connect("b@localhost")
+        await eventually(lambda: b.ups)
+        sent: list[object] = [b"first", *(os.urandom(1 << 20) for _ in range(24)), b"last"]
+        tracemalloc.start(1)
+        try:
+            for message in sent:
+                a.send("b@localhost", b.pid(), message)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connection.close("the test ends it")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 16 << 20
+        assert await b.has_received(len(sent), 30) == sent
+        await connection.wait_closed()
+        assert not connection._left
+
     async def test_of_much_a_part_is_written_in_a_turn_and_others_have_theirs(
         self, start_node: StartNode
     ) -> None:
