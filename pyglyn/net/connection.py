@@ -585,9 +585,8 @@ class Connection(asyncio.BufferedProtocol):
         """Take what was read from there on, which is not for the inlet."""
         data, inlet = self._buffer[at:nbytes], self._inlet
         most = A_TURN - inlet.runs if at and inlet is not None else A_TURN
-        self.receive(
-            data if nbytes > READ_SIZE else bytes(data), most=most
-        )  # cutting bytes is the quicker thing
+        # Cutting bytes is the quicker thing.
+        self.receive(data if nbytes > READ_SIZE else bytes(data), most=most)
 
     def receive(self, data: bytes | memoryview, at: int = 0, most: int = A_TURN) -> None:
         """Dispatch what came from the peer; others have their turn before what is more than so many packets.

@@ -188,11 +188,6 @@ class FrameReader:
         """Where the terms are that are not in their frames."""
 
     @property
-    def is_between_frames(self) -> bool:
-        """Whether what is received next begins with a frame."""
-        return not self._rest and self.body is None
-
-    @property
     def missing(self) -> int:
         """How many bytes complete the frame that is under way, or tell its length; 0 where none is."""
         if self.body is not None:

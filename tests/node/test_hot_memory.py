@@ -160,16 +160,31 @@ async def test_one_who_sleeps_is_woken_by_the_next_message_at_the_latest(settled
     assert await steps(run) > 0
 
 
+class Link(io.RawIOBase):
+    """The transport of a link: it can be asked whether it closes."""
+
+    def __init__(self, wire: Any) -> None:
+        self.write = wire.write
+        self.is_closing = False.__bool__  # type: ignore[method-assign, assignment]
+        self.get_write_buffer_size = (0).__int__
+
+
+def writing(kind: str) -> tuple[Side, Any, Any]:
+    """A connection or a link that writes, and what gets that."""
+    side, wire = Side(with_inlet=True), Wire()
+    port: Any = side.connection
+    if kind == "link":
+        port = LinkProtocol(lambda _: None, lambda: None)
+        port.transport = Link(wire)
+    else:
+        port._transport = wire
+    return side, wire, port
+
+
 @pytest.mark.parametrize("kind", ["connection", "link"])
 async def test_what_is_sent_is_written_once_or_refused(kind: str) -> None:
     async def run(step: int) -> BaseException | None:
-        side = Side(with_inlet=True)
-        wire: Any = Wire()
-        port: Any = side.connection if kind == "connection" else LinkProtocol(lambda _: None, lambda: None)
-        if kind == "link":
-            port.transport = Link(wire)
-        else:
-            port._transport = wire
+        side, wire, port = writing(kind)
         frames = [b"\0\0\0\1" + bytes((number,)) for number in range(6)]
         way = way_out(b"h", 60, port)
         done: list[Any] = []
@@ -202,25 +217,10 @@ async def test_what_is_sent_is_written_once_or_refused(kind: str) -> None:
     assert await steps(run) > 0
 
 
-class Link(io.RawIOBase):
-    """The transport of a link: it can be asked whether it closes."""
-
-    def __init__(self, wire: Any) -> None:
-        self.write = wire.write
-        self.is_closing = False.__bool__  # type: ignore[method-assign, assignment]
-        self.get_write_buffer_size = (0).__int__
-
-
 @pytest.mark.parametrize("kind", ["connection", "link"])
 async def test_what_is_flushed_is_written_or_stays(kind: str) -> None:
     async def run(step: int) -> BaseException | None:
-        side = Side(with_inlet=True)
-        wire: Any = Wire()
-        port: Any = side.connection if kind == "connection" else LinkProtocol(lambda _: None, lambda: None)
-        if kind == "link":
-            port.transport = Link(wire)
-        else:
-            port._transport = wire
+        side, wire, port = writing(kind)
         frames = [b"\0\0\0\1" + bytes((number,)) for number in range(4)]
         for frame in frames[:3]:
             port.send_frame(frame)

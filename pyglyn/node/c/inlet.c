@@ -568,14 +568,16 @@ static Outcome take_frame(Inlet *self, const uint8_t *body, Py_ssize_t size)
         return begin_run(self, body, at + sender + cookie + name - body, size);
     }
     self->head = NULL;
+    bool watches = arity == 4 && (op == MONITOR_P || op == DEMONITOR_P), answers = arity == 3 && op == ALIAS_SEND;
     if (self->ways != NULL) {
-        if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return watch_on(self, op == MONITOR_P, body, at, end);
-        Outcome outcome = arity == 3 && op == ALIAS_SEND ? answer_on(self, body, at, end) : OTHER;
-        return outcome != OTHER || op != ALIAS_SEND || arity != 3 ? outcome : take_answer(self, at, end);
+        if (watches) return watch_on(self, op == MONITOR_P, body, at, end);
+        Outcome outcome = answers ? answer_on(self, body, at, end) : OTHER;
+        if (outcome != OTHER) return outcome;
     }
-    if (arity == 4 && (op == MONITOR_P || op == DEMONITOR_P)) return take_watch(self, op == MONITOR_P, at, end, body);
-    if (arity == 3 && op == ALIAS_SEND) return take_answer(self, at, end);
-    return OTHER;
+    else if (watches) {
+        return take_watch(self, op == MONITOR_P, at, end, body);
+    }
+    return answers ? take_answer(self, at, end) : OTHER;
 }
 
 Py_ssize_t take_frames(PyObject *inlet, PyObject *read, Py_ssize_t end, Py_ssize_t most)
